@@ -1,0 +1,59 @@
+/**
+ * Every error that a caller may want to catch, each with a literal `code`, and their way over the worker's wire.
+ * Our own mistakes are `assert` failures (base.ts) and are not listed here.
+ */
+
+/** The codes, one for each thing that a caller can do something about. */
+export type ErrorCode =
+  | "invalid_argument" // a call's argument is wrong
+  | "invalid_file" // a model file, tokenizer or record is malformed
+  | "unsupported" // an architecture, format or feature that Tidepool does not have
+  | "not_found" // a path, URL or named model does not exist
+  | "source" // reading a source failed (network, file system)
+  | "no_adapter" // no WebGPU adapter, or none that meets the need
+  | "device_lost" // the GPU device went away
+  | "out_of_memory" // GPU memory or pool space is not enough
+  | "too_long" // a request is longer than the model or the pool allows
+  | "rejected" // the scheduler refused a request early
+  | "aborted" // the caller's signal fired
+  | "closed" // the engine was closed
+  | "internal"; // a mistake of ours that reached the wall
+
+/** The base of all errors that cross the library's face. `details` holds plain values only. */
+export class TidepoolError extends Error {
+  readonly code: ErrorCode;
+  readonly details: Readonly<Record<string, unknown>>;
+
+  constructor(code: ErrorCode, message: string, details: Record<string, unknown> = {}) {
+    super(message);
+    this.name = "TidepoolError";
+    this.code = code;
+    this.details = details;
+  }
+}
+
+/** An error as plain data, for a message between threads. */
+export interface WireError {
+  code: ErrorCode;
+  message: string;
+  details: Record<string, unknown>;
+  stack?: string;
+}
+
+export function toWire(error: unknown): WireError {
+  if (error instanceof TidepoolError) {
+    return { code: error.code, message: error.message, details: { ...error.details }, ...stackOf(error) };
+  }
+  const message = error instanceof Error ? error.message : String(error);
+  return { code: "internal", message, details: {}, ...stackOf(error) };
+}
+
+export function fromWire(wire: WireError): TidepoolError {
+  const error = new TidepoolError(wire.code, wire.message, wire.details);
+  if (wire.stack !== undefined) error.stack = wire.stack;
+  return error;
+}
+
+function stackOf(error: unknown): { stack?: string } {
+  return error instanceof Error && error.stack !== undefined ? { stack: error.stack } : {};
+}
