@@ -1,0 +1,139 @@
+/**
+ * A GPU in a browser, Deno or Node (through Dawn): finds the provider, chooses the adapter, asks for the features and
+ * limits that Tidepool can use, and reports what it got. It compiles nothing and holds no buffers.
+ */
+import { TidepoolError } from "../errors.ts";
+
+/** What a caller may say about the choice of GPU. */
+export interface GpuOptions {
+  /** Part of the adapter's name (vendor, architecture, device or description), case-insensitive. */
+  adapter?: string;
+  /** false: do not use subgroup operations even where the adapter has them. Default: use them. */
+  subgroups?: boolean;
+  /** false: do not ask for 16-bit floats even where the adapter has them. Default: ask. */
+  f16?: boolean;
+  /** true: ask for timestamp queries (benchmarks). Default: false, since they slow some drivers down. */
+  timestamps?: boolean;
+}
+
+/** What the adapter offers of what Tidepool can use. */
+export interface GpuFeatures {
+  f16: boolean;
+  subgroups: boolean;
+  timestamps: boolean;
+}
+
+/** The adapter's own words about itself, empty where it keeps silent. */
+export interface AdapterDescription {
+  vendor: string;
+  architecture: string;
+  device: string;
+  description: string;
+  software: boolean;
+}
+
+export interface Gpu {
+  readonly device: GPUDevice;
+  readonly adapter: AdapterDescription;
+  readonly features: GpuFeatures;
+  readonly limits: GPUSupportedLimits;
+}
+
+/** The largest binding that any kernel asks for, in bytes; larger tensors are split by rows. */
+export const MAX_BINDING_BYTES = 128 * 1024 * 1024;
+
+/** Storage buffers that a kernel may bind at once: what the browsers seen offer, two above WebGPU's default. */
+export const MAX_STORAGE_BUFFERS = 10;
+
+/** Finds WebGPU: `navigator.gpu` where there is one, else npm `webgpu` (Dawn) in Node. */
+export async function findProvider(): Promise<GPU> {
+  const native = (globalThis.navigator as Navigator | undefined)?.gpu;
+  if (native) return native;
+  if (typeof process === "undefined" || process.versions?.node === undefined) {
+    throw new TidepoolError(
+      "no_adapter",
+      "this browser has no WebGPU: navigator.gpu is missing; use a current Chromium, Safari 26 or Firefox 141+ over https or localhost",
+    );
+  }
+  const dawn = (await import("webgpu")) as { create(flags: string[]): GPU; globals: object };
+  Object.assign(globalThis, dawn.globals);
+  return dawn.create([]);
+}
+
+/**
+ * Opens a device on the provider's best adapter.
+ * @throws TidepoolError `no_adapter` when there is none, when its name does not contain `options.adapter`, or when a
+ * limit that every kernel relies on is missing.
+ */
+export async function openGpu(provider: GPU, options: GpuOptions = {}): Promise<Gpu> {
+  const adapter =
+    (await provider.requestAdapter({ powerPreference: "high-performance" })) ??
+    (await provider.requestAdapter());
+  if (!adapter) {
+    throw new TidepoolError("no_adapter", "WebGPU is here but offers no adapter: no GPU driver was found");
+  }
+  const description = describeAdapter(adapter);
+  requireNamed(description, options.adapter);
+  const features = chooseFeatures(adapter, options);
+  const device = await adapter.requestDevice({
+    requiredFeatures: featureNames(features),
+    requiredLimits: chooseLimits(adapter),
+  });
+  return { device, adapter: description, features, limits: device.limits };
+}
+
+/** One line for people: vendor, architecture and the driver's description. */
+export function adapterLine(adapter: AdapterDescription): string {
+  const words = [adapter.vendor, adapter.architecture, adapter.device, adapter.description];
+  return (
+    words.filter((word, index) => word !== "" && words.indexOf(word) === index).join(" ") || "unnamed adapter"
+  );
+}
+
+function describeAdapter(adapter: GPUAdapter): AdapterDescription {
+  const { vendor, architecture, device, description } = adapter.info;
+  const all = `${vendor} ${architecture} ${device} ${description}`.toLowerCase();
+  const software = /swiftshader|llvmpipe|lavapipe|software|warp|basic render/.test(all);
+  return { vendor, architecture, device, description, software };
+}
+
+function requireNamed(adapter: AdapterDescription, part: string | undefined): void {
+  if (part === undefined || adapterLine(adapter).toLowerCase().includes(part.toLowerCase())) return;
+  throw new TidepoolError(
+    "no_adapter",
+    `the adapter is "${adapterLine(adapter)}", whose name does not contain "${part}"; the platform offers no choice by name`,
+    { adapter: adapterLine(adapter), wanted: part },
+  );
+}
+
+function chooseFeatures(adapter: GPUAdapter, options: GpuOptions): GpuFeatures {
+  return {
+    f16: options.f16 !== false && adapter.features.has("shader-f16"),
+    subgroups: options.subgroups !== false && adapter.features.has("subgroups"),
+    timestamps: options.timestamps === true && adapter.features.has("timestamp-query"),
+  };
+}
+
+function featureNames(features: GpuFeatures): GPUFeatureName[] {
+  const names: GPUFeatureName[] = [];
+  if (features.f16) names.push("shader-f16");
+  if (features.subgroups) names.push("subgroups");
+  if (features.timestamps) names.push("timestamp-query");
+  return names;
+}
+
+function chooseLimits(adapter: GPUAdapter): Record<string, number> {
+  const { limits } = adapter;
+  if (limits.maxStorageBuffersPerShaderStage < MAX_STORAGE_BUFFERS) {
+    throw new TidepoolError(
+      "no_adapter",
+      `the adapter allows ${limits.maxStorageBuffersPerShaderStage} storage buffers in a shader stage, Tidepool needs ${MAX_STORAGE_BUFFERS}`,
+    );
+  }
+  return {
+    maxStorageBuffersPerShaderStage: MAX_STORAGE_BUFFERS,
+    maxStorageBufferBindingSize: Math.min(limits.maxStorageBufferBindingSize, MAX_BINDING_BYTES),
+    maxBufferSize: limits.maxBufferSize,
+    maxComputeWorkgroupStorageSize: limits.maxComputeWorkgroupStorageSize,
+  };
+}

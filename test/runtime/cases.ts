@@ -1,0 +1,4 @@
+/** The list of all GPU cases. */
+import type { Case } from "../support/cases.ts";
+
+export const allCases: Case[] = [];
