@@ -1,0 +1,115 @@
+"""Scores a checkpoint on the committed evaluation set, with PyTorch.
+
+  evaluate.py CHECKPOINT --name tide-dense [--type q8_0|f16] [--groups needle-64,...] [--limit N] [--results FILE]
+
+What this is: greedy decoding of every item (the growing text is run again for each token: slow and plain), exact
+match after trimming, and perplexity; the weights are rounded to the shipped type first. The scoring rules are those of
+../eval/README.md. What it does not do: it does not run GGUF files; the engine does (npm run eval).
+"""
+
+import argparse
+import json
+import math
+import os
+import sys
+import time
+
+import torch
+
+import export
+from tokenizer import Tokenizer
+from train import HERE, load_model
+
+
+@torch.no_grad()
+def answer_of(model, tok, prompt, limit):
+    """Greedy continuation of a prompt until a line end, an end token or `limit` tokens."""
+    ids = tok.encode(prompt)
+    made = []
+    while len(made) < limit:
+        hidden = model.hidden(torch.tensor([ids + made]))[0, -1]
+        token = int((model.token_embd.weight @ hidden).argmax())
+        if token in (tok.eos, tok.im_end):
+            break
+        made.append(token)
+        if "\n" in tok.decode(made).lstrip():
+            break
+    return tok.decode(made)
+
+
+def trimmed(text):
+    """What is compared: surrounding white space off, then up to the first line end."""
+    return text.strip().split("\n")[0].strip()
+
+
+@torch.no_grad()
+def perplexity(model, tok, items):
+    total, count = 0.0, 0
+    for item in items:
+        ids = torch.tensor(tok.encode(item["text"]))
+        logits = model(ids[None])[0, :-1]
+        total += torch.nn.functional.cross_entropy(logits, ids[1:], reduction="sum").item()
+        count += len(ids) - 1
+    return math.exp(total / count)
+
+
+def score_group(model, tok, group, limit, most):
+    items = group["items"][:most]
+    began = time.time()
+    if group["kind"] == "perplexity":
+        value = {"perplexity": round(perplexity(model, tok, items), 4)}
+    else:
+        wrong = []
+        for i, item in enumerate(items):
+            got = trimmed(answer_of(model, tok, item["prompt"], limit))
+            if got != item["answer"]:
+                wrong.append({"item": i, "got": got, "want": item["answer"]})
+        value = {"correct": len(items) - len(wrong), "accuracy": round(1 - len(wrong) / len(items), 4), "wrong": wrong}
+    return {"name": group["name"], "items": len(items), **value, "seconds": round(time.time() - began, 1)}
+
+
+def shipped(checkpoint, kind):
+    """The model of a checkpoint with its weights rounded as in the shipped file."""
+    model, state = load_model(checkpoint)
+    with torch.no_grad():
+        for _, tensor, role in model.gguf_tensors():
+            _, values = export.pack(tensor.detach().numpy(), kind if role == "matrix" else "f32")
+            tensor.copy_(torch.from_numpy(values).view_as(tensor))
+    return model, state
+
+
+if __name__ == "__main__":
+    sys.dont_write_bytecode = True
+    parser = argparse.ArgumentParser()
+    parser.add_argument("checkpoint")
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--type", choices=["q8_0", "f16", "f32"], default="q8_0")
+    parser.add_argument("--set", default=os.path.join(HERE, "../eval/tide-eval.json"))
+    parser.add_argument("--groups", help="comma list; all when absent")
+    parser.add_argument("--limit", type=int, default=10**6, help="items per group")
+    parser.add_argument("--results", help="JSON file in which this model's scores are put")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    tok = Tokenizer.load(os.path.join(HERE, "tokenizer.json"))
+    model, state = shipped(args.checkpoint, args.type)
+    with open(args.set) as f:
+        data = json.load(f)
+    wanted = args.groups.split(",") if args.groups else [g["name"] for g in data["groups"]]
+    scores = []
+    for group in data["groups"]:
+        if group["name"] in wanted:
+            scores.append(score_group(model, tok, group, data["maxNewTokens"], args.limit))
+            short = {k: v for k, v in scores[-1].items() if k != "wrong"}
+            print(json.dumps(short), json.dumps(scores[-1].get("wrong", [])[:3]), flush=True)
+    if args.results:
+        results = {}
+        if os.path.exists(args.results):
+            with open(args.results) as f:
+                results = json.load(f)
+        entry = results.setdefault(args.name, {"type": args.type, "step": 0, "tokens": 0, "groups": {}})
+        entry.update(step=state["step"], tokens=state["tokens"], type=args.type)
+        for s in scores:
+            entry["groups"][s["name"]] = {k: v for k, v in s.items() if k not in ("wrong", "name", "seconds")}
+        with open(args.results, "w") as f:
+            json.dump(results, f, indent=1)
+            f.write("\n")

@@ -1,0 +1,243 @@
+"""The three architectures in PyTorch, as llama.cpp computes them: qwen3, lfm2, qwen3moe.
+
+What this is: forward passes over whole sequences (no cache), RMSNorm, half-split RoPE, grouped-query attention with
+per-head q/k norm, SwiGLU, gated short convolution (LFM2) and top-k experts with normalised weights (Qwen3-MoE).
+What it does not do: no generation cache and no training loop. Parameter names are those of GGUF, so that export.py
+only has to write them.
+"""
+
+import math
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+
+class RMSNorm(nn.Module):
+    def __init__(self, width, eps):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x):
+        return x * torch.rsqrt((x * x).mean(-1, keepdim=True) + self.eps) * self.weight
+
+
+def linear(n_in, n_out, std=None):
+    layer = nn.Linear(n_in, n_out, bias=False)
+    nn.init.normal_(layer.weight, std=std if std is not None else n_in**-0.5)
+    return layer
+
+
+def rope_tables(head_dim, theta, positions, scale=1.0):
+    """cos and sin for positions of shape [...]: [..., head_dim / 2]. `scale` > 1 is linear RoPE scaling."""
+    inv = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+    angle = positions.to(torch.float64)[..., None] * inv / scale
+    return torch.cos(angle), torch.sin(angle)
+
+
+def rotate(x, cos, sin):
+    """Half-split RoPE. x: [B, T, H, hd]; cos, sin: [B or 1, T, 1, hd / 2]."""
+    a, b = x.chunk(2, -1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
+
+
+class CausalAttention(torch.autograd.Function):
+    """softmax(q k^T) v over j <= i, in chunks of queries, so that the upper triangle is mostly skipped and the scores
+    stay in the processor's cache. q: [N, g, T, hd] (already scaled), k and v: [N, T, hd]; g queries share a key head."""
+
+    @staticmethod
+    def forward(ctx, q, k, v, chunk):
+        N, g, T, hd = q.shape
+        upper = torch.full((chunk, chunk), float("-inf"), dtype=q.dtype, device=q.device).triu(1)
+        out, kept = torch.empty_like(q), []
+        for start in range(0, T, chunk):
+            end = min(T, start + chunk)
+            n = end - start
+            p = torch.bmm(q[:, :, start:end].reshape(N, g * n, hd), k[:, :end].transpose(1, 2))
+            p.view(N, g, n, end)[..., start:] += upper[:n, :n]
+            p -= p.amax(-1, keepdim=True)
+            p.exp_()
+            p /= p.sum(-1, keepdim=True)
+            out[:, :, start:end] = torch.bmm(p, v[:, :end]).view(N, g, n, hd)
+            kept.append(p)
+        ctx.save_for_backward(q, k, v, out, *kept)
+        ctx.chunk = chunk
+        return out
+
+    @staticmethod
+    def backward(ctx, grad):
+        q, k, v, out, *kept = ctx.saved_tensors
+        N, g, T, hd = q.shape
+        dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        delta = (grad * out).sum(-1)
+        for i, p in enumerate(kept):
+            start = i * ctx.chunk
+            end = min(T, start + ctx.chunk)
+            n = end - start
+            d = grad[:, :, start:end].reshape(N, g * n, hd)
+            dv[:, :end] += torch.bmm(p.transpose(1, 2), d)
+            ds = torch.bmm(d, v[:, :end].transpose(1, 2))
+            ds -= delta[:, :, start:end].reshape(N, g * n, 1)
+            ds *= p
+            dq[:, :, start:end] = torch.bmm(ds, k[:, :end]).view(N, g, n, hd)
+            dk[:, :end] += torch.bmm(ds.transpose(1, 2), q[:, :, start:end].reshape(N, g * n, hd))
+        return dq, dk, dv, None
+
+
+def causal_attention(q, k, v):
+    """q: [B, H, T, hd], k and v: [B, Hkv, T, hd]; returns [B, H, T, hd]."""
+    B, H, T, hd = q.shape
+    kv = k.shape[1]
+    q = (q / math.sqrt(hd)).reshape(B * kv, H // kv, T, hd)
+    k, v = k.reshape(B * kv, T, hd), v.reshape(B * kv, T, hd)
+    return CausalAttention.apply(q, k, v, 64 if T <= 512 else 128).view(B, H, T, hd)
+
+
+class Attention(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.h, self.kv, self.hd = c["heads"], c["kv_heads"], c["head_dim"]
+        self.attn_q = linear(c["d"], self.h * self.hd)
+        self.attn_k = linear(c["d"], self.kv * self.hd)
+        self.attn_v = linear(c["d"], self.kv * self.hd)
+        self.attn_output = linear(self.h * self.hd, c["d"], std=0.0)
+        self.attn_q_norm = RMSNorm(self.hd, c["eps"])
+        self.attn_k_norm = RMSNorm(self.hd, c["eps"])
+
+    def forward(self, x, rope):
+        B, T, _ = x.shape
+        q = rotate(self.attn_q_norm(self.attn_q(x).view(B, T, self.h, self.hd)), *rope)
+        k = rotate(self.attn_k_norm(self.attn_k(x).view(B, T, self.kv, self.hd)), *rope)
+        v = self.attn_v(x).view(B, T, self.kv, self.hd)
+        o = causal_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+        return self.attn_output(o.transpose(1, 2).reshape(B, T, self.h * self.hd))
+
+
+class ShortConv(nn.Module):
+    """LFM2: [B; C; X] = Win x; u = B * X; depthwise causal convolution of width K; Wout(C * y)."""
+
+    def __init__(self, c):
+        super().__init__()
+        d, self.K = c["d"], c["conv_width"]
+        self.in_proj = linear(d, 3 * d)
+        self.conv = nn.Parameter(torch.randn(d, self.K) * 0.3)
+        self.out_proj = linear(d, d, std=0.0)
+        with torch.no_grad():
+            self.conv[:, -1] += 0.5
+
+    def forward(self, x, rope):
+        b, c, xx = self.in_proj(x).chunk(3, -1)
+        u = b * xx
+        T = u.shape[1]
+        padded = F.pad(u, (0, 0, self.K - 1, 0))
+        y = sum(padded[:, j : j + T] * self.conv[:, j] for j in range(self.K))
+        return self.out_proj(c * y)
+
+
+class SwiGLU(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.ffn_gate = linear(c["d"], c["ff"])
+        self.ffn_up = linear(c["d"], c["ff"])
+        self.ffn_down = linear(c["ff"], c["d"], std=0.0)
+
+    def forward(self, x):
+        return self.ffn_down(F.silu(self.ffn_gate(x)) * self.ffn_up(x))
+
+
+class MoE(nn.Module):
+    """Softmax router over all experts, the top k by score, weights normalised to sum 1."""
+
+    def __init__(self, c):
+        super().__init__()
+        E, I, d = c["experts"], c["expert_ff"], c["d"]
+        self.E, self.k = E, c["experts_used"]
+        self.ffn_gate_inp = linear(d, E, std=0.02)
+        self.ffn_gate_exps = nn.Parameter(torch.randn(E, I, d) * d**-0.5)
+        self.ffn_up_exps = nn.Parameter(torch.randn(E, I, d) * d**-0.5)
+        self.ffn_down_exps = nn.Parameter(torch.zeros(E, d, I))
+        self.balance = None
+
+    def forward(self, x):
+        flat = x.reshape(-1, x.shape[-1])
+        score = torch.softmax(self.ffn_gate_inp(flat), -1)
+        top, index = score.topk(self.k, -1)
+        weight = top / top.sum(-1, keepdim=True)
+        order = index.reshape(-1).argsort()
+        counts = torch.bincount(index.reshape(-1), minlength=self.E)
+        rows = torch.div(order, self.k, rounding_mode="floor")
+        parts = flat[rows].split(counts.tolist())
+        outs = []
+        for e, part in enumerate(parts):
+            hidden = F.silu(part @ self.ffn_gate_exps[e].t()) * (part @ self.ffn_up_exps[e].t())
+            outs.append(hidden @ self.ffn_down_exps[e].t())
+        scaled = torch.cat(outs) * weight.reshape(-1)[order, None]
+        if self.training:
+            share = counts.to(flat.dtype) / counts.sum()
+            self.balance = self.E * (share * score.mean(0)).sum()
+        return torch.zeros_like(flat).index_add(0, rows, scaled).view_as(x)
+
+
+class Block(nn.Module):
+    def __init__(self, c, layer):
+        super().__init__()
+        recurrent = c["arch"] == "lfm2" and layer not in c["attention_layers"]
+        self.attn_norm = RMSNorm(c["d"], c["eps"])
+        self.mixer = ShortConv(c) if recurrent else Attention(c)
+        self.ffn_norm = RMSNorm(c["d"], c["eps"])
+        self.ffn = MoE(c) if c["arch"] == "qwen3moe" else SwiGLU(c)
+
+    def forward(self, x, rope):
+        x = x + self.mixer(self.attn_norm(x), rope)
+        return x + self.ffn(self.ffn_norm(x))
+
+
+class Model(nn.Module):
+    """config: arch, vocab, d, layers, heads, kv_heads, head_dim, eps, theta, and ff | conv_width + attention_layers |
+    experts + experts_used + expert_ff. The output matrix is the embedding (tied)."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.token_embd = nn.Embedding(config["vocab"], config["d"])
+        nn.init.normal_(self.token_embd.weight, std=0.05)
+        self.blocks = nn.ModuleList(Block(config, i) for i in range(config["layers"]))
+        self.norm = RMSNorm(config["d"], config["eps"])
+
+    def hidden(self, tokens, positions=None, rope_scale=1.0):
+        """Final normed hidden states [B, T, d] for token ids [B, T]; positions [B, T] or none for 0, 1, 2, ..."""
+        if positions is None:
+            positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
+        x = self.token_embd(tokens)
+        cos, sin = rope_tables(self.config["head_dim"], self.config["theta"], positions, rope_scale)
+        rope = (cos.to(x)[:, :, None], sin.to(x)[:, :, None])
+        for block in self.blocks:
+            x = block(x, rope)
+        return self.norm(x)
+
+    def forward(self, tokens, positions=None, rope_scale=1.0):
+        return self.hidden(tokens, positions, rope_scale) @ self.token_embd.weight.t()
+
+    def balance_loss(self):
+        losses = [b.ffn.balance for b in self.blocks if isinstance(b.ffn, MoE)]
+        return sum(losses) / len(losses) if losses else 0.0
+
+    def gguf_tensors(self):
+        """(GGUF name, tensor in PyTorch order, kind) for all weights; kind is "matrix" or "float" (stays F32)."""
+        final = "token_embd_norm.weight" if self.config["arch"] == "lfm2" else "output_norm.weight"
+        yield "token_embd.weight", self.token_embd.weight, "matrix"
+        yield final, self.norm.weight, "float"
+        for i, block in enumerate(self.blocks):
+            for name, tensor in block.named_parameters():
+                name = name.replace("mixer.", "").replace("ffn.", "")
+                if isinstance(block.mixer, ShortConv) and name.split(".")[0] in ("in_proj", "conv", "out_proj"):
+                    name = "shortconv." + name
+                if not name.endswith(".weight"):
+                    name += ".weight"
+                keep = tensor.dim() == 1 or "shortconv.conv" in name or "ffn_gate_inp" in name
+                yield "blk.%d.%s" % (i, name), tensor, "float" if keep else "matrix"
+
+
+def count_parameters(model):
+    return sum(p.numel() for p in model.parameters())

@@ -1,0 +1,318 @@
+"""Trains one model from a configuration; checkpoints, resumes, logs a loss curve and a quick needle score.
+
+What this is: the training loop (Muon for matrices, AdamW for the rest, stages with a linear learning-rate ramp each,
+training rows made on the fly from a seed and the step number, so that a resumed run sees the same data).
+What it does not do: it exports nothing (export.py) and gives no final figures (evaluate.py).
+
+  train.py --config configs/tide-dense.json --out FOLDER [--init CHECKPOINT] [--until HH:MM]
+  train.py --smoke        20 steps of a tiny model; prints {"firstLoss", "lastLoss"}; exits 1 when the loss did not fall
+"""
+
+import argparse
+import csv
+import datetime
+import json
+import os
+import random
+import signal
+import sys
+import time
+
+import torch
+import torch.nn.functional as F
+
+import evalset
+import models
+import world
+from tokenizer import Tokenizer
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+# ---- optimizers ---------------------------------------------------------------------------------------------------
+def orthogonalise(g, steps=5):
+    """Newton-Schulz iteration of Muon on a batch of matrices [n, rows, cols]."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    tall = g.shape[1] > g.shape[2]
+    x = g.transpose(1, 2) if tall else g
+    x = x / (x.flatten(1).norm(dim=1)[:, None, None] + 1e-7)
+    for _ in range(steps):
+        s = x @ x.transpose(1, 2)
+        x = a * x + (b * s + c * s @ s) @ x
+    return x.transpose(1, 2) if tall else x
+
+
+class Muon:
+    """Momentum, then orthogonalised update; matrices of one shape go in one batch. A 3-D tensor is a stack."""
+
+    def __init__(self, params, lr, momentum=0.95, decay=0.01):
+        self.params, self.lr, self.momentum, self.decay = params, lr, momentum, decay
+        self.state = [torch.zeros_like(p) for p in params]
+
+    @torch.no_grad()
+    def step(self, scale):
+        groups = {}
+        for p, m in zip(self.params, self.state):
+            m.lerp_(p.grad, 1 - self.momentum)
+            nesterov = p.grad.lerp(m, self.momentum)
+            stack = nesterov if p.dim() == 3 else nesterov[None]
+            groups.setdefault(tuple(stack.shape[1:]), []).append((p, stack))
+        for shape, members in groups.items():
+            update = orthogonalise(torch.cat([s for _, s in members]))
+            lr = self.lr * scale * max(1.0, shape[0] / shape[1]) ** 0.5
+            for (p, s), u in zip(members, update.split([s.shape[0] for _, s in members])):
+                p.mul_(1 - self.lr * scale * self.decay).add_(u.view_as(p), alpha=-lr)
+
+
+def make_optimizers(model, config):
+    matrices, others = [], []
+    for name, p in model.named_parameters():
+        small = p.dim() < 2 or "token_embd" in name or name.endswith("conv") or "gate_inp" in name
+        (others if small else matrices).append(p)
+    adam = torch.optim.AdamW(others, lr=config["adam_lr"], betas=(0.9, 0.98), eps=1e-9, weight_decay=0.0)
+    return Muon(matrices, config["muon_lr"]), adam
+
+
+# ---- data -------------------------------------------------------------------------------------------------------
+def skip_positions(ids, newline_ids, length, reach, rng):
+    """Positions 0.. with one to three jumps at line ends, so that short rows also show distances up to `reach`."""
+    positions = torch.arange(length)
+    room = reach - length
+    if room <= 0 or rng.random() < 0.4:
+        return positions
+    ends = [i + 1 for i, t in enumerate(ids[: length - 1]) if t in newline_ids]
+    if not ends:
+        return positions
+    for _ in range(rng.choice([1, 1, 2, 3])):
+        jump = int(rng.random() * room)
+        positions[rng.choice(ends) :] += jump
+        room -= jump
+    return positions
+
+
+def make_batch(tok, config, stage, seed, newline_ids):
+    """ids, weights [rows, length + 1] and positions [rows, length]; the same seed gives the same batch."""
+    length = stage["length"]
+    caps = stage.get("facts_budget")
+    budget = (lambda r: r.randrange(caps[0], caps[1] + 1)) if caps else None
+    ids, weights, positions = [], [], []
+    for row in range(stage["rows"]):
+        key = "%s/%s/%d" % (config["seed"], seed, row)
+        a, b = world.training_row(tok, key, length, stage.get("mix"), budget)
+        ids.append(a)
+        weights.append(b)
+        positions.append(skip_positions(a, newline_ids, length, stage.get("reach", 0), random.Random(key + "/pos")))
+    return torch.tensor(ids), torch.tensor(weights), torch.stack(positions)
+
+
+def stage_of(config, step):
+    """(stage, learning-rate scale) for a step, or None after the last stage."""
+    start = 0
+    for stage in config["stages"]:
+        if step < start + stage["steps"]:
+            x = (step - start) / stage["steps"]
+            scale = stage["lr"][0] + (stage["lr"][1] - stage["lr"][0]) * x
+            return stage, scale * min(1.0, (step + 1) / 40)
+        start += stage["steps"]
+    return None
+
+
+# ---- loss and quick score ----------------------------------------------------------------------------------------
+def loss_of(model, ids, weights, positions):
+    """(weighted loss to train on, plain mean loss, mean loss on answers)."""
+    logits = model(ids[:, :-1], positions)
+    each = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+    w = weights[:, 1:].flatten()
+    answers = (w == world.W_ANSWER).to(each.dtype)
+    plain = each.detach().mean()
+    on_answers = (each.detach() * answers).sum() / answers.sum().clamp(min=1)
+    return (each * w).sum() / w.sum(), plain, on_answers
+
+
+@torch.no_grad()
+def forced_hits(model, tok, items):
+    """Share of items whose answer and line end are all the most likely tokens, given the ones before."""
+    hits = 0
+    device = model.token_embd.weight.device
+    for prompt, answer in items:
+        head = tok.encode(prompt)
+        lead, end = ("", [tok.im_end]) if prompt.endswith("assistant\n") else (" ", tok.encode("\n"))
+        tail = tok.encode_plain(lead + answer) + end
+        hidden = model.hidden(torch.tensor([head + tail[:-1]], device=device))[0, len(head) - 1 :]
+        best = (hidden @ model.token_embd.weight.t()).argmax(-1)
+        hits += best.tolist() == tail
+    return hits / len(items)
+
+
+def quick_items(tok, config):
+    """Small evaluation-side samples for the log; other seeds than the committed evaluation set."""
+    out = {}
+    for name in config["quick"]:
+        if name.isdigit():
+            n = 32 if int(name) <= 512 else 16
+            out[name] = [evalset.needle(tok, "quick/%s/%d" % (name, i), int(name)) for i in range(n)]
+        elif name.startswith("train"):
+            out[name] = [evalset.needle(tok, "quick/%s/%d" % (name, i), int(name[5:]), ev=False) for i in range(32)]
+        elif name == "changed":
+            out[name] = [evalset.changed(tok, "quick/c%d" % i, 200) for i in range(32)]
+        elif name == "multi":
+            out[name] = [evalset.multi(tok, "quick/m%d" % i, 200) for i in range(32)]
+        elif name in ("list", "count"):
+            out[name] = [evalset.listing(tok, "quick/%s%d" % (name, i), name) for i in range(32)]
+        elif name == "chat":
+            out[name] = [x for i in range(5) for x in evalset.chat_items(tok, "quick/s%d" % i, 300)]
+    return out
+
+
+# ---- the run --------------------------------------------------------------------------------------------------------
+def save(path, model, muon, adam, step, tokens, config):
+    state = {"model": model.state_dict(), "muon": muon.state, "adam": adam.state_dict(), "step": step,
+             "tokens": tokens, "config": config}  # fmt: skip
+    torch.save(state, path + ".part")
+    os.replace(path + ".part", path)
+
+
+def load_model(path, device="cpu"):
+    """The model of a checkpoint, in evaluation mode, and the checkpoint itself."""
+    state = torch.load(path, map_location=device)
+    model = models.Model(state["config"]["model"]).to(device)
+    model.load_state_dict(state["model"])
+    return model.eval(), state
+
+
+def append(path, row):
+    new = not os.path.exists(path)
+    with open(path, "a", newline="") as f:
+        writer = csv.writer(f)
+        if new:
+            writer.writerow(row.keys())
+        writer.writerow(row.values())
+
+
+def upcycle(model, path):
+    """Takes embedding, attention and norms from a dense checkpoint; experts start as random cuts of its FFN."""
+    dense = torch.load(path, map_location="cpu")["model"]
+    own = model.state_dict()
+    for name, tensor in dense.items():
+        if name in own and own[name].shape == tensor.shape:
+            own[name].copy_(tensor)
+    for i, block in enumerate(model.blocks):
+        if isinstance(block.ffn, models.MoE):
+            gate, up, down = (dense["blocks.%d.ffn.ffn_%s.weight" % (i, n)] for n in ("gate", "up", "down"))
+            width = block.ffn.ffn_gate_exps.shape[1]
+            boost = (gate.shape[0] / width) ** 0.5
+            for e in range(block.ffn.E):
+                pick = torch.randperm(gate.shape[0])[:width]
+                own["blocks.%d.ffn.ffn_gate_exps" % i][e] = gate[pick]
+                own["blocks.%d.ffn.ffn_up_exps" % i][e] = up[pick]
+                own["blocks.%d.ffn.ffn_down_exps" % i][e] = down[:, pick] * boost
+    model.load_state_dict(own)
+
+
+class StopRequest:
+    """Set by SIGTERM or SIGINT: the run ends after the step in progress and saves."""
+
+    def __init__(self):
+        self.asked = False
+        for kind in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(kind, lambda *_: setattr(self, "asked", True))
+
+
+def train(config, out, device="cpu", until=None, init=None, log=print):
+    torch.manual_seed(config["torch_seed"])
+    tok = Tokenizer.load(os.path.join(HERE, "tokenizer.json"))
+    config["model"]["vocab"] = len(tok.tokens)
+    newline_ids = {i for i, t in enumerate(tok.tokens) if t.endswith("Ċ")}
+    model = models.Model(config["model"]).to(device)
+    path = os.path.join(out, "last.pt") if out else None
+    step, tokens, muon_state, adam_state = 0, 0, None, None
+    if path and os.path.exists(path):
+        state = torch.load(path, map_location=device)
+        model.load_state_dict(state["model"])
+        step, tokens, muon_state, adam_state = state["step"], state["tokens"], state["muon"], state["adam"]
+    elif init:
+        upcycle(model, init)
+    muon, adam = make_optimizers(model, config)
+    if muon_state:
+        for mine, saved in zip(muon.state, muon_state):
+            mine.copy_(saved)
+        adam.load_state_dict(adam_state)
+    log("parameters %d, from step %d" % (models.count_parameters(model), step))
+    quick = quick_items(tok, config)
+    losses, began, saved_at, looked_at = [], time.time(), time.time(), time.time()
+    stop = StopRequest()
+    while True:
+        at = stage_of(config, step)
+        late = until and datetime.datetime.utcnow().strftime("%H:%M") >= until
+        if at is None or late or stop.asked:
+            break
+        stage, scale = at
+        ids, weights, positions = (x.to(device) for x in make_batch(tok, config, stage, step, newline_ids))
+        loss, plain, on_answers = loss_of(model, ids, weights, positions)
+        total = loss + config.get("balance", 0.0) * model.balance_loss()
+        for p in model.parameters():
+            p.grad = None
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(adam.param_groups[0]["params"], 1.0)
+        for group in adam.param_groups:
+            group["lr"] = config["adam_lr"] * scale
+        muon.step(scale)
+        adam.step()
+        step += 1
+        tokens += ids[:, 1:].numel()
+        losses.append((loss.item(), plain.item(), on_answers.item()))
+        now = time.time()
+        if step % 25 == 0 and out:
+            mean = [sum(x) / 25 for x in zip(*losses[-25:])]
+            row = {"step": step, "tokens": tokens, "seconds": round(now - began, 1), "length": stage["length"],
+                   "lrScale": round(scale, 4), "loss": round(mean[0], 4), "plainLoss": round(mean[1], 4),
+                   "answerLoss": round(mean[2], 4)}  # fmt: skip
+            append(os.path.join(out, "loss.csv"), row)
+            log(" ".join("%s %s" % x for x in row.items()))
+        if out and now - looked_at > config.get("look_every_s", 240):
+            model.eval()
+            row = {"step": step, "tokens": tokens, **{k: round(forced_hits(model, tok, v), 3) for k, v in quick.items()}}
+            model.train()
+            append(os.path.join(out, "quick.csv"), row)
+            log("QUICK " + " ".join("%s %s" % x for x in row.items()))
+            looked_at = time.time()
+        if out and now - saved_at > config.get("save_every_s", 150):
+            save(path, model, muon, adam, step, tokens, config)
+            saved_at = now
+    if out:
+        save(path, model, muon, adam, step, tokens, config)
+        log("stopped at step %d after %d tokens" % (step, tokens))
+    return losses
+
+
+def smoke():
+    """20 steps of a tiny model; nothing is written."""
+    config = {
+        "seed": "smoke", "torch_seed": 1, "muon_lr": 0.02, "adam_lr": 0.004, "quick": [],
+        "model": {"arch": "qwen3", "d": 64, "layers": 2, "heads": 2, "kv_heads": 1, "head_dim": 32, "ff": 128,
+                  "eps": 1e-6, "theta": 1e6},
+        "stages": [{"steps": 20, "length": 128, "rows": 8, "lr": [1.0, 1.0]}],
+    }  # fmt: skip
+    losses = [x[0] for x in train(config, None, log=lambda text: None)]
+    first, last = losses[0], sum(losses[-3:]) / 3
+    print(json.dumps({"firstLoss": round(first, 4), "lastLoss": round(last, 4)}))
+    return 0 if last < first - 0.5 else 1
+
+
+if __name__ == "__main__":
+    sys.dont_write_bytecode = True
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--config")
+    parser.add_argument("--out")
+    parser.add_argument("--init", help="dense checkpoint from which a mixture of experts starts")
+    parser.add_argument("--until", help="stop at this UTC time, HH:MM")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--smoke", action="store_true")
+    args = parser.parse_args()
+    if args.device == "cpu":
+        torch.set_num_threads(1)
+    if args.smoke:
+        sys.exit(smoke())
+    os.makedirs(args.out, exist_ok=True)
+    with open(args.config) as f:
+        train(json.load(f), args.out, args.device, args.until, args.init, lambda text: print(text, flush=True))

@@ -1,0 +1,548 @@
+"""The generated harbour world: log books, manifests, letters, stories and talk, with questions and answers.
+
+What this is: a seeded generator of documents as token ids with a loss weight per token, for one side of the split
+(training or evaluation: other names, other numbers, other sentence templates).
+What it does not do: it trains nothing and scores nothing; the evaluation set is put together in evalset.py.
+"""
+
+import random
+import re
+
+import templates as T
+import words as W
+
+# Marks inside a text: what is drawn at random here (nobody can predict it), and what is an answer.
+DRAWN, ANSWER, PLAIN = "\x01", "\x03", "\x02"
+_MARKS = re.compile("[\x01\x02\x03]")
+_AN = re.compile(r"\b([Aa]) (\x01?[aeiouAEIOU])")
+W_DRAWN, W_TEXT, W_ANSWER, W_STORY = 0.08, 0.3, 4.0, 0.6
+
+ATTRIBUTES = {
+    "ship": {
+        "pass code": "code",
+        "berth": "number",
+        "cargo": "good",
+        "master": "first",
+        "home port": "place",
+        "flag colour": "colour",
+        "sailing time": "time",
+        "pilot": "first",
+        "seal number": "code",
+        "weight in tons": "number",
+    },
+    "person": {
+        "trade": "trade",
+        "locker number": "number",
+        "badge number": "code",
+        "home village": "place",
+        "favourite drink": "drink",
+        "house number": "number",
+    },
+    "store": {
+        "keeper": "first",
+        "door colour": "colour",
+        "key number": "number",
+        "gate code": "code",
+        "closing time": "time",
+    },
+}
+OPEN_KINDS = {"code", "number", "first", "place", "time"}
+CLOSED = {"good": W.GOODS, "colour": W.COLOURS, "trade": W.TRADES, "drink": W.DRINKS}
+STORE_FORMS = ["the {N} store", "the {N} lighthouse", "the {N} shed", "the {N} boathouse"]
+
+
+def mark(text, kind=DRAWN):
+    return kind + text + PLAIN
+
+
+def unmark(text):
+    return _MARKS.sub("", text)
+
+
+def capital(text):
+    """Capitalises the first letter, which may stand after a mark."""
+    for i, c in enumerate(text):
+        if c.isalpha():
+            return text[:i] + c.upper() + text[i + 1 :]
+        if c not in "\x01\x02\x03":
+            return text
+    return text
+
+
+class Entity:
+    """A ship, person or store with its facts: attribute -> list of values, the newest last."""
+
+    def __init__(self, kind, name, form):
+        self.kind, self.name, self.form = kind, name, form
+        self.facts = {}
+        self.asked = {}
+
+
+class World:
+    """Everything that one document speaks of. `ev` picks the side of the split."""
+
+    def __init__(self, rng, ev):
+        self.rng, self.ev, self.side = rng, ev, 1 if ev else 0
+        self.pool = W.Pool(rng, ev)
+        self.entities = []
+        self.cast = {"first": [], "place": []}
+
+    def pick(self, table):
+        """A template of this side."""
+        return self.rng.choice(table[self.side])
+
+    # -- things and facts --
+    def entity(self, kind=None):
+        r = self.rng
+        kind = kind or r.choices(["ship", "person", "store"], [6, 2, 2])[0]
+        if kind == "ship":
+            e = Entity(kind, self.pool.ship(), r.choice(W.SHIP_KINDS))
+        elif kind == "person":
+            e = Entity(kind, self.pool.person(), "")
+        else:
+            e = Entity(kind, self.pool.place(), r.choice(STORE_FORMS))
+        self.entities.append(e)
+        return e
+
+    def say(self, e, kind=DRAWN):
+        """A noun phrase for an entity."""
+        name = mark(e.name, kind) if kind else e.name
+        if e.kind == "ship":
+            return "the " + e.form + " " + name if self.rng.random() < 0.5 else "the " + name
+        if e.kind == "store":
+            return e.form.replace("{N}", name)
+        return name
+
+    def value(self, kind):
+        if kind in CLOSED:
+            return self.rng.choice(CLOSED[kind])
+        return getattr(self.pool, kind)()
+
+    def new_fact(self, e, attr=None):
+        free = [a for a in ATTRIBUTES[e.kind] if a not in e.facts]
+        attr = attr or self.rng.choice(free)
+        e.facts[attr] = [self.value(ATTRIBUTES[e.kind][attr])]
+        return attr
+
+    def change(self, e, attr):
+        old = e.facts[attr][-1]
+        new = old
+        while new == old:
+            new = self.value(ATTRIBUTES[e.kind][attr])
+        e.facts[attr].append(new)
+
+    # -- sentences --
+    def fill(self, template, **slots):
+        """Fills a template; slots not given are drawn."""
+        out = re.sub(r"\{(\w+)\}", lambda m: slots.get(m.group(1)) or self.draw(m.group(1)), template)
+        return capital(_AN.sub(r"\1n \2", out))
+
+    def extra(self, kind, most):
+        """A name of somebody or some place that no question asks about; such names come again in one document."""
+        cast = self.cast[kind]
+        if len(cast) >= most or (cast and self.rng.random() < 0.4):
+            return self.rng.choice(cast)
+        cast.append(getattr(self.pool, kind)())
+        return mark(cast[-1])
+
+    def draw(self, slot):
+        r = self.rng
+        simple = {"t": W.THINGS, "a": W.ANIMALS, "j": W.ADJ, "g": W.GOODS, "c": W.COLOURS, "D": W.DAYS, "d": W.PARTS,
+                  "n": W.NUMBERS, "Q": W.PIERS, "r": W.TRADES, "k": W.SHIP_KINDS, "b": W.DRINKS, "w2": W.WEATHER}  # fmt: skip
+        if slot in simple:
+            return r.choice(simple[slot])
+        if slot in ("W", "w1"):
+            return capital(r.choice(W.WEATHER))
+        if slot == "x":
+            return r.choice(["cheese", "honey", "apples", "butter", "herring", "cod"])
+        if slot in ("P", "H", "F"):
+            return self.extra("first", 12)
+        if slot == "S":
+            return mark(self.pool.ship())
+        if slot == "L":
+            return self.extra("place", 5)
+        if slot == "T":
+            return mark("%02d:%02d" % (r.randrange(24), r.randrange(60)))
+        raise KeyError("no such slot: " + slot)
+
+    def state(self, e, attr):
+        special = T.STATE_BY_ATTR[self.side].get(attr)
+        table = special if special and self.rng.random() < 0.35 else T.STATE[self.side]
+        return self.fill(self.rng.choice(table), E=self.say(e), A=attr, V=mark(e.facts[attr][-1]))
+
+    def state_change(self, e, attr):
+        old, new = e.facts[attr][-2:]
+        return self.fill(self.pick(T.CHANGE), E=self.say(e, None), A=attr, V=mark(new), O=old)
+
+    def ask(self, e, attr):
+        special = T.ASK_BY_ATTR[self.side].get(attr)
+        table = special if special and self.rng.random() < 0.3 else T.ASK[self.side]
+        return self.fill(self.rng.choice(table), E=self.say(e, None), A=attr)
+
+    def filler(self):
+        text = self.fill(self.pick(T.FILLER))
+        text = re.sub(r"([.!?] )([a-z])", lambda m: m.group(1) + m.group(2).upper(), text)
+        return re.sub(r"^(\x01\d\d:\d\d\x02 )([A-Z])", lambda m: m.group(1) + m.group(2).upper(), text)
+
+
+def join(items):
+    return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]
+
+
+class Doc:
+    """Token ids with loss weights, built line by line."""
+
+    def __init__(self, tok):
+        self.tok, self.ids, self.weights = tok, [], []
+
+    def special(self, i, weight=0.2):
+        self.ids.append(i)
+        self.weights.append(weight)
+
+    def add(self, text, base=W_TEXT):
+        """Adds a marked text. It must start where a pre-token starts (after a newline, a special, or with a space)."""
+        plain, weight, w = [], [], base
+        for c in text:
+            if c == DRAWN:
+                w = W_DRAWN
+            elif c == ANSWER:
+                w = W_ANSWER
+            elif c == PLAIN:
+                w = base
+            else:
+                plain.append(c)
+                weight.append(w)
+        at = 0
+        tokens = self.tok.tokens
+        for i in self.tok.encode_plain("".join(plain)):
+            at += len(tokens[i])
+            self.ids.append(i)
+            self.weights.append(weight[at - 1])
+
+    def __len__(self):
+        return len(self.ids)
+
+
+# ---- questions over a world --------------------------------------------------------------------------------------
+def unasked(w):
+    """Facts whose newest value has not been asked for yet."""
+    return [(e, a) for e in w.entities for a in e.facts if e.asked.get(a) != e.facts[a][-1]]
+
+
+def ask_fact(w):
+    """(question, answer) for one fact, not asked before where possible; changed facts come more often."""
+    r = w.rng
+    known = unasked(w) or [(e, a) for e in w.entities for a in e.facts]
+    changed = [(e, a) for e, a in known if len(e.facts[a]) > 1]
+    e, a = r.choice(changed) if changed and r.random() < 0.4 else r.choice(known)
+    e.asked[a] = e.facts[a][-1]
+    if r.random() < 0.1:
+        return ask_two(w, e, a)
+    return w.ask(e, a), e.facts[a][-1]
+
+
+def ask_two(w, e, a):
+    r = w.rng
+    other = [b for b in e.facts if b != a]
+    if other and r.random() < 0.5:
+        b = r.choice(other)
+        q = w.fill(w.pick(T.ASK_TWO_ATTR), E=w.say(e, None), A=a, B=b)
+        return q, e.facts[a][-1] + " and " + e.facts[b][-1]
+    peers = [f for f in w.entities if f is not e and a in f.facts and f.kind == e.kind]
+    if not peers:
+        return w.ask(e, a), e.facts[a][-1]
+    f = r.choice(peers)
+    q = w.fill(w.pick(T.ASK_TWO), E=w.say(e, None), E2=w.say(f, None), A=a)
+    return q, e.facts[a][-1] + " and " + f.facts[a][-1]
+
+
+QA_FORMS = [("Question: ", "Answer:")] * 5 + [("Q: ", "A:")] * 2
+
+
+def add_qa(doc, form, question, answer):
+    doc.add(form[0] + question + "\n")
+    doc.add(form[1] + mark(" " + answer + "\n", ANSWER))
+
+
+def add_turn(doc, role, text, base=W_TEXT):
+    doc.special(doc.tok.im_start)
+    doc.add(role + "\n" + text, base)
+    doc.special(doc.tok.im_end, 1.0)
+    doc.add("\n")
+
+
+def add_chat_qa(doc, question, answer):
+    doc.special(doc.tok.im_start)
+    doc.add("user\n" + question)
+    doc.special(doc.tok.im_end, 0.3)
+    doc.add("\n")
+    add_answer_turn(doc, answer)
+
+
+def add_answer_turn(doc, answer, base=W_ANSWER):
+    doc.special(doc.tok.im_start)
+    doc.add("assistant\n")
+    doc.add(answer, base)
+    doc.special(doc.tok.im_end, base)
+    doc.add("\n")
+
+
+# ---- kinds of documents ----------------------------------------------------------------------------------------
+def fact_line(w, density, change_rate):
+    """One line of a log book: a new fact, a change, or filler."""
+    r = w.rng
+    if r.random() > density:
+        return w.filler()
+    if w.entities and r.random() < change_rate:
+        e = r.choice([x for x in w.entities if x.facts])
+        a = r.choice(list(e.facts))
+        w.change(e, a)
+        return w.state_change(e, a)
+    if w.entities and r.random() < 0.45:
+        e = r.choice(w.entities)
+        if len(e.facts) < 4:
+            return w.state(e, w.new_fact(e))
+    e = w.entity()
+    return w.state(e, w.new_fact(e))
+
+
+def facts_doc(w, doc, budget, chat):
+    """A log book with questions between and after its lines. Ends near `budget` tokens."""
+    r = w.rng
+    density = r.choice([0.5, 0.7, 0.9, 1.0])
+    change_rate = r.choice([0.0, 0.0, 0.15, 0.3])
+    tail = r.choice([0.25, 0.4, 0.6])
+    inter = 0.0 if chat else r.choice([0.0, 0.15, 0.4])
+    sep = r.choice(["\n", "\n", "\n", " "])
+    if chat:
+        open_chat(w, doc)
+    elif r.random() < 0.6:
+        doc.add(w.fill(w.pick(T.HEAD)) + "\n")
+    start, facts, first = len(doc), 0, True
+    form = r.choice(QA_FORMS)
+    while len(doc) - start < (budget - 12) * (1 - tail) or facts == 0:
+        line = fact_line(w, density if facts else 1.0, change_rate)
+        facts += 1
+        if sep == " " and not chat:
+            doc.add(("" if first else " ") + line)
+            first = False
+            continue
+        doc.add(line + "\n")
+        while r.random() < inter and len(doc) < budget - 40:
+            add_qa(doc, form, *ask_fact(w))
+    if chat:
+        close_facts(w, doc, chat)
+    elif sep == " ":
+        doc.add("\n")
+    while len(doc) < budget - 28 and (unasked(w) or r.random() < 0.3):
+        if chat:
+            add_chat_qa(doc, *ask_fact(w))
+        else:
+            add_qa(doc, form, *ask_fact(w))
+        if chat and r.random() < 0.06:
+            e = r.choice(w.entities)
+            a = r.choice(list(e.facts))
+            w.change(e, a)
+            add_turn(doc, "user", w.state_change(e, a))
+            add_answer_turn(doc, r.choice(["Noted.", "I have written it down.", "Good, that is noted."]), 1.0)
+
+
+def open_chat(w, doc):
+    """Starts the turn that holds the lines: the system prompt, or the first user turn."""
+    doc.chat_role = "system" if w.rng.random() < 0.6 else "user"
+    doc.special(doc.tok.im_start)
+    doc.add(doc.chat_role + "\n")
+    if doc.chat_role == "system":
+        doc.add(w.pick(T.SYSTEM) + "\n")
+
+
+def close_facts(w, doc, chat):
+    """Ends that turn; a user turn ends with the first question."""
+    if doc.chat_role == "system":
+        doc.special(doc.tok.im_end, 0.2)
+        doc.add("\n")
+        return
+    question, answer = ask_fact(w)
+    doc.add(question)
+    doc.special(doc.tok.im_end, 0.2)
+    doc.add("\n")
+    add_answer_turn(doc, answer)
+
+
+def list_world(w, ships, piers):
+    """Lines that say where ships lie and what they carry, in mixed order; returns (lines, questions)."""
+    r = w.rng
+    quays = r.sample(W.PIERS, piers)
+    at, goods, lines = {q: [] for q in quays}, [], []
+    for _ in range(ships):
+        e = w.entity("ship")
+        if r.random() < 0.65:
+            q = r.choice(quays)
+            at[q].append(e.name)
+            lines.append(w.fill(w.pick(T.LIES), E=w.say(e), Q=q))
+        else:
+            items = r.sample(W.GOODS, r.randrange(2, 5))
+            goods.append((e, items))
+            lines.append(w.fill(w.pick(T.CARRIES), E=w.say(e), L=join(items)))
+    questions = []
+    for q in quays:
+        if at[q]:
+            questions.append((w.fill(w.pick(T.ASK_LIST), Q=q), join(at[q])))
+            questions.append((w.fill(w.pick(T.ASK_COUNT), Q=q), str(len(at[q]))))
+    for e, items in goods:
+        questions.append((w.fill(w.pick(T.ASK_GOODS), E=w.say(e, None)), join(items)))
+        questions.append((w.fill(w.pick(T.ASK_GOODS_COUNT), E=w.say(e, None)), str(len(items))))
+    return lines, questions
+
+
+def list_doc(w, doc, budget, chat):
+    r = w.rng
+    ships = r.randrange(3, max(4, min(14, budget // 22)))
+    lines, questions = list_world(w, ships, r.randrange(1, 5))
+    r.shuffle(questions)
+    fill = r.choice([0.0, 0.2])
+    if chat:
+        open_chat(w, doc)
+        doc.chat_role = "system"
+    for line in lines:
+        doc.add(line + "\n")
+        if r.random() < fill:
+            doc.add(w.filler() + "\n")
+    if chat:
+        doc.special(doc.tok.im_end, 0.2)
+        doc.add("\n")
+    form = r.choice(QA_FORMS)
+    for question, answer in questions:
+        if len(doc) > budget - 30:
+            break
+        if chat:
+            add_chat_qa(doc, question, answer)
+        else:
+            add_qa(doc, form, question, answer)
+
+
+def story_slots(w):
+    """Hero, friend, ship and place of one story; each keeps its name throughout."""
+    r = w.rng
+    slots = {"H": w.pool.first(), "F": w.pool.first(), "S": w.pool.ship(), "L": w.pool.place(),
+             "k": r.choice(W.SHIP_KINDS), "t": r.choice(W.THINGS), "a": r.choice(W.ANIMALS), "Q": r.choice(W.PIERS),
+             "r": r.choice(W.TRADES)}  # fmt: skip
+    return slots
+
+
+def story_text(w, long=False):
+    r = w.rng
+    slots = story_slots(w)
+    plan = ["open", "trouble"] + ["act"] * r.randrange(2, 5)
+    if long or r.random() < 0.3:
+        plan += ["trouble"] + ["act"] * r.randrange(2, 4)
+    plan += ["turn", "end"]
+    parts, used = [], set()
+    for scene in plan:
+        template = w.pick(T.STORY[scene])
+        if template in used:
+            continue
+        used.add(template)
+        parts.append(w.fill(template, **{k: v for k, v in slots.items()}))
+    text = " ".join(re.sub(r"([.!?] )([a-z])", lambda m: m.group(1) + m.group(2).upper(), p) for p in parts)
+    for key in ("H", "F", "S", "L"):  # the first mention is the drawn one
+        text = text.replace(slots[key], mark(slots[key]), 1)
+    return text
+
+
+def story_doc(w, doc, budget):
+    doc.add(story_text(w) + "\n", W_STORY)
+
+
+def letter_doc(w, doc, budget):
+    r = w.rng
+    slots = {"H": w.pool.first(), "F": w.pool.first()}
+    head, first = w.pick(T.LETTER_OPEN).split("|")
+    doc.add(w.fill(head) + "\n", W_STORY)
+    body = [first] + [w.pick(T.LETTER_BODY) for _ in range(r.randrange(2, 6))]
+    doc.add(" ".join(w.fill(s, **slots) for s in dict.fromkeys(body)) + "\n", W_STORY)
+    doc.add(w.fill(w.pick(T.LETTER_END), **slots).replace("|", "\n") + "\n", W_STORY)
+
+
+def talk_doc(w, doc, budget):
+    """Small talk, stories on request; with or without a system prompt."""
+    r = w.rng
+    if r.random() < 0.4:
+        add_turn(doc, "system", w.pick(T.SYSTEM))
+    for _ in range(r.randrange(1, 5)):
+        if r.random() < 0.22:
+            add_turn(doc, "user", w.pick(T.ASK_STORY))
+            add_answer_turn(doc, story_text(w), W_STORY)
+            continue
+        _, asks, answers = r.choices(T.TALK, [3, 3, 2] + [1] * (len(T.TALK) - 3))[0]
+        add_turn(doc, "user", r.choice(asks.split("|")))
+        add_answer_turn(doc, r.choice(answers.split("\n")), 1.0)
+
+
+def log_doc(w, doc, budget):
+    doc.add(w.fill(w.pick(T.HEAD)) + "\n")
+    for _ in range(w.rng.randrange(4, 16)):
+        doc.add(w.filler() + "\n")
+
+
+MIX = {"facts": 52, "facts_chat": 22, "list": 5, "list_chat": 3, "story": 6, "letter": 3, "talk": 6, "log": 3}
+
+
+def add_document(doc, rng, kind, budget, ev=False):
+    w = World(rng, ev)
+    if kind.startswith("facts"):
+        facts_doc(w, doc, len(doc) + budget, kind == "facts_chat")
+    elif kind.startswith("list"):
+        list_doc(w, doc, len(doc) + budget, kind == "list_chat")
+    else:
+        {"story": story_doc, "letter": letter_doc, "talk": talk_doc, "log": log_doc}[kind](w, doc, budget)
+    doc.special(doc.tok.eos, 0.3)
+
+
+def training_row(tok, seed, length, mix=None, facts_budget=None):
+    """One row of length + 1 ids and weights, from packed documents. The same seed gives the same row."""
+    rng = random.Random(seed)
+    mix = {**MIX, **(mix or {})}
+    doc = Doc(tok)
+    kinds, shares = list(mix), list(mix.values())
+    while len(doc) <= length:
+        left = length + 1 - len(doc)
+        if left < 90:
+            add_document(doc, rng, rng.choice(["letter", "log", "talk"]), left)
+            continue
+        kind = rng.choices(kinds, shares)[0]
+        cap = facts_budget(rng) if facts_budget else left
+        add_document(doc, rng, kind, min(left, cap) if kind[0] == "f" else min(left, 400))
+    return doc.ids[: length + 1], doc.weights[: length + 1]
+
+
+class _TextOnly:
+    """Stands in for the tokenizer while the tokenizer is being trained: one token per character."""
+
+    im_start = im_end = eos = 0
+    tokens = [chr(i) for i in range(128)]
+
+    def encode_plain(self, text):
+        return [ord(c) for c in text]
+
+
+def plain_sample(documents, seed, budget=1200):
+    """Texts without marks or specials, from which the vocabulary is learned (training side only)."""
+    rng = random.Random(seed)
+    out = []
+    for _ in range(documents):
+        doc = Doc(_TextOnly())
+        add_document(doc, rng, rng.choices(list(MIX), list(MIX.values()))[0], budget)
+        out.append("".join(chr(i) for i in doc.ids if i))
+    return out
+
+
+if __name__ == "__main__":
+    import sys
+
+    import tokenizer
+
+    tok = tokenizer.Tokenizer.load(sys.argv[1] if len(sys.argv) > 1 else "tokenizer.json")
+    for s in range(3):
+        ids, weights = training_row(tok, "show%d" % s, 700)
+        print(tok.decode(ids), "\n" + "=" * 80)
