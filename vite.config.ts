@@ -1,8 +1,11 @@
 /**
- * The builds: the page (default), the library with its worker and command (`--mode lib`), and the GPU suites that run
- * in Node, Deno and Chromium (`--mode suite`). `.wgsl` files are imported as text in all of them.
+ * The builds: the page (default), the library with its worker and command (`--mode lib`), and the test programs that
+ * run in Node, Deno and Chromium (`--mode suite`). `.wgsl` files are imported as text in all of them. Which test files
+ * Vitest takes depends on its mode: `test` (quick), `whole` (drives the built command and page), `full` (all of it).
  */
+import { existsSync } from "node:fs";
 import { defineConfig, type Plugin } from "vite";
+import type { ViteUserConfig } from "vitest/config";
 
 /** Imports a `.wgsl` file as its text. */
 function wgsl(): Plugin {
@@ -20,42 +23,55 @@ const isolation = {
   "Cross-Origin-Embedder-Policy": "require-corp",
 };
 
-const outside = [/^node:/, "webgpu"];
+/** Not bundled: Node's own modules, Dawn's native library, and the browser driver of the tests. */
+const outside = [/^node:/, "webgpu", "playwright"];
 
-export default defineConfig(({ mode }) => ({
+const TESTS: Record<string, string[]> = {
+  whole: ["test/{browser,runtime}/**/*.test.ts"],
+  full: ["test/{browser,runtime,full}/**/*.test.ts"],
+};
+
+export default defineConfig(({ mode }): ViteUserConfig => ({
   plugins: [wgsl()],
   base: "./",
-  worker: { format: "es", plugins: () => [wgsl()] },
+  worker: { format: "es", plugins: () => [wgsl()], rolldownOptions: { external: outside } },
   server: { headers: isolation },
   preview: { headers: isolation },
   test: {
-    include: ["test/{unit,tier,fault}/**/*.test.ts"],
+    include: TESTS[mode] ?? ["test/{unit,tier,fault}/**/*.test.ts"],
+    fileParallelism: TESTS[mode] === undefined,
     pool: "forks",
+    maxWorkers: 2,
     testTimeout: 60_000,
   },
   build: mode === "lib" ? library() : mode === "suite" ? suite() : { outDir: "dist/page", target: "es2023" },
 }));
 
 function library() {
-  return {
-    outDir: "dist/lib",
-    target: "es2023",
-    sourcemap: true,
-    minify: false,
-    lib: {
-      entry: { index: "src/index.ts", worker: "src/worker/worker.ts", cli: "src/api/cli.ts" },
-      formats: ["es" as const],
-    },
-    rolldownOptions: { external: outside },
-  };
+  return bundle("dist/lib", {
+    index: "src/index.ts",
+    worker: "src/worker/worker.ts",
+    cli: "src/api/cli.ts",
+  });
 }
 
 function suite() {
+  return bundle("dist/suite", {
+    all: "test/runtime/all.ts",
+    node: "test/runtime/node.ts",
+    browser: "test/runtime/browser.ts",
+    bench: "test/bench/bench.ts",
+  });
+}
+
+function bundle(outDir: string, entry: Record<string, string>) {
+  const present = Object.fromEntries(Object.entries(entry).filter(([, file]) => existsSync(file)));
   return {
-    outDir: "dist/suite",
+    outDir,
     target: "es2023",
+    sourcemap: true,
     minify: false,
-    lib: { entry: { node: "test/runtime/node.ts" }, formats: ["es" as const] },
+    lib: { entry: present, formats: ["es" as const] },
     rolldownOptions: { external: outside },
   };
 }

@@ -1,5 +1,5 @@
 /** Runs GPU cases one after another and reports each as a JSON line; the same in every runtime. */
-import { adapterLine } from "../../src/gpu/device.ts";
+import { adapterLine, findProvider, openGpu, type GpuFeatures } from "../../src/gpu/device.ts";
 import { runsOn, type Case, type CaseEnv } from "../support/cases.ts";
 
 export interface RunOptions {
@@ -9,36 +9,88 @@ export interface RunOptions {
   log: (line: string) => void;
 }
 
+/** The line of one case. */
+export interface CaseLine {
+  case: string;
+  ok: boolean;
+  /** true: it needs ../shared, which is absent; it counts neither as passed nor as failed. */
+  skipped?: boolean;
+  error?: string;
+}
+
+/** The last line of a run. */
+export interface SummaryLine {
+  adapter: string;
+  features: GpuFeatures;
+  ran: number;
+  failed: number;
+  skipped: number;
+}
+
+/** Thrown by `CaseEnv.shared` where ../shared is absent as a whole: the case is skipped, loudly. */
+export class SharedAbsent extends Error {}
+
 /** How long one case may take before it counts as hung. */
 const CASE_LIMIT_MS = 120_000;
 
-/** Runs what exists on this adapter; returns the number that failed. */
-export async function runCases(cases: readonly Case[], env: CaseEnv, options: RunOptions): Promise<number> {
-  const chosen = cases.filter(
-    (c) => c.name.includes(options.filter) && runsOn(c, env.gpu.features, options.full),
-  );
-  let failed = 0;
-  for (const testCase of chosen) {
-    const error = await runOne(testCase, env);
-    if (error !== undefined) failed++;
-    options.log(JSON.stringify({ case: testCase.name, ok: error === undefined, error }));
+/** Opens the GPU, runs what exists on its adapter, and gives the device back. */
+export async function runSuite(
+  cases: readonly Case[],
+  shared: CaseEnv["shared"],
+  options: RunOptions,
+): Promise<SummaryLine> {
+  const gpu = await openGpu(await findProvider());
+  try {
+    return await runCases(cases, { gpu, shared }, options);
+  } finally {
+    gpu.device.destroy();
   }
-  const { adapter, features } = env.gpu;
-  options.log(JSON.stringify({ adapter: adapterLine(adapter), features, ran: chosen.length, failed }));
-  return failed;
 }
 
-async function runOne(testCase: Case, env: CaseEnv): Promise<string | undefined> {
+/** Says which adapter this runtime gets, on one line. */
+export async function printAdapter(log: (line: string) => void): Promise<void> {
+  const { device, adapter, features } = await openGpu(await findProvider(), { timestamps: true });
+  log(JSON.stringify({ adapter: adapterLine(adapter), features, software: adapter.software }));
+  device.destroy();
+}
+
+async function runCases(cases: readonly Case[], env: CaseEnv, options: RunOptions): Promise<SummaryLine> {
+  const { adapter, features } = env.gpu;
+  const chosen = cases.filter((c) => c.name.includes(options.filter) && runsOn(c, features, options.full));
+  const lines: CaseLine[] = [];
+  for (const testCase of chosen) {
+    const line = await runOne(testCase, env);
+    lines.push(line);
+    options.log(JSON.stringify(line));
+  }
+  const skipped = lines.filter((line) => line.skipped).length;
+  const failed = lines.filter((line) => !line.ok && !line.skipped).length;
+  const summary = {
+    adapter: adapterLine(adapter),
+    features,
+    ran: chosen.length - skipped,
+    failed,
+    skipped,
+  };
+  options.log(JSON.stringify(summary));
+  return summary;
+}
+
+async function runOne(testCase: Case, env: CaseEnv): Promise<CaseLine> {
   const { device } = env.gpu;
   device.pushErrorScope("validation");
   let problem: string | undefined;
+  let skipped = false;
   try {
     await withLimit(testCase.run(env));
   } catch (error) {
+    skipped = error instanceof SharedAbsent;
     problem = error instanceof Error ? (error.stack ?? error.message) : String(error);
   }
   const invalid = await device.popErrorScope();
-  return problem ?? invalid?.message;
+  if (skipped) return { case: testCase.name, ok: false, skipped };
+  const error = problem ?? invalid?.message;
+  return error === undefined ? { case: testCase.name, ok: true } : { case: testCase.name, ok: false, error };
 }
 
 async function withLimit(work: Promise<void>): Promise<void> {

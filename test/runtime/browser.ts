@@ -1,0 +1,35 @@
+/**
+ * Runs the GPU cases in a page. The address says what to run (`?filter=TEXT&full`); each line goes to `report`, which
+ * the orchestrator puts into the page. ../shared comes over HTTP from the server that served this page.
+ */
+import { allCases } from "./cases.ts";
+import { runSuite, SharedAbsent } from "./run.ts";
+
+declare global {
+  /** Put into the page by the orchestrator: takes one JSON line, or the reason why no case could run. */
+  var report: (line: string) => Promise<void>;
+}
+
+const root = new URL("/shared/", location.href);
+const present = (await fetch(new URL("README.md", root))).ok;
+
+async function shared(path: string): Promise<Uint8Array<ArrayBuffer>> {
+  if (!present) throw new SharedAbsent("../shared is absent");
+  const response = await fetch(new URL(path, root));
+  if (!response.ok) throw new Error(`../shared/${path}: HTTP ${response.status}`);
+  return new Uint8Array(await response.arrayBuffer());
+}
+
+/** Sent one after another: a later line never overtakes an earlier one. */
+let sent: Promise<void> = Promise.resolve();
+const log = (line: string): void => {
+  sent = sent.then(() => report(line));
+};
+
+try {
+  const query = new URLSearchParams(location.search);
+  await runSuite(allCases, shared, { filter: query.get("filter") ?? "", full: query.has("full"), log });
+} catch (error) {
+  log(JSON.stringify({ broken: error instanceof Error ? (error.stack ?? error.message) : String(error) }));
+}
+await sent;

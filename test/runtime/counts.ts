@@ -1,0 +1,55 @@
+/**
+ * Compares how many cases each step executed with test/expected-counts.json, so that a case that silently no longer
+ * runs is a failure. The file has one table for each kind of run: normal or full, with ../shared or without.
+ */
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import type { Failure, StepResult } from "./result.ts";
+
+const FILE = "test/expected-counts.json";
+
+type Counts = Record<string, { ran: number; skipped: number }>;
+type CountsFile = Record<string, Counts>;
+
+export const sharedPresent = (): boolean => existsSync("../shared/README.md");
+
+/** The name of this kind of run. */
+export function kindOfRun(full: boolean): string {
+  return (full ? "full" : "normal") + (sharedPresent() ? "" : " without shared");
+}
+
+/** The expected number of cases of a step; undefined where no number is committed for it. */
+export function expectedRan(kind: string, step: string): number | undefined {
+  return readCounts()[kind]?.[step]?.ran;
+}
+
+/** What differs from the committed numbers. A runtime without a number (another machine's own GPU) is only named. */
+export function compareCounts(
+  kind: string,
+  results: readonly StepResult[],
+  log: (line: string) => void,
+): Failure[] {
+  const expected = readCounts()[kind] ?? {};
+  const failures: Failure[] = [];
+  for (const { name, ran, skipped } of results) {
+    const want = expected[name];
+    if (want === undefined)
+      log(`${name}: no expected count for "${kind}", so its ${ran} cases are compared with nothing`);
+    else if (want.ran !== ran || want.skipped !== skipped) {
+      const error = `ran ${ran} and skipped ${skipped}, but ${FILE} expects ${want.ran} and ${want.skipped}`;
+      failures.push({ name: `count of ${name} (${kind})`, error });
+    }
+  }
+  return failures;
+}
+
+/** Rewrites the numbers of this kind of run; those of other kinds and of steps that did not run stay. */
+export function writeCounts(kind: string, results: readonly StepResult[]): void {
+  const file = readCounts();
+  const counts: Counts = { ...file[kind] };
+  for (const { name, ran, skipped } of results) counts[name] = { ran, skipped };
+  writeFileSync(FILE, JSON.stringify({ ...file, [kind]: counts }, null, 2) + "\n");
+}
+
+function readCounts(): CountsFile {
+  return existsSync(FILE) ? (JSON.parse(readFileSync(FILE, "utf8")) as CountsFile) : {};
+}

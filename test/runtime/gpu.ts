@@ -1,0 +1,153 @@
+/**
+ * Runs the GPU cases in one runtime, as a child process (Node, Deno) or in a page of headless Chromium, and gathers the
+ * JSON lines. A runtime that dies, falls silent or gives no summary is a failure.
+ */
+import { spawn } from "node:child_process";
+import { createInterface } from "node:readline";
+import { launchChromium } from "../support/chromium.ts";
+import { command, driverEnv } from "../support/machine.ts";
+import { serveFolders } from "../support/serve.ts";
+import type { Machine, Runtime } from "../support/setup.ts";
+import type { CaseLine, SummaryLine } from "./run.ts";
+import type { Failure, StepResult } from "./result.ts";
+import { tail } from "./result.ts";
+
+export interface GpuOptions {
+  filter: string;
+  full: boolean;
+}
+
+/** How long a runtime may say nothing: longer than the limit of one case, which the runner keeps itself. */
+const SILENCE_LIMIT_MS = 200_000;
+
+/** Dawn says these on every start, whatever one does. */
+const KNOWN_WARNING =
+  /maxDynamic(Uniform|Storage)BuffersPerPipelineLayout artificially reduced|Unknown user config/;
+
+/** Gathers the lines of one run. */
+class Lines {
+  readonly failures: Failure[] = [];
+  summary: SummaryLine | undefined;
+  ran = 0;
+  skipped = 0;
+  lastAt = performance.now();
+
+  take(text: string): void {
+    this.lastAt = performance.now();
+    const line = parse(text);
+    if (line === undefined) return;
+    if ("broken" in line) this.failures.push({ name: "the runner", error: line.broken });
+    else if ("adapter" in line) this.summary = line;
+    else if (line.skipped) this.skipped++;
+    else {
+      this.ran++;
+      if (!line.ok) this.failures.push({ name: line.case, error: line.error ?? "failed" });
+    }
+  }
+
+  /** @param said what the runtime printed besides, for the case that it ended without a summary */
+  result(name: string, durationMs: number, said: string): StepResult {
+    if (this.summary === undefined)
+      this.failures.push({
+        name: `${name} ended early`,
+        error: said === "" ? "it said nothing" : tail(said),
+      });
+    const { adapter, features } = this.summary ?? { adapter: "unknown", features: undefined };
+    const words = [
+      adapter,
+      features?.f16 ? "f16" : "no f16",
+      features?.subgroups ? "subgroups" : "no subgroups",
+    ];
+    const ran = Math.max(this.ran, this.failures.length);
+    return { name, ran, skipped: this.skipped, failures: this.failures, where: words.join(", "), durationMs };
+  }
+}
+
+function parse(text: string): CaseLine | SummaryLine | { broken: string } | undefined {
+  if (!text.startsWith("{")) return undefined;
+  try {
+    return JSON.parse(text) as CaseLine | SummaryLine | { broken: string };
+  } catch {
+    return undefined;
+  }
+}
+
+/** Runs the cases in one runtime. */
+export async function gpuSuite(runtime: Runtime, machine: Machine, options: GpuOptions): Promise<StepResult> {
+  const started = performance.now();
+  const lines = new Lines();
+  const said =
+    runtime.program === "chromium"
+      ? await inChromium(machine.chromium, options, lines)
+      : await inProcess(runtime.program, runtime, machine, options, lines);
+  return lines.result(runtime.name, performance.now() - started, said);
+}
+
+async function inProcess(
+  program: "node" | "deno",
+  runtime: Runtime,
+  machine: Machine,
+  options: GpuOptions,
+  lines: Lines,
+): Promise<string> {
+  const [file, args] = command(program, machine.deno, "dist/suite/node.js");
+  if (options.filter !== "") args.push("--filter", options.filter);
+  if (options.full) args.push("--full");
+  const child = spawn(file, args, { env: driverEnv(runtime.driverFile), stdio: ["ignore", "pipe", "pipe"] });
+  let said = "";
+  const say = (text: string) => {
+    if (!KNOWN_WARNING.test(text)) said += `${text}\n`;
+  };
+  const silence = setInterval(() => {
+    if (performance.now() - lines.lastAt < SILENCE_LIMIT_MS) return;
+    say(`silent for ${SILENCE_LIMIT_MS} ms: ended by force`);
+    child.kill("SIGKILL");
+  }, 1000);
+  createInterface(child.stdout).on("line", (text) => (text.startsWith("{") ? lines.take(text) : say(text)));
+  createInterface(child.stderr).on("line", say);
+  const ending = await new Promise<string>((done) => {
+    child.on("error", (error) => done(error.message));
+    child.on("close", (code, signal) => done(`ended with ${signal ?? code}`));
+  });
+  clearInterval(silence);
+  const expected = lines.failures.length === 0 ? "ended with 0" : "ended with 1";
+  if (lines.summary !== undefined && ending !== expected)
+    lines.failures.push({
+      name: `the end of ${runtime.name}`,
+      error: `${ending} after its last case\n${tail(said)}`,
+    });
+  return `${said}${ending}`;
+}
+
+const PAGE = `<!doctype html><meta charset="utf-8"><title>GPU cases</title>
+<script type="module" src="/suite/browser.js"></script>`;
+
+async function inChromium(chromium: string, options: GpuOptions, lines: Lines): Promise<string> {
+  const server = await serveFolders({ suite: "dist/suite", shared: "../shared" }, { "/cases.html": PAGE });
+  const browser = await launchChromium(chromium);
+  try {
+    const page = await browser.newPage();
+    let said = "";
+    let ended = false;
+    const end = (text: string) => {
+      said += `${text}\n`;
+      ended = true;
+    };
+    page.on("console", (message) => void (said += `${message.type()}: ${message.text()}\n`));
+    page.on("pageerror", (error) => end(`page error: ${error.stack ?? error.message}`));
+    page.on("crash", () => end("the page crashed"));
+    browser.on("disconnected", () => end("Chromium ended"));
+    await page.exposeFunction("report", (line: string) => lines.take(line));
+    const query = new URLSearchParams({ filter: options.filter, ...(options.full ? { full: "" } : {}) });
+    lines.lastAt = performance.now();
+    await page.goto(`${server.address}cases.html?${query.toString()}`);
+    while (!ended && lines.summary === undefined && lines.failures.at(-1)?.name !== "the runner") {
+      if (performance.now() - lines.lastAt > SILENCE_LIMIT_MS) end(`silent for ${SILENCE_LIMIT_MS} ms`);
+      await new Promise((resume) => setTimeout(resume, 100));
+    }
+    return said;
+  } finally {
+    await browser.close();
+    await server.close();
+  }
+}

@@ -1,0 +1,66 @@
+/** What a step of the test run reports, and how that is shown. It runs nothing. */
+
+export interface StepResult {
+  /** Also the key in test/expected-counts.json. */
+  name: string;
+  /** Cases that were executed, failed ones included. */
+  ran: number;
+  skipped: number;
+  failures: Failure[];
+  /** Where it ran: adapter and features; empty for steps without a GPU. */
+  where: string;
+  durationMs: number;
+}
+
+export interface Failure {
+  name: string;
+  error: string;
+}
+
+/** How much of one failure is printed. */
+const FAILURE_LINES = 20;
+
+export const passed = (result: StepResult): number => Math.max(0, result.ran - result.failures.length);
+
+/** One line for a finished step, and its failures below. */
+export function describeStep(result: StepResult): string[] {
+  const skipped = result.skipped > 0 ? `, ${result.skipped} skipped` : "";
+  const where = result.where === "" ? "" : `  on ${result.where}`;
+  const counts = `${passed(result)} passed, ${result.failures.length} failed${skipped}`;
+  const head = `${result.name}: ${counts}, ${seconds(result.durationMs)}${where}`;
+  return [head, ...result.failures.flatMap(describeFailure)];
+}
+
+function describeFailure({ name, error }: Failure): string[] {
+  const lines = error.trimEnd().split("\n");
+  const shown = lines.slice(0, FAILURE_LINES);
+  if (lines.length > shown.length) shown.push(`... ${lines.length - shown.length} more lines`);
+  return [`  FAILED ${name}`, ...shown.map((line) => `    ${line}`)];
+}
+
+/** The table at the end. */
+export function table(results: readonly StepResult[]): string[] {
+  const head = ["step", "passed", "failed", "skipped", "time", "where"];
+  const rows = results.map((result) => [
+    result.name,
+    String(passed(result)),
+    String(result.failures.length),
+    String(result.skipped),
+    seconds(result.durationMs),
+    result.where,
+  ]);
+  const widths = head.map((_, column) => Math.max(...[head, ...rows].map((row) => row[column]?.length ?? 0)));
+  return [head, ...rows].map((row) =>
+    row
+      .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+      .join("  ")
+      .trimEnd(),
+  );
+}
+
+export const seconds = (durationMs: number): string => `${(durationMs / 1000).toFixed(1)} s`;
+
+/** The last lines of a text, for errors of programs that say much before they fail. */
+export function tail(text: string, lines = FAILURE_LINES): string {
+  return text.trimEnd().split("\n").slice(-lines).join("\n");
+}

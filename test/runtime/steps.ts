@@ -1,0 +1,116 @@
+/**
+ * The steps of the test run that need no GPU of their own: the checks and builds, and the Vitest suites. Each gives a
+ * StepResult; none prints.
+ */
+import { spawn } from "node:child_process";
+import { mkdirSync, readFileSync, rmSync } from "node:fs";
+import { tail, type Failure, type StepResult } from "./result.ts";
+
+/** How long one program may take. */
+const PROGRAM_LIMIT_MS = 30 * 60_000;
+
+interface Ended {
+  code: number | null;
+  output: string;
+}
+
+/** Runs a Node script of ours or of a package to its end. */
+function runNode(args: string[], env: NodeJS.ProcessEnv = process.env): Promise<Ended> {
+  return new Promise((done, fail) => {
+    const child = spawn(process.execPath, args, {
+      env: { ...env, NO_COLOR: "1", FORCE_COLOR: "0" },
+      stdio: ["ignore", "pipe", "pipe"],
+      timeout: PROGRAM_LIMIT_MS,
+    });
+    let output = "";
+    const add = (chunk: Buffer) => void (output += chunk.toString());
+    child.stdout.on("data", add);
+    child.stderr.on("data", add);
+    child.on("error", fail);
+    child.on("close", (code) => done({ code, output }));
+  });
+}
+
+const CHECKS: [string, string[]][] = [
+  ["types", ["node_modules/typescript/bin/tsc", "--noEmit", "-p", "."]],
+  ["lint", ["node_modules/eslint/bin/eslint.js", "."]],
+  ["format", ["node_modules/prettier/bin/prettier.cjs", "--check", "."]],
+  ["library build", ["test/support/fresh.mjs"]],
+  ["page build", ["node_modules/vite/bin/vite.js", "build", "--logLevel", "warn"]],
+];
+
+/** Types, lint, format, and the builds that later steps use. */
+export async function checks(): Promise<StepResult> {
+  const started = performance.now();
+  const failures: Failure[] = [];
+  for (const [name, args] of CHECKS) {
+    const { code, output } = await runNode(args);
+    if (code !== 0) failures.push({ name, error: tail(output) });
+  }
+  const durationMs = performance.now() - started;
+  return { name: "checks", ran: CHECKS.length, skipped: 0, failures, where: "", durationMs };
+}
+
+interface VitestReport {
+  numTotalTests: number;
+  numPendingTests: number;
+  numTodoTests: number;
+  testResults: {
+    name: string;
+    status: string;
+    message: string;
+    assertionResults: { fullName: string; status: string; failureMessages: string[] }[];
+  }[];
+}
+
+/** One Vitest run; which files belong to a mode stands in vite.config.ts. */
+export async function vitest(
+  name: string,
+  mode: string,
+  env: NodeJS.ProcessEnv,
+  log: (line: string) => void,
+): Promise<StepResult> {
+  const started = performance.now();
+  const file = `dist/results/${mode}.json`;
+  mkdirSync("dist/results", { recursive: true });
+  rmSync(file, { force: true });
+  const args = ["node_modules/vitest/vitest.mjs", "run", "--mode", mode, "--passWithNoTests"];
+  const reporters = ["--reporter=dot", "--reporter=json", `--outputFile.json=${file}`];
+  const { code, output } = await runNode([...args, ...reporters], env);
+  const loud = output.split("\n").filter((line) => line.startsWith("SKIPPED "));
+  for (const line of loud) log(line);
+  const durationMs = performance.now() - started;
+  const report = readReport(file);
+  if (report === undefined) {
+    const failures = [{ name: `${name} as a whole`, error: tail(output) }];
+    return { name, ran: 1, skipped: 0, failures, where: "", durationMs };
+  }
+  return { name, ...countReport(report, code, output, loud), where: "", durationMs };
+}
+
+function readReport(file: string): VitestReport | undefined {
+  try {
+    return JSON.parse(readFileSync(file, "utf8")) as VitestReport;
+  } catch {
+    return undefined;
+  }
+}
+
+function countReport(report: VitestReport, code: number | null, output: string, loud: string[]) {
+  const failures = report.testResults.flatMap(failuresOf);
+  const seeds = output.split("\n").filter((line) => /SEED=\d+/.test(line));
+  if (failures.length > 0 && seeds.length > 0)
+    failures.push({ name: "(seeds of this run, failed and passed)", error: seeds.join("\n") });
+  if (failures.length === 0 && code !== 0)
+    failures.push({ name: `vitest ended with ${code}`, error: tail(output) });
+  const pending = report.numPendingTests + report.numTodoTests;
+  const said = loud.reduce((sum, line) => sum + Number(/^SKIPPED (\d+)/.exec(line)?.[1] ?? 0), 0);
+  return { ran: report.numTotalTests - pending, skipped: Math.max(pending, said), failures };
+}
+
+/** The failed tests of a file, or the file itself where it failed before it had any. */
+function failuresOf(file: VitestReport["testResults"][number]): Failure[] {
+  const failed = file.assertionResults.filter((test) => test.status === "failed");
+  if (failed.length === 0 && file.status === "failed") return [{ name: file.name, error: file.message }];
+  return failed.map((test) => ({ name: test.fullName, error: test.failureMessages.join("\n") }));
+}

@@ -1,0 +1,101 @@
+/**
+ * A small server on localhost for browser tests: files below named folders, read-only, cross-origin isolated, with byte
+ * ranges. It lists no folders, caches nothing and serves no links out of its folders.
+ */
+import { createReadStream, realpathSync, statSync } from "node:fs";
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+import { extname, resolve, sep } from "node:path";
+
+export interface FileServer {
+  /** "http://localhost:PORT/" */
+  address: string;
+  close(): Promise<void>;
+}
+
+const MEDIA_TYPES: Record<string, string> = {
+  ".html": "text/html; charset=utf-8",
+  ".js": "text/javascript; charset=utf-8",
+  ".css": "text/css; charset=utf-8",
+  ".json": "application/json",
+  ".wasm": "application/wasm",
+  ".svg": "image/svg+xml",
+};
+
+const HEADERS = {
+  "Cross-Origin-Opener-Policy": "same-origin",
+  "Cross-Origin-Embedder-Policy": "require-corp",
+  "Cross-Origin-Resource-Policy": "same-origin",
+  "Cache-Control": "no-store",
+};
+
+/**
+ * Serves `folders` (path prefix without slashes -> folder; "" is the root) and `pages` (path -> HTML) until closed.
+ */
+export async function serveFolders(
+  folders: Record<string, string>,
+  pages: Record<string, string> = {},
+): Promise<FileServer> {
+  const server = createServer((request, response) => {
+    const path = decodeURIComponent(new URL(request.url ?? "/", "http://localhost").pathname);
+    const page = pages[path];
+    if (page !== undefined) {
+      response.writeHead(200, { ...HEADERS, "Content-Type": "text/html; charset=utf-8" }).end(page);
+      return;
+    }
+    const file = findFile(folders, path);
+    if (file === undefined) response.writeHead(404, HEADERS).end("not found");
+    else sendFile(request, response, file);
+  });
+  await new Promise<void>((done) => server.listen(0, "localhost", done));
+  const { port } = server.address() as AddressInfo;
+  return {
+    address: `http://localhost:${port}/`,
+    close: () =>
+      new Promise((done, fail) => {
+        server.close((error) => (error ? fail(error) : done()));
+        server.closeAllConnections();
+      }),
+  };
+}
+
+/** The file of a path, if it lies below one of the folders, links resolved. */
+function findFile(folders: Record<string, string>, path: string): string | undefined {
+  const [, first = "", ...rest] = path.split("/");
+  const named = folders[first];
+  const folder = named ?? folders[""];
+  if (folder === undefined) return undefined;
+  const below = named === undefined || first === "" ? path.slice(1) : rest.join("/");
+  try {
+    const root = realpathSync(folder);
+    const file = realpathSync(resolve(root, below === "" ? "index.html" : below));
+    return file.startsWith(root + sep) && statSync(file).isFile() ? file : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function sendFile(request: IncomingMessage, response: ServerResponse, file: string): void {
+  const bytes = statSync(file).size;
+  const type = { "Content-Type": MEDIA_TYPES[extname(file)] ?? "application/octet-stream" };
+  const range = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? "");
+  const start = range ? Number(range[1]) : 0;
+  const end = range?.[2] ? Math.min(Number(range[2]), bytes - 1) : bytes - 1;
+  if (range && start > end) {
+    response.writeHead(416, { ...HEADERS, "Content-Range": `bytes */${bytes}` }).end();
+    return;
+  }
+  const part = range ? { "Content-Range": `bytes ${start}-${end}/${bytes}` } : {};
+  response.writeHead(range ? 206 : 200, {
+    ...HEADERS,
+    ...type,
+    ...part,
+    "Accept-Ranges": "bytes",
+    "Content-Length": end - start + 1,
+  });
+  if (request.method === "HEAD" || bytes === 0) response.end();
+  else
+    createReadStream(file, { start, end })
+      .on("error", () => response.destroy())
+      .pipe(response);
+}

@@ -1,0 +1,146 @@
+/**
+ * Decides in which runtimes the GPU cases run on this machine, after installing what is missing where it can (Debian,
+ * as root). A machine with a GPU of its own uses that; one without uses software drivers. It runs no test.
+ */
+import { commandsFor, hasApt, install, isRoot, type Need } from "./apt.ts";
+import {
+  findChromium,
+  findDeno,
+  findLavapipe,
+  findSwiftShader,
+  hasRenderNode,
+  probe,
+  type Probe,
+} from "./machine.ts";
+
+/** One place where the cases run. */
+export interface Runtime {
+  /** Also the key in test/expected-counts.json. */
+  name: string;
+  program: "node" | "deno" | "chromium";
+  /** The Vulkan driver, for Node and Deno; undefined: the platform's own. */
+  driverFile?: string;
+}
+
+export interface Machine {
+  runtimes: Runtime[];
+  /** Runtimes that were expected here but cannot run, and why. */
+  absent: { name: string; reason: string }[];
+  chromium: string;
+  deno: string;
+  /** The driver for tests that start Node on their own; undefined: the platform's own. */
+  driverFile: string | undefined;
+}
+
+/** Thrown when something is missing that cannot be installed from here; the message says what to do. */
+export class SetupError extends Error {}
+
+type Log = (line: string) => void;
+
+export async function setUp(log: Log): Promise<Machine> {
+  const deno = await findDeno();
+  const own = await ownGpu(deno);
+  return own ? ownMachine(deno, log) : await softwareMachine(deno, log);
+}
+
+/** Whether there is a GPU other than a software driver to run on. */
+async function ownGpu(deno: string): Promise<boolean> {
+  if (process.platform !== "linux") return true;
+  if (!hasRenderNode()) return false;
+  const seen = await probe("node", deno, undefined);
+  return !("error" in seen) && !seen.software;
+}
+
+function ownMachine(deno: string, log: Log): Machine {
+  const chromium = findChromium();
+  if (chromium === undefined) throw missing(["chromium"]);
+  log("this machine has a GPU of its own: Node and Deno use it");
+  return {
+    runtimes: [
+      { name: "node-gpu", program: "node" },
+      { name: "deno-gpu", program: "deno" },
+      { name: process.platform === "linux" ? "chromium" : "chromium-gpu", program: "chromium" },
+    ],
+    absent: [],
+    chromium,
+    deno,
+    driverFile: undefined,
+  };
+}
+
+async function softwareMachine(deno: string, log: Log): Promise<Machine> {
+  let lavapipe = await workingLavapipe("node", deno);
+  const needs: Need[] = [];
+  if (findChromium() === undefined) needs.push("chromium");
+  if ("error" in lavapipe) needs.push("lavapipe");
+  if (needs.length > 0) {
+    if ("error" in lavapipe) log(`lavapipe: ${lavapipe.error}`);
+    if (!hasApt() || !isRoot()) throw missing(needs);
+    log(`installing ${needs.join(" and ")}`);
+    install(needs, log);
+    if (needs.includes("lavapipe")) lavapipe = await workingLavapipe("node", deno);
+  }
+  const chromium = findChromium();
+  if (chromium === undefined) throw missing(["chromium"]);
+  const runtimes: Runtime[] = [{ name: "chromium", program: "chromium" }];
+  const absent: Machine["absent"] = [];
+  const swiftShader = findSwiftShader(chromium);
+  if (swiftShader !== undefined)
+    runtimes.unshift({ name: "node-swiftshader", program: "node", driverFile: swiftShader });
+  else
+    absent.push({ name: "node-swiftshader", reason: `${chromium} has no SwiftShader driver file beside it` });
+  if (!("error" in lavapipe)) {
+    runtimes.push({ name: "deno-lavapipe", program: "deno", driverFile: lavapipe.file });
+    runtimes.unshift({ name: "node-lavapipe", program: "node", driverFile: lavapipe.file });
+    return { runtimes, absent, chromium, deno, driverFile: lavapipe.file };
+  }
+  if (swiftShader === undefined) throw missing(["lavapipe"]);
+  absent.push({ name: "node-lavapipe", reason: lavapipe.error });
+  await addDeno(deno, swiftShader, runtimes, absent);
+  loudly(log, [
+    "NO LAVAPIPE THAT DAWN ACCEPTS, and none could be installed: " + lavapipe.error,
+    "Node runs on Chromium's own SwiftShader instead, which has no shader-f16: fewer cases run",
+  ]);
+  return { runtimes, absent, chromium, deno, driverFile: swiftShader };
+}
+
+/** Deno accepts older lavapipes than Dawn does; failing that it runs on SwiftShader, under a name of its own. */
+async function addDeno(deno: string, swiftShader: string, runtimes: Runtime[], absent: Machine["absent"]) {
+  const lavapipe = await workingLavapipe("deno", deno);
+  if (!("error" in lavapipe)) {
+    runtimes.push({ name: "deno-lavapipe", program: "deno", driverFile: lavapipe.file });
+    return;
+  }
+  absent.push({ name: "deno-lavapipe", reason: lavapipe.error });
+  runtimes.push({ name: "deno-swiftshader", program: "deno", driverFile: swiftShader });
+}
+
+async function workingLavapipe(program: "node" | "deno", deno: string) {
+  const file = findLavapipe();
+  if (file === undefined) return { error: "Mesa's lavapipe is not installed" };
+  const seen = await probe(program, deno, file);
+  if ("error" in seen) return { error: `${program} does not accept the lavapipe of ${file}: ${seen.error}` };
+  return isLavapipe(seen)
+    ? { file }
+    : { error: `${program} got "${seen.adapter}" instead of the lavapipe of ${file}` };
+}
+
+const isLavapipe = (seen: Probe): boolean => /llvmpipe|lavapipe/i.test(seen.adapter);
+
+function missing(needs: Need[]): SetupError {
+  const words = { chromium: "Chromium", lavapipe: "Mesa's lavapipe, of a version that Dawn accepts" };
+  const who = hasApt() ? (isRoot() ? "These commands did not help; see above" : "As root") : "Please";
+  const lines = [
+    `This machine has no ${needs.map((need) => words[need]).join(" and no ")}. ${who}:`,
+    "",
+    ...commandsFor(needs).map((line) => `  ${line}`),
+    "",
+    ...(hasApt() && !isRoot() ? ["or run the tests once as root, which does the same."] : []),
+  ];
+  return new SetupError(lines.join("\n"));
+}
+
+function loudly(log: Log, lines: string[]): void {
+  const rule = "!".repeat(100);
+  for (const line of [rule, ...lines, rule]) log(line);
+}
