@@ -1,0 +1,369 @@
+/**
+ * One face over all the files that a model may come in: GGUF (one file or shards) and safetensors (a folder with
+ * config.json, tokenizer files and one or more weight files), from a path, a URL, Files or sources.
+ * Opening reads headers and small JSON files; tensors are streamed in bounded pieces and never kept.
+ * It does not know what the tensors mean (model/), nor how text becomes ids (text/).
+ */
+import { TidepoolError } from "../errors.ts";
+import { readGguf } from "./gguf.ts";
+import type { GgufFile, GgufValue } from "./gguf.ts";
+import { readSafetensors } from "./safetensors.ts";
+import { baseName, openBlob, openPath, openUrl, pathKind, readBounded } from "./source.ts";
+import type { PieceOptions, Source, UrlOptions } from "./source.ts";
+import type { TensorType } from "./tensor-type.ts";
+
+const MAX_JSON_BYTES = 64 * 1024 * 1024;
+const MAX_SHARDS = 1024;
+
+export interface TensorInfo {
+  name: string;
+  type: TensorType;
+  /** Dimensions, the contiguous one first: a matrix is [in, out]. */
+  shape: number[];
+  /** From the start of its shard, bytes. */
+  offset: number;
+  sizeBytes: number;
+  /** Index into `sources`. */
+  shard: number;
+}
+
+interface ModelFileBase {
+  /** The name of the first file, or of the folder's weights. */
+  name: string;
+  tensors: Map<string, TensorInfo>;
+  /** The files that hold weights, in shard order. */
+  sources: Source[];
+  /** Streams a tensor's bytes in order, in pieces of at most `pieceBytes` (default and limit: PIECE_BYTES). */
+  readTensor(info: TensorInfo, options?: PieceOptions): AsyncIterable<Uint8Array>;
+  /** Closes all sources. */
+  close(): Promise<void>;
+}
+
+export interface GgufModelFile extends ModelFileBase {
+  format: "gguf";
+  /** The keys of the first shard. */
+  metadata: Map<string, GgufValue>;
+}
+
+/** Parsed JSON files of a safetensors folder; `undefined` where the folder lacks the file. */
+export interface SafetensorsModelFile extends ModelFileBase {
+  format: "safetensors";
+  config: Record<string, unknown>;
+  tokenizerJson: Record<string, unknown> | undefined;
+  tokenizerConfig: Record<string, unknown> | undefined;
+  generationConfig: Record<string, unknown> | undefined;
+  /** The text of chat_template.jinja. */
+  chatTemplate: string | undefined;
+}
+
+export type ModelFile = GgufModelFile | SafetensorsModelFile;
+
+/**
+ * What to open: a path (Node, Deno), a URL (http, https, blob, file names resolved beside it), Files, or sources. Lists
+ * are matched by file name.
+ */
+export type ModelLocation = string | URL | readonly File[] | readonly Source[];
+
+/** Opens a sibling by file name; `undefined` where there is none. */
+type Locate = (name: string) => Promise<Source | undefined>;
+
+interface Place {
+  /** The file that was named; `undefined` for a folder. */
+  first: Source | undefined;
+  locate: Locate;
+}
+
+/**
+ * Opens a model. Throws `not_found` naming a file that is missing, `invalid_file` naming file and field, `unsupported`,
+ * `source` or `aborted`. Nothing stays open after a throw.
+ */
+export async function openModel(location: ModelLocation, options: UrlOptions = {}): Promise<ModelFile> {
+  const opened: Source[] = [];
+  const keep = (source: Source): Source => {
+    opened.push(source);
+    return source;
+  };
+  try {
+    const place = await placeOf(location, options, keep);
+    const model = await openAt(place, options.signal);
+    await Promise.all(
+      opened.filter((source) => !model.sources.includes(source)).map((source) => source.close()),
+    );
+    return model;
+  } catch (error) {
+    // The first failure is the one to tell; a handle that will not close cannot be helped.
+    await Promise.allSettled(opened.map((source) => source.close()));
+    throw error;
+  }
+}
+
+async function openAt(place: Place, signal?: AbortSignal): Promise<ModelFile> {
+  const { first } = place;
+  if (first === undefined) return openSafetensors(place, signal);
+  if (await isGguf(first, signal)) return openGguf(first, place.locate, signal);
+  if (/\.(safetensors|json|jinja)$/.test(first.name)) return openSafetensors(place, signal);
+  throw invalid(first.name, "is neither a GGUF file nor a part of a safetensors model");
+}
+
+async function placeOf(
+  location: ModelLocation,
+  options: UrlOptions,
+  keep: (source: Source) => Source,
+): Promise<Place> {
+  if (location instanceof URL || (typeof location === "string" && /^(https?|blob):/.test(location))) {
+    return urlPlace(String(location), options, keep);
+  }
+  if (typeof location === "string") return pathPlace(location, keep);
+  const sources = location.map((item) => keep(item instanceof Blob ? openBlob(item, item.name) : item));
+  return listPlace(sources);
+}
+
+function listPlace(sources: Source[]): Place {
+  if (sources.length === 0) throw new TidepoolError("invalid_argument", "no model files were given");
+  const byName = new Map(sources.map((source) => [baseName(source.name), source]));
+  if (byName.size !== sources.length) {
+    throw new TidepoolError("invalid_argument", "two of the model files have the same name");
+  }
+  const gguf = sources.find((source) => source.name.endsWith(".gguf"));
+  const weights = sources.filter((source) => source.name.endsWith(".safetensors"));
+  const single = weights.length === 1 ? weights[0] : sources.length === 1 ? sources[0] : undefined;
+  return { first: gguf ?? single, locate: (name) => Promise.resolve(byName.get(name)) };
+}
+
+async function pathPlace(path: string, keep: (source: Source) => Source): Promise<Place> {
+  const kind = await pathKind(path);
+  if (kind === "absent") throw new TidepoolError("not_found", `${path} does not exist`, { path });
+  const folder = kind === "folder" ? path.replace(/[/\\]+$/, "") : path.slice(0, -baseName(path).length);
+  const separator = kind === "folder" ? "/" : "";
+  const locate: Locate = async (name) => {
+    const sibling = `${folder}${separator}${name}`;
+    return (await pathKind(sibling)) === "file" ? keep(await openPath(sibling)) : undefined;
+  };
+  return { first: kind === "file" ? keep(await openPath(path)) : undefined, locate };
+}
+
+async function urlPlace(url: string, options: UrlOptions, keep: (source: Source) => Source): Promise<Place> {
+  const locate: Locate = async (name) => {
+    try {
+      return keep(await openUrl(siblingUrl(url, name), options));
+    } catch (error) {
+      if (error instanceof TidepoolError && error.code === "not_found") return undefined;
+      throw error;
+    }
+  };
+  const isFile = /\.(gguf|safetensors|json)$/.test(new URL(url).pathname) || url.startsWith("blob:");
+  return { first: isFile ? keep(await openUrl(url, options)) : undefined, locate };
+}
+
+/** The URL of a file beside `url` (in it, if it names no file), with the same query. */
+function siblingUrl(url: string, name: string): string {
+  const sibling = new URL(url);
+  const isFile = /\.(gguf|safetensors|json)$/.test(sibling.pathname);
+  const folder = isFile ? sibling.pathname.replace(/[^/]*$/, "") : sibling.pathname.replace(/\/*$/, "/");
+  sibling.pathname = folder + encodeURIComponent(name);
+  return sibling.href;
+}
+
+async function isGguf(source: Source, signal?: AbortSignal): Promise<boolean> {
+  if (source.name.endsWith(".gguf")) return true;
+  if (source.sizeBytes < 4) return false;
+  const magic = await source.read(0, 4, signal);
+  return String.fromCharCode(...magic) === "GGUF";
+}
+
+const SHARD_NAME = /^(.*)-(\d{5})-of-(\d{5})\.gguf$/;
+
+async function openGguf(named: Source, locate: Locate, signal?: AbortSignal): Promise<GgufModelFile> {
+  const pattern = SHARD_NAME.exec(baseName(named.name));
+  const isFirst = pattern === null || pattern[2] === "00001";
+  const first = isFirst ? named : await need(locate, `${pattern[1]}-00001-of-${pattern[3]}.gguf`);
+  const header = await readGguf(first, signal);
+  const count = shardCount(header, first.name);
+  const shards = [{ source: first, header }];
+  for (let i = 1; i < count; i++) {
+    const source = await need(locate, shardName(first, i, count));
+    shards.push({ source, header: await readGguf(source, signal) });
+  }
+  if (count > 1) checkShards(shards);
+  const tensors = new Map<string, TensorInfo>();
+  shards.forEach((shard, i) => addTensors(tensors, shard.header.tensors, i, shard.source.name));
+  const sources = shards.map((shard) => shard.source);
+  return { format: "gguf", metadata: header.metadata, ...faceOf(first.name, tensors, sources) };
+}
+
+function shardCount(header: GgufFile, file: string): number {
+  const count = header.metadata.get("split.count") ?? 1;
+  // 0 is written by some tools for a file that was not split.
+  if (count === 0) return 1;
+  if (typeof count !== "number" || !Number.isInteger(count) || count < 1 || count > MAX_SHARDS) {
+    throw invalid(file, `split.count is ${String(count)}, expected 1 to ${MAX_SHARDS}`);
+  }
+  return count;
+}
+
+function shardName(first: Source, index: number, count: number): string {
+  const name = baseName(first.name);
+  const pattern = SHARD_NAME.exec(name);
+  if (pattern === null || Number(pattern[3]) !== count) {
+    throw invalid(
+      name,
+      `split.count is ${count}, so that the name must end in -00001-of-${digits(count)}.gguf`,
+    );
+  }
+  return `${pattern[1]}-${digits(index + 1)}-of-${digits(count)}.gguf`;
+}
+
+function digits(value: number): string {
+  return String(value).padStart(5, "0");
+}
+
+function checkShards(shards: { source: Source; header: GgufFile }[]): void {
+  const total = shards.reduce((sum, shard) => sum + shard.header.tensors.length, 0);
+  shards.forEach(({ source, header: { metadata } }, i) => {
+    const expected = { "split.no": i, "split.count": shards.length, "split.tensors.count": total };
+    for (const [key, value] of Object.entries(expected)) {
+      const found = metadata.get(key);
+      if (found === value || (found === undefined && key === "split.tensors.count")) continue;
+      throw invalid(source.name, `${key} is ${String(found)}, expected ${value}`);
+    }
+  });
+}
+
+type Located = Omit<TensorInfo, "shard">;
+
+function addTensors(tensors: Map<string, TensorInfo>, added: Located[], shard: number, file: string): void {
+  for (const tensor of added) {
+    if (tensors.has(tensor.name))
+      throw invalid(file, `tensor "${tensor.name}" occurs in an earlier shard, too`);
+    tensors.set(tensor.name, { ...tensor, shard });
+  }
+}
+
+function faceOf(name: string, tensors: Map<string, TensorInfo>, sources: Source[]): ModelFileBase {
+  return {
+    name,
+    tensors,
+    sources,
+    readTensor: (info, options) => {
+      const source = sources[info.shard];
+      if (source === undefined)
+        throw new TidepoolError("invalid_argument", `${name} has no shard ${info.shard}`);
+      return readBounded(source, info.offset, info.sizeBytes, options);
+    },
+    close: async () => {
+      await Promise.all(sources.map((source) => source.close()));
+    },
+  };
+}
+
+async function openSafetensors(place: Place, signal?: AbortSignal): Promise<SafetensorsModelFile> {
+  const { locate } = place;
+  const config = await readJson(locate, "config.json", signal);
+  if (config === undefined)
+    throw missing("config.json", "a safetensors model needs it (and a GGUF file ends in .gguf)");
+  const face = await openWeights(place, signal);
+  return {
+    format: "safetensors",
+    ...face,
+    config,
+    tokenizerJson: await readJson(locate, "tokenizer.json", signal),
+    tokenizerConfig: await readJson(locate, "tokenizer_config.json", signal),
+    generationConfig: await readJson(locate, "generation_config.json", signal),
+    chatTemplate: await readText(locate, "chat_template.jinja", signal),
+  };
+}
+
+async function openWeights(place: Place, signal?: AbortSignal): Promise<ModelFileBase> {
+  const named = place.first?.name.endsWith(".safetensors") === true ? place.first : undefined;
+  const shardOfName = named === undefined ? undefined : /-\d{5}-of-\d{5}\.safetensors$/.exec(named.name);
+  const single =
+    named !== undefined && shardOfName === null ? named : await place.locate("model.safetensors");
+  const files = single === undefined ? await indexedFiles(place.locate, signal) : undefined;
+  const sources = single === undefined ? [] : [single];
+  for (const file of new Set(files?.values())) sources.push(await need(place.locate, file));
+  const tensors = new Map<string, TensorInfo>();
+  for (const [shard, source] of sources.entries()) {
+    addTensors(tensors, (await readSafetensors(source, signal)).tensors, shard, source.name);
+  }
+  for (const [tensor, file] of files ?? []) checkIndexed(tensors.get(tensor), tensor, file, sources);
+  return faceOf(sources[0]?.name ?? INDEX_NAME, tensors, sources);
+}
+
+const INDEX_NAME = "model.safetensors.index.json";
+
+/** Tensor name to file name, from the index. File names are plain: an index cannot reach outside its folder. */
+async function indexedFiles(locate: Locate, signal?: AbortSignal): Promise<Map<string, string>> {
+  const index = await readJson(locate, INDEX_NAME, signal);
+  if (index === undefined) throw missing("model.safetensors", `and ${INDEX_NAME} neither`);
+  const map = index["weight_map"];
+  if (typeof map !== "object" || map === null) throw invalid(INDEX_NAME, "weight_map is not an object");
+  const files = new Map<string, string>();
+  for (const [tensor, file] of Object.entries(map as Record<string, unknown>)) {
+    if (typeof file !== "string" || !/^[\w-][\w.-]*\.safetensors$/.test(file)) {
+      throw invalid(
+        INDEX_NAME,
+        `weight_map "${tensor}" is not a plain .safetensors file name: ${String(file)}`,
+      );
+    }
+    files.set(tensor, file);
+  }
+  const shards = new Set(files.values()).size;
+  if (shards < 1 || shards > MAX_SHARDS) throw invalid(INDEX_NAME, `weight_map names ${shards} files`);
+  return files;
+}
+
+function checkIndexed(info: TensorInfo | undefined, tensor: string, file: string, sources: Source[]): void {
+  if (info === undefined || baseName(sources[info.shard]?.name ?? "") !== file) {
+    throw invalid(file, `does not hold tensor "${tensor}", which ${INDEX_NAME} says it does`);
+  }
+}
+
+async function readJson(
+  locate: Locate,
+  name: string,
+  signal?: AbortSignal,
+): Promise<Record<string, unknown> | undefined> {
+  const text = await readText(locate, name, signal);
+  if (text === undefined) return undefined;
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    throw invalid(name, `is not JSON: ${(error as Error).message}`);
+  }
+  if (typeof value !== "object" || value === null || Array.isArray(value))
+    throw invalid(name, "is not a JSON object");
+  return value as Record<string, unknown>;
+}
+
+async function readText(locate: Locate, name: string, signal?: AbortSignal): Promise<string | undefined> {
+  const source = await locate(name);
+  if (source === undefined) return undefined;
+  try {
+    if (source.sizeBytes > MAX_JSON_BYTES) {
+      throw invalid(name, `has ${source.sizeBytes} bytes, over the limit of ${MAX_JSON_BYTES}`);
+    }
+    const decoder = new TextDecoder();
+    let text = "";
+    for await (const piece of readBounded(source, 0, source.sizeBytes, { signal })) {
+      text += decoder.decode(piece, { stream: true });
+    }
+    return text + decoder.decode();
+  } finally {
+    await source.close();
+  }
+}
+
+async function need(locate: Locate, name: string): Promise<Source> {
+  const source = await locate(name);
+  if (source === undefined) throw missing(name, "the model is not complete without it");
+  return source;
+}
+
+function missing(file: string, why: string): TidepoolError {
+  return new TidepoolError("not_found", `${file} was not found: ${why}`, { file });
+}
+
+function invalid(file: string, what: string): TidepoolError {
+  return new TidepoolError("invalid_file", `${file}: ${what}`, { file });
+}

@@ -1,0 +1,234 @@
+/**
+ * A vocabulary from GGUF metadata (`tokenizer.ggml.*`): byte-level BPE ("gpt2") and SentencePiece-like BPE ("llama").
+ * SentencePiece files hold scores and no merges; the merges are rebuilt from the scores.
+ * It does not read the file (load/), nor encode (tokenizer.ts).
+ */
+import { TidepoolError } from "../errors.ts";
+import { preTokenizerOf } from "./pre-tokenizer.ts";
+import type { PreTokenizer } from "./pre-tokenizer.ts";
+import { endIds, invalid } from "./vocabulary.ts";
+import type { TokenKind, Vocabulary } from "./vocabulary.ts";
+
+/** Longest token whose splits are tried when merges are rebuilt; vocabularies end at 48 characters or so. */
+const MAX_MERGED_CHARS = 256;
+
+type Metadata = ReadonlyMap<string, unknown>;
+
+const KINDS: readonly TokenKind[] = ["normal", "normal", "control", "control", "added", "unused", "byte"];
+
+/** Throws `invalid_file` naming the key, `unsupported` for other tokenizer models. */
+export function ggufVocabulary(metadata: Metadata): Vocabulary {
+  const model = metadata.get("tokenizer.ggml.model");
+  if (model === undefined) throw invalid("tokenizer.ggml.model is missing: the file has no tokenizer");
+  const tokens = tokenList(metadata);
+  const kinds = kindList(metadata, tokens.length);
+  if (model === "gpt2") return byteLevel(metadata, tokens, kinds);
+  if (model === "llama") return sentencePiece(metadata, tokens, kinds);
+  throw new TidepoolError(
+    "unsupported",
+    `tokenizer.ggml.model "${String(model)}" is not supported, only gpt2 and llama`,
+  );
+}
+
+function byteLevel(metadata: Metadata, tokens: string[], kinds: TokenKind[]): Vocabulary {
+  const pre = preTokenizerOf(optional(metadata, "tokenizer.ggml.pre", "string"));
+  const tokenizerJson = {
+    added_tokens: addedTokens(tokens, kinds),
+    normalizer: pre.nfc === true ? { type: "NFC" } : null,
+    pre_tokenizer: splitter(pre),
+    post_processor: null,
+    decoder: null,
+    model: {
+      type: "BPE",
+      vocab: idsByToken(tokens),
+      merges: mergeList(metadata),
+      ignore_merges: pre.ignoreMerges === true,
+    },
+  };
+  return {
+    tokens,
+    kinds,
+    spelling: "byte-level",
+    prefixSpace: false,
+    tokenizerJson,
+    ...roles(metadata, tokens, kinds, {}, pre.addBos === true),
+  };
+}
+
+function splitter(pre: PreTokenizer): Record<string, unknown> {
+  const splits = pre.splits.map((regex) => ({
+    type: "Split",
+    pattern: { Regex: regex },
+    behavior: "Isolated",
+    invert: false,
+  }));
+  const bytes = { type: "ByteLevel", add_prefix_space: false, use_regex: false };
+  return { type: "Sequence", pretokenizers: [...splits, bytes] };
+}
+
+function sentencePiece(metadata: Metadata, tokens: string[], kinds: TokenKind[]): Vocabulary {
+  const prefixSpace = optional(metadata, "tokenizer.ggml.add_space_prefix", "boolean") ?? true;
+  const vocab = idsByToken(tokens);
+  const unknownId = optionalId(metadata, "tokenizer.ggml.unknown_token_id", tokens.length) ?? 0;
+  const escape = { type: "Replace", pattern: { String: " " }, content: "\u2581" };
+  const tokenizerJson = {
+    added_tokens: addedTokens(tokens, kinds),
+    normalizer: {
+      type: "Sequence",
+      normalizers: prefixSpace ? [{ type: "Prepend", prepend: "\u2581" }, escape] : [escape],
+    },
+    pre_tokenizer: null,
+    post_processor: null,
+    decoder: null,
+    model: {
+      type: "BPE",
+      vocab,
+      merges: mergesFromScores(
+        tokens,
+        kinds,
+        vocab,
+        numberList(metadata, "tokenizer.ggml.scores", tokens.length),
+      ),
+      byte_fallback: true,
+      fuse_unk: true,
+      unk_token: tokens[unknownId],
+    },
+  };
+  return {
+    tokens,
+    kinds,
+    spelling: "metaspace",
+    prefixSpace,
+    tokenizerJson,
+    // SentencePiece's own defaults, which files leave out.
+    ...roles(metadata, tokens, kinds, { bosId: 1, eosId: 2 }, true),
+  };
+}
+
+/**
+ * SentencePiece merges the adjacent pair whose result has the best score. Every way to make a token from two others is
+ * therefore a merge, ranked by the score of the result.
+ */
+function mergesFromScores(
+  tokens: string[],
+  kinds: TokenKind[],
+  vocab: Readonly<Record<string, number>>,
+  scores: ArrayLike<number>,
+): [string, string][] {
+  const merges: { score: number; left: number; right: number }[] = [];
+  tokens.forEach((token, id) => {
+    if (kinds[id] !== "normal" || token.length > MAX_MERGED_CHARS) return;
+    let cut = 0;
+    for (const char of token) {
+      cut += char.length;
+      const left = vocab[token.slice(0, cut)];
+      const right = vocab[token.slice(cut)];
+      if (left !== undefined && right !== undefined)
+        merges.push({ score: scores[id] as number, left, right });
+    }
+  });
+  merges.sort((a, b) => b.score - a.score || a.left - b.left || a.right - b.right);
+  return merges.map(({ left, right }) => [tokens[left] as string, tokens[right] as string]);
+}
+
+function tokenList(metadata: Metadata): string[] {
+  const tokens = stringList(metadata, "tokenizer.ggml.tokens");
+  // llama.cpp's name for an empty token: nothing can be merged into it, and the empty key must not match.
+  return tokens.map((token, id) => (token === "" ? `[EMPTY_${id}]` : token));
+}
+
+function kindList(metadata: Metadata, count: number): TokenKind[] {
+  if (!metadata.has("tokenizer.ggml.token_type")) return new Array<TokenKind>(count).fill("normal");
+  const types = numberList(metadata, "tokenizer.ggml.token_type", count);
+  return Array.from({ length: count }, (_, id) => KINDS[types[id] as number] ?? "normal");
+}
+
+/** Without a prototype: a token may be called "__proto__". */
+function idsByToken(tokens: string[]): Record<string, number> {
+  const ids = Object.create(null) as Record<string, number>;
+  tokens.forEach((token, id) => {
+    if (token in ids) throw invalid(`tokenizer.ggml.tokens has "${token}" twice, at ${ids[token]} and ${id}`);
+    ids[token] = id;
+  });
+  return ids;
+}
+
+function addedTokens(tokens: string[], kinds: TokenKind[]): Record<string, unknown>[] {
+  const added: Record<string, unknown>[] = [];
+  tokens.forEach((content, id) => {
+    const kind = kinds[id];
+    if (kind !== "control" && kind !== "added") return;
+    added.push({ id, content, special: kind === "control", normalized: false });
+  });
+  return added;
+}
+
+function mergeList(metadata: Metadata): [string, string][] {
+  return stringList(metadata, "tokenizer.ggml.merges").map((merge, i) => {
+    const space = merge.indexOf(" ", 1);
+    if (space < 0) throw invalid(`tokenizer.ggml.merges, item ${i} is no pair: "${merge}"`);
+    return [merge.slice(0, space), merge.slice(space + 1)];
+  });
+}
+
+function roles(
+  metadata: Metadata,
+  tokens: string[],
+  kinds: TokenKind[],
+  defaults: { bosId?: number; eosId?: number },
+  addBosDefault: boolean,
+): Pick<Vocabulary, "bosId" | "eosId" | "eosIds" | "addBos"> {
+  const id = (key: string): number | undefined =>
+    optionalId(metadata, `tokenizer.ggml.${key}`, tokens.length);
+  const inRange = (value: number | undefined): number | undefined =>
+    value !== undefined && value < tokens.length ? value : undefined;
+  const bosId = id("bos_token_id") ?? inRange(defaults.bosId);
+  const eosId = id("eos_token_id") ?? inRange(defaults.eosId);
+  const eosIds = endIds([eosId, id("eot_token_id"), id("eom_token_id")], tokens, kinds);
+  const addBos = optional(metadata, "tokenizer.ggml.add_bos_token", "boolean") ?? addBosDefault;
+  return { bosId, eosId, eosIds, addBos: addBos && bosId !== undefined };
+}
+
+interface Primitives {
+  string: string;
+  boolean: boolean;
+}
+
+function optional<T extends keyof Primitives>(
+  metadata: Metadata,
+  key: string,
+  type: T,
+): Primitives[T] | undefined {
+  const value = metadata.get(key);
+  if (value === undefined) return undefined;
+  if (typeof value !== type) throw invalid(`${key} is not a ${type}`);
+  return value as Primitives[T];
+}
+
+function optionalId(metadata: Metadata, key: string, count: number): number | undefined {
+  const value = metadata.get(key);
+  if (value === undefined) return undefined;
+  // Writers mark "none" by the largest 32-bit number or -1.
+  if (value === 0xffffffff || value === -1) return undefined;
+  if (typeof value !== "number" || !Number.isInteger(value) || value < 0 || value >= count) {
+    throw invalid(`${key} ${String(value)} is not a token id below ${count}`);
+  }
+  return value;
+}
+
+function stringList(metadata: Metadata, key: string): string[] {
+  const value = metadata.get(key);
+  if (!Array.isArray(value))
+    throw invalid(`${key} is ${value === undefined ? "missing" : "not an array of strings"}`);
+  return value as string[];
+}
+
+function numberList(metadata: Metadata, key: string, count: number): ArrayLike<number> {
+  const value = metadata.get(key);
+  if (value === undefined) throw invalid(`${key} is missing`);
+  if (!ArrayBuffer.isView(value) || value instanceof DataView)
+    throw invalid(`${key} is not an array of numbers`);
+  const list = value as unknown as ArrayLike<number>;
+  if (list.length < count) throw invalid(`${key} has ${list.length} items for ${count} tokens`);
+  return list;
+}

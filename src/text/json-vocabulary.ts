@@ -1,0 +1,163 @@
+/**
+ * A vocabulary from tokenizer.json and the JSON files beside it, as published with safetensors.
+ * It does not read the files (load/), nor encode (tokenizer.ts).
+ */
+import { TidepoolError } from "../errors.ts";
+import { endIds, invalid, isRecord } from "./vocabulary.ts";
+import type { TokenKind, TokenSpelling, Vocabulary } from "./vocabulary.ts";
+
+/** The parsed files; `undefined` where the model has none. */
+export interface JsonParts {
+  tokenizerJson: Record<string, unknown> | undefined;
+  tokenizerConfig?: Record<string, unknown> | undefined;
+  generationConfig?: Record<string, unknown> | undefined;
+  /** The model's config.json. */
+  config?: Record<string, unknown> | undefined;
+}
+
+/** Room for ids beyond the listed tokens, so that one absurd id does not allocate gigabytes. */
+const MAX_TOKENS = 16 * 1024 * 1024;
+
+/** Throws `invalid_file` naming the field, `unsupported` for decoders that are not byte-level or metaspace. */
+export function jsonVocabulary(parts: JsonParts): Vocabulary {
+  const json = parts.tokenizerJson;
+  if (json === undefined)
+    throw new TidepoolError("not_found", "tokenizer.json was not found: the model has no tokenizer");
+  const { tokens, kinds } = tokenTable(json);
+  const decoders = flatten(json["decoder"], "decoders");
+  const idOf = new Map(tokens.map((token, id) => [token, id]));
+  return {
+    tokens,
+    kinds,
+    ...spellingOf(decoders),
+    ...roles(parts, json, tokens, kinds, idOf),
+    tokenizerJson: {
+      normalizer: null,
+      pre_tokenizer: null,
+      added_tokens: [],
+      ...json,
+      post_processor: null,
+      decoder: null,
+    },
+  };
+}
+
+function tokenTable(json: Record<string, unknown>): { tokens: (string | undefined)[]; kinds: TokenKind[] } {
+  const model = json["model"];
+  if (!isRecord(model)) throw invalid("tokenizer.json: model is not an object");
+  const tokens: (string | undefined)[] = [];
+  for (const [token, id] of vocabEntries(model["vocab"])) tokens[checkedId(id, token)] = token;
+  const bytes = model["byte_fallback"] === true;
+  const kinds: TokenKind[] = Array.from(tokens, (token) => kindOf(token, bytes));
+  for (const added of addedTokens(json)) {
+    const id = checkedId(added["id"], String(added["content"]));
+    tokens[id] = String(added["content"]);
+    kinds[id] = added["special"] === true ? "control" : "added";
+  }
+  return {
+    tokens: Array.from(tokens),
+    kinds: Array.from({ length: tokens.length }, (_, id) => kinds[id] ?? "unused"),
+  };
+}
+
+function vocabEntries(vocab: unknown): [string, unknown][] {
+  // Unigram models list [token, score]; the place is the id.
+  if (Array.isArray(vocab)) return vocab.map((entry: unknown, id) => [String((entry as unknown[])[0]), id]);
+  if (!isRecord(vocab)) throw invalid("tokenizer.json: model.vocab is neither an object nor an array");
+  return Object.entries(vocab);
+}
+
+function checkedId(id: unknown, token: string): number {
+  if (typeof id === "number" && Number.isInteger(id) && id >= 0 && id < MAX_TOKENS) return id;
+  throw invalid(`tokenizer.json: token "${token}" has the id ${String(id)}, expected 0 to ${MAX_TOKENS - 1}`);
+}
+
+function kindOf(token: string | undefined, byteFallback: boolean): TokenKind {
+  if (token === undefined) return "unused";
+  return byteFallback && /^<0x[0-9A-Fa-f]{2}>$/.test(token) ? "byte" : "normal";
+}
+
+function addedTokens(json: Record<string, unknown>): Record<string, unknown>[] {
+  const added = json["added_tokens"] ?? [];
+  if (
+    !Array.isArray(added) ||
+    !added.every((token) => isRecord(token) && typeof token["content"] === "string")
+  ) {
+    throw invalid("tokenizer.json: added_tokens is not a list of tokens");
+  }
+  return added as Record<string, unknown>[];
+}
+
+/** A component and, for a Sequence, its parts. */
+function flatten(component: unknown, listKey: string): Record<string, unknown>[] {
+  if (!isRecord(component)) return [];
+  if (component["type"] !== "Sequence") return [component];
+  const parts: unknown = component[listKey];
+  return Array.isArray(parts) ? parts.filter(isRecord) : [];
+}
+
+/** From the decoder, which is what turns tokens into text. */
+function spellingOf(decoders: Record<string, unknown>[]): { spelling: TokenSpelling; prefixSpace: boolean } {
+  const find = (type: string): Record<string, unknown> | undefined =>
+    decoders.find((decoder) => decoder["type"] === type);
+  if (find("ByteLevel") !== undefined) return { spelling: "byte-level", prefixSpace: false };
+  const metaspace = find("Metaspace");
+  if (metaspace !== undefined) {
+    const never = metaspace["prepend_scheme"] === "never" || metaspace["add_prefix_space"] === false;
+    return { spelling: "metaspace", prefixSpace: !never };
+  }
+  const replace = find("Replace");
+  if (isRecord(replace?.["pattern"]) && replace["pattern"]["String"] === "\u2581") {
+    const strip = find("Strip");
+    return { spelling: "metaspace", prefixSpace: strip?.["content"] === " " && strip["start"] === 1 };
+  }
+  const names = decoders.map((decoder) => String(decoder["type"])).join(", ");
+  throw new TidepoolError("unsupported", `tokenizer.json: the decoder (${names || "none"}) is not supported`);
+}
+
+function roles(
+  parts: JsonParts,
+  json: Record<string, unknown>,
+  tokens: (string | undefined)[],
+  kinds: TokenKind[],
+  idOf: ReadonlyMap<string | undefined, number>,
+): Pick<Vocabulary, "bosId" | "eosId" | "eosIds" | "addBos"> {
+  const config = parts.tokenizerConfig ?? {};
+  const named = (key: string): number | undefined => {
+    const text = contentOf(config[key]);
+    return text === undefined ? undefined : idOf.get(text);
+  };
+  const sources = [parts.generationConfig, parts.config];
+  const declaredEos = sources.flatMap((source) => idList(source?.["eos_token_id"]));
+  const leading = leadingToken(json);
+  const templateBos = leading === undefined ? undefined : idOf.get(leading);
+  const bosId =
+    named("bos_token") ?? templateBos ?? sources.flatMap((source) => idList(source?.["bos_token_id"]))[0];
+  const eosId = named("eos_token") ?? declaredEos[0];
+  const eosIds = endIds([eosId, ...declaredEos], tokens, kinds);
+  const flag = config["add_bos_token"];
+  const addBos = typeof flag === "boolean" ? flag : templateBos !== undefined && templateBos === bosId;
+  return { bosId, eosId, eosIds, addBos: addBos && bosId !== undefined };
+}
+
+/** The special token that the post-processor puts before a text. */
+function leadingToken(json: Record<string, unknown>): string | undefined {
+  const template = flatten(json["post_processor"], "processors").find(
+    (item) => item["type"] === "TemplateProcessing",
+  );
+  const single: unknown = template?.["single"];
+  const first: unknown = Array.isArray(single) ? single[0] : undefined;
+  const special = isRecord(first) ? first["SpecialToken"] : undefined;
+  return isRecord(special) && typeof special["id"] === "string" ? special["id"] : undefined;
+}
+
+/** A special token is written as its text or as an object with its text. */
+function contentOf(value: unknown): string | undefined {
+  if (typeof value === "string") return value;
+  return isRecord(value) && typeof value["content"] === "string" ? value["content"] : undefined;
+}
+
+function idList(value: unknown): number[] {
+  const list: unknown[] = Array.isArray(value) ? value : [value];
+  return list.filter((id): id is number => typeof id === "number" && Number.isInteger(id) && id >= 0);
+}
