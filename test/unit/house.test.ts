@@ -1,0 +1,218 @@
+/**
+ * Tests of the code base itself: who may import whom, that every source file is reachable, what files may be called, and
+ * that no committed file names a place that exists on one machine only.
+ */
+import { execFileSync } from "node:child_process";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { dirname, join, posix, relative, sep } from "node:path";
+import { describe, expect, test } from "vitest";
+
+/** A file below src, with forward slashes. */
+type Source = string;
+
+/** Room -> rooms it may import from, its own included. The order is that of the design: lower rooms first. */
+const MAY_IMPORT: Record<string, readonly string[]> = {
+  base: ["base"],
+  gpu: ["base", "gpu"],
+  load: ["base", "load"],
+  tier: ["base", "tier"],
+  text: ["base", "text"],
+  cache: ["base", "cache"],
+  model: ["base", "gpu", "load", "model"],
+  schedule: ["base", "cache", "schedule"],
+  sim: ["base", "cache", "schedule", "sim"],
+  worker: ["base", "gpu", "load", "tier", "text", "cache", "model", "schedule", "worker"],
+  engine: ["base"],
+  api: ["base", "engine", "sim", "api"],
+  index: ["base", "engine"],
+  demo: ["index", "sim", "demo"],
+};
+
+/** Single files that are rooms of their own; every other file belongs to the room of its folder. */
+const FILE_ROOMS: Record<Source, string> = {
+  "src/base.ts": "base",
+  "src/errors.ts": "base",
+  "src/wgsl.d.ts": "base",
+  "src/engine.ts": "engine",
+  "src/index.ts": "index",
+};
+
+/** Single files that a room may see though the rest of their room is closed to it. */
+const ALSO: Record<string, readonly Source[]> = {
+  engine: ["src/worker/protocol.ts", "src/worker/port.ts"],
+};
+
+/** Files from which everything else must be reached. */
+const ENTRIES: readonly Source[] = [
+  "src/index.ts",
+  "src/engine.ts",
+  "src/worker/worker.ts",
+  "src/api/cli.ts",
+  "src/api/http.ts",
+  "src/sim/index.ts",
+  "src/wgsl.d.ts",
+];
+
+const VAGUE_NAME = /^(utils?|helpers?|common|types|managers?|misc|shared|lib)\.ts$/;
+
+const walk = (folder: string): string[] =>
+  existsSync(folder)
+    ? readdirSync(folder, { withFileTypes: true, recursive: true })
+        .filter((entry) => entry.isFile())
+        .map((entry) => relative(".", join(entry.parentPath, entry.name)).split(sep).join("/"))
+    : [];
+
+const sources = walk("src").filter((file) => file.endsWith(".ts"));
+const demo = walk("demo").filter((file) => file.endsWith(".ts"));
+const shaders = walk("shaders").filter((file) => file.endsWith(".wgsl"));
+
+interface Import {
+  from: Source;
+  specifier: string;
+  /** The file that a relative specifier names, from the repository's root. */
+  file: Source | undefined;
+}
+
+const SPECIFIER =
+  /(?:^|\n)\s*(?:import|export)\s[^;'"`]*?from\s*["']([^"']+)["']|(?:^|\n)\s*import\s*["']([^"']+)["']|\bimport\(\s*["']([^"']+)["']\s*\)|new URL\(\s*["'](\.[^"']+)["']\s*,\s*import\.meta\.url/g;
+
+function importsOf(from: Source): Import[] {
+  const text = withoutComments(readFileSync(from, "utf8"));
+  return [...text.matchAll(SPECIFIER)].map((match) => {
+    const specifier = match[1] ?? match[2] ?? match[3] ?? match[4] ?? "";
+    const file = specifier.startsWith(".") ? posix.join(dirname(from), specifier) : undefined;
+    return { from, specifier, file };
+  });
+}
+
+const withoutComments = (text: string): string =>
+  text.replace(/\/\*[\s\S]*?\*\//g, "").replace(/^\s*\/\/.*$/gm, "");
+
+function roomOf(file: Source): string {
+  if (file.startsWith("demo/")) return "demo";
+  return FILE_ROOMS[file] ?? file.split("/")[1] ?? "";
+}
+
+/** Whether the design lets `from` import `to`. */
+function allowed(from: Source, to: Source): boolean {
+  if (to.startsWith("shaders/")) return roomOf(from) === "model" || roomOf(from) === "gpu";
+  if (ALSO[roomOf(from)]?.includes(to)) return true;
+  const rooms = MAY_IMPORT[roomOf(from)] ?? [];
+  return rooms.includes(roomOf(to));
+}
+
+const edges = [...sources, ...demo].flatMap(importsOf);
+const inside = edges.filter((edge): edge is Import & { file: Source } => edge.file !== undefined);
+
+describe("imports", () => {
+  test("every room stands in the design", () => {
+    const rooms = new Set([...sources, ...demo].map(roomOf));
+    expect([...rooms].filter((room) => !(room in MAY_IMPORT))).toEqual([]);
+  });
+
+  test("a room imports only what the design lets it see", () => {
+    const wrong = inside.filter(({ from, file }) => !allowed(from, file));
+    expect(wrong.map(({ from, file }) => `${from} imports ${file}`)).toEqual([]);
+  });
+
+  test("the rule itself refuses an upward and a sideways import", () => {
+    expect(allowed("src/cache/radix.ts", "src/schedule/scheduler.ts")).toBe(false);
+    expect(allowed("src/load/gguf.ts", "src/text/tokenizer.ts")).toBe(false);
+    expect(allowed("src/engine.ts", "src/worker/worker.ts")).toBe(false);
+    expect(allowed("src/engine.ts", "src/worker/protocol.ts")).toBe(true);
+    expect(allowed("src/model/runner.ts", "src/gpu/kernel.ts")).toBe(true);
+  });
+
+  test("a relative import names a file that exists, with its extension", () => {
+    const missing = inside.filter(({ file }) => !existsSync(file));
+    expect(missing.map(({ from, specifier }) => `${from}: ${specifier}`)).toEqual([]);
+  });
+
+  test("the pure rooms import no platform", () => {
+    const pure = edges.filter(({ from }) => /^src\/(cache|schedule)\//.test(from));
+    expect(pure.filter(({ specifier }) => !specifier.startsWith(".")).map((edge) => edge.specifier)).toEqual(
+      [],
+    );
+  });
+
+  test("a package that is imported stands in package.json", () => {
+    const { dependencies } = JSON.parse(readFileSync("package.json", "utf8")) as { dependencies: object };
+    const names = edges
+      .filter(({ specifier }) => !specifier.startsWith(".") && !specifier.startsWith("node:"))
+      .map(({ specifier }) =>
+        specifier
+          .split("/")
+          .slice(0, specifier.startsWith("@") ? 2 : 1)
+          .join("/"),
+      );
+    expect([...new Set(names)].filter((name) => !(name in dependencies))).toEqual([]);
+  });
+});
+
+describe("files", () => {
+  test("every source file is reached from an entry", () => {
+    const reached = new Set<Source>(ENTRIES.filter((file) => existsSync(file)));
+    for (const file of reached)
+      for (const edge of importsOf(file))
+        if (edge.file?.endsWith(".ts") && existsSync(edge.file)) reached.add(edge.file);
+    expect(sources.filter((file) => !reached.has(file))).toEqual([]);
+  });
+
+  test("every shader is imported by a source file", () => {
+    const imported = new Set(inside.map(({ file }) => file));
+    expect(shaders.filter((file) => !imported.has(file))).toEqual([]);
+  });
+
+  test("no file has a name that says nothing", () => {
+    const names = [...sources, ...demo].filter((file) => VAGUE_NAME.test(posix.basename(file)));
+    expect(names).toEqual([]);
+  });
+
+  test("every file opens with a comment on what it is", () => {
+    const files = [...sources, ...demo, ...shaders].filter((file) => !file.endsWith(".d.ts"));
+    const bare = files.filter((file) => !/^(\/\*|\/\/)/.test(readFileSync(file, "utf8")));
+    expect(bare).toEqual([]);
+  });
+});
+
+describe("committed files", () => {
+  const tracked = trackedFiles();
+
+  test("name no place that exists on one machine only", () => {
+    // Put together from parts, so that this file does not contain what it looks for.
+    const places = [
+      "/" + "work/",
+      "/" + "root/",
+      "/" + "home/",
+      "/" + "tmp/",
+      "registry." + "npmjs",
+      "deb." + "debian.org",
+    ];
+    const found = tracked.flatMap((file) => {
+      const text = readFileSync(file, "utf8");
+      return places.filter((place) => text.includes(place)).map((place) => `${file}: ${place}`);
+    });
+    expect(found).toEqual([]);
+  });
+
+  test("leave the lock file without a registry", () => {
+    const lock = JSON.parse(readFileSync("package-lock.json", "utf8")) as {
+      packages: Record<string, { resolved?: string }>;
+    };
+    expect(Object.values(lock.packages).filter(({ resolved }) => resolved !== undefined)).toEqual([]);
+  });
+});
+
+/** The text files under version control; without git, the files of the folders that we write ourselves. */
+function trackedFiles(): string[] {
+  const binary = /\.(gguf|safetensors|f32|bin|png|jpg|woff2?|wasm|ico)$/;
+  try {
+    const out = execFileSync("git", ["ls-files", "-z"], {
+      encoding: "utf8",
+      stdio: ["ignore", "pipe", "ignore"],
+    });
+    return out.split("\0").filter((file) => file !== "" && existsSync(file) && !binary.test(file));
+  } catch {
+    return ["src", "shaders", "demo", "test"].flatMap(walk).filter((file) => !binary.test(file));
+  }
+}
