@@ -1,0 +1,216 @@
+/**
+ * The Medium of Node and Deno: a folder of the file system. Import it only there, and from a browser build only through a
+ * dynamic import (`await import("./files.ts")`), because it needs `node:fs`.
+ * Locks are file-lock.ts. There is no cache here but open read handles, at most MAX_READ_HANDLES.
+ */
+import { open, readdir, stat, unlink, type FileHandle } from "node:fs/promises";
+import { join } from "node:path";
+import {
+  MediumError,
+  type Appender,
+  type FileSize,
+  type Medium,
+  type MediumFault,
+  type Release,
+} from "./backend.ts";
+import { codeOf, makeFolder, takeFileLock } from "./file-lock.ts";
+import { SegmentBackend, type SegmentOptions } from "./segments.ts";
+
+export const MAX_READ_HANDLES = 16;
+
+/** A Backend on a folder, which is made if it is missing. */
+export async function openFilesBackend(
+  folder: string,
+  options: SegmentOptions = {},
+): Promise<SegmentBackend> {
+  await tell(folder, () => makeFolder(folder));
+  return new SegmentBackend(new FilesMedium(folder), options);
+}
+
+/** An open read handle and how many reads are using it. */
+interface Reader {
+  file: FileHandle;
+  users: number;
+  retired: boolean;
+}
+
+export class FilesMedium implements Medium {
+  readonly name = "files";
+  private readonly folder: string;
+  private readonly readers = new Map<string, Reader>();
+  private closed = false;
+
+  constructor(folder: string) {
+    this.folder = folder;
+  }
+
+  async list(): Promise<FileSize[]> {
+    const names = await tell(this.folder, () => readdir(this.folder));
+    const files = await Promise.all(names.map((name) => this.sizeOf(name)));
+    return files.filter((file) => file !== undefined);
+  }
+
+  private async sizeOf(name: string): Promise<FileSize | undefined> {
+    try {
+      const found = await stat(join(this.folder, name));
+      return found.isFile() ? { name, bytes: found.size } : undefined;
+    } catch (error) {
+      if (codeOf(error) === "ENOENT") return undefined; // removed since the listing
+      throw toMediumError(error, name);
+    }
+  }
+
+  async create(name: string): Promise<Appender> {
+    const file = await tell(name, () => open(join(this.folder, name), "ax"));
+    await this.syncFolder();
+    return new FileAppender(name, file);
+  }
+
+  async read(name: string, offset: number, length: number): Promise<Uint8Array> {
+    const reader = await tell(name, () => this.borrow(name));
+    try {
+      return await tell(name, () => readFully(reader.file, offset, length));
+    } finally {
+      await this.giveBack(reader);
+    }
+  }
+
+  private async borrow(name: string): Promise<Reader> {
+    if (this.closed) throw new MediumError("closed", `${name}: the folder is closed`);
+    const reader = this.readers.get(name) ?? {
+      file: await open(join(this.folder, name), "r"),
+      users: 0,
+      retired: false,
+    };
+    reader.users++;
+    const other = this.readers.get(name);
+    if (other !== undefined && other !== reader)
+      reader.retired = true; // two opened it at once; one is kept
+    else this.keep(name, reader);
+    if (this.readers.size > MAX_READ_HANDLES) await this.retire(this.readers.keys().next().value);
+    return reader;
+  }
+
+  /** Puts a reader at the young end of the list. */
+  private keep(name: string, reader: Reader): void {
+    this.readers.delete(name);
+    this.readers.set(name, reader);
+  }
+
+  private async giveBack(reader: Reader): Promise<void> {
+    reader.users--;
+    if (reader.retired && reader.users === 0) await reader.file.close();
+  }
+
+  /** Takes a handle off the list; it is closed when its last user has given it back. */
+  private async retire(name: string | undefined): Promise<void> {
+    const reader = name === undefined ? undefined : this.readers.get(name);
+    if (name === undefined || reader === undefined) return;
+    this.readers.delete(name);
+    reader.retired = true;
+    if (reader.users === 0) await reader.file.close();
+  }
+
+  async remove(name: string): Promise<void> {
+    await this.retire(name);
+    try {
+      await unlink(join(this.folder, name));
+    } catch (error) {
+      if (codeOf(error) === "ENOENT") return;
+      throw toMediumError(error, name);
+    }
+    await this.syncFolder();
+  }
+
+  lock(writer: string): Promise<Release | undefined> {
+    return tell(writer, () => takeFileLock(this.folder, writer));
+  }
+
+  async close(): Promise<void> {
+    this.closed = true;
+    for (const name of [...this.readers.keys()]) await this.retire(name);
+  }
+
+  /** Makes new and removed names survive a loss of power, where folders can be synced (not on Windows). */
+  private async syncFolder(): Promise<void> {
+    let folder: FileHandle;
+    try {
+      folder = await open(this.folder, "r");
+    } catch (error) {
+      if (["EISDIR", "EPERM", "EACCES"].includes(codeOf(error))) return;
+      throw toMediumError(error, this.folder);
+    }
+    try {
+      await folder.sync();
+    } catch (error) {
+      if (!["EPERM", "EINVAL", "EBADF"].includes(codeOf(error))) throw toMediumError(error, this.folder);
+    } finally {
+      await folder.close();
+    }
+  }
+}
+
+async function readFully(file: FileHandle, offset: number, length: number): Promise<Uint8Array> {
+  const bytes = new Uint8Array(length);
+  let filled = 0;
+  while (filled < length) {
+    const { bytesRead } = await file.read(bytes, filled, length - filled, offset + filled);
+    if (bytesRead === 0) return bytes.slice(0, filled); // the end of the file
+    filled += bytesRead;
+  }
+  return bytes;
+}
+
+class FileAppender implements Appender {
+  private readonly name: string;
+  private readonly file: FileHandle;
+
+  constructor(name: string, file: FileHandle) {
+    this.name = name;
+    this.file = file;
+  }
+
+  async append(parts: readonly Uint8Array[]): Promise<void> {
+    for (const part of parts) {
+      let done = 0;
+      while (done < part.length) {
+        const { bytesWritten } = await tell(this.name, () => this.file.write(part, done));
+        done += bytesWritten;
+      }
+    }
+  }
+
+  async sync(): Promise<void> {
+    await tell(this.name, () => this.file.datasync());
+  }
+
+  async close(): Promise<void> {
+    await tell(this.name, () => this.file.close());
+  }
+}
+
+const FAULTS: Readonly<Record<string, MediumFault>> = {
+  ENOSPC: "full",
+  EDQUOT: "full",
+  EFBIG: "full",
+  ENOENT: "gone",
+  EBADF: "closed",
+  ENOTDIR: "unsupported",
+  EACCES: "unsupported",
+  EROFS: "unsupported",
+};
+
+function toMediumError(error: unknown, name: string): MediumError {
+  if (error instanceof MediumError) return error;
+  const text = error instanceof Error ? error.message : String(error);
+  return new MediumError(FAULTS[codeOf(error)] ?? "io", `${name}: ${text}`);
+}
+
+/** Runs a file operation and says of its failure which file and which of our faults it is. */
+async function tell<T>(name: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    throw toMediumError(error, name);
+  }
+}

@@ -1,0 +1,410 @@
+/**
+ * A Backend on a Medium: records packed into segments, so that a small model's blocks do not become thousands of files.
+ *
+ * Each writer (a tab, a worker, a process) appends to segments of its own and holds its own lock while it lives. A segment
+ * is two files: `.data` with whole records end to end, and `.trail` with one fixed-size entry for each (trail.ts). A batch
+ * is written data first and synced, then its trail entries and synced: the entry is the commit mark.
+ * - Crash before the entries: bytes in `.data` that nobody points to; they go when the segment is compacted or dropped.
+ * - Torn entry: fails its checksum and is stepped over. A crashed segment is never appended to again.
+ * - Failed append (disk full, error): the segment is sealed at once, and the next append begins a new one.
+ * - Forgetting is a tombstone that names one entry of one segment, so the order in which trails are read does not matter.
+ * - A dead writer's lock can be taken (maintain); its segments then belong to whoever holds it, to compact or drop.
+ * The list is rebuilt from the trails at open: 128 bytes a record, two files a segment; nothing of `.data` is read.
+ *
+ * It does not judge records: read() returns bytes, and the store checks them. No log, no repair.
+ */
+import { assert } from "../base.ts";
+import {
+  MediumError,
+  type Appender,
+  type Backend,
+  type BackendUsage,
+  type Delta,
+  type FileSize,
+  type MaintainResult,
+  type Medium,
+  type Release,
+} from "./backend.ts";
+import { adoptWriters, compactOne, releaseIdleWriters, sweep } from "./compaction.ts";
+import { bytesToHex, type Key } from "./keys.ts";
+import { physicalBytes, SegmentIndex, type Location, type Segment } from "./segment-index.ts";
+import {
+  decodeTrailEntry,
+  encodeRecordEntry,
+  encodeTombstone,
+  parseSegmentFile,
+  segmentName,
+  TRAIL_ENTRY_BYTES,
+  type Target,
+} from "./trail.ts";
+
+export const DEFAULT_SEGMENT_BYTES = 32 * 2 ** 20;
+/** More of a trail than this is not read: over a million records in one segment is no segment of ours. */
+export const MAX_TRAIL_BYTES = 2 ** 27;
+
+export interface SegmentOptions {
+  /** A segment is sealed when the next record would make it longer. A longer record has a segment to itself. */
+  segmentBytes?: number;
+  /** 16 hexadecimal digits; random by default. */
+  writer?: string;
+  /** For tests of the tests only. */
+  hooks?: { trailFirst?: boolean };
+}
+
+/** The segment being appended to. */
+interface Current {
+  segment: Segment;
+  data: Appender;
+  trail: Appender;
+}
+
+export class SegmentBackend implements Backend {
+  readonly name: string;
+  readonly medium: Medium;
+  readonly writer: string;
+  readonly segmentBytes: number;
+  readonly index = new SegmentIndex();
+  /** Locks held: this writer's and those of adopted writers. */
+  readonly locks = new Map<string, Release>();
+
+  private readonly trailFirst: boolean;
+  private current: Current | undefined;
+  private nextNumber = 0;
+  private state: "new" | "open" | "closed" = "new";
+  private last: Promise<unknown> = Promise.resolve();
+
+  constructor(medium: Medium, options: SegmentOptions = {}) {
+    this.medium = medium;
+    this.name = medium.name;
+    this.segmentBytes = options.segmentBytes ?? DEFAULT_SEGMENT_BYTES;
+    this.writer = options.writer ?? bytesToHex(crypto.getRandomValues(new Uint8Array(8)));
+    this.trailFirst = options.hooks?.trailFirst ?? false;
+    assert(this.segmentBytes > 0 && this.segmentBytes < 2 ** 31, `segmentBytes ${this.segmentBytes}`);
+  }
+
+  async open(): Promise<Delta> {
+    assert(this.state === "new", "a SegmentBackend opens once");
+    const release = await this.medium.lock(this.writer);
+    assert(release !== undefined, "a fresh writer's lock is free");
+    this.locks.set(this.writer, release);
+    this.state = "open";
+    return this.refresh();
+  }
+
+  append(records: readonly Uint8Array[]): Promise<Delta> {
+    return this.exclusive(async () => {
+      for (const group of this.split(records)) await this.commit(group);
+      return this.index.takeDelta();
+    });
+  }
+
+  /** Never waits for writers: a record that has moved meanwhile is looked for once more. */
+  async read(key: Key): Promise<Uint8Array | undefined> {
+    this.mustBeOpen();
+    const first = await this.readAny(key);
+    if (first !== undefined || this.index.find(key).length === 0) return first;
+    await this.exclusive(() => this.scan());
+    return this.readAny(key);
+  }
+
+  remove(keys: readonly Key[]): Promise<Delta> {
+    return this.exclusive(async () => {
+      const dead = keys.flatMap((key) => [...this.index.find(key)]);
+      for (const location of dead) this.index.kill(location);
+      if (dead.length > 0) {
+        await this.bury(dead.map((target) => ({ key: target.info.key, target })));
+      }
+      return this.index.takeDelta();
+    });
+  }
+
+  refresh(): Promise<Delta> {
+    return this.exclusive(async () => {
+      await this.scan();
+      return this.index.takeDelta();
+    });
+  }
+
+  maintain(): Promise<MaintainResult> {
+    return this.exclusive(async () => {
+      await adoptWriters(this, await this.scan());
+      await this.sealIfWasteful();
+      await sweep(this, await this.scan());
+      const { bytesCopied, more } = await compactOne(this);
+      await releaseIdleWriters(this);
+      return { ...this.index.takeDelta(), bytesCopied, more };
+    });
+  }
+
+  reclaim(bytes: number): Promise<Delta> {
+    return this.exclusive(async () => {
+      await this.seal();
+      const owned = [...this.index.segments.values()].filter((segment) => segment.owned);
+      owned.sort((a, b) => a.liveBytes - b.liveBytes);
+      let freed = 0;
+      for (const segment of owned) {
+        if (freed >= bytes) break;
+        freed += physicalBytes(segment);
+        await this.dropFiles(segment);
+      }
+      return this.index.takeDelta();
+    });
+  }
+
+  usage(): Promise<BackendUsage> {
+    const segments = [...this.index.segments.values()];
+    const bytesOnMedium = segments.reduce((sum, segment) => sum + physicalBytes(segment), 0);
+    const { badEntries } = this.index;
+    return Promise.resolve({ bytesOnMedium, segments: segments.length, badEntries });
+  }
+
+  async close(): Promise<void> {
+    if (this.state !== "open") return;
+    try {
+      await this.exclusive(async () => {
+        await this.seal();
+        for (const segment of [...this.index.segments.values()]) {
+          if (segment.owned && this.index.isUseless(segment)) await this.dropFiles(segment);
+        }
+      });
+    } finally {
+      this.state = "closed";
+      for (const release of this.locks.values()) await release();
+      this.locks.clear();
+      await this.medium.close();
+    }
+  }
+
+  // ---- for compaction.ts, inside exclusive() ----
+
+  /** Appends records that fit into one segment, and makes them known. */
+  async commit(records: readonly Uint8Array[]): Promise<void> {
+    const total = records.reduce((sum, record) => sum + record.length, 0);
+    const current = await this.writable(total);
+    const entries: Uint8Array[] = [];
+    let offset = current.segment.dataBytes;
+    for (const record of records) {
+      entries.push(encodeRecordEntry(record, offset));
+      offset += record.length;
+    }
+    current.segment.dataBytes = offset;
+    await this.orAbandon(() => this.write(current, records, entries));
+    this.takeEntries(current.segment, entries);
+  }
+
+  /** Writes tombstones for entries that the index already holds for dead. */
+  async bury(tombstones: readonly { key: Key; target: Target }[]): Promise<void> {
+    const current = await this.writable(0);
+    const entries = tombstones.map(({ key, target }) => encodeTombstone(key, target));
+    await this.orAbandon(async () => {
+      await current.trail.append(entries);
+      await current.trail.sync();
+    });
+    this.takeEntries(current.segment, entries);
+  }
+
+  /** Removes a segment's files, trail first, so that no entry points to missing data. */
+  async dropFiles(segment: Segment): Promise<void> {
+    if (this.current?.segment === segment) await this.seal();
+    await this.medium.remove(`${segment.name}.trail`);
+    await this.medium.remove(`${segment.name}.data`);
+    this.index.dropSegment(segment.name);
+  }
+
+  async readAt(location: Location): Promise<Uint8Array | undefined> {
+    try {
+      return await this.medium.read(`${location.segment}.data`, location.offset, location.info.bytes);
+    } catch (error) {
+      if (error instanceof MediumError && error.fault === "gone") return undefined;
+      throw error;
+    }
+  }
+
+  /** Reads what is new in all trails and forgets segments that are gone. Returns the listing it went by. */
+  async scan(): Promise<FileSize[]> {
+    const files = await this.medium.list();
+    const trails = new Set<string>();
+    for (const file of files) {
+      const parsed = parseSegmentFile(file.name);
+      if (parsed === undefined) continue;
+      if (parsed.part === "trail") trails.add(parsed.segment);
+      if (this.wrote(parsed.segment)) continue;
+      if (parsed.part === "trail") await this.scanTrail(parsed.segment, file.bytes);
+    }
+    for (const { name, bytes } of files) {
+      const parsed = parseSegmentFile(name);
+      const known = parsed?.part === "data" ? this.index.segments.get(parsed.segment) : undefined;
+      if (known !== undefined && !known.open) known.dataBytes = bytes;
+    }
+    for (const name of [...this.index.segments.keys()]) {
+      if (!trails.has(name)) await this.forget(name);
+    }
+    return files;
+  }
+
+  // ---- inside ----
+
+  /** Whether this very object wrote the segment, and so knows its entries. */
+  private wrote(segment: string): boolean {
+    return segment.startsWith(this.writer) && this.index.segments.has(segment);
+  }
+
+  private async forget(name: string): Promise<void> {
+    if (this.current?.segment.name === name) await this.seal();
+    this.index.dropSegment(name);
+  }
+
+  private async scanTrail(name: string, trailBytes: number): Promise<void> {
+    const segment = this.index.segment(name);
+    segment.owned = this.locks.has(segment.writer);
+    segment.trailBytes = trailBytes;
+    const from = segment.entries * TRAIL_ENTRY_BYTES;
+    const length = Math.min(trailBytes, MAX_TRAIL_BYTES) - from;
+    if (length < TRAIL_ENTRY_BYTES) return;
+    try {
+      this.parseTrail(segment, await this.medium.read(`${name}.trail`, from, length));
+    } catch (error) {
+      if (!(error instanceof MediumError) || error.fault !== "gone") throw error;
+      this.index.dropSegment(name); // removed since the listing
+    }
+  }
+
+  /**
+   * Takes in a trail's new entries. Damaged ones are stepped over, except at the end of a living writer's trail: there
+   * they may be half written, and are looked at again next time.
+   */
+  private parseTrail(segment: Segment, bytes: Uint8Array): void {
+    const count = Math.floor(bytes.length / TRAIL_ENTRY_BYTES);
+    let passed = 0;
+    let bad = 0;
+    for (let i = 0; i < count; i++) {
+      const entry = decodeTrailEntry(bytes.subarray(i * TRAIL_ENTRY_BYTES, (i + 1) * TRAIL_ENTRY_BYTES));
+      if (entry === undefined) {
+        bad++;
+        continue;
+      }
+      this.index.take(segment, segment.entries + i, entry);
+      this.index.badEntries += bad;
+      bad = 0;
+      passed = i + 1;
+    }
+    if (segment.owned) this.index.badEntries += bad;
+    segment.entries += segment.owned ? count : passed;
+  }
+
+  private async readAny(key: Key): Promise<Uint8Array | undefined> {
+    for (const location of [...this.index.find(key)]) {
+      const bytes = await this.readAt(location);
+      if (bytes !== undefined) return bytes;
+    }
+    return undefined;
+  }
+
+  /** Groups records so that each group fits into one segment. */
+  private split(records: readonly Uint8Array[]): Uint8Array[][] {
+    const groups: Uint8Array[][] = [];
+    let room = this.current === undefined ? 0 : this.segmentBytes - this.current.segment.dataBytes;
+    for (const record of records) {
+      const group = groups.at(-1);
+      if (group === undefined || record.length > room) {
+        groups.push([record]);
+        if (record.length > room) room = this.segmentBytes;
+      } else group.push(record);
+      room -= record.length;
+    }
+    return groups;
+  }
+
+  private async write(
+    current: Current,
+    records: readonly Uint8Array[],
+    entries: Uint8Array[],
+  ): Promise<void> {
+    const writeData = async (): Promise<void> => {
+      await current.data.append(records);
+      await current.data.sync();
+    };
+    const writeTrail = async (): Promise<void> => {
+      await current.trail.append(entries);
+      await current.trail.sync();
+    };
+    for (const step of this.trailFirst ? [writeTrail, writeData] : [writeData, writeTrail]) await step();
+  }
+
+  private takeEntries(segment: Segment, entries: readonly Uint8Array[]): void {
+    for (const bytes of entries) {
+      const entry = decodeTrailEntry(bytes);
+      assert(entry !== undefined, "a trail entry decodes");
+      this.index.take(segment, segment.entries++, entry);
+      segment.trailBytes += TRAIL_ENTRY_BYTES;
+    }
+  }
+
+  /** The open segment, or a new one if `bytes` more would make it too long. */
+  private async writable(bytes: number): Promise<Current> {
+    this.mustBeOpen();
+    const full = (segment: Segment): boolean =>
+      segment.dataBytes > 0 && segment.dataBytes + bytes > this.segmentBytes;
+    if (this.current !== undefined && full(this.current.segment)) await this.seal();
+    this.current ??= await this.begin();
+    return this.current;
+  }
+
+  private async begin(): Promise<Current> {
+    const name = segmentName(this.writer, this.nextNumber++);
+    const data = await this.medium.create(`${name}.data`);
+    let trail: Appender;
+    try {
+      trail = await this.medium.create(`${name}.trail`);
+    } catch (error) {
+      await data.close();
+      throw error; // the lone data file is a stray for sweep()
+    }
+    const segment = this.index.segment(name);
+    segment.owned = true;
+    segment.open = true;
+    return { segment, data, trail };
+  }
+
+  /** Ends the open segment: nothing is ever appended to it again. */
+  private async seal(): Promise<void> {
+    const current = this.current;
+    if (current === undefined) return;
+    this.current = undefined;
+    current.segment.open = false;
+    try {
+      await current.data.close();
+    } finally {
+      await current.trail.close();
+    }
+  }
+
+  /** After a failed write nobody knows the file's end, so the segment is sealed. */
+  private async orAbandon(work: () => Promise<void>): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      await this.seal().catch(() => undefined); // the first failure is the one worth telling
+      throw error;
+    }
+  }
+
+  private async sealIfWasteful(): Promise<void> {
+    const segment = this.current?.segment;
+    if (segment !== undefined && 2 * this.index.wasteOf(segment) > physicalBytes(segment)) await this.seal();
+  }
+
+  private mustBeOpen(): void {
+    if (this.state !== "open") throw new MediumError("closed", `${this.name}: the backend is ${this.state}`);
+  }
+
+  /** Runs work that changes files, one at a time, in the order asked for. */
+  private exclusive<T>(work: () => Promise<T>): Promise<T> {
+    const run = this.last.then(() => {
+      this.mustBeOpen();
+      return work();
+    });
+    this.last = run.catch(() => undefined);
+    return run;
+  }
+}

@@ -1,0 +1,76 @@
+/** The folder backend against the conformance suite, and what only folders have: locks between processes. */
+import { mkdtemp, readdir, rm, utimes, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { takeFileLock } from "../../src/tier/file-lock.ts";
+import { openFilesBackend } from "../../src/tier/files.ts";
+import { casesFor, TEST_SEGMENT_BYTES, type Fixture } from "./conformance.ts";
+
+async function folderFixture(): Promise<Fixture> {
+  const folder = await mkdtemp(join(tmpdir(), "tidepool-files-"));
+  return {
+    make: () => openFilesBackend(folder, { segmentBytes: TEST_SEGMENT_BYTES }),
+    cleanUp: () => rm(folder, { recursive: true }),
+  };
+}
+
+describe("files", () => {
+  for (const { name, run } of casesFor({ persistent: true })) {
+    test(name, async () => {
+      const fixture = await folderFixture();
+      await run(fixture);
+      await fixture.cleanUp();
+    });
+  }
+});
+
+describe("file locks", () => {
+  const writer = "0123456789abcdef";
+
+  async function inFolder(work: (folder: string) => Promise<void>): Promise<void> {
+    const folder = await mkdtemp(join(tmpdir(), "tidepool-lock-"));
+    await work(folder);
+    await rm(folder, { recursive: true });
+  }
+
+  test("a held lock is refused and a released one is free", () =>
+    inFolder(async (folder) => {
+      const release = await takeFileLock(folder, writer);
+      expect(release).toBeDefined();
+      expect(await takeFileLock(folder, writer)).toBeUndefined();
+      await release?.();
+      expect(await readdir(folder)).toEqual([]);
+      expect(await takeFileLock(folder, writer)).toBeDefined();
+    }));
+
+  test("a dead process's lock is taken over, and by one taker only", () =>
+    inFolder(async (folder) => {
+      const dead = JSON.stringify({
+        pid: 2 ** 22 + 1,
+        host: (await import("node:os")).hostname(),
+        started: "1",
+      });
+      await writeFile(join(folder, `${writer}-3.lock`), dead);
+      const takers = await Promise.all(Array.from({ length: 8 }, () => takeFileLock(folder, writer)));
+      expect(takers.filter((release) => release !== undefined)).toHaveLength(1);
+      expect(await readdir(folder)).toEqual([`${writer}-4.lock`]);
+    }));
+
+  test("a process id that was given out again does not keep a dead lock alive", () =>
+    inFolder(async (folder) => {
+      const host = (await import("node:os")).hostname();
+      const reused = JSON.stringify({ pid: process.pid, host, started: "1" });
+      await writeFile(join(folder, `${writer}-1.lock`), reused);
+      expect(await takeFileLock(folder, writer)).toBeDefined();
+    }));
+
+  test("an unreadable lock counts while it is fresh and not when it is stale", () =>
+    inFolder(async (folder) => {
+      const path = join(folder, `${writer}-1.lock`);
+      await writeFile(path, "{");
+      expect(await takeFileLock(folder, writer)).toBeUndefined();
+      await utimes(path, new Date(0), new Date(0));
+      expect(await takeFileLock(folder, writer)).toBeDefined();
+    }));
+});
