@@ -37,7 +37,7 @@ export async function serveFolders(
   pages: Record<string, string> = {},
 ): Promise<FileServer> {
   const server = createServer((request, response) => {
-    const path = decodeURIComponent(new URL(request.url ?? "/", "http://localhost").pathname);
+    const path = pathOf(request);
     const page = pages[path];
     if (page !== undefined) {
       response.writeHead(200, { ...HEADERS, "Content-Type": "text/html; charset=utf-8" }).end(page);
@@ -57,6 +57,15 @@ export async function serveFolders(
         server.closeAllConnections();
       }),
   };
+}
+
+/** The decoded path; one that cannot be decoded names nothing. */
+function pathOf(request: IncomingMessage): string {
+  try {
+    return decodeURIComponent(new URL(request.url ?? "/", "http://localhost").pathname);
+  } catch {
+    return "/\0";
+  }
 }
 
 /** The file of a path, if it lies below one of the folders, links resolved. */

@@ -63,4 +63,5 @@ test("nothing comes from outside: no parent, no link, no folder", async () => {
   expect(await statusOf("/open/link")).toBe(404);
   expect(await statusOf("/open/")).toBe(404);
   expect(await statusOf("/secret")).toBe(404);
+  expect(await statusOf("/%ff")).toBe(404);
 });
