@@ -1,0 +1,178 @@
+/**
+ * Marconi's eviction: recency plus alpha times FLOP efficiency over nodes with at most one child (marconi.md sections 4
+ * and 5), and the index that finds the minimum without scoring every candidate. The tuning of alpha is in tune.ts.
+ *
+ * score(n) = norm(1 / (now - lastAccess)) + alpha * norm(FLOPs saved beyond the parent / bytes of the whole prefix)
+ *
+ * where norm maps the candidates' minimum to 0 and their maximum to 1. Pinned nodes count for norm and are no victims.
+ */
+import type { Cost } from "./cost.ts";
+import { flopsBetween } from "./cost.ts";
+import type { Admission, EvictionPolicy } from "./policy.ts";
+import { branchPoint } from "./policy.ts";
+import type { RadixNode, Walk } from "./radix.ts";
+import { startOf } from "./radix.ts";
+
+export class MarconiPolicy implements EvictionPolicy {
+  readonly name = "marconi";
+  readonly mergesChains = true;
+  /** Set by the tuner between requests. */
+  alpha: number;
+  private readonly cost: Cost;
+  private readonly index = new CandidateIndex();
+
+  constructor(cost: Cost, alpha: number) {
+    this.cost = cost;
+    this.alpha = alpha;
+  }
+
+  snapshotPositions(request: Admission): number[] {
+    return branchPoint(request);
+  }
+
+  keepTokens(tokens: Int32Array): number {
+    return tokens.length;
+  }
+
+  /** Only the deepest node is refreshed, not its ancestors. */
+  touch(walk: Walk, now: number, why: "match" | "insert"): void {
+    walk.node.lastAccess = now;
+    if (why === "match") walk.node.uses++;
+    this.changed(walk.node);
+  }
+
+  changed(node: RadixNode): void {
+    this.index.remove(node);
+    if (isCandidate(node)) this.index.add(node, node.lastAccess, efficiency(node, this.cost));
+  }
+
+  removed(node: RadixNode): void {
+    this.index.remove(node);
+  }
+
+  victim(now: number, fits: (node: RadixNode) => boolean): RadixNode | undefined {
+    return this.index.minimum(now, this.alpha, (node) => node.pins === 0 && fits(node));
+  }
+}
+
+/** Leaves, and nodes with one child that have a snapshot to lose. */
+function isCandidate(node: RadixNode): boolean {
+  if (node.parent === undefined) return false;
+  return node.children.size === 0 || (node.children.size === 1 && node.snapshot !== undefined);
+}
+
+/** FLOPs that the node saves beyond the nearest snapshot above it (beyond its parent, in a model without snapshots),
+ * for each byte of its whole prefix. The denominator is not the edge's own bytes: see the ablation in marconi.md. */
+export function efficiency(node: RadixNode, cost: Cost): number {
+  let base = startOf(node);
+  if (cost.bytesPerSnapshot > 0) {
+    let at = node.parent;
+    while (at?.parent !== undefined && at.snapshot === undefined) at = at.parent;
+    base = at?.end ?? 0;
+  }
+  const bytes = cost.bytesPerSnapshot + cost.bytesPerToken * node.end;
+  return flopsBetween(cost, base, node.end) / bytes;
+}
+
+/**
+ * Candidates in the order in which they were last used, under a binary tree of bounds (least and greatest time and
+ * efficiency of each half). A used node moves to the end; the log is sorted and packed when it is full. The minimum of
+ * time-score plus alpha * efficiency-score is found by branch and bound: a half whose two minima together do not beat
+ * the best so far is not entered.
+ */
+export class CandidateIndex {
+  private leaves = 64;
+  private used = 0;
+  private live = 0;
+  private nodes: (RadixNode | undefined)[] = new Array<undefined>(64);
+  private minTime = new Float64Array(128).fill(Infinity);
+  private maxTime = new Float64Array(128).fill(-Infinity);
+  private minGain = new Float64Array(128).fill(Infinity);
+  private maxGain = new Float64Array(128).fill(-Infinity);
+
+  get size(): number {
+    return this.live;
+  }
+
+  add(node: RadixNode, time: number, gain: number): void {
+    if (this.used === this.leaves) this.pack();
+    this.place(this.used++, node, time, gain);
+    this.live++;
+  }
+
+  remove(node: RadixNode): void {
+    if (node.entry < 0) return;
+    this.nodes[node.entry] = undefined;
+    this.setBounds(node.entry, Infinity, -Infinity, Infinity, -Infinity);
+    node.entry = -1;
+    this.live--;
+  }
+
+  minimum(now: number, alpha: number, fits: (node: RadixNode) => boolean): RadixNode | undefined {
+    if (this.live === 0) return undefined;
+    const recency = normaliser(1 / (now - this.minTime[1]!), 1 / (now - this.maxTime[1]!));
+    const gain = normaliser(this.minGain[1]!, this.maxGain[1]!);
+    const bound = (at: number): number =>
+      recency(1 / (now - this.minTime[at]!)) + alpha * gain(this.minGain[at]!);
+    let best: RadixNode | undefined;
+    let bestScore = Infinity;
+    const stack = [1];
+    for (let at = stack.pop(); at !== undefined; at = stack.pop()) {
+      if (this.minTime[at] === Infinity || bound(at) >= bestScore) continue;
+      if (at >= this.leaves) {
+        const node = this.nodes[at - this.leaves]!;
+        if (!fits(node)) continue;
+        best = node;
+        bestScore = bound(at);
+        continue;
+      }
+      const left = 2 * at;
+      const leftFirst = this.minTime[left + 1] === Infinity || bound(left) <= bound(left + 1);
+      stack.push(leftFirst ? left + 1 : left, leftFirst ? left : left + 1);
+    }
+    return best;
+  }
+
+  private place(at: number, node: RadixNode, time: number, gain: number): void {
+    this.nodes[at] = node;
+    node.entry = at;
+    this.setBounds(at, time, time, gain, gain);
+  }
+
+  private setBounds(leaf: number, minTime: number, maxTime: number, minGain: number, maxGain: number): void {
+    let at = leaf + this.leaves;
+    this.minTime[at] = minTime;
+    this.maxTime[at] = maxTime;
+    this.minGain[at] = minGain;
+    this.maxGain[at] = maxGain;
+    for (at >>= 1; at >= 1; at >>= 1) {
+      this.minTime[at] = Math.min(this.minTime[2 * at]!, this.minTime[2 * at + 1]!);
+      this.maxTime[at] = Math.max(this.maxTime[2 * at]!, this.maxTime[2 * at + 1]!);
+      this.minGain[at] = Math.min(this.minGain[2 * at]!, this.minGain[2 * at + 1]!);
+      this.maxGain[at] = Math.max(this.maxGain[2 * at]!, this.maxGain[2 * at + 1]!);
+    }
+  }
+
+  /** Sorts the live candidates by time into a log that is at most half full. */
+  private pack(): void {
+    const live = this.nodes.flatMap((node, at) =>
+      node === undefined
+        ? []
+        : [{ node, time: this.minTime[this.leaves + at]!, gain: this.minGain[this.leaves + at]! }],
+    );
+    live.sort((a, b) => a.time - b.time);
+    while (this.leaves < 2 * live.length) this.leaves *= 2;
+    this.nodes = new Array<undefined>(this.leaves);
+    this.minTime = new Float64Array(2 * this.leaves).fill(Infinity);
+    this.maxTime = new Float64Array(2 * this.leaves).fill(-Infinity);
+    this.minGain = new Float64Array(2 * this.leaves).fill(Infinity);
+    this.maxGain = new Float64Array(2 * this.leaves).fill(-Infinity);
+    live.forEach(({ node, time, gain }, at) => this.place(at, node, time, gain));
+    this.used = live.length;
+  }
+}
+
+/** Min-max normalisation to [0, 1]; all equal becomes 1. */
+function normaliser(min: number, max: number): (value: number) => number {
+  return max > min ? (value) => (value - min) / (max - min) : () => 1;
+}

@@ -1,0 +1,570 @@
+/**
+ * The prefix cache as the scheduler sees it: match, acquire, extend, insert, release. It joins the tree, the block
+ * pools, the eviction policy and the requests in flight. Pure and synchronous; time is a logical clock that ticks with
+ * every call.
+ *
+ * The tree knows what the GPU holds (in a replay: what the budget holds). What only RAM or disk still hold is found by
+ * the store's index, by chain hash, after the match in the tree ends; of a block in the tree the bits `onRam` and
+ * `onDisk` say where else it is. It does not move bytes, hash, wait or retry: eviction only frees, because full blocks
+ * are written behind.
+ *
+ *     0          matched          inserted so far     end of the request's tokens
+ *     |- shared blocks -|- own blocks, published -|- own blocks, private -|
+ *        retained, pinned        kept by the tree        freed by release
+ */
+import { assert } from "../base.ts";
+import type { BlockPool } from "./blocks.ts";
+import type { Cost } from "./cost.ts";
+import { flopsBetween } from "./cost.ts";
+import { InFlight } from "./inflight.ts";
+import type { Claim } from "./inflight.ts";
+import type { EvictionPolicy } from "./policy.ts";
+import type { BlockRef, RadixNode, Snapshot, Walk } from "./radix.ts";
+import { onlyChild, RadixTree, startOf } from "./radix.ts";
+
+export const onRam = 1;
+export const onDisk = 2;
+const tierBits = 2;
+
+export interface PrefixOptions {
+  /** Tokens in a block; 1 for Marconi's token-granular tree. */
+  blockTokens: number;
+  /** Per token of the tree. A `bytesPerSnapshot` above 0 means that only prefixes with a snapshot can be reused. */
+  cost: Cost;
+  policy: EvictionPolicy;
+  /** Limit of the tree's bytes; none by default (the pools are the limit then). */
+  capacityBytes?: number;
+  /** KV slots. Without it the tree carries no block references, and only `capacityBytes` limits it. */
+  pool?: BlockPool;
+  /** Snapshot slots. */
+  snapshotPool?: BlockPool;
+}
+
+export interface BlockState {
+  slot: number;
+  /** Other tiers that hold a copy: bits of `onRam` and `onDisk`. */
+  tiers: number;
+}
+
+/** What is known of a sequence; valid until the next call that changes the cache. */
+export interface Match {
+  /** Tokens whose KV (and state) can be reused, and the raw length of the match. */
+  tokens: number;
+  rawTokens: number;
+  /** The full blocks of the reusable prefix; empty without a pool. */
+  blocks: BlockState[];
+  /** The state at `tokens`; undefined in models without snapshots, or where nothing matched. */
+  snapshot: Snapshot | undefined;
+}
+
+/** A request's hold on the cache: the pinned path, and its block table. */
+export interface Lease extends Match {
+  /** Slots of the request's blocks in order: first the shared ones, then its own. */
+  table: number[];
+  /** The deepest pinned node. */
+  node: RadixNode;
+  /** A leaf that this lease itself has made and may lengthen. */
+  own: RadixNode | undefined;
+  released: boolean;
+}
+
+/** A state that the request has saved at position `at`. Slots are -1 in a replay; `tail` is the copy of the begun block,
+ * -1 where `at` is a multiple of the block. The cache takes over the slots' reference, also of those it cannot use. */
+export interface NewSnapshot {
+  at: number;
+  slot: number;
+  tail: number;
+}
+
+export interface Inserted {
+  /** Tokens of the sequence that the tree holds now. */
+  tokens: number;
+  /** Slots that the tree has taken over, and the request's own slots whose content the tree had already: those become
+   * free at release. */
+  owned: number[];
+  duplicates: number[];
+}
+
+export interface PrefixStats {
+  lookups: number;
+  tokensAsked: number;
+  tokensMatched: number;
+  /** Lookups that found something: at a point where inputs branch, or behind a former request's end. */
+  branchHits: number;
+  endHits: number;
+  flopsSaved: number;
+  snapshotsTaken: number;
+  /** Times that a victim was taken: a leaf removed or cut, or a snapshot dropped. */
+  evictions: number;
+  blocksEvicted: number;
+  snapshotsEvicted: number;
+  /** Evicted blocks of which no lower tier had a copy. */
+  blocksForgotten: number;
+  /** Insertions that found no room and were cut short or dropped. */
+  insertsCut: number;
+  bytesPeak: number;
+}
+
+interface Need {
+  bytes: number;
+  blocks: number;
+  snapshots: number;
+}
+
+export class PrefixCache {
+  readonly tree: RadixTree;
+  readonly policy: EvictionPolicy;
+  readonly cost: Cost;
+  readonly stats: PrefixStats = {
+    lookups: 0,
+    tokensAsked: 0,
+    tokensMatched: 0,
+    branchHits: 0,
+    endHits: 0,
+    flopsSaved: 0,
+    snapshotsTaken: 0,
+    evictions: 0,
+    blocksEvicted: 0,
+    snapshotsEvicted: 0,
+    blocksForgotten: 0,
+    insertsCut: 0,
+    bytesPeak: 0,
+  };
+  capacityBytes: number;
+  private readonly pool: BlockPool | undefined;
+  private readonly snapshotPool: BlockPool | undefined;
+  private readonly bytesPerBlock: number;
+  private readonly withSnapshots: boolean;
+  private readonly inFlight: InFlight;
+  private clock = 0;
+
+  constructor(options: PrefixOptions) {
+    this.tree = new RadixTree(options.blockTokens, options.pool !== undefined);
+    this.policy = options.policy;
+    this.cost = options.cost;
+    this.capacityBytes = options.capacityBytes ?? Infinity;
+    this.pool = options.pool;
+    this.snapshotPool = options.snapshotPool;
+    this.bytesPerBlock = options.cost.bytesPerToken * options.blockTokens;
+    this.withSnapshots = options.cost.bytesPerSnapshot > 0;
+    this.inFlight = new InFlight(options.blockTokens, this.withSnapshots);
+  }
+
+  /** Bytes that the tree holds: KV of full blocks, begun blocks of snapshots, and states. */
+  get bytes(): number {
+    const { blockCount, tailCount, snapshotCount } = this.tree;
+    return (blockCount + tailCount) * this.bytesPerBlock + snapshotCount * this.cost.bytesPerSnapshot;
+  }
+
+  /** The longest reusable prefix of `tokens[0, limit)`. Read-only. An engine passes `tokens.length - 1` or less, because
+   * the last token must be computed to give logits. */
+  match(tokens: Int32Array, limit = tokens.length): Match {
+    return this.matchOf(this.tree.walk(tokens, limit));
+  }
+
+  /** Matches, pins the matched path, retains its slots and counts the lookup. Every lease must be released. */
+  acquire(tokens: Int32Array, limit = tokens.length): Lease {
+    const walk = this.tree.walk(tokens, limit);
+    this.clock++;
+    this.policy.touch(this.exact(walk), this.clock, "match");
+    const match = this.matchOf(walk);
+    const node = this.nodeEndingAt(walk.partial ?? walk.node, match.tokens);
+    this.tree.pin(node);
+    const table = match.blocks.map((block) => block.slot);
+    for (const slot of table) this.pool!.retain(slot);
+    this.count(tokens, match, node);
+    return { ...match, table, node, own: undefined, released: false };
+  }
+
+  /** Positions in the prompt at which this request's prefill should take a snapshot (besides its end): the policy's, and
+   * those that waiting requests need. Ascending; always empty in models without snapshots. */
+  snapshotPositions(tokens: Int32Array, lease: Lease, requestId?: number): number[] {
+    if (!this.withSnapshots) return [];
+    const raw = Math.max(lease.rawTokens, lease.tokens);
+    const own = this.policy.snapshotPositions({ tokens, reusable: lease.tokens, raw });
+    const wanted = requestId === undefined ? [] : this.inFlight.snapshotPositions(requestId);
+    return [...new Set([...own, ...wanted])].sort((a, b) => a - b);
+  }
+
+  /** Allocates `blocks` more slots for the request, evicting where needed; false, and nothing changed in its table,
+   * where even eviction cannot free enough. */
+  extend(lease: Lease, blocks: number): boolean {
+    assert(this.pool !== undefined, "extend of a cache without a pool");
+    if (!this.evict({ blocks })) return false;
+    lease.table.push(...(this.pool.allocate(blocks) as number[]));
+    return true;
+  }
+
+  /** A slot for a state that is about to be saved, evicting where needed; give it back by `insert` or `dropSnapshotSlot`. */
+  snapshotSlot(): number | undefined {
+    assert(this.snapshotPool !== undefined, "snapshotSlot of a cache without a snapshot pool");
+    return this.evict({ snapshots: 1 }) ? this.snapshotPool.allocateOne() : undefined;
+  }
+
+  dropSnapshotSlot(slot: number): void {
+    this.snapshotPool!.release(slot);
+  }
+
+  /** Makes what the request has computed findable: `tokens` from its first on, as far as its blocks are complete and
+   * accepted, and its snapshots. May be called again with a longer sequence. In a replay, evicts to make room and cuts the
+   * sequence short where that is not enough. */
+  insert(lease: Lease, tokens: Int32Array, snapshots: readonly NewSnapshot[] = []): Inserted {
+    let end = Math.min(this.policy.keepTokens(tokens), this.endOf(tokens, snapshots));
+    this.clock += 2; // one for the insertion, one for its lookup, as in Marconi's simulator
+    const walk = this.tree.walk(tokens, end);
+    this.policy.touch(walk, this.clock, "insert");
+    const held = walk.partial ?? walk.node;
+    this.tree.pin(held);
+    this.clock++;
+    if (this.capacityBytes !== Infinity) end = this.fit(walk, end, snapshots);
+    const inserted = this.hang(lease, walk, tokens, end);
+    const deepest = this.deepest(lease, walk, end);
+    for (const snapshot of snapshots) this.place(deepest, snapshot, end);
+    this.repin(lease, deepest, held);
+    this.stats.bytesPeak = Math.max(this.stats.bytesPeak, this.bytes);
+    return { ...inserted, tokens: Math.max(end, walk.tokens) };
+  }
+
+  /** Ends the request's hold: unpins its path and releases all slots of its table. */
+  release(lease: Lease): void {
+    assert(!lease.released, "a lease is released twice");
+    this.unpin(lease.node);
+    for (const slot of lease.table) this.pool!.release(slot);
+    lease.table = [];
+    lease.released = true;
+  }
+
+  /** A whole request at once, for replays: acquire its first `inputTokens` tokens, take the snapshots that the policy
+   * asks for and one at the end, insert the sequence, release. Returns the tokens that were reused. */
+  serve(sequence: Int32Array, inputTokens: number): number {
+    const lease = this.acquire(sequence.subarray(0, inputTokens));
+    const positions = this.snapshotPositions(sequence, lease);
+    if (this.withSnapshots && positions.at(-1) !== sequence.length) positions.push(sequence.length);
+    const snapshots = positions.map((at) => ({ at, slot: -1, tail: -1 }));
+    this.insert(lease, sequence, snapshots);
+    this.release(lease);
+    return lease.tokens;
+  }
+
+  /** Evicts until the pools have that many free slots and the budget that many free bytes; false where pins forbid it
+   * (what was freed on the way stays free). */
+  evict(need: Partial<Need>): boolean {
+    const { bytes = 0, blocks = 0, snapshots = 0 } = need;
+    for (;;) {
+      const short: Need = {
+        bytes: this.capacityBytes === Infinity ? 0 : Math.max(0, this.bytes + bytes - this.capacityBytes),
+        blocks: Math.max(0, blocks - (this.pool?.freeCount ?? blocks)),
+        snapshots: Math.max(0, snapshots - (this.snapshotPool?.freeCount ?? snapshots)),
+      };
+      if (short.bytes === 0 && short.blocks === 0 && short.snapshots === 0) return true;
+      if (!this.evictOne(short)) return false;
+    }
+  }
+
+  /** Notes that a lower tier has, or no longer has, copies of the blocks [from, to) of a sequence. */
+  mark(tokens: Int32Array, tier: number, present: boolean, from: number, to: number): void {
+    assert(tier === onRam || tier === onDisk, `mark of tier ${tier}`);
+    const walk = this.tree.walk(tokens, to * this.tree.blockTokens);
+    for (let at = walk.partial ?? walk.node; at.parent !== undefined; at = at.parent) {
+      const first = Math.floor(startOf(at) / this.tree.blockTokens);
+      const last = Math.min(first + at.refs.length, to, Math.floor(walk.tokens / this.tree.blockTokens));
+      for (let block = Math.max(first, from); block < last; block++) {
+        const ref = at.refs[block - first]!;
+        at.refs[block - first] = present ? ref | tier : ref & ~tier;
+      }
+    }
+  }
+
+  /** Whether request `id` should compute its prompt or wait for another that is ahead (see inflight.ts). */
+  claim(id: number, tokens: Int32Array, limit = tokens.length - 1): Claim & { ready: number } {
+    const ready = this.match(tokens, limit).tokens;
+    return { ready, ...this.inFlight.claim(id, tokens, ready) };
+  }
+
+  /** The leader `id` has inserted its first `tokens` tokens. */
+  published(id: number, tokens: number): void {
+    this.inFlight.published(id, tokens);
+  }
+
+  /** The leader `id` has finished its prefill or was aborted; waiters claim again. */
+  unclaim(id: number): void {
+    this.inFlight.done(id);
+  }
+
+  /** Forgets everything that is not pinned. */
+  clear(): void {
+    this.clock++;
+    const everything: Need = { bytes: Infinity, blocks: Infinity, snapshots: Infinity };
+    while (this.evictOne(everything));
+  }
+
+  /** The integrity check: the tree's books, the pools' books, and that both agree on what is cached. */
+  check(): void {
+    this.tree.check();
+    this.pool?.check();
+    this.snapshotPool?.check();
+    for (const node of this.tree.nodes()) {
+      for (const ref of node.refs) assert(this.pool!.isKept(slotOf(ref)), `slot ${slotOf(ref)} is not kept`);
+      const { snapshot } = node;
+      if (snapshot === undefined) continue;
+      if (this.pool !== undefined && snapshot.tail >= 0) assert(this.pool.isKept(snapshot.tail), "lost tail");
+      if (this.snapshotPool !== undefined) assert(this.snapshotPool.isKept(snapshot.slot), "lost snapshot");
+    }
+  }
+
+  private matchOf(walk: Walk): Match {
+    if (!this.withSnapshots) {
+      const blocks = Math.floor(walk.tokens / this.tree.blockTokens);
+      const states = this.blockStates(walk.partial ?? walk.node, blocks);
+      return {
+        tokens: blocks * this.tree.blockTokens,
+        rawTokens: walk.tokens,
+        blocks: states,
+        snapshot: undefined,
+      };
+    }
+    let node = walk.node;
+    while (node.parent !== undefined && node.snapshot === undefined) node = node.parent;
+    const blocks = this.blockStates(node, Math.floor(node.end / this.tree.blockTokens));
+    return { tokens: node.end, rawTokens: walk.tokens, blocks, snapshot: node.snapshot };
+  }
+
+  private blockStates(node: RadixNode, count: number): BlockState[] {
+    if (this.pool === undefined) return [];
+    const states = new Array<BlockState>(count);
+    for (let at = node; at.parent !== undefined; at = at.parent) {
+      const first = Math.floor(startOf(at) / this.tree.blockTokens);
+      const last = Math.min(count, first + at.refs.length);
+      for (let block = first; block < last; block++) states[block] = stateOf(at.refs[block - first]!);
+    }
+    return states;
+  }
+
+  /** For models without snapshots a use reaches exactly as far as the match: cut the edge there, so that what lies
+   * behind keeps its own history. Elsewhere the walk stays as it is. */
+  private exact(walk: Walk): Walk {
+    if (this.withSnapshots || walk.partial === undefined) return walk;
+    const end = Math.floor(walk.tokens / this.tree.blockTokens) * this.tree.blockTokens;
+    if (end <= walk.node.end) return walk;
+    const upper = this.tree.split(walk.partial, end);
+    walk.node = upper;
+    if (end === walk.tokens) walk.partial = undefined;
+    this.policy.changed(upper);
+    return walk;
+  }
+
+  /** The node on the way from `node` to the root that ends at `at`; cuts an edge where none does. */
+  private nodeEndingAt(node: RadixNode, at: number): RadixNode {
+    let found = node;
+    while (found.parent !== undefined && startOf(found) >= at) found = found.parent;
+    if (found.parent === undefined || found.end === at) return found;
+    const upper = this.tree.split(found, at);
+    this.policy.changed(found);
+    this.policy.changed(upper);
+    return upper;
+  }
+
+  private count(tokens: Int32Array, match: Match, node: RadixNode): void {
+    this.stats.lookups++;
+    this.stats.tokensAsked += tokens.length;
+    this.stats.tokensMatched += match.tokens;
+    this.stats.flopsSaved += flopsBetween(this.cost, 0, match.tokens);
+    if (match.tokens === 0) return;
+    if (node.children.size > 1) this.stats.branchHits++;
+    else this.stats.endHits++;
+  }
+
+  /** Where an insertion may end: behind the last full block, or at a snapshot behind that. */
+  private endOf(tokens: Int32Array, snapshots: readonly NewSnapshot[]): number {
+    const full = Math.floor(tokens.length / this.tree.blockTokens) * this.tree.blockTokens;
+    return snapshots.reduce((end, snapshot) => Math.max(end, snapshot.at), full);
+  }
+
+  /** Makes room for an insertion, or says how far it fits: whole blocks of a model without snapshots, else up to the
+   * last of its snapshots that fits (-1 where none does: KV without a state is of no use). */
+  private fit(walk: Walk, end: number, snapshots: readonly NewSnapshot[]): number {
+    const known = walk.partial === undefined && walk.node.snapshot !== undefined ? walk.tokens : -1;
+    const bytesTo = (to: number): number => {
+      const states = snapshots.filter(({ at }) => at <= to && at > 0 && at !== known).length;
+      const blocks = Math.max(0, this.tree.blocksBetween(walk.tokens, to));
+      return blocks * this.bytesPerBlock + states * this.cost.bytesPerSnapshot;
+    };
+    if (this.evict({ bytes: bytesTo(end) })) return end;
+    this.stats.insertsCut++;
+    const free = this.capacityBytes - this.bytes;
+    if (this.withSnapshots) {
+      const ends = snapshots.map((snapshot) => snapshot.at).filter((at) => at <= end && bytesTo(at) <= free);
+      return Math.max(-1, ...ends);
+    }
+    const blocks = Math.max(0, Math.floor(free / this.bytesPerBlock));
+    return Math.min(end, walk.tokens + blocks * this.tree.blockTokens);
+  }
+
+  /** Puts tokens[walk.tokens, end) into the tree with the lease's blocks. */
+  private hang(
+    lease: Lease,
+    walk: Walk,
+    tokens: Int32Array,
+    end: number,
+  ): Pick<Inserted, "owned" | "duplicates"> {
+    const firstNew = Math.floor(walk.tokens / this.tree.blockTokens);
+    const duplicates = this.duplicatesIn(lease, walk, firstNew);
+    if (end <= walk.tokens) return { owned: [], duplicates };
+    const owned =
+      this.pool === undefined ? [] : lease.table.slice(firstNew, Math.floor(end / this.tree.blockTokens));
+    for (const slot of owned) this.pool!.keep(slot);
+    const refs = Int32Array.from(owned, refOf);
+    this.grow(lease, walk, tokens.subarray(walk.tokens, end), refs);
+    return { owned, duplicates };
+  }
+
+  /** Lengthens the lease's own leaf, or hangs a new one where the walk ended. */
+  private grow(lease: Lease, walk: Walk, label: Int32Array, refs: Int32Array): void {
+    const parent = this.tree.nodeAt(walk);
+    if (walk.partial !== undefined) this.policy.changed(walk.partial);
+    if (parent === lease.own && parent.children.size === 0 && parent.snapshot === undefined) {
+      this.tree.extendLeaf(parent, label, refs);
+    } else {
+      lease.own = this.tree.addLeaf(parent, label, refs);
+      lease.own.uses = 1;
+    }
+    lease.own.lastAccess = this.clock;
+    if (walk.partial !== undefined) parent.lastAccess = this.clock;
+    this.policy.changed(parent);
+    this.policy.changed(lease.own);
+  }
+
+  private duplicatesIn(lease: Lease, walk: Walk, blocks: number): number[] {
+    if (this.pool === undefined) return [];
+    const known = this.blockStates(walk.partial ?? walk.node, blocks);
+    return lease.table.slice(0, blocks).filter((slot, i) => slot !== known[i]!.slot);
+  }
+
+  /** The node that holds position `end` after the insertion. */
+  private deepest(lease: Lease, walk: Walk, end: number): RadixNode {
+    return end > walk.tokens ? lease.own! : (walk.partial ?? walk.node);
+  }
+
+  /** Hangs a snapshot on the path of `deepest`, or gives its slots back where the tree has one there already. */
+  private place(deepest: RadixNode, snapshot: NewSnapshot, end: number): void {
+    const { at, slot, tail } = snapshot;
+    const node = at > 0 && at <= end ? this.nodeEndingAt(deepest, at) : undefined;
+    const isNew = node !== undefined && node.snapshot === undefined && node.parent !== undefined;
+    if (isNew) {
+      if (slot >= 0) this.snapshotPool!.keep(slot);
+      if (tail >= 0) this.pool!.keep(tail);
+      this.tree.setSnapshot(node, { slot, tail, tiers: 0 });
+      this.stats.snapshotsTaken++;
+      this.policy.changed(node);
+    }
+    if (slot >= 0) this.snapshotPool!.release(slot);
+    if (tail >= 0) this.pool!.release(tail);
+  }
+
+  /** Moves the lease's pin to `deepest` and takes the insertion's own pin off. */
+  private repin(lease: Lease, deepest: RadixNode, held: RadixNode): void {
+    this.tree.pin(deepest);
+    this.unpin(held);
+    this.unpin(lease.node);
+    lease.node = deepest;
+  }
+
+  private unpin(node: RadixNode): void {
+    const freed: RadixNode[] = [];
+    this.tree.unpin(node, (at) => freed.push(at));
+    for (const at of freed) this.settle(at);
+  }
+
+  /** Takes one victim; false where there is none. */
+  private evictOne(short: Need): boolean {
+    const node = this.policy.victim(this.clock, (candidate) => this.helps(candidate, short));
+    if (node === undefined) return false;
+    this.stats.evictions++;
+    if (node.children.size === 1) {
+      this.freeSnapshot(node);
+      this.settle(node);
+      return true;
+    }
+    const blocks = this.tree.blocksOf(node);
+    const cut = Math.max(short.blocks, Math.ceil(short.bytes / this.bytesPerBlock));
+    if (this.withSnapshots || cut >= blocks) this.removeLeaf(node);
+    else this.cutLeaf(node, (Math.floor(node.end / this.tree.blockTokens) - cut) * this.tree.blockTokens);
+    return true;
+  }
+
+  /** A leaf always helps (it frees, or it uncovers what frees); a snapshot alone frees no KV block. */
+  private helps(node: RadixNode, short: Need): boolean {
+    return node.children.size === 0 || short.bytes > 0 || short.snapshots > 0;
+  }
+
+  private removeLeaf(leaf: RadixNode): void {
+    const parent = leaf.parent!;
+    if (leaf.snapshot !== undefined) this.freeSnapshot(leaf);
+    this.stats.blocksEvicted += this.tree.blocksOf(leaf);
+    this.forget(leaf.refs);
+    this.tree.removeLeaf(leaf);
+    this.policy.removed(leaf);
+    this.settle(parent);
+  }
+
+  private cutLeaf(leaf: RadixNode, end: number): void {
+    this.stats.blocksEvicted += this.tree.blocksBetween(end, leaf.end);
+    this.forget(this.tree.truncateLeaf(leaf, end));
+    this.policy.changed(leaf);
+  }
+
+  private forget(refs: Int32Array): void {
+    for (const ref of refs) {
+      this.pool!.forget(slotOf(ref));
+      if ((ref & (onRam | onDisk)) === 0) this.stats.blocksForgotten++;
+    }
+  }
+
+  private freeSnapshot(node: RadixNode): void {
+    const { slot, tail } = this.tree.dropSnapshot(node);
+    if (slot >= 0) this.snapshotPool!.forget(slot);
+    if (tail >= 0) this.pool!.forget(tail);
+    this.stats.snapshotsEvicted++;
+  }
+
+  /** Puts a node in order that lost a child, a snapshot or its pins: tokens without KV or state behind them are cut off,
+   * and a link of a chain is merged into its child. */
+  private settle(node: RadixNode): void {
+    if (node.parent === undefined) return;
+    if (node.pins === 0 && node.snapshot === undefined) {
+      if (node.children.size === 0 && this.trim(node)) return;
+      const child = onlyChild(node);
+      if (child !== undefined && child.pins === 0 && this.withSnapshots && this.policy.mergesChains) {
+        this.tree.merge(node);
+        this.policy.removed(node);
+        this.policy.changed(child);
+        return;
+      }
+    }
+    this.policy.changed(node);
+  }
+
+  /** Shortens a leaf without a snapshot to full blocks; removes it, and answers true, where none is left. */
+  private trim(leaf: RadixNode): boolean {
+    const end = Math.floor(leaf.end / this.tree.blockTokens) * this.tree.blockTokens;
+    if (end === leaf.end) return false;
+    if (end <= startOf(leaf)) {
+      this.removeLeaf(leaf);
+      return true;
+    }
+    this.tree.truncateLeaf(leaf, end);
+    return false;
+  }
+}
+
+function refOf(slot: number): BlockRef {
+  return slot << tierBits;
+}
+
+function slotOf(ref: BlockRef): number {
+  return ref >> tierBits;
+}
+
+function stateOf(ref: BlockRef): BlockState {
+  return { slot: slotOf(ref), tiers: ref & (onRam | onDisk) };
+}
