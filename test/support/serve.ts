@@ -8,10 +8,13 @@ import type { AddressInfo } from "node:net";
 import { extname, resolve, sep } from "node:path";
 
 export interface FileServer {
-  /** "http://localhost:PORT/" */
+  /** "http://127.0.0.1:PORT/", which browsers count as a secure context. */
   address: string;
   close(): Promise<void>;
 }
+
+/** By number: a bare container may not even know the name localhost. */
+const HOST = "127.0.0.1";
 
 const MEDIA_TYPES: Record<string, string> = {
   ".html": "text/html; charset=utf-8",
@@ -47,10 +50,10 @@ export async function serveFolders(
     if (file === undefined) response.writeHead(404, HEADERS).end("not found");
     else sendFile(request, response, file);
   });
-  await new Promise<void>((done) => server.listen(0, "localhost", done));
+  await new Promise<void>((done, fail) => server.on("error", fail).listen(0, HOST, done));
   const { port } = server.address() as AddressInfo;
   return {
-    address: `http://localhost:${port}/`,
+    address: `http://${HOST}:${port}/`,
     close: () =>
       new Promise((done, fail) => {
         server.close((error) => (error ? fail(error) : done()));
@@ -62,7 +65,7 @@ export async function serveFolders(
 /** The decoded path; one that cannot be decoded names nothing. */
 function pathOf(request: IncomingMessage): string {
   try {
-    return decodeURIComponent(new URL(request.url ?? "/", "http://localhost").pathname);
+    return decodeURIComponent(new URL(request.url ?? "/", `http://${HOST}`).pathname);
   } catch {
     return "/\0";
   }
