@@ -1,0 +1,74 @@
+// Per-head RMS norm of q and k (NORM), then rotary embedding, in place on the qkv rows. One workgroup a head and row.
+// Heads 0 .. HEADS-1 are q, HEADS .. HEADS+KV_HEADS-1 are k; the v heads behind them stay as they are.
+//
+// qkv elem [rows, (HEADS + 2*KV_HEADS) * HEAD_DIM], qWeight and kWeight f32 [HEAD_DIM].
+// Rotation of the first ROT entries of a head (ROT even; 0: norm alone) by ropeTable of step.wgsl, table op.table:
+// pairs (i, i + ROT/2), or (2i, 2i+1) with INTERLEAVED. The other entries pass through (normalised all the same).
+// Needs lib/step and one of the lib/reduce files (WG). Grid: x = HEADS + KV_HEADS, y = rows.
+// Workgroup memory: that of reduceSum.
+// Each pair of entries belongs to one invocation in both passes, so that working in place needs no barrier.
+// Float order: each invocation sums the squares of its pairs in rising order, then reduceSum.
+
+override HEADS: u32;
+override KV_HEADS: u32;
+override HEAD_DIM: u32;
+override ROT: u32;
+override INTERLEAVED: bool = false;
+override NORM: bool = false;
+override LIMIT: f32; // the largest finite number of elem
+
+struct Op {
+  table: u32,
+  eps: f32,
+}
+
+@group(0) @binding(0) var<uniform> op: Op;
+@group(0) @binding(1) var<storage, read_write> qkv: array<elem>;
+@group(0) @binding(2) var<storage, read> qWeight: array<f32>;
+@group(0) @binding(3) var<storage, read> kWeight: array<f32>;
+
+// The two entries of pair number `pair` of a head: rotated ones first, then what passes through, two at a time.
+fn entries(pair: u32) -> vec2u {
+  if (pair >= ROT / 2u || INTERLEAVED) { return vec2u(2u * pair, 2u * pair + 1u); }
+  return vec2u(pair, pair + ROT / 2u);
+}
+
+fn loadPair(head: u32, at: vec2u) -> vec2f {
+  return vec2f(f32(qkv[head + at.x]), f32(qkv[head + at.y]));
+}
+
+fn normWeight(isQuery: bool, at: vec2u) -> vec2f {
+  if (isQuery) { return vec2f(qWeight[at.x], qWeight[at.y]); }
+  return vec2f(kWeight[at.x], kWeight[at.y]);
+}
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) lid: u32) {
+  let row = wid.y;
+  let head = (row * (HEADS + 2u * KV_HEADS) + wid.x) * HEAD_DIM;
+
+  var scale = 1.0;
+  if (NORM) {
+    var squares = 0.0;
+    for (var pair = lid; pair < HEAD_DIM / 2u; pair += WG) {
+      let value = loadPair(head, entries(pair));
+      squares += dot(value, value);
+    }
+    scale = 1.0 / sqrt(reduceSum(squares, lid) / f32(HEAD_DIM) + op.eps);
+  }
+
+  let angles = (op.table * step.rows + row) * (ROT / 2u);
+  for (var pair = lid; pair < HEAD_DIM / 2u; pair += WG) {
+    if (!NORM && pair >= ROT / 2u) { break; }
+    let at = entries(pair);
+    var value = loadPair(head, at);
+    if (NORM) { value = value * scale * normWeight(wid.x < HEADS, at); }
+    if (pair < ROT / 2u) {
+      let turn = ropeTable[angles + pair];
+      value = vec2f(value.x * turn.x - value.y * turn.y, value.x * turn.y + value.y * turn.x);
+    }
+    value = clamp(value, vec2f(-LIMIT), vec2f(LIMIT));
+    qkv[head + at.x] = elem(value.x);
+    qkv[head + at.y] = elem(value.y);
+  }
+}
