@@ -57,8 +57,12 @@ export async function findProvider(): Promise<GPU> {
   }
   const dawn = (await import("webgpu")) as { create(flags: string[]): GPU; globals: object };
   Object.assign(globalThis, dawn.globals);
-  return dawn.create([]);
+  dawnGpu ??= dawn.create([]);
+  return dawnGpu;
 }
+
+/** Dawn's instance, kept for the life of the process: when it is collected, its devices crash the process. */
+let dawnGpu: GPU | undefined;
 
 /**
  * Opens a device on the provider's best adapter.
