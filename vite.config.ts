@@ -24,7 +24,7 @@ const isolation = {
 };
 
 /** Not bundled: Node's own modules, Dawn's native library, and the browser driver of the tests. */
-const outside = [/^node:/, "webgpu", "playwright"];
+const outside = [/^node:/, "webgpu", "playwright", "commander"];
 
 const TESTS: Record<string, string[]> = {
   whole: ["test/{browser,runtime}/**/*.test.ts"],

@@ -26,7 +26,11 @@ export interface Op {
 }
 
 /** A uniform buffer holding `words`, rounded up to 16 bytes as WGSL lays structs out. */
-export function uniformBuffer(device: GPUDevice, words: ArrayBufferView<ArrayBuffer>, label: string): GPUBuffer {
+export function uniformBuffer(
+  device: GPUDevice,
+  words: ArrayBufferView<ArrayBuffer>,
+  label: string,
+): GPUBuffer {
   const size = Math.ceil(words.byteLength / 16) * 16;
   const buffer = device.createBuffer({ label, size, usage: USAGE_UNIFORM | USAGE_COPY_DST });
   device.queue.writeBuffer(buffer, 0, words.buffer, words.byteOffset, words.byteLength);
@@ -40,3 +44,6 @@ export const USAGE_COPY_DST = 0x0008;
 export const USAGE_UNIFORM = 0x0040;
 export const USAGE_STORAGE = 0x0080;
 export const USAGE_QUERY_RESOLVE = 0x0200;
+
+/** GPUMapMode.READ, likewise. */
+export const MAP_READ = 1;

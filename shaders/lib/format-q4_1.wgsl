@@ -1,0 +1,22 @@
+// Decodes Q4_1 weights: 32 nibbles, f16 scale and minimum; value = scale * nibble + minimum, low nibbles first.
+// Tile: 32 columns; a row has 1 vec4 of nibbles and 1 word (scale, minimum). See src/model/formats.ts for the layout.
+const TILE_VECTORS = 20u; // vec4s in a tile of 16 rows
+
+fn decodeUnit(row: u32, unit: u32, tiles: u32) -> Unit {
+  let lane = row % 16u;
+  let base = ((row / 16u) * tiles + unit) * TILE_VECTORS;
+  let dm = unpack2x16float(tailWord(base + 16u, lane));
+  let d = dm.x;
+  let m = dm.y;
+  let q = weights[base + lane];
+  return Unit(
+    fields(q.x, 0u, 15u) * d + m,
+    fields(q.y, 0u, 15u) * d + m,
+    fields(q.z, 0u, 15u) * d + m,
+    fields(q.w, 0u, 15u) * d + m,
+    fields(q.x, 4u, 15u) * d + m,
+    fields(q.y, 4u, 15u) * d + m,
+    fields(q.z, 4u, 15u) * d + m,
+    fields(q.w, 4u, 15u) * d + m,
+  );
+}

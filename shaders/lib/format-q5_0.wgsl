@@ -1,0 +1,25 @@
+// Decodes Q5_0 weights: 32 nibbles, 32 fifth bits, f16 scale; value = scale * (nibble + 16 * bit - 16), low nibbles first.
+// Tile: 32 columns; a row has 1 vec4 of nibbles, 1 word of bits and the scale as tail. See src/model/formats.ts.
+const TILE_VECTORS = 22u; // vec4s in a tile of 16 rows
+
+fn fifths(bits: u32, first: u32) -> vec4f {
+  return vec4f((vec4u(bits) >> (vec4u(0u, 1u, 2u, 3u) + first)) & vec4u(1u)) * 16.0;
+}
+
+fn decodeUnit(row: u32, unit: u32, tiles: u32) -> Unit {
+  let lane = row % 16u;
+  let base = ((row / 16u) * tiles + unit) * TILE_VECTORS;
+  let h = tailWord(base + 16u, lane);
+  let d = tailHalf(base + 20u, lane);
+  let q = weights[base + lane];
+  return Unit(
+    (fields(q.x, 0u, 15u) + fifths(h, 0u) - 16.0) * d,
+    (fields(q.y, 0u, 15u) + fifths(h, 4u) - 16.0) * d,
+    (fields(q.z, 0u, 15u) + fifths(h, 8u) - 16.0) * d,
+    (fields(q.w, 0u, 15u) + fifths(h, 12u) - 16.0) * d,
+    (fields(q.x, 4u, 15u) + fifths(h, 16u) - 16.0) * d,
+    (fields(q.y, 4u, 15u) + fifths(h, 20u) - 16.0) * d,
+    (fields(q.z, 4u, 15u) + fifths(h, 24u) - 16.0) * d,
+    (fields(q.w, 4u, 15u) + fifths(h, 28u) - 16.0) * d,
+  );
+}

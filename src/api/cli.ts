@@ -1,0 +1,212 @@
+/**
+ * The `tidepool` command: arguments in, answers on standard output, errors on standard error with exit code 1. Every
+ * command but `run` and `score` reads the model's header alone. It parses and prints; the work is the library's.
+ */
+import { Command, InvalidArgumentError, Option } from "commander"; // small, kept, and prints its own help
+import { readFile, writeFile } from "node:fs/promises";
+import { Engine, inspect as inspectModel, tokenize as tokenizeText } from "../engine.ts";
+import { TidepoolError } from "../errors.ts";
+import type { EngineOptions, GenerateParams, GenerationResult } from "../worker/protocol.ts";
+import { reportLines } from "./report.ts";
+
+interface EngineFlags {
+  dtype?: "f32" | "f16" | "auto";
+  kvDtype?: "f32" | "f16";
+  blockTokens?: number;
+  chunkTokens?: number;
+  adapter?: string;
+  subgroups: boolean;
+}
+
+interface RunFlags extends EngineFlags {
+  chat?: boolean;
+  maxTokens?: number;
+  temperature?: number;
+  seed?: number;
+  json?: boolean;
+}
+
+interface ScoreFlags extends EngineFlags {
+  tokens?: number[];
+  tokensFile?: string;
+  text?: string;
+  logits?: string;
+  from: number;
+  json?: boolean;
+}
+
+function integer(text: string): number {
+  const value = Number(text);
+  if (!/^-?\d+$/.test(text) || !Number.isSafeInteger(value))
+    throw new InvalidArgumentError("expected an integer");
+  return value;
+}
+
+function decimal(text: string): number {
+  const value = Number(text);
+  if (text.trim() === "" || !Number.isFinite(value)) throw new InvalidArgumentError("expected a number");
+  return value;
+}
+
+function tokenList(text: string): number[] {
+  return text === "" ? [] : text.split(",").map((part) => integer(part.trim()));
+}
+
+function withEngineOptions(command: Command): Command {
+  return command
+    .addOption(new Option("--dtype <type>", "arithmetic and activations").choices(["f32", "f16", "auto"]))
+    .addOption(new Option("--kv-dtype <type>", "stored keys and values").choices(["f32", "f16"]))
+    .option("--block-tokens <n>", "tokens a KV block: 16, 32 or 64", integer)
+    .option("--chunk-tokens <n>", "prompt tokens a prefill step at most", integer)
+    .option("--adapter <name-part>", "refuse an adapter whose name does not contain this")
+    .option("--no-subgroups", "no subgroup operations");
+}
+
+function engineOptions(flags: EngineFlags): EngineOptions {
+  const { dtype, kvDtype, blockTokens, chunkTokens, adapter, subgroups } = flags;
+  const given = {
+    dtype,
+    kvDtype,
+    blockTokens,
+    chunkTokens,
+    adapter,
+    subgroups: subgroups ? undefined : false,
+  };
+  return withoutUndefined(given) as EngineOptions;
+}
+
+function withoutUndefined(record: Record<string, unknown>): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(record).filter(([, value]) => value !== undefined));
+}
+
+function print(text: string): void {
+  process.stdout.write(text);
+}
+
+async function run(model: string, prompt: string, flags: RunFlags): Promise<void> {
+  const { maxTokens, temperature, seed } = flags;
+  const params = withoutUndefined({ maxTokens, temperature, seed }) as GenerateParams;
+  const engine = await Engine.load(model, engineOptions(flags));
+  try {
+    const generation = flags.chat
+      ? engine.chat([{ role: "user", content: prompt }], params)
+      : engine.generate(prompt, params);
+    if (!flags.json) {
+      for await (const chunk of generation) print(chunk.text);
+      print("\n");
+    } else {
+      print(`${JSON.stringify(runJson(await generation.result()))}\n`);
+    }
+  } finally {
+    await engine.close();
+  }
+}
+
+function runJson({ text, tokens, finishReason, usage, timing }: GenerationResult) {
+  return { text, tokens, finishReason, usage, timing };
+}
+
+async function score(model: string, flags: ScoreFlags): Promise<void> {
+  const engine = await Engine.load(model, engineOptions(flags));
+  try {
+    const tokens = await scoreTokens(engine, flags);
+    const { from } = flags;
+    const result = await engine.score(tokens, { from, logits: flags.logits !== undefined });
+    if (flags.logits !== undefined && result.logits) {
+      await writeFile(flags.logits, new Uint8Array(result.logits.buffer));
+    }
+    const mean = result.logprobs.reduce((sum, value) => sum + value, 0) / Math.max(1, result.logprobs.length);
+    const perplexity = Math.exp(-mean);
+    if (flags.json) {
+      print(`${JSON.stringify({ from, tokens, logprobs: result.logprobs, perplexity })}\n`);
+      return;
+    }
+    result.logprobs.forEach((value, index) =>
+      print(`${from + 1 + index}\t${tokens[from + 1 + index]}\t${value.toFixed(6)}\n`),
+    );
+    print(`perplexity ${perplexity}\n`);
+  } finally {
+    await engine.close();
+  }
+}
+
+async function scoreTokens(engine: Engine, flags: ScoreFlags): Promise<number[]> {
+  const given = [flags.tokens, flags.tokensFile, flags.text].filter((value) => value !== undefined);
+  if (given.length !== 1) {
+    throw new TidepoolError(
+      "invalid_argument",
+      "score needs exactly one of --tokens, --tokens-file and --text",
+    );
+  }
+  if (flags.tokens) return flags.tokens;
+  if (flags.text !== undefined) return engine.tokenize(flags.text);
+  return tokensOf(JSON.parse(await readFile(flags.tokensFile as string, "utf8")), flags.tokensFile as string);
+}
+
+function tokensOf(value: unknown, file: string): number[] {
+  const list = Array.isArray(value) ? value : (value as { tokens?: unknown } | null)?.tokens;
+  if (Array.isArray(list) && list.every((token) => Number.isInteger(token))) return list as number[];
+  throw new TidepoolError(
+    "invalid_file",
+    `${file}: expected an array of token ids, or an object with "tokens"`,
+  );
+}
+
+async function tokenize(model: string, text: string, flags: { json?: boolean }): Promise<void> {
+  const ids = await tokenizeText(model, text);
+  print(`${flags.json ? JSON.stringify(ids) : ids.join(" ")}\n`);
+}
+
+async function inspect(model: string, flags: EngineFlags & { json?: boolean }): Promise<void> {
+  const report = await inspectModel(model, engineOptions(flags));
+  if (flags.json) return print(`${JSON.stringify(report)}\n`);
+  for (const line of reportLines(report)) print(`${line}\n`);
+}
+
+function program(): Command {
+  const root = new Command("tidepool")
+    .description("Runs language models on WebGPU and keeps what it has computed")
+    .showHelpAfterError();
+  withEngineOptions(root.command("run").description("continue a prompt, or answer it with --chat"))
+    .argument("<model>", "path or URL of a GGUF file or of a folder with safetensors")
+    .argument("<prompt>", "text")
+    .option("--chat", "put the prompt into the model's chat template")
+    .option(
+      "--max-tokens <n>",
+      "new tokens at most (default: to the end of the sequence or context)",
+      integer,
+    )
+    .option("--temperature <t>", "0 (default): greedy", decimal)
+    .option("--seed <s>", "for sampling, default 0", integer)
+    .option("--json", "one JSON object instead of streamed text")
+    .action(run);
+  withEngineOptions(root.command("score").description("log-probability of each token, and the perplexity"))
+    .argument("<model>", "path or URL")
+    .option("--tokens <ids>", "comma-separated token ids, used as they are", tokenList)
+    .option("--tokens-file <file>", "JSON array of ids, or an object with a tokens array")
+    .option("--text <text>", "text, without BOS")
+    .option("--logits <file>", "write raw logits, float32 little-endian, [tokens, vocabulary]")
+    .option("--from <n>", "first row that is wanted", integer, 0)
+    .option("--json", "one JSON object")
+    .action(score);
+  root
+    .command("tokenize")
+    .description("token ids of a text, without BOS; reads the header alone")
+    .argument("<model>", "path or URL")
+    .argument("<text>", "text; special tokens in it are plain text")
+    .option("--json", "a JSON array")
+    .action(tokenize);
+  withEngineOptions(root.command("inspect").description("what a model is and needs; reads the header alone"))
+    .argument("<model>", "path or URL")
+    .option("--json", "one JSON object")
+    .action(inspect);
+  return root;
+}
+
+try {
+  await program().parseAsync();
+} catch (error) {
+  process.stderr.write(`tidepool: ${error instanceof Error ? error.message : String(error)}\n`);
+  if (!(error instanceof TidepoolError) && error instanceof Error) process.stderr.write(`${error.stack}\n`);
+  process.exitCode = 1;
+}

@@ -1,0 +1,318 @@
+/**
+ * The caller's handle: load, generate, chat, count, score, close. All work happens in a worker on the other side of
+ * `worker/protocol.ts`; this file owns the worker's port and no GPU code.
+ */
+import { assert } from "./base.ts";
+import { fromWire, TidepoolError } from "./errors.ts";
+import type {
+  Call,
+  ChatMessage,
+  EngineInfo,
+  EngineOptions,
+  FromWorker,
+  GenerateParams,
+  GenerationResult,
+  HeaderQuestion,
+  LoadProgress,
+  ModelReport,
+  ModelSpec,
+  RequestInput,
+  ScoreResult,
+  StepOutput,
+  ToWorker,
+} from "./worker/protocol.ts";
+import { startWorker, type WorkerPort } from "./worker/port.ts";
+
+/** What to load: a path (Node, Deno), a URL, or the files of a model. */
+export type Model = string | URL | File | readonly File[];
+
+export interface LoadOptions extends EngineOptions {
+  /** Told how loading goes on. */
+  onProgress?: (progress: LoadProgress) => void;
+  /** Ends the loading; the promise rejects with `aborted`. */
+  signal?: AbortSignal;
+}
+
+export interface GenerateOptions extends GenerateParams {
+  /** Ends the request, also in the middle of its prompt; the result says `aborted`. */
+  signal?: AbortSignal;
+}
+
+export interface ChatOptions extends GenerateOptions {
+  /** Handed to the chat template, such as `enable_thinking`. */
+  template?: Record<string, unknown>;
+}
+
+/** Text and tokens that one step added. */
+export type GenerationChunk = Omit<StepOutput, "id">;
+
+/**
+ * A request under way: iterate it for chunks, or await `result()`. Chunks that nobody iterates are kept, at most
+ * as many as there are tokens.
+ */
+export class Generation implements AsyncIterable<GenerationChunk> {
+  private readonly chunks: GenerationChunk[] = [];
+  private wake: () => void = () => {};
+  private outcome: { result: GenerationResult } | { error: TidepoolError } | undefined;
+
+  /** The whole result. @throws TidepoolError when the request was refused or failed. */
+  async result(): Promise<GenerationResult> {
+    while (!this.outcome) await this.change();
+    if ("error" in this.outcome) throw this.outcome.error;
+    return this.outcome.result;
+  }
+
+  async *[Symbol.asyncIterator](): AsyncIterator<GenerationChunk> {
+    for (let next = 0; ; next++) {
+      while (next >= this.chunks.length && !this.outcome) await this.change();
+      const chunk = this.chunks[next];
+      if (chunk) yield chunk;
+      else break;
+    }
+    await this.result();
+  }
+
+  /** For the engine only. */
+  push(chunk: GenerationChunk): void {
+    this.chunks.push(chunk);
+    this.wake();
+  }
+
+  /** For the engine only. */
+  end(outcome: { result: GenerationResult } | { error: TidepoolError }): void {
+    this.outcome ??= outcome;
+    this.wake();
+  }
+
+  private change(): Promise<void> {
+    const before = this.wake;
+    return new Promise((resolve) => {
+      this.wake = () => {
+        before();
+        resolve();
+      };
+    });
+  }
+}
+
+interface PendingCall {
+  resolve(value: unknown): void;
+  reject(error: TidepoolError): void;
+}
+
+export class Engine {
+  /** What was loaded and what was chosen: model, adapter, kernels, memory, limits. */
+  readonly info: EngineInfo;
+  private readonly port: WorkerPort;
+  private readonly running = new Map<number, Generation>();
+  private readonly calls = new Map<number, PendingCall>();
+  private nextId = 1;
+  private dead: TidepoolError | undefined;
+  private onClosed: () => void = () => {};
+
+  private constructor(port: WorkerPort, info: EngineInfo) {
+    this.port = port;
+    this.info = info;
+    port.listen(
+      (message) => this.receive(message),
+      (error) => this.die(error),
+    );
+  }
+
+  /**
+   * Loads a model and starts the worker that runs it.
+   * @throws TidepoolError `not_found`, `invalid_file`, `unsupported`, `no_adapter`, `out_of_memory`, `aborted`.
+   */
+  static async load(model: Model, options: LoadOptions = {}): Promise<Engine> {
+    const { onProgress, signal, ...engineOptions } = options;
+    if (signal?.aborted) throw new TidepoolError("aborted", "loading was aborted");
+    const port = await startWorker();
+    try {
+      const info = await loaded(
+        port,
+        { type: "load", model: modelSpec(model), options: engineOptions },
+        onProgress,
+        signal,
+      );
+      return new Engine(port, info);
+    } catch (error) {
+      await port.terminate();
+      throw error;
+    }
+  }
+
+  /** Continues a prompt as it stands (with the model's BOS where it asks for one); token ids are used as they are. */
+  generate(prompt: string | readonly number[], options: GenerateOptions = {}): Generation {
+    const { signal, ...params } = options;
+    const input: RequestInput =
+      typeof prompt === "string" ? { kind: "text", text: prompt } : { kind: "tokens", tokens: prompt };
+    return this.submit(input, params, signal);
+  }
+
+  /**
+   * Answers a conversation through the model's chat template. Keep the result's `tokens` in the assistant's message, and
+   * the next turn re-uses them exactly.
+   */
+  chat(messages: readonly ChatMessage[], options: ChatOptions = {}): Generation {
+    const { signal, template, ...params } = options;
+    return this.submit({ kind: "chat", messages, ...(template && { template }) }, params, signal);
+  }
+
+  /** Prompt tokens that a text or conversation would have. No GPU work. */
+  async countTokens(
+    prompt: string | readonly ChatMessage[],
+    template?: Record<string, unknown>,
+  ): Promise<number> {
+    const input: RequestInput =
+      typeof prompt === "string"
+        ? { kind: "text", text: prompt }
+        : { kind: "chat", messages: prompt, ...(template && { template }) };
+    return (await this.call({ method: "countTokens", input })) as number;
+  }
+
+  /** Token ids of a text, without BOS; special tokens in it are plain text. */
+  async tokenize(text: string): Promise<number[]> {
+    return (await this.call({ method: "tokenize", text })) as number[];
+  }
+
+  async detokenize(tokens: readonly number[]): Promise<string> {
+    return (await this.call({ method: "detokenize", tokens })) as string;
+  }
+
+  /**
+   * Log-probabilities of given tokens, used as they are.
+   * @param options.from first position whose logits are wanted (default 0); `logits`: give them raw too.
+   */
+  async score(
+    tokens: readonly number[],
+    options: { from?: number; logits?: boolean } = {},
+  ): Promise<ScoreResult> {
+    const { from = 0, logits = false } = options;
+    return (await this.call({ method: "score", tokens, from, logits })) as ScoreResult;
+  }
+
+  /** Ends all requests (as aborted), frees the GPU and stops the worker. May be called more than once. */
+  async close(): Promise<void> {
+    if (this.dead) return;
+    const closed = new Promise<void>((resolve) => (this.onClosed = resolve));
+    this.port.post({ type: "close" });
+    await closed;
+    this.die(new TidepoolError("closed", "the engine is closed"));
+    await this.port.terminate();
+  }
+
+  private submit(input: RequestInput, params: GenerateParams, signal: AbortSignal | undefined): Generation {
+    const generation = new Generation();
+    if (this.dead) {
+      generation.end({ error: this.dead });
+      return generation;
+    }
+    const id = this.nextId++;
+    this.running.set(id, generation);
+    this.port.post({ type: "submit", id, input, params });
+    const abort = () => this.port.post({ type: "abort", id });
+    if (signal?.aborted) abort();
+    else signal?.addEventListener("abort", abort, { once: true });
+    return generation;
+  }
+
+  private call(call: Call): Promise<unknown> {
+    if (this.dead) return Promise.reject(this.dead);
+    const id = this.nextId++;
+    this.port.post({ type: "call", id, call });
+    return new Promise((resolve, reject) => this.calls.set(id, { resolve, reject }));
+  }
+
+  private receive(message: FromWorker): void {
+    switch (message.type) {
+      case "step":
+        for (const { id, ...chunk } of message.outputs) this.running.get(id)?.push(chunk);
+        break;
+      case "finished":
+        this.running.get(message.id)?.end({ result: message.result });
+        this.running.delete(message.id);
+        break;
+      case "refused":
+        this.refuse(message.id, fromWire(message.error));
+        break;
+      case "answer":
+        this.calls.get(message.id)?.resolve(message.value);
+        this.calls.delete(message.id);
+        break;
+      case "failed":
+        this.die(fromWire(message.error));
+        break;
+      case "closed":
+        this.onClosed();
+        break;
+      case "progress":
+      case "header":
+      case "loaded":
+        assert(false, `"${message.type}" after loading`);
+    }
+  }
+
+  private refuse(id: number, error: TidepoolError): void {
+    this.running.get(id)?.end({ error });
+    this.calls.get(id)?.reject(error);
+    this.running.delete(id);
+    this.calls.delete(id);
+  }
+
+  private die(error: TidepoolError): void {
+    this.dead ??= error;
+    for (const id of [...this.running.keys(), ...this.calls.keys()]) this.refuse(id, error);
+    this.onClosed();
+  }
+}
+
+/** What a model is and needs, and whether it would run here. Reads its header alone. @throws TidepoolError. */
+export async function inspect(model: Model, options: EngineOptions = {}): Promise<ModelReport> {
+  return (await askHeader(model, options, { ask: "inspect" })) as ModelReport;
+}
+
+/** Token ids of a text, without BOS, special tokens in it being plain text. Reads the model's header alone. */
+export async function tokenize(model: Model, text: string): Promise<number[]> {
+  return (await askHeader(model, {}, { ask: "tokenize", text })) as number[];
+}
+
+async function askHeader(model: Model, options: EngineOptions, question: HeaderQuestion): Promise<unknown> {
+  const port = await startWorker();
+  try {
+    return await new Promise((resolve, reject) => {
+      port.listen((message) => {
+        if (message.type === "header") resolve(message.value);
+        else if (message.type === "failed") reject(fromWire(message.error));
+      }, reject);
+      port.post({ type: "header", model: modelSpec(model), options, question });
+    });
+  } finally {
+    await port.terminate();
+  }
+}
+
+function modelSpec(model: Model): ModelSpec {
+  if (model instanceof URL) return model.href;
+  if (typeof model === "string") return model;
+  return model instanceof File ? [model] : [...model];
+}
+
+/** Posts the load message and follows the worker until it is loaded or has failed. */
+function loaded(
+  port: WorkerPort,
+  message: ToWorker,
+  onProgress: ((progress: LoadProgress) => void) | undefined,
+  signal: AbortSignal | undefined,
+): Promise<EngineInfo> {
+  return new Promise((resolve, reject) => {
+    signal?.addEventListener("abort", () => reject(new TidepoolError("aborted", "loading was aborted")), {
+      once: true,
+    });
+    port.listen((answer) => {
+      if (answer.type === "progress") onProgress?.(answer.progress);
+      else if (answer.type === "loaded") resolve(answer.info);
+      else if (answer.type === "failed") reject(fromWire(answer.error));
+    }, reject);
+    port.post(message);
+  });
+}

@@ -1,0 +1,134 @@
+/**
+ * The KV pool: blocks of keys and values as slots in large buffers, one K and one V buffer a layer, and the moving of
+ * whole slots in and out. Which slot holds what is not its business (cache/blocks.ts).
+ *
+ * Place p = slot * blockTokens + offset lies at ((slot * kvHeads + head) * blockTokens + offset) * headDim + c, so that
+ * one slot is one contiguous range of each buffer. A slot's bytes at rest are layer-major: K then V of layer 0, and on.
+ */
+import { assert } from "../base.ts";
+import { TidepoolError } from "../errors.ts";
+import { MAX_BINDING_BYTES } from "./device.ts";
+import type { Elem } from "./kernel.ts";
+import { MAP_READ, USAGE_COPY_DST, USAGE_COPY_SRC, USAGE_MAP_READ, USAGE_STORAGE } from "./op.ts";
+
+/** Keys and values of one layer: `kvHeads` heads of `headDim` entries a token. */
+export interface KvLayer {
+  kvHeads: number;
+  headDim: number;
+}
+
+export interface PoolOptions {
+  layers: readonly KvLayer[];
+  /** Tokens a block; a power of two. */
+  blockTokens: number;
+  slots: number;
+  dtype: Elem;
+}
+
+/** The most slots that fit: every layer's K buffer must stay within one binding. */
+export function maxSlots(layers: readonly KvLayer[], blockTokens: number, dtype: Elem): number {
+  const widest = Math.max(...layers.map((layer) => layerBlockBytes(layer, blockTokens, dtype)));
+  return Math.floor(MAX_BINDING_BYTES / widest);
+}
+
+/** Bytes of one block in all layers, keys and values. */
+export function blockBytes(layers: readonly KvLayer[], blockTokens: number, dtype: Elem): number {
+  return 2 * layers.reduce((sum, layer) => sum + layerBlockBytes(layer, blockTokens, dtype), 0);
+}
+
+function layerBlockBytes(layer: KvLayer, blockTokens: number, dtype: Elem): number {
+  return layer.kvHeads * layer.headDim * blockTokens * (dtype === "f16" ? 2 : 4);
+}
+
+export class KvPool {
+  readonly options: PoolOptions;
+  /** Bytes of one slot in all layers. */
+  readonly slotBytes: number;
+  /** One buffer a layer. */
+  readonly keys: readonly GPUBuffer[];
+  readonly values: readonly GPUBuffer[];
+  private readonly device: GPUDevice;
+
+  /** @throws TidepoolError `out_of_memory` when `slots` would need a binding over 128 MiB. */
+  constructor(device: GPUDevice, options: PoolOptions) {
+    const { layers, blockTokens, slots, dtype } = options;
+    const limit = maxSlots(layers, blockTokens, dtype);
+    if (slots > limit) {
+      throw new TidepoolError(
+        "out_of_memory",
+        `a KV pool of ${slots} blocks is over the limit of ${limit} for this model`,
+      );
+    }
+    this.device = device;
+    this.options = options;
+    this.slotBytes = blockBytes(layers, blockTokens, dtype);
+    this.keys = layers.map((layer, index) => this.buffer(`keys ${index}`, layer));
+    this.values = layers.map((layer, index) => this.buffer(`values ${index}`, layer));
+  }
+
+  /** Bytes on the GPU. */
+  get bytes(): number {
+    return this.slotBytes * this.options.slots;
+  }
+
+  /** Reads whole slots, each as the bytes of a record's payload. Later GPU work does not change the result. */
+  async readSlots(slots: readonly number[]): Promise<Uint8Array<ArrayBuffer>[]> {
+    if (slots.length === 0) return [];
+    const size = this.slotBytes * slots.length;
+    const staging = this.device.createBuffer({
+      label: "read slots",
+      size,
+      usage: USAGE_COPY_DST | USAGE_MAP_READ,
+    });
+    const encoder = this.device.createCommandEncoder({ label: "read slots" });
+    slots.forEach((slot, index) => {
+      this.eachPart(slot, (buffer, offset, bytes, at) =>
+        encoder.copyBufferToBuffer(buffer, offset, staging, index * this.slotBytes + at, bytes),
+      );
+    });
+    this.device.queue.submit([encoder.finish()]);
+    try {
+      await staging.mapAsync(MAP_READ);
+      const all = new Uint8Array(staging.getMappedRange().slice(0));
+      return slots.map((_, index) => all.subarray(index * this.slotBytes, (index + 1) * this.slotBytes));
+    } finally {
+      staging.destroy();
+    }
+  }
+
+  /** Writes a record's payload into a slot, ordered before GPU work that is submitted later. */
+  writeSlot(slot: number, payload: Uint8Array<ArrayBuffer>): void {
+    assert(
+      payload.byteLength === this.slotBytes,
+      `payload of ${payload.byteLength} bytes, a slot has ${this.slotBytes}`,
+    );
+    this.eachPart(slot, (buffer, offset, bytes, at) =>
+      this.device.queue.writeBuffer(buffer, offset, payload, at, bytes),
+    );
+  }
+
+  destroy(): void {
+    for (const buffer of [...this.keys, ...this.values]) buffer.destroy();
+  }
+
+  private buffer(label: string, layer: KvLayer): GPUBuffer {
+    const size = this.options.slots * layerBlockBytes(layer, this.options.blockTokens, this.options.dtype);
+    return this.device.createBuffer({ label, size, usage: USAGE_STORAGE | USAGE_COPY_SRC | USAGE_COPY_DST });
+  }
+
+  /** Calls back for each layer's K and V range of a slot: the buffer, its offset, the bytes, and the offset in a payload. */
+  private eachPart(
+    slot: number,
+    visit: (buffer: GPUBuffer, offset: number, bytes: number, at: number) => void,
+  ): void {
+    const { layers, blockTokens, dtype, slots } = this.options;
+    assert(slot >= 0 && slot < slots, `slot ${slot} is outside the pool of ${slots}`);
+    let at = 0;
+    layers.forEach((layer, index) => {
+      const bytes = layerBlockBytes(layer, blockTokens, dtype);
+      visit(this.keys[index] as GPUBuffer, slot * bytes, bytes, at);
+      visit(this.values[index] as GPUBuffer, slot * bytes, bytes, at + bytes);
+      at += 2 * bytes;
+    });
+  }
+}

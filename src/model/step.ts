@@ -1,0 +1,146 @@
+/**
+ * The data of one step on the GPU (group 1 of shaders/lib/step.wgsl) and the token buffer: written by the host once a
+ * step, read by every op. Its sizes are fixed when the model is loaded.
+ */
+import { assert } from "../base.ts";
+import type { Kernels, Pipeline } from "../gpu/kernel.ts";
+import { USAGE_COPY_DST, USAGE_STORAGE, USAGE_UNIFORM, type StepShape } from "../gpu/op.ts";
+import type { ModelShape } from "./arch.ts";
+import { ropeFrequencies, RopeTable } from "./rope.ts";
+
+/** One token of a step. */
+export interface StepRow {
+  /** Index into the token buffer: a seat, or `seats` + index of a given token. */
+  token: number;
+  position: number;
+  /** Index of its block table in this step. */
+  sequence: number;
+}
+
+export interface StepLimits {
+  blockTokens: number;
+  /** Rows of a step at most. */
+  maxRows: number;
+  /** Sequences of a step at most, and seats. */
+  seats: number;
+  /** Positions of a sequence at most. */
+  maxContext: number;
+}
+
+export class StepData {
+  readonly limits: StepLimits;
+  /** u32 [seats + maxRows]: the last token of each seat, then the given tokens of the step. */
+  readonly tokens: GPUBuffer;
+  /** Bytes on the GPU. */
+  readonly bytes: number;
+  private readonly device: GPUDevice;
+  private readonly rope: RopeTable;
+  private readonly tableStride: number;
+  private readonly buffers: {
+    step: GPUBuffer;
+    rows: GPUBuffer;
+    tables: GPUBuffer;
+    rope: GPUBuffer;
+    logitRow: GPUBuffer;
+  };
+  private readonly host: {
+    rows: Uint32Array<ArrayBuffer>;
+    tables: Uint32Array<ArrayBuffer>;
+    rope: Float32Array<ArrayBuffer>;
+  };
+
+  constructor(
+    device: GPUDevice,
+    shape: ModelShape,
+    ropeDivisors: Float32Array | undefined,
+    limits: StepLimits,
+  ) {
+    const { maxRows, seats, maxContext, blockTokens } = limits;
+    this.device = device;
+    this.limits = limits;
+    this.rope = new RopeTable(
+      shape.ropeTables.map((spec) =>
+        ropeFrequencies(ropeDivisors ? { ...spec, divisors: ropeDivisors } : spec),
+      ),
+    );
+    this.tableStride = Math.ceil(maxContext / blockTokens);
+    this.host = {
+      rows: new Uint32Array(4 * maxRows),
+      tables: new Uint32Array(seats * this.tableStride),
+      rope: new Float32Array(this.rope.size(maxRows)),
+    };
+    const make = (label: string, bytes: number, usage = USAGE_STORAGE) =>
+      device.createBuffer({ label, size: Math.max(16, bytes), usage: usage | USAGE_COPY_DST });
+    this.tokens = make("tokens", 4 * (seats + maxRows));
+    this.buffers = {
+      step: make("step", 16, USAGE_UNIFORM),
+      rows: make("rows", this.host.rows.byteLength),
+      tables: make("block tables", this.host.tables.byteLength),
+      rope: make("rope", this.host.rope.byteLength),
+      logitRow: make("logit rows", 4 * maxRows),
+    };
+    this.bytes = [this.tokens, ...Object.values(this.buffers)].reduce((sum, buffer) => sum + buffer.size, 0);
+  }
+
+  /** The bind group of the step's data, for any pipeline that reads it. */
+  bind(kernels: Kernels, pipeline: Pipeline): GPUBindGroup {
+    const { step, rows, tables, rope, logitRow } = this.buffers;
+    return kernels.bind(pipeline, 1, [step, rows, tables, rope, logitRow]);
+  }
+
+  /**
+   * Writes a step, ordered after the steps submitted before.
+   * @param tables one block table a sequence
+   * @param given tokens that rows refer to behind the seats
+   */
+  write(
+    rows: readonly StepRow[],
+    tables: readonly (readonly number[])[],
+    logitRows: readonly number[],
+    given: readonly number[] = [],
+  ): StepShape {
+    const { queue } = this.device;
+    const { maxRows, seats, maxContext } = this.limits;
+    const maxPosition = rows.reduce((max, row) => Math.max(max, row.position), 0);
+    assert(rows.length > 0 && rows.length <= maxRows, `${rows.length} rows, at most ${maxRows}`);
+    assert(
+      tables.length <= seats && given.length <= maxRows,
+      "more sequences or tokens than there is room for",
+    );
+    assert(maxPosition < maxContext, `position ${maxPosition} is outside the context of ${maxContext}`);
+    this.fill(rows, tables);
+    const { host, buffers, tableStride } = this;
+    const step = Uint32Array.of(rows.length, tables.length, tableStride, logitRows.length);
+    queue.writeBuffer(buffers.step, 0, step);
+    queue.writeBuffer(buffers.rows, 0, host.rows, 0, 4 * rows.length);
+    queue.writeBuffer(buffers.tables, 0, host.tables, 0, tables.length * tableStride);
+    queue.writeBuffer(buffers.rope, 0, host.rope, 0, this.rope.size(rows.length));
+    if (logitRows.length > 0) queue.writeBuffer(buffers.logitRow, 0, Uint32Array.from(logitRows));
+    if (given.length > 0) queue.writeBuffer(this.tokens, 4 * seats, Uint32Array.from(given));
+    return {
+      rows: rows.length,
+      sequences: tables.length,
+      logitRows: logitRows.length,
+      maxContext: maxPosition + 1,
+    };
+  }
+
+  destroy(): void {
+    for (const buffer of [this.tokens, ...Object.values(this.buffers)]) buffer.destroy();
+  }
+
+  private fill(rows: readonly StepRow[], tables: readonly (readonly number[])[]): void {
+    const { host, tableStride } = this;
+    const { blockTokens } = this.limits;
+    tables.forEach((table, sequence) => host.tables.set(table.slice(0, tableStride), sequence * tableStride));
+    rows.forEach(({ token, position, sequence }, index) => {
+      const slot = tables[sequence]?.[Math.floor(position / blockTokens)];
+      assert(slot !== undefined, `position ${position} has no block`);
+      host.rows.set([token, position, sequence, slot * blockTokens + (position % blockTokens)], 4 * index);
+    });
+    this.rope.fill(
+      rows.map((row) => row.position),
+      host.rope,
+    );
+  }
+}

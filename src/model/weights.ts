@@ -1,0 +1,275 @@
+/**
+ * A model file's tensors -> GPU buffers. Matrices stream through in bounded pieces and stay quantised; norms and biases
+ * become f32 vectors. Projections that read the same input are stacked where their formats agree, so that one dispatch
+ * computes them all. Which kernels read them is the runner's business.
+ */
+import { TidepoolError } from "../errors.ts";
+import type { ModelFile, TensorInfo } from "../load/model-file.ts";
+import { USAGE_COPY_DST, USAGE_STORAGE } from "../gpu/op.ts";
+import type { LayerShape, ModelShape } from "./arch.ts";
+import { canStack, uploadStacked, type PackedWeight, type WeightInfo } from "./matrix.ts";
+import { TensorNames } from "./tensors.ts";
+
+/** Matrices whose outputs stand side by side in one row, each at its offset. */
+export type Projection = readonly { weight: PackedWeight; outOffset: number; bias: GPUBuffer | undefined }[];
+
+export interface AttentionWeights {
+  qkv: Projection;
+  qNorm: GPUBuffer | undefined;
+  kNorm: GPUBuffer | undefined;
+  output: Projection;
+}
+
+export interface LayerWeights {
+  mixerNorm: GPUBuffer;
+  attention: AttentionWeights;
+  /** Norm of the mixer's output, before it is added. */
+  mixerPostNorm: GPUBuffer | undefined;
+  ffnNorm: GPUBuffer;
+  gateUp: Projection;
+  down: Projection;
+  ffnPostNorm: GPUBuffer | undefined;
+}
+
+export interface Weights {
+  embedding: PackedWeight;
+  /** The same object as `embedding` where they are tied. */
+  head: PackedWeight;
+  outputNorm: GPUBuffer;
+  /** Divisors of the RoPE frequencies that the file carries (llama3 scaling in GGUF), one a pair. */
+  ropeDivisors: Float32Array | undefined;
+  layers: LayerWeights[];
+  /** Bytes of GPU memory. */
+  bytes: number;
+  /** Elements of all tensors. */
+  parameters: number;
+}
+
+/** No vector (norm, bias, divisors) is longer than this. */
+const MAX_VECTOR_BYTES = 16 * 1024 * 1024;
+
+export async function loadWeights(
+  device: GPUDevice,
+  file: ModelFile,
+  shape: ModelShape,
+  onBytes: (done: number, total: number) => void,
+): Promise<Weights> {
+  return new Loader(device, file, shape, onBytes).load();
+}
+
+class Loader {
+  private readonly device: GPUDevice;
+  private readonly file: ModelFile;
+  private readonly shape: ModelShape;
+  private readonly names: TensorNames;
+  private readonly onBytes: (done: number, total: number) => void;
+  private readonly totalBytes: number;
+  private doneBytes = 0;
+  private gpuBytes = 0;
+  private parameters = 0;
+
+  constructor(
+    device: GPUDevice,
+    file: ModelFile,
+    shape: ModelShape,
+    onBytes: (done: number, total: number) => void,
+  ) {
+    this.device = device;
+    this.file = file;
+    this.shape = shape;
+    this.onBytes = onBytes;
+    this.names = new TensorNames(file, shape.postNorms);
+    this.totalBytes = [...file.tensors.values()].reduce((sum, tensor) => sum + tensor.sizeBytes, 0);
+  }
+
+  async load(): Promise<Weights> {
+    const { hiddenSize, vocabSize, layers } = this.shape;
+    const embeddingTensor = this.names.require(this.names.model("token_embd"), "token_embd.weight");
+    const embedding = await this.matrix(embeddingTensor, hiddenSize, vocabSize);
+    const headTensor = this.names.model("output");
+    const head = headTensor ? await this.matrix(headTensor, hiddenSize, vocabSize) : embedding;
+    const outputNorm = await this.norm(this.names.model("output_norm"), "output_norm.weight", hiddenSize);
+    const divisors = this.names.model("rope_freqs");
+    const loaded: LayerWeights[] = [];
+    for (const [index, layer] of layers.entries()) loaded.push(await this.layer(index, layer));
+    return {
+      embedding,
+      head,
+      outputNorm,
+      ropeDivisors: divisors && (await this.vector(divisors)),
+      layers: loaded,
+      bytes: this.gpuBytes,
+      parameters: this.parameters,
+    };
+  }
+
+  private async layer(index: number, { mixer, ffn }: LayerShape): Promise<LayerWeights> {
+    const d = this.shape.hiddenSize;
+    const { heads, kvHeads, headDim, qkNorm } = mixer;
+    const norm = (name: string, width: number) =>
+      this.norm(this.names.layer(index, name), `blk.${index}.${name}`, width);
+    const optional = (wanted: boolean, name: string, width: number) =>
+      wanted ? norm(name, width) : undefined;
+    const qRows = heads * headDim;
+    const kvRows = kvHeads * headDim;
+    return {
+      mixerNorm: await norm("attn_norm", d),
+      attention: {
+        qkv: await this.projection(index, d, [
+          ["attn_q", qRows],
+          ["attn_k", kvRows],
+          ["attn_v", kvRows],
+        ]),
+        qNorm: await optional(qkNorm, "attn_q_norm", headDim),
+        kNorm: await optional(qkNorm, "attn_k_norm", headDim),
+        output: await this.projection(index, qRows, [["attn_output", d]]),
+      },
+      mixerPostNorm: await optional(this.shape.postNorms, "post_attention_norm", d),
+      ffnNorm: await norm("ffn_norm", d),
+      gateUp: await this.projection(index, d, [
+        ["ffn_gate", ffn.width],
+        ["ffn_up", ffn.width],
+      ]),
+      down: await this.projection(index, ffn.width, [["ffn_down", d]]),
+      ffnPostNorm: await optional(this.shape.postNorms, "post_ffw_norm", d),
+    };
+  }
+
+  /** Matrices with one input: stacked where all formats agree, else one by one. */
+  private async projection(
+    index: number,
+    columns: number,
+    parts: readonly (readonly [name: string, rows: number])[],
+  ): Promise<Projection> {
+    const tensors = parts.map(([name, rows]) => {
+      const tensor = this.names.require(this.names.layer(index, name), `blk.${index}.${name}.weight`);
+      return {
+        tensor,
+        rows,
+        info: this.checked(tensor, columns, rows),
+        bias: this.names.layer(index, name, "bias"),
+      };
+    });
+    const first = tensors[0] as (typeof tensors)[number];
+    const stackable = tensors.every(({ info, bias }) => canStack(first.info, info) && !bias === !first.bias);
+    const groups = stackable ? [tensors] : tensors.map((tensor) => [tensor]);
+    const projection: { weight: PackedWeight; outOffset: number; bias: GPUBuffer | undefined }[] = [];
+    let outOffset = 0;
+    for (const group of groups) {
+      const weight = await this.upload(group.map(({ info, tensor }) => ({ info, tensor })));
+      projection.push({ weight, outOffset, bias: await this.biases(group) });
+      outOffset += weight.rows;
+    }
+    return projection;
+  }
+
+  private async biases(
+    group: readonly { rows: number; bias: TensorInfo | undefined }[],
+  ): Promise<GPUBuffer | undefined> {
+    if (!group[0]?.bias) return undefined;
+    const all = new Float32Array(group.reduce((sum, { rows }) => sum + rows, 0));
+    let at = 0;
+    for (const { rows, bias } of group) {
+      all.set(await this.vector(bias as TensorInfo, rows), at);
+      at += rows;
+    }
+    return this.vectorBuffer(all, "bias");
+  }
+
+  private matrix(tensor: TensorInfo, columns: number, rows: number): Promise<PackedWeight> {
+    return this.upload([{ tensor, info: this.checked(tensor, columns, rows) }]);
+  }
+
+  private async upload(parts: readonly { tensor: TensorInfo; info: WeightInfo }[]): Promise<PackedWeight> {
+    const weight = await uploadStacked(
+      this.device,
+      parts.map(({ info }) => info),
+      parts.map(({ tensor }) => this.counted(tensor)),
+    );
+    this.gpuBytes += weight.bytes;
+    return weight;
+  }
+
+  private checked(tensor: TensorInfo, columns: number, rows: number): WeightInfo {
+    const [inner, outer] = tensor.shape;
+    if (tensor.shape.length !== 2 || inner !== columns || outer !== rows) {
+      const found = tensor.shape.join(" x ");
+      throw new TidepoolError("invalid_file", `${tensor.name} is ${found}, expected ${columns} x ${rows}`, {
+        tensor: tensor.name,
+      });
+    }
+    return { name: tensor.name, type: tensor.type, columns, rows };
+  }
+
+  private async norm(tensor: TensorInfo | undefined, name: string, width: number): Promise<GPUBuffer> {
+    const values = await this.vector(this.names.require(tensor, name), width);
+    const { normOffset } = this.shape;
+    if (normOffset !== 0)
+      for (let i = 0; i < values.length; i++) values[i] = (values[i] as number) + normOffset;
+    return this.vectorBuffer(values, name);
+  }
+
+  private vectorBuffer(values: Float32Array<ArrayBuffer>, label: string): GPUBuffer {
+    const size = Math.max(16, values.byteLength);
+    const buffer = this.device.createBuffer({ label, size, usage: USAGE_STORAGE | USAGE_COPY_DST });
+    this.device.queue.writeBuffer(buffer, 0, values);
+    this.gpuBytes += size;
+    return buffer;
+  }
+
+  /** A whole F32, F16 or BF16 tensor as f32. */
+  private async vector(tensor: TensorInfo, length?: number): Promise<Float32Array<ArrayBuffer>> {
+    const elements = tensor.shape.reduce((product, size) => product * size, 1);
+    if (tensor.sizeBytes > MAX_VECTOR_BYTES || (length !== undefined && elements !== length)) {
+      throw new TidepoolError(
+        "invalid_file",
+        `${tensor.name} has ${elements} elements, expected ${length ?? "fewer"}`,
+        {
+          tensor: tensor.name,
+        },
+      );
+    }
+    const bytes = new Uint8Array(tensor.sizeBytes);
+    let at = 0;
+    for await (const piece of this.counted(tensor)) {
+      bytes.set(piece, at);
+      at += piece.byteLength;
+    }
+    return floats(tensor, bytes);
+  }
+
+  private async *counted(tensor: TensorInfo): AsyncGenerator<Uint8Array> {
+    this.parameters += tensor.shape.reduce((product, size) => product * size, 1);
+    for await (const piece of this.file.readTensor(tensor)) {
+      yield piece;
+      this.doneBytes += piece.byteLength;
+      this.onBytes(this.doneBytes, this.totalBytes);
+    }
+  }
+}
+
+function floats(tensor: TensorInfo, bytes: Uint8Array<ArrayBuffer>): Float32Array<ArrayBuffer> {
+  if (tensor.type === "F32") return new Float32Array(bytes.buffer);
+  const halves = new Uint16Array(bytes.buffer);
+  if (tensor.type === "BF16") {
+    return new Float32Array(Uint32Array.from(halves, (half) => half << 16).buffer);
+  }
+  if (tensor.type === "F16") return Float32Array.from(halves, halfToFloat);
+  throw new TidepoolError(
+    "unsupported",
+    `${tensor.name} is a vector of type ${tensor.type}; expected F32, F16 or BF16`,
+    {
+      tensor: tensor.name,
+    },
+  );
+}
+
+/** IEEE binary16 -> number. */
+function halfToFloat(half: number): number {
+  const sign = half & 0x8000 ? -1 : 1;
+  const exponent = (half >> 10) & 31;
+  const fraction = half & 1023;
+  if (exponent === 0) return sign * fraction * 2 ** -24;
+  if (exponent === 31) return fraction ? NaN : sign * Infinity;
+  return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
+}

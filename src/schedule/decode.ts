@@ -1,0 +1,56 @@
+/**
+ * The running set: which requests take part in the next decode step, and who gives way when blocks run short. The
+ * latest to arrive gives way first, so that the oldest always moves on.
+ */
+import type { Request } from "./request.ts";
+
+/** A request's part in a decode step: the token at `position` is fed, the one after it is sampled. */
+export interface DecodeRow {
+  request: Request;
+  position: number;
+}
+
+/** Takes one block, or undefined where none can be had. */
+export type TakeBlock = () => number | undefined;
+
+/**
+ * The rows of the next decode step, oldest request first. Where a row needs a block and none is free, the youngest
+ * running request is handed to `preempt`, which frees its blocks.
+ */
+export function decodeRows(
+  running: readonly Request[],
+  blockTokens: number,
+  maxRows: number,
+  takeBlock: TakeBlock,
+  preempt: (request: Request) => void,
+): DecodeRow[] {
+  const rows: DecodeRow[] = [];
+  const candidates = running.filter((request) => request.wantsMore);
+  while (candidates.length > 0 && rows.length < maxRows) {
+    const request = candidates.shift() as Request;
+    const row = fitRow(request, candidates, blockTokens, takeBlock, preempt);
+    if (row) rows.push(row);
+  }
+  return rows;
+}
+
+function fitRow(
+  request: Request,
+  younger: Request[],
+  blockTokens: number,
+  takeBlock: TakeBlock,
+  preempt: (request: Request) => void,
+): DecodeRow | undefined {
+  const position = request.computed;
+  while (request.slots.length * blockTokens <= position) {
+    const slot = takeBlock();
+    if (slot !== undefined) {
+      request.slots.push(slot);
+      continue;
+    }
+    const victim = younger.pop() ?? request;
+    preempt(victim);
+    if (victim === request) return undefined;
+  }
+  return { request, position };
+}

@@ -1,0 +1,64 @@
+/**
+ * One request's life in tokens: what it was given, what it has produced, which blocks it holds. Text, sampling settings
+ * and timing are other rooms' business.
+ *
+ *     waiting --> prefilling --> decoding --> done
+ *        ^------- pre-empted ------'
+ *
+ * The ruler of a request's positions:
+ *
+ *     0 ........ prompt.length ........ tokens.length ........ tokens.length + pending
+ *     |  prompt   |  generated, accepted |  sampled, not read back yet |
+ *     |  computed: keys and values of [0, computed) are in the pool once the submitted steps have run  |
+ */
+
+export type RequestState = "waiting" | "prefilling" | "decoding" | "done";
+
+/** Why a request ended: a stop token, the token limit, the caller's abort, or an error. */
+export type FinishReason = "stop" | "length" | "aborted" | "error";
+
+export interface RequestSpec {
+  id: number;
+  /** At least one token. */
+  prompt: readonly number[];
+  /** At most this many new tokens; at least 1. */
+  maxNewTokens: number;
+  /** Tokens that end the request; the one met is not part of what was generated. */
+  stopIds: ReadonlySet<number>;
+}
+
+export class Request {
+  readonly id: number;
+  readonly promptLength: number;
+  readonly maxNewTokens: number;
+  readonly stopIds: ReadonlySet<number>;
+  /** Prompt, then accepted tokens. */
+  readonly tokens: number[];
+  state: RequestState = "waiting";
+  finishReason: FinishReason | undefined;
+  /** Index of its persistent sampler state on the GPU, while it has one. */
+  seat: number | undefined;
+  /** Its block table. */
+  slots: number[] = [];
+  /** Positions whose keys and values have been submitted. */
+  computed = 0;
+  /** Samples submitted and not committed yet. */
+  pending = 0;
+
+  constructor(spec: RequestSpec) {
+    this.id = spec.id;
+    this.promptLength = spec.prompt.length;
+    this.maxNewTokens = spec.maxNewTokens;
+    this.stopIds = spec.stopIds;
+    this.tokens = [...spec.prompt];
+  }
+
+  get generatedCount(): number {
+    return this.tokens.length - this.promptLength;
+  }
+
+  /** Whether another sample may be submitted. */
+  get wantsMore(): boolean {
+    return this.state !== "done" && this.generatedCount + this.pending < this.maxNewTokens;
+  }
+}

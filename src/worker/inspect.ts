@@ -1,0 +1,102 @@
+/**
+ * What can be known from a model's header alone: its shape, its sizes, its text side, and whether it would run here and
+ * why not. It loads no weights.
+ */
+import { TidepoolError } from "../errors.ts";
+import { adapterLine, findProvider, openGpu } from "../gpu/device.ts";
+import { blockBytes, maxSlots } from "../gpu/pool.ts";
+import type { ModelFile } from "../load/model-file.ts";
+import { kvLayers, shapeOf, type ModelShape } from "../model/arch.ts";
+import { checkTensors } from "../model/tensors.ts";
+import { gpuOptions, runnerOptions } from "./options.ts";
+import { Prompts } from "./prompts.ts";
+import type { EngineOptions, ModelReport } from "./protocol.ts";
+
+/** Describes an open model; never throws for a model that would not run: the report says why. */
+export async function inspectModel(file: ModelFile, options: EngineOptions): Promise<ModelReport> {
+  const prompts = new Prompts(file);
+  const report: ModelReport = {
+    name: file.name,
+    format: file.format,
+    architecture: architectureOf(file),
+    fileBytes: file.sources.reduce((sum, source) => sum + source.sizeBytes, 0),
+    tensors: tensorTypes(file),
+    parameters: elements(file),
+    tokenizer: prompts.tokenizerState,
+    chatTemplate: prompts.templateState,
+    runs: false,
+    problems: [],
+  };
+  const shape = attempt(report, () => shapeOf(file));
+  if (shape) {
+    report.shape = shapeSummary(shape);
+    attempt(report, () => checkTensors(file, shape));
+  }
+  await inspectDevice(report, file, shape, options);
+  report.runs = report.problems.length === 0;
+  return report;
+}
+
+function attempt<T>(report: ModelReport, look: () => T): T | undefined {
+  try {
+    return look();
+  } catch (error) {
+    if (!(error instanceof TidepoolError)) throw error;
+    report.problems.push(error.message);
+    return undefined;
+  }
+}
+
+async function inspectDevice(
+  report: ModelReport,
+  file: ModelFile,
+  shape: ModelShape | undefined,
+  options: EngineOptions,
+): Promise<void> {
+  try {
+    const gpu = await openGpu(await findProvider(), gpuOptions(options));
+    report.adapter = adapterLine(gpu.adapter);
+    const resolved = runnerOptions(gpu, options);
+    gpu.device.destroy();
+    if (!shape) return;
+    const { blockTokens, kvDtype, poolTokens, dtype } = resolved;
+    const layers = kvLayers(shape);
+    const slots = Math.min(Math.ceil(poolTokens / blockTokens), maxSlots(layers, blockTokens, kvDtype));
+    const perBlock = blockBytes(layers, blockTokens, kvDtype);
+    report.memory = {
+      weightBytes: [...file.tensors.values()].reduce((sum, tensor) => sum + tensor.sizeBytes, 0),
+      kvBytesPerToken: perBlock / blockTokens,
+      kvPoolBytes: slots * perBlock,
+      kvPoolTokens: slots * blockTokens,
+      dtype,
+      kvDtype,
+    };
+  } catch (error) {
+    if (!(error instanceof TidepoolError)) throw error;
+    report.problems.push(error.message);
+  }
+}
+
+function architectureOf(file: ModelFile): string {
+  const name = file.format === "gguf" ? file.metadata.get("general.architecture") : file.config["model_type"];
+  return typeof name === "string" ? name : "unnamed";
+}
+
+function tensorTypes(file: ModelFile): Record<string, number> {
+  const counts: Record<string, number> = {};
+  for (const { type } of file.tensors.values()) counts[type] = (counts[type] ?? 0) + 1;
+  return counts;
+}
+
+function elements(file: ModelFile): number {
+  let sum = 0;
+  for (const { shape } of file.tensors.values()) sum += shape.reduce((product, size) => product * size, 1);
+  return sum;
+}
+
+function shapeSummary(shape: ModelShape): NonNullable<ModelReport["shape"]> {
+  const { name, layers, hiddenSize, vocabSize, contextTokens } = shape;
+  const mixers: Record<string, number> = {};
+  for (const { mixer } of layers) mixers[mixer.kind] = (mixers[mixer.kind] ?? 0) + 1;
+  return { name, layers: layers.length, mixers, hiddenSize, vocabSize, contextTokens };
+}

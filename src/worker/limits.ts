@@ -1,0 +1,61 @@
+/**
+ * Does a request fit? Prompt and new tokens against the context and the pool, before any work starts, and what the
+ * caller's overflow policy makes of it. Pure.
+ */
+import { TidepoolError } from "../errors.ts";
+import type { GenerateParams } from "./protocol.ts";
+
+export interface FitInput {
+  tokens: readonly number[];
+  /** Leading tokens that truncation keeps: BOS and the system prompt. */
+  keep: number;
+  /** Positions that context and pool allow. */
+  limit: number;
+  params: Pick<GenerateParams, "maxTokens" | "overflow">;
+}
+
+/** New tokens that a truncated prompt leaves room for where the caller named no number. */
+const DEFAULT_ROOM_TOKENS = 256;
+
+/**
+ * The prompt to run and how many tokens it may produce.
+ * - "error" (default): everything must fit.
+ * - "stop": the prompt must fit; generation ends where the context does.
+ * - "truncateStart": the oldest tokens after `keep` are dropped until prompt and new tokens fit.
+ * @throws TidepoolError `too_long` with the numbers; `invalid_argument` for an empty prompt or a bad `maxTokens`.
+ */
+export function fitPrompt(input: FitInput): { prompt: readonly number[]; maxNewTokens: number } {
+  const { tokens, keep, limit, params } = input;
+  const { maxTokens, overflow = "error" } = params;
+  if (tokens.length === 0)
+    throw new TidepoolError("invalid_argument", "the prompt is empty: it has no token to start from");
+  if (maxTokens !== undefined && (!Number.isInteger(maxTokens) || maxTokens < 1)) {
+    throw new TidepoolError("invalid_argument", `maxTokens is ${maxTokens}, expected a positive integer`);
+  }
+  const room = limit - tokens.length;
+  const fits = room >= (maxTokens ?? 1);
+  if (fits) return { prompt: tokens, maxNewTokens: maxTokens ?? room };
+  if (overflow === "stop" && room >= 1) return { prompt: tokens, maxNewTokens: room };
+  if (overflow === "truncateStart") return truncate(tokens, keep, limit, maxTokens);
+  throw tooLong(tokens.length, maxTokens ?? 1, limit);
+}
+
+function truncate(
+  tokens: readonly number[],
+  keep: number,
+  limit: number,
+  maxTokens: number | undefined,
+): { prompt: readonly number[]; maxNewTokens: number } {
+  const wanted = maxTokens ?? Math.min(DEFAULT_ROOM_TOKENS, Math.floor(limit / 2));
+  const tail = limit - wanted - keep;
+  if (tail < 1) throw tooLong(keep + 1, wanted, limit);
+  return { prompt: [...tokens.slice(0, keep), ...tokens.slice(tokens.length - tail)], maxNewTokens: wanted };
+}
+
+function tooLong(prompt: number, newTokens: number, limit: number): TidepoolError {
+  return new TidepoolError(
+    "too_long",
+    `${prompt} prompt tokens and ${newTokens} new ones are over the limit of ${limit} tokens`,
+    { promptTokens: prompt, newTokens, limit },
+  );
+}

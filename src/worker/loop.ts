@@ -1,0 +1,102 @@
+/**
+ * READ THIS FIRST. The engine's heart: plan -> run -> commit, for ever. A step is submitted to the GPU before the one
+ * before it has been read back, so that the GPU never waits for the host; what was sampled is learned one step late.
+ */
+import type { Outcome, Plan, Scheduler } from "../schedule/scheduler.ts";
+import { background } from "../base.ts";
+
+/** Steps submitted and not committed yet, at most. */
+const MAX_STEPS_IN_FLIGHT = 2;
+
+/** What the loop needs of the outer rooms. `S` is whatever a sample carries beside its token. */
+export interface LoopHooks<S extends { token: number }> {
+  /** Submits a step to the GPU; resolves with the samples in row order, none for a chunk that is not the last. */
+  run(plan: Plan): Promise<readonly S[]>;
+  /** Called once a step with what was committed. */
+  committed(outcomes: readonly Outcome[], samples: readonly S[]): void;
+  /** A step failed: nothing that is running can go on. */
+  failed(error: unknown): void;
+}
+
+export class Loop<S extends { token: number }> {
+  private readonly scheduler: Scheduler;
+  private readonly hooks: LoopHooks<S>;
+  private wake: () => void = () => {};
+  private stopped = false;
+  private ended: Promise<void> = Promise.resolve();
+
+  constructor(scheduler: Scheduler, hooks: LoopHooks<S>) {
+    this.scheduler = scheduler;
+    this.hooks = hooks;
+  }
+
+  start(): void {
+    this.ended = this.forever();
+    background(this.ended, "loop");
+  }
+
+  /** Says that there may be something to do. */
+  notify(): void {
+    this.wake();
+  }
+
+  /** Ends after the steps in flight. */
+  async stop(): Promise<void> {
+    this.stopped = true;
+    this.wake();
+    await this.ended;
+  }
+
+  private async forever(): Promise<void> {
+    const inFlight: { plan: Plan; samples: Promise<readonly S[]> }[] = [];
+    while (!this.stopped || inFlight.length > 0) {
+      while (!this.stopped && inFlight.length < MAX_STEPS_IN_FLIGHT) {
+        const plan = this.scheduler.next();
+        if (!plan) break;
+        const samples = this.hooks.run(plan);
+        samples.catch(() => {}); // reported where it is awaited, below
+        inFlight.push({ plan, samples });
+      }
+      const oldest = inFlight.shift();
+      if (oldest) await this.commit(oldest.plan, oldest.samples);
+      else await this.sleep();
+      await nextEvent();
+    }
+  }
+
+  private async commit(plan: Plan, pending: Promise<readonly S[]>): Promise<void> {
+    try {
+      const samples = await pending;
+      const outcomes = this.scheduler.commit(
+        plan,
+        samples.map((sample) => sample.token),
+      );
+      this.hooks.committed(outcomes, samples);
+    } catch (error) {
+      this.hooks.failed(error);
+    }
+  }
+
+  private sleep(): Promise<void> {
+    if (this.stopped || this.scheduler.activeCount > 0) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.wake = resolve;
+    });
+  }
+}
+
+const channel = new MessageChannel();
+const turns: (() => void)[] = [];
+channel.port1.onmessage = () => turns.shift()?.();
+(channel.port1 as { unref?: () => void }).unref?.();
+
+/**
+ * Lets messages that wait be handled: Deno's `mapAsync` starves the event loop, and an abort would arrive late.
+ * A message to oneself, because timers are clamped to 4 ms in pages.
+ */
+function nextEvent(): Promise<void> {
+  return new Promise((resolve) => {
+    turns.push(resolve);
+    channel.port2.postMessage(0);
+  });
+}

@@ -1,0 +1,206 @@
+/**
+ * Every message between the caller's side and the worker, one union for each direction, and nothing else. All members
+ * survive structured cloning; errors travel as `WireError`.
+ */
+import type { WireError } from "../errors.ts";
+
+/** What to load: a path, a URL, or files. */
+export type ModelSpec = string | readonly File[];
+
+export type Dtype = "f32" | "f16";
+
+/** What can be set when a model is loaded. */
+export interface EngineOptions {
+  /** Arithmetic and activations. Default "auto": f16 on a hardware adapter that has it, else f32. */
+  dtype?: Dtype | "auto";
+  /** Stored keys and values. Default: as `dtype`. */
+  kvDtype?: Dtype;
+  /** Tokens a KV block: 16, 32 or 64. Default 32. */
+  blockTokens?: number;
+  /** Prompt tokens a prefill step at most, 1 to 512. Default 256. */
+  chunkTokens?: number;
+  /** Requests that decode at once, 1 to 16. Default 8. */
+  maxRequests?: number;
+  /** Tokens of KV that the GPU pool holds for all requests together. Default: the model's context, at most 8,192. */
+  poolTokens?: number;
+  /** Part of the wanted adapter's name. */
+  adapter?: string;
+  /** false: no subgroup operations. Default: used where the adapter has them. */
+  subgroups?: boolean;
+}
+
+/** What is said while a model loads. */
+export interface LoadProgress {
+  phase: "header" | "weights" | "pipelines";
+  /** Bytes uploaded, or pipelines ready. */
+  done: number;
+  total: number;
+}
+
+export interface EngineInfo {
+  model: {
+    name: string;
+    architecture: string;
+    parameters: number;
+    contextTokens: number;
+    vocabSize: number;
+    layers: number;
+  };
+  adapter: { name: string; software: boolean };
+  /** What was chosen from the adapter's features. */
+  kernels: { dtype: Dtype; kvDtype: Dtype; subgroups: boolean };
+  memory: { weightBytes: number; kvPoolBytes: number; workspaceBytes: number };
+  limits: { blockTokens: number; chunkTokens: number; maxRequests: number; poolTokens: number };
+  /** Whether text can be encoded and chats rendered, or why not. */
+  tokenizer: string;
+  chatTemplate: string;
+}
+
+/** A message of a conversation. An assistant's `tokens`, where given, are used in place of tokenising its text again. */
+export interface ChatMessage {
+  role: string;
+  content: string;
+  tokens?: readonly number[];
+}
+
+export type RequestInput =
+  | { kind: "text"; text: string }
+  | { kind: "tokens"; tokens: readonly number[] }
+  | { kind: "chat"; messages: readonly ChatMessage[]; template?: Record<string, unknown> };
+
+/** What to do when prompt and new tokens do not fit the context or the pool. */
+export type Overflow = "error" | "truncateStart" | "stop";
+
+/** How to generate. */
+export interface GenerateParams {
+  /** New tokens at most. Default: to the end of the sequence or of the context. */
+  maxTokens?: number;
+  /** 0 (default): greedy. */
+  temperature?: number;
+  /** 0 (default): off. */
+  topK?: number;
+  /** 1 (default): off. */
+  topP?: number;
+  /** 0 (default): off. */
+  minP?: number;
+  /** 1 (default): off. */
+  repetitionPenalty?: number;
+  presencePenalty?: number;
+  frequencyPenalty?: number;
+  /** Token id -> value added to its logit. */
+  logitBias?: Record<number, number>;
+  /** Default 0. Same seed, same adapter, same text. */
+  seed?: number;
+  /** Text at which generation ends; it is not part of the result. */
+  stop?: readonly string[];
+  /** Report log-probabilities of the chosen token and of this many best, 0 to 20. Default: none. */
+  logprobs?: number;
+  /** Default "error". */
+  overflow?: Overflow;
+}
+
+export interface TokenLogprob {
+  token: number;
+  logprob: number;
+  top: { token: number; logprob: number }[];
+}
+
+export interface Usage {
+  promptTokens: number;
+  completionTokens: number;
+}
+
+export interface Timing {
+  ttftMs: number;
+  prefillTokensPerSecond: number;
+  decodeTokensPerSecond: number;
+}
+
+export interface GenerationResult {
+  text: string;
+  tokens: number[];
+  finishReason: "stop" | "length" | "aborted";
+  usage: Usage;
+  timing: Timing;
+  logprobs?: TokenLogprob[];
+}
+
+/** What one step added to one request. */
+export interface StepOutput {
+  id: number;
+  text: string;
+  tokens: number[];
+  logprobs?: TokenLogprob[];
+}
+
+/** Questions with one answer. */
+export type Call =
+  | { method: "tokenize"; text: string }
+  | { method: "detokenize"; tokens: readonly number[] }
+  | { method: "countTokens"; input: RequestInput }
+  | { method: "score"; tokens: readonly number[]; from: number; logits: boolean };
+
+/** Log-probabilities of given tokens: `logprobs[i]` is that of token `from + 1 + i` after those before it. */
+export interface ScoreResult {
+  from: number;
+  logprobs: number[];
+  /** Raw logits of the rows from `from` on, [rows, vocabulary], where asked for. */
+  logits?: Float32Array<ArrayBuffer>;
+}
+
+/** What a model's header says, and whether the model would run here. */
+export interface ModelReport {
+  name: string;
+  format: "gguf" | "safetensors";
+  architecture: string;
+  fileBytes: number;
+  /** Tensors by type. */
+  tensors: Record<string, number>;
+  parameters: number;
+  /** "ready", or why there is none. */
+  tokenizer: string;
+  chatTemplate: string;
+  shape?: {
+    name: string;
+    layers: number;
+    /** Layers by kind of mixer. */
+    mixers: Record<string, number>;
+    hiddenSize: number;
+    vocabSize: number;
+    contextTokens: number;
+  };
+  adapter?: string;
+  memory?: {
+    weightBytes: number;
+    kvBytesPerToken: number;
+    kvPoolBytes: number;
+    kvPoolTokens: number;
+    dtype: Dtype;
+    kvDtype: Dtype;
+  };
+  runs: boolean;
+  /** Why it would not run. */
+  problems: string[];
+}
+
+/** Questions about a model that its header answers. */
+export type HeaderQuestion = { ask: "inspect" } | { ask: "tokenize"; text: string };
+
+export type ToWorker =
+  | { type: "header"; model: ModelSpec; options: EngineOptions; question: HeaderQuestion }
+  | { type: "load"; model: ModelSpec; options: EngineOptions }
+  | { type: "submit"; id: number; input: RequestInput; params: GenerateParams }
+  | { type: "abort"; id: number }
+  | { type: "call"; id: number; call: Call }
+  | { type: "close" };
+
+export type FromWorker =
+  | { type: "progress"; progress: LoadProgress }
+  | { type: "loaded"; info: EngineInfo }
+  | { type: "header"; value: ModelReport | number[] }
+  | { type: "failed"; error: WireError }
+  | { type: "step"; outputs: StepOutput[] }
+  | { type: "finished"; id: number; result: GenerationResult }
+  | { type: "refused"; id: number; error: WireError }
+  | { type: "answer"; id: number; value: unknown }
+  | { type: "closed" };

@@ -1,0 +1,112 @@
+/**
+ * The worker's entry and composition root: opens the GPU and the model, builds the session, answers messages. The same
+ * file runs as a Web Worker (browsers, Deno) and as a Node worker thread.
+ */
+import { background, setBackgroundHandler } from "../base.ts";
+import { TidepoolError, toWire } from "../errors.ts";
+import { findProvider, openGpu, type Gpu } from "../gpu/device.ts";
+import { openModel } from "../load/model-file.ts";
+import { gpuOptions, runnerOptions } from "./options.ts";
+import { inspectModel } from "./inspect.ts";
+import { Prompts } from "./prompts.ts";
+import type { Call, EngineOptions, FromWorker, HeaderQuestion, ModelSpec, ToWorker } from "./protocol.ts";
+import { Session, type Post } from "./session.ts";
+
+/** What is used of a dedicated worker's global scope. */
+interface WorkerSelf {
+  postMessage(message: FromWorker, transfer: ArrayBuffer[]): void;
+  onmessage: ((event: MessageEvent<ToWorker>) => void) | null;
+}
+
+interface Scope {
+  post: Post;
+  listen(onMessage: (message: ToWorker) => void): void;
+}
+
+const scope = await findScope();
+let session: Session | undefined;
+let gpu: Gpu | undefined;
+
+setBackgroundHandler((error, label) => {
+  scope.post({ type: "failed", error: toWire(new Error(`${label}: ${String(error)}`, { cause: error })) });
+});
+scope.listen((message) => background(receive(message), message.type));
+
+async function receive(message: ToWorker): Promise<void> {
+  switch (message.type) {
+    case "load":
+      return load(message.model, message.options);
+    case "header":
+      return header(message.model, message.options, message.question);
+    case "submit":
+      return session?.submit(message.id, message.input, message.params);
+    case "abort":
+      return session?.abort(message.id);
+    case "call":
+      return answer(message.id, message.call);
+    case "close":
+      return close();
+  }
+}
+
+async function load(model: ModelSpec, options: EngineOptions): Promise<void> {
+  try {
+    const file = await openModel(model);
+    gpu = await openGpu(await findProvider(), gpuOptions(options));
+    session = await Session.load(gpu, file, runnerOptions(gpu, options), scope.post);
+    scope.post({ type: "loaded", info: session.info });
+  } catch (error) {
+    scope.post({ type: "failed", error: toWire(error) });
+  }
+}
+
+/** Answers from the header of a model that is not loaded. */
+async function header(model: ModelSpec, options: EngineOptions, question: HeaderQuestion): Promise<void> {
+  try {
+    const file = await openModel(model);
+    const value =
+      question.ask === "inspect"
+        ? await inspectModel(file, options)
+        : new Prompts(file).tokenizer.encode(question.text);
+    await file.close();
+    scope.post({ type: "header", value });
+  } catch (error) {
+    scope.post({ type: "failed", error: toWire(error) });
+  }
+}
+
+async function answer(id: number, call: Call): Promise<void> {
+  try {
+    if (!session) throw new TidepoolError("closed", "no model is loaded");
+    scope.post({ type: "answer", id, value: await session.call(call) });
+  } catch (error) {
+    scope.post({ type: "refused", id, error: toWire(error) });
+  }
+}
+
+async function close(): Promise<void> {
+  await session?.close();
+  session = undefined;
+  gpu?.device.destroy();
+  gpu = undefined;
+  scope.post({ type: "closed" });
+}
+
+/** The message port of whichever worker this is. */
+async function findScope(): Promise<Scope> {
+  const inNode =
+    typeof process !== "undefined" && process.versions?.node !== undefined && !("Deno" in globalThis);
+  if (!inNode) {
+    const self = globalThis as unknown as WorkerSelf;
+    return {
+      post: (message, transfer = []) => self.postMessage(message, transfer),
+      listen: (onMessage) => (self.onmessage = (event: MessageEvent<ToWorker>) => onMessage(event.data)),
+    };
+  }
+  const { parentPort } = await import("node:worker_threads");
+  if (!parentPort) throw new Error("worker.js runs as a worker thread only");
+  return {
+    post: (message: FromWorker, transfer = []) => parentPort.postMessage(message, transfer),
+    listen: (onMessage) => parentPort.on("message", onMessage),
+  };
+}
