@@ -234,10 +234,10 @@ function findCarried(
   let at = (between[0] ?? "").length;
   for (const [i, turn] of outline.turns.entries()) {
     const next = between[i + 1] ?? "";
-    const end = at + turn.text.length;
-    if (rendered.startsWith(turn.text, at) && rendered.startsWith(next, end)) {
-      spans.push({ start: at, end, ids: turn.ids });
-      at = end + next.length;
+    const placed = placeTurn(rendered, turn.text, next, at, spans.at(-1)?.end ?? 0);
+    if (placed !== undefined) {
+      spans.push({ start: placed.start, end: placed.end, ids: turn.ids });
+      at = placed.resume;
       continue;
     }
     // The template rewrote this turn (a dropped <think> part, say): go on behind it.
@@ -246,6 +246,31 @@ function findCarried(
     at = resume + next.length;
   }
   return spans;
+}
+
+/**
+ * A turn's unchanged text at `at`, with `next` behind it. A template that trims a turn and prints white space of its own
+ * gives the same text where the two agree: then the text reaches into what stands before or behind it.
+ */
+function placeTurn(
+  rendered: string,
+  text: string,
+  next: string,
+  at: number,
+  floor: number,
+): { start: number; end: number; resume: number } | undefined {
+  const leading = text.length - text.trimStart().length;
+  const trailing = text.length - text.trimEnd().length;
+  for (const before of new Set([0, leading])) {
+    for (const behind of new Set([0, trailing])) {
+      const start = at - before;
+      const end = start + text.length;
+      const fits =
+        start >= floor && rendered.startsWith(text, start) && rendered.startsWith(next, end - behind);
+      if (fits) return { start, end, resume: end - behind + next.length };
+    }
+  }
+  return undefined;
 }
 
 /** The rendered text around the turns that the template prints exactly once: one text more than turns. */
