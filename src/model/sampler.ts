@@ -169,7 +169,11 @@ class SeatedSampler implements Sampler {
     assert(seat >= 0 && seat < this.input.seats, `sampler: seat ${seat} of ${this.input.seats}`);
     const bias = biasList(params);
     this.asks[seat] = params.logprobs !== undefined;
-    this.queue.writeBuffer(this.seats, seat * SEAT_WORDS * 4, seatWords(params, bias.length, this.input.vocab));
+    this.queue.writeBuffer(
+      this.seats,
+      seat * SEAT_WORDS * 4,
+      seatWords(params, bias.length, this.input.vocab),
+    );
     if (!isAdjusted(params)) return;
     this.queue.writeBuffer(this.bias, seat * BIAS_BYTES, biasWords(bias));
     this.writeCounts(seat, promptTokens, generated, bias);
@@ -195,7 +199,8 @@ class SeatedSampler implements Sampler {
   }
 
   destroy(): void {
-    for (const buffer of [this.op, this.rows, this.seats, this.bias, this.counts, this.results]) buffer.destroy();
+    for (const buffer of [this.op, this.rows, this.seats, this.bias, this.counts, this.results])
+      buffer.destroy();
   }
 
   private checkedRows(rows: number): number {

@@ -62,7 +62,12 @@ export function samplingParams(given: Partial<SamplingParams>, vocab: number): S
   checkNumber("topK", params.topK, "a whole number, 0 or more", (k) => Number.isSafeInteger(k) && k >= 0);
   checkNumber("topP", params.topP, "above 0 and at most 1", (p) => p > 0 && p <= 1);
   checkNumber("minP", params.minP, "0 or more and below 1", (p) => p >= 0 && p < 1);
-  checkNumber("repetitionPenalty", params.repetitionPenalty, "from 0.01 to 100", (p) => p >= 0.01 && p <= 100);
+  checkNumber(
+    "repetitionPenalty",
+    params.repetitionPenalty,
+    "from 0.01 to 100",
+    (p) => p >= 0.01 && p <= 100,
+  );
   checkNumber("presencePenalty", params.presencePenalty, "from -100 to 100", (p) => Math.abs(p) <= 100);
   checkNumber("frequencyPenalty", params.frequencyPenalty, "from -100 to 100", (p) => Math.abs(p) <= 100);
   checkNumber("seed", params.seed, "a whole number from 0 to 4294967295", (s) => s >>> 0 === s);
