@@ -1,0 +1,76 @@
+/** Embedding lookup against float64 for every stored format: ids in several pieces, repeated, first and last. */
+import { Random } from "../../src/base.ts";
+import { destroyWeight, embedOp, uploadWeight, type PackedWeight } from "../../src/model/matrix.ts";
+import { inEverySetting, type Case, type CaseEnv, type Setting } from "../support/cases.ts";
+import { expectClose, runOps, Scratch, sharedKernels } from "../support/matrix-run.ts";
+import { dequantise, QUANT_REFERENCES, quantReference, randomBlocks } from "../support/quants.ts";
+import { testSeed } from "../support/seed.ts";
+
+async function checkEmbedding(env: CaseEnv, setting: Setting, type: string): Promise<void> {
+  const random = new Random(testSeed(`kernel/embed/${type} ${setting.label}`));
+  const reference = quantReference(type);
+  const columns = reference.blockLen === 1 ? 45 : reference.blockLen * 2;
+  const rows = 41;
+  const bytes = randomBlocks(reference, (columns / reference.blockLen) * rows, random);
+  const source = (async function* () {
+    yield await Promise.resolve(bytes);
+  })();
+  const { device } = env.gpu;
+  const weight = await uploadWeight(device, { name: "embedding", type, columns, rows }, source);
+  const tokens = [0, 40, 17, 17, 31, 32, random.below(rows)];
+  const actual = await lookUp(env, setting, inTwoPieces(device, weight), tokens);
+  const values = dequantise(reference, bytes);
+  const scale = Math.fround(1.7);
+  const expected = tokens.flatMap((token) =>
+    [...values.subarray(token * columns, (token + 1) * columns)].map((value) => value * scale),
+  );
+  const largest = values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+  const bounds = expected.map(() => 16 * largest * 2 ** -24);
+  expectClose(type, actual, expected, bounds);
+  destroyWeight(weight);
+}
+
+/** The same matrix as two pieces: rows 0 to 31, and the rest, in copies of its panels. */
+function inTwoPieces(device: GPUDevice, weight: PackedWeight): PackedWeight {
+  const [whole] = weight.pieces;
+  if (!whole) throw new Error("no piece");
+  const cut = (whole.buffer.size / 3) * 2;
+  const encoder = device.createCommandEncoder();
+  const piece = (from: number, to: number, firstRow: number, rows: number) => {
+    const buffer = device.createBuffer({ size: to - from, usage: whole.buffer.usage });
+    encoder.copyBufferToBuffer(whole.buffer, from, buffer, 0, to - from);
+    return { buffer, firstRow, rows };
+  };
+  const pieces = [piece(0, cut, 0, 32), piece(cut, whole.buffer.size, 32, weight.rows - 32)];
+  device.queue.submit([encoder.finish()]);
+  return { ...weight, pieces };
+}
+
+async function lookUp(
+  env: CaseEnv,
+  setting: Setting,
+  weight: PackedWeight,
+  tokens: number[],
+): Promise<number[]> {
+  const scratch = new Scratch(env.gpu);
+  const elem = setting.f16 ? "f16" : "f32";
+  const hidden = scratch.empty(tokens.length * weight.columns * 4);
+  const ids = scratch.words(new Uint32Array([999, ...tokens]));
+  const types = { elem, kv: elem, out: elem } as const;
+  const ops = await Promise.all(
+    weight.pieces.map((piece) =>
+      embedOp(sharedKernels(env.gpu), types, { weight, piece, tokens: ids, hidden, scale: 1.7 }),
+    ),
+  );
+  const data = { rows: tokens.length, logitRows: 1, tokens: tokens.map((_, index) => index + 1) };
+  runOps(scratch, ops, data);
+  const values = await scratch.read(hidden, tokens.length * weight.columns, "f32");
+  scratch.destroy();
+  return values;
+}
+
+export const cases: Case[] = QUANT_REFERENCES.flatMap((reference) =>
+  inEverySetting(`kernel/embed/${reference.name}`, (env, setting) =>
+    checkEmbedding(env, setting, reference.name),
+  ),
+);
