@@ -1,151 +1,18 @@
 /**
- * Chat templates: choosing a model's template, rendering a conversation, and turning a conversation into ids such that
- * turns which the model generated keep the ids that it generated.
- * It does not stop a hostile template that loops: whoever runs untrusted ones gives this room a worker that can be killed.
+ * Conversations as ids: the template's text is encoded, and turns that the model generated keep the ids that it generated,
+ * since one id that comes back different from re-tokenising voids a whole stored prefix.
+ * Templates themselves are template.ts; this is the room's face for both.
  */
-import { Template } from "@huggingface/jinja";
-import { TidepoolError } from "../errors.ts";
-import type { Tokenizer, TokenizerParts } from "./tokenizer.ts";
-import { isRecord } from "./vocabulary.ts";
+import { append, createMarker } from "./marks.ts";
+import type { ChatMessage, ChatTemplate, RenderOptions } from "./template.ts";
+import type { Tokenizer } from "./tokenizer.ts";
 
-/** The longest template source that is parsed; those in use have up to 30,000 characters. */
-const MAX_TEMPLATE_CHARS = 1024 * 1024;
-
-/** A message as the template sees it. Other fields (tool_calls, reasoning_content, ...) are handed to the template. */
-export interface ChatMessage {
-  role: string;
-  content: unknown;
-  [field: string]: unknown;
-}
+export { chatTemplateOf, createChatTemplate } from "./template.ts";
+export type { ChatMessage, ChatTemplate, RenderOptions, TemplateParts, TemplateTokens } from "./template.ts";
 
 /** A message, and for one that the model generated the ids that it generated. */
 export interface ChatTurn extends ChatMessage {
   ids?: readonly number[];
-}
-
-export interface RenderOptions {
-  /** Ends the text with the beginning of an assistant's turn. Default true. */
-  addGenerationPrompt?: boolean;
-  /** Tool definitions for the template. */
-  tools?: readonly unknown[];
-  /** Template variables such as enable_thinking. */
-  variables?: Readonly<Record<string, unknown>>;
-}
-
-export interface ChatTemplate {
-  readonly source: string;
-  /** Throws `invalid_argument` with the template's own message where it refuses the conversation. */
-  render(messages: readonly ChatMessage[], options?: RenderOptions): string;
-}
-
-/** Spellings of special tokens, by the names that templates use: bos_token, eos_token. */
-export type TemplateTokens = Readonly<Record<string, string | undefined>>;
-
-/** Parses a template. Throws `invalid_file` where it is no valid template. */
-export function createChatTemplate(source: string, tokens: TemplateTokens = {}): ChatTemplate {
-  const template = parse(source);
-  const render = (messages: readonly ChatMessage[], options: RenderOptions = {}): string => {
-    const values = {
-      ...definedOf(tokens),
-      ...options.variables,
-      messages,
-      add_generation_prompt: options.addGenerationPrompt ?? true,
-    };
-    if (options.tools !== undefined && options.tools.length > 0) {
-      return renderOrThrow(template, { ...values, tools: options.tools });
-    }
-    return renderWithoutTools(template, values);
-  };
-  return { source, render };
-}
-
-/**
- * "No tools" is none in the templates' reference implementation, and Llama 3's template prints a tools header for an empty
- * list. A few templates go through `tools` without asking, which this interpreter refuses for none: those get the empty list.
- */
-function renderWithoutTools(template: Template, values: Record<string, unknown>): string {
-  try {
-    return renderOrThrow(template, { ...values, tools: null });
-  } catch (error) {
-    try {
-      return renderOrThrow(template, { ...values, tools: [] });
-    } catch {
-      throw error;
-    }
-  }
-}
-
-function renderOrThrow(template: Template, values: Record<string, unknown>): string {
-  try {
-    return template.render(values);
-  } catch (error) {
-    throw new TidepoolError("invalid_argument", `the chat template failed: ${(error as Error).message}`);
-  }
-}
-
-function parse(source: string): Template {
-  if (source.length > MAX_TEMPLATE_CHARS) {
-    const size = `${source.length} characters, at most ${MAX_TEMPLATE_CHARS}`;
-    throw new TidepoolError("invalid_file", `the chat template has ${size}`);
-  }
-  try {
-    return new Template(source);
-  } catch (error) {
-    throw new TidepoolError("invalid_file", `the chat template is malformed: ${(error as Error).message}`);
-  }
-}
-
-function definedOf(tokens: TemplateTokens): Record<string, string> {
-  return Object.fromEntries(
-    Object.entries(tokens).filter((entry): entry is [string, string] => entry[1] !== undefined),
-  );
-}
-
-/** Where a template may be found: the fields of a model file of either format. */
-export type TemplateParts =
-  | Extract<TokenizerParts, { format: "gguf" }>
-  | {
-      format: "safetensors";
-      tokenizerConfig?: Record<string, unknown> | undefined;
-      chatTemplate?: string | undefined;
-    };
-
-/**
- * The template that a model file brings: `tokenizer.chat_template`, chat_template.jinja, or tokenizer_config.json.
- * `name` picks one of several (tool_use, rag, ...). Throws `unsupported` where the model has none of that name.
- */
-export function chatTemplateOf(parts: TemplateParts, tokenizer: Tokenizer, name?: string): ChatTemplate {
-  const source = parts.format === "gguf" ? ggufTemplate(parts.metadata, name) : jsonTemplate(parts, name);
-  if (source === undefined) {
-    const which = name === undefined ? "no chat template" : `no chat template named "${name}"`;
-    throw new TidepoolError("unsupported", `the model has ${which}: it can continue text, but not chat`);
-  }
-  return createChatTemplate(source, {
-    bos_token: spelling(tokenizer, tokenizer.bosId),
-    eos_token: spelling(tokenizer, tokenizer.eosId),
-  });
-}
-
-function spelling(tokenizer: Tokenizer, id: number | undefined): string | undefined {
-  return id === undefined ? undefined : tokenizer.idToToken(id);
-}
-
-function ggufTemplate(metadata: ReadonlyMap<string, unknown>, name?: string): string | undefined {
-  const key = "tokenizer.chat_template" + (name === undefined ? "" : `.${name}`);
-  const source = metadata.get(key);
-  return typeof source === "string" ? source : undefined;
-}
-
-function jsonTemplate(
-  parts: Extract<TemplateParts, { format: "safetensors" }>,
-  name?: string,
-): string | undefined {
-  if (name === undefined && parts.chatTemplate !== undefined) return parts.chatTemplate;
-  const given = parts.tokenizerConfig?.["chat_template"];
-  if (typeof given === "string") return name === undefined ? given : undefined;
-  if (!Array.isArray(given)) return undefined;
-  const found: unknown = given.find((item) => isRecord(item) && item["name"] === (name ?? "default"));
-  return isRecord(found) && typeof found["template"] === "string" ? found["template"] : undefined;
 }
 
 /**
@@ -164,8 +31,9 @@ export function encodeConversation(
   turns: readonly ChatTurn[],
   options: RenderOptions = {},
 ): number[] {
-  const marker = createMarker(tokenizer, turns);
-  const messages = turns.map(({ ids: _ids, ...message }) => marker.mark(message) as ChatMessage);
+  const plain = turns.map(({ ids: _ids, ...message }): ChatMessage => message as ChatMessage);
+  const marker = createMarker(tokenizer, plain);
+  const messages = plain.map((message) => marker.mark(message) as ChatMessage);
   const rendered = template.render(messages, options);
   const carried = carriedTurns(tokenizer, turns, messages);
   const ids: number[] = [];
@@ -303,100 +171,4 @@ function outlineOf(
     at = start + nameOf(turn).length;
   }
   return { turns, between: [...between, outline.slice(at)] };
-}
-
-/** Noncharacters, which no text should hold; one that the conversation does not hold is the mark. */
-const MARKS = Array.from({ length: 32 }, (_, i) => String.fromCharCode(0xfdd0 + i));
-
-interface Marker {
-  /** Puts the mark into every control token that is written in a string of the message. */
-  mark(value: unknown): unknown;
-  /** Encodes rendered text: the template's special tokens as such, marked ones as plain text without the mark. */
-  encode(text: string, continues: boolean): number[];
-}
-
-/**
- * Keeps special tokens that somebody wrote into a message apart from those of the template: the former are broken by a
- * mark before rendering and mended after the text has been split at the latter.
- */
-function createMarker(tokenizer: Tokenizer, turns: readonly ChatTurn[]): Marker {
-  // A token of one character cannot be broken; none is in use.
-  const texts = tokenizer.controlTokens.filter((token) => token.length > 1);
-  const everything = JSON.stringify(turns.map(({ ids: _ids, ...message }) => message));
-  const unused = MARKS.find((candidate) => !everything.includes(candidate));
-  if (unused === undefined) {
-    throw new TidepoolError(
-      "invalid_argument",
-      "the conversation holds all 32 noncharacters U+FDD0 to U+FDEF",
-    );
-  }
-  const mark = unused;
-  if (!texts.some((text) => everything.includes(JSON.stringify(text).slice(1, -1)))) {
-    return {
-      mark: (value) => value,
-      encode: (text, continues) => tokenizer.encode(text, { special: true, continues }),
-    };
-  }
-  const control = new RegExp(
-    texts
-      .sort((a, b) => b.length - a.length)
-      .map(escapeRegExp)
-      .join("|"),
-    "gu",
-  );
-  return {
-    mark: (value) => mapStrings(value, (text) => breakTokens(text, control, mark)),
-    encode: (text, continues) => encodeMarked(tokenizer, text, control, mark, continues),
-  };
-}
-
-/** Breaks every control token of the text; breaking one can uncover another that overlapped it. */
-function breakTokens(text: string, control: RegExp, mark: string): string {
-  let broken = text;
-  for (let before = ""; before !== broken;) {
-    before = broken;
-    broken = broken.replace(control, (token) => {
-      const first = String.fromCodePoint(token.codePointAt(0) as number);
-      return first + mark + token.slice(first.length);
-    });
-  }
-  return broken;
-}
-
-function encodeMarked(
-  tokenizer: Tokenizer,
-  text: string,
-  control: RegExp,
-  mark: string,
-  continues: boolean,
-): number[] {
-  const ids: number[] = [];
-  let at = 0;
-  const plain = (end: number): void => {
-    const piece = text.slice(at, end).replaceAll(mark, "");
-    append(ids, tokenizer.encode(piece, { continues: continues && at === 0 }));
-  };
-  for (const match of text.matchAll(control)) {
-    plain(match.index);
-    ids.push(tokenizer.tokenToId(match[0]) as number);
-    at = match.index + match[0].length;
-  }
-  plain(text.length);
-  return ids;
-}
-
-function mapStrings(value: unknown, change: (text: string) => string): unknown {
-  if (typeof value === "string") return change(value);
-  if (Array.isArray(value)) return value.map((item) => mapStrings(item, change));
-  if (!isRecord(value)) return value;
-  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, mapStrings(item, change)]));
-}
-
-function escapeRegExp(text: string): string {
-  return text.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&");
-}
-
-/** Not `push(...items)`: an argument list has a limit that a long prompt reaches. */
-function append(ids: number[], more: readonly number[]): void {
-  for (const id of more) ids.push(id);
 }
