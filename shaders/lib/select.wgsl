@@ -30,7 +30,8 @@ fn endOfRun(mode: u32, wanted: u32, floor: u32, top: u32, lid: u32) -> vec2u {
   var digits = Digits(false, floor, 0u, 0u, 0u);
   var bits = bitsOf(top - floor);
   var above = 0u;
-  loop {
+  var lastId = ANY_ID;
+  while (bits != 0u) {
     digits.width = min(bits, 8u);
     digits.shift = bits - digits.width;
     addBins(mode, digits, lid);
@@ -38,18 +39,14 @@ fn endOfRun(mode: u32, wanted: u32, floor: u32, top: u32, lid: u32) -> vec2u {
     digits.prefix = (digits.prefix << digits.width) | pick.x;
     above = pick.y;
     bits = digits.shift;
-    if (bits != 0u) {
-      continue;
+    if (bits == 0u && digits.byId) {
+      lastId = op.vocab - 1u - digits.prefix;
+    } else if (bits == 0u) {
+      digits = Digits(true, floor + digits.prefix, 0u, 0u, 0u);
+      bits = select(0u, bitsOf(op.vocab - 1u), above + pick.z > wanted);
     }
-    if (digits.byId) {
-      return vec2u(digits.key, op.vocab - 1u - digits.prefix);
-    }
-    digits = Digits(true, floor + digits.prefix, 0u, 0u, 0u);
-    if (above + pick.z <= wanted) {
-      return vec2u(digits.key, ANY_ID);
-    }
-    bits = bitsOf(op.vocab - 1u);
   }
+  return vec2u(digits.key, lastId);
 }
 
 // Bits needed for the numbers 0 .. largest, at least 1.

@@ -175,7 +175,8 @@ class SeatedSampler implements Sampler {
       seatWords(params, bias.length, this.input.vocab),
     );
     if (!isAdjusted(params)) return;
-    this.queue.writeBuffer(this.bias, seat * BIAS_BYTES, biasWords(bias));
+    // Deno panics on an empty write.
+    if (bias.length > 0) this.queue.writeBuffer(this.bias, seat * BIAS_BYTES, biasWords(bias));
     this.writeCounts(seat, promptTokens, generated, bias);
   }
 
@@ -190,7 +191,7 @@ class SeatedSampler implements Sampler {
       words.set([seat, position], row * ROW_WORDS);
       this.stepAsks ||= this.asks[seat];
     });
-    this.queue.writeBuffer(this.rows, 0, words);
+    if (rows.length > 0) this.queue.writeBuffer(this.rows, 0, words);
   }
 
   parse(bytes: ArrayBuffer, rows: number): SampledRow[] {
