@@ -10,7 +10,7 @@ import { driverEnv } from "../support/machine.ts";
 import { setUp, SetupError, type Machine } from "../support/setup.ts";
 import { compareCounts, expectedRan, kindOfRun, sharedPresent, writeCounts } from "./counts.ts";
 import { gpuSuite } from "./gpu.ts";
-import { describeStep, passed, seconds, table, type StepResult } from "./result.ts";
+import { describeStep, seconds, table, type StepResult } from "./result.ts";
 import { checks, vitest } from "./steps.ts";
 
 /** GPU suites at a time: each keeps about one core busy, and the smallest machines have two. */
@@ -89,7 +89,9 @@ function conclude(machine: Machine): number {
     results.reduce((total, one) => total + count(one), 0);
   const failed = sum((result) => result.failures.length) + wrong.length;
   const skipped = sum((result) => result.skipped) + absent.reduce((total, { cases }) => total + cases, 0);
-  log(`${sum(passed)} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ""}`);
+  log(
+    `${sum((result) => result.passed)} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ""}`,
+  );
   return failed === 0 ? 0 : 1;
 }
 

@@ -29,6 +29,7 @@ class Lines {
   readonly failures: Failure[] = [];
   summary: SummaryLine | undefined;
   ran = 0;
+  passed = 0;
   skipped = 0;
   lastAt = performance.now();
 
@@ -41,7 +42,8 @@ class Lines {
     else if (line.skipped) this.skipped++;
     else {
       this.ran++;
-      if (!line.ok) this.failures.push({ name: line.case, error: line.error ?? "failed" });
+      if (line.ok) this.passed++;
+      else this.failures.push({ name: line.case, error: line.error ?? "failed" });
     }
   }
 
@@ -58,8 +60,8 @@ class Lines {
       features?.f16 ? "f16" : "no f16",
       features?.subgroups ? "subgroups" : "no subgroups",
     ];
-    const ran = Math.max(this.ran, this.failures.length);
-    return { name, ran, skipped: this.skipped, failures: this.failures, where: words.join(", "), durationMs };
+    const { ran, passed, skipped, failures } = this;
+    return { name, ran, passed, skipped, failures, where: words.join(", "), durationMs };
   }
 }
 

@@ -3,9 +3,11 @@
 export interface StepResult {
   /** Also the key in test/expected-counts.json. */
   name: string;
-  /** Cases that were executed, failed ones included. */
+  /** Cases that were executed, failed ones included; what the expected counts are about. */
   ran: number;
+  passed: number;
   skipped: number;
+  /** Failed cases, and what else went wrong. */
   failures: Failure[];
   /** Where it ran: adapter and features; empty for steps without a GPU. */
   where: string;
@@ -20,13 +22,11 @@ export interface Failure {
 /** How much of one failure is printed. */
 const FAILURE_LINES = 20;
 
-export const passed = (result: StepResult): number => Math.max(0, result.ran - result.failures.length);
-
 /** One line for a finished step, and its failures below. */
 export function describeStep(result: StepResult): string[] {
   const skipped = result.skipped > 0 ? `, ${result.skipped} skipped` : "";
   const where = result.where === "" ? "" : `  on ${result.where}`;
-  const counts = `${passed(result)} passed, ${result.failures.length} failed${skipped}`;
+  const counts = `${result.passed} passed, ${result.failures.length} failed${skipped}`;
   const head = `${result.name}: ${counts}, ${seconds(result.durationMs)}${where}`;
   return [head, ...result.failures.flatMap(describeFailure)];
 }
@@ -43,7 +43,7 @@ export function table(results: readonly StepResult[]): string[] {
   const head = ["step", "passed", "failed", "skipped", "time", "where"];
   const rows = results.map((result) => [
     result.name,
-    String(passed(result)),
+    String(result.passed),
     String(result.failures.length),
     String(result.skipped),
     seconds(result.durationMs),

@@ -48,11 +48,13 @@ export async function checks(): Promise<StepResult> {
     if (code !== 0) failures.push({ name, error: tail(output) });
   }
   const durationMs = performance.now() - started;
-  return { name: "checks", ran: CHECKS.length, skipped: 0, failures, where: "", durationMs };
+  const passed = CHECKS.length - failures.length;
+  return { name: "checks", ran: CHECKS.length, passed, skipped: 0, failures, where: "", durationMs };
 }
 
 interface VitestReport {
   numTotalTests: number;
+  numPassedTests: number;
   numPendingTests: number;
   numTodoTests: number;
   testResults: {
@@ -83,7 +85,7 @@ export async function vitest(
   const report = readReport(file);
   if (report === undefined) {
     const failures = [{ name: `${name} as a whole`, error: tail(output) }];
-    return { name, ran: 1, skipped: 0, failures, where: "", durationMs };
+    return { name, ran: 0, passed: 0, skipped: 0, failures, where: "", durationMs };
   }
   return { name, ...countReport(report, code, output, loud), where: "", durationMs };
 }
@@ -105,7 +107,8 @@ function countReport(report: VitestReport, code: number | null, output: string, 
     failures.push({ name: `vitest ended with ${code}`, error: tail(output) });
   const pending = report.numPendingTests + report.numTodoTests;
   const said = loud.reduce((sum, line) => sum + Number(/^SKIPPED (\d+)/.exec(line)?.[1] ?? 0), 0);
-  return { ran: report.numTotalTests - pending, skipped: Math.max(pending, said), failures };
+  const ran = report.numTotalTests - pending;
+  return { ran, passed: report.numPassedTests, skipped: Math.max(pending, said), failures };
 }
 
 /** The failed tests of a file, or the file itself where it failed before it had any. */
