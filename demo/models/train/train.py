@@ -21,6 +21,7 @@ import time
 import torch
 import torch.nn.functional as F
 
+import circuits
 import evalset
 import models
 import world
@@ -36,10 +37,11 @@ def orthogonalise(g, steps=5):
     tall = g.shape[1] > g.shape[2]
     x = g.transpose(1, 2) if tall else g
     x = x / (x.flatten(1).norm(dim=1)[:, None, None] + 1e-7)
+    x = x.bfloat16() if models.half_training else x
     for _ in range(steps):
         s = x @ x.transpose(1, 2)
         x = a * x + (b * s + c * s @ s) @ x
-    return x.transpose(1, 2) if tall else x
+    return (x.transpose(1, 2) if tall else x).float()
 
 
 class Muon:
@@ -220,10 +222,13 @@ class StopRequest:
 
 def train(config, out, device="cpu", until=None, init=None, log=print):
     torch.manual_seed(config["torch_seed"])
+    models.half_training = config.get("bf16", False)
     tok = Tokenizer.load(os.path.join(HERE, "tokenizer.json"))
     config["model"]["vocab"] = len(tok.tokens)
     newline_ids = {i for i, t in enumerate(tok.tokens) if t.endswith("Ċ")}
     model = models.Model(config["model"]).to(device)
+    if config.get("circuits"):
+        circuits.install(model)
     path = os.path.join(out, "last.pt") if out else None
     step, tokens, muon_state, adam_state = 0, 0, None, None
     if path and os.path.exists(path):

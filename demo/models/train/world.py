@@ -170,6 +170,13 @@ class World:
         table = special if special and self.rng.random() < 0.35 else T.STATE[self.side]
         return self.fill(self.rng.choice(table), E=self.say(e), A=attr, V=mark(e.facts[attr][-1]))
 
+    def restate(self, e, attr):
+        """The same fact said again, its value weighted as an answer (templates that put the value first are left out)."""
+        template = self.pick(T.STATE)
+        while template.find("{V}") < max(template.find("{E}"), template.find("{A}")):
+            template = self.pick(T.STATE)
+        return self.fill(template, E=self.say(e, None), A=attr, V=mark(e.facts[attr][-1], ANSWER))
+
     def state_change(self, e, attr):
         old, new = e.facts[attr][-2:]
         return self.fill(self.pick(T.CHANGE), E=self.say(e, None), A=attr, V=mark(new), O=old)
@@ -347,6 +354,27 @@ def facts_doc(w, doc, budget, chat):
             add_answer_turn(doc, r.choice(["Noted.", "I have written it down.", "Good, that is noted."]), 1.0)
 
 
+def echo_doc(w, doc, budget):
+    """Facts, then the same facts again, word for word or in other words: the plainest lesson in looking back."""
+    r = w.rng
+    exact = r.random() < 0.5
+    facts = []
+    while not facts or len(doc) < budget * 0.5 - 10:
+        e = w.entity()
+        a = w.new_fact(e)
+        form = [r.choice(T.STATE[w.side])]
+        while form[0].find("{V}") < max(form[0].find("{E}"), form[0].find("{A}")):
+            form = [r.choice(T.STATE[w.side])]
+        facts.append((e, a, form[0]))
+        doc.add(w.fill(form[0], E=w.say(e), A=a, V=mark(e.facts[a][-1])) + "\n")
+    doc.add(r.choice(["Once more:", "Read it again:", "The same in other words:"]) + "\n")
+    if r.random() < 0.5:
+        r.shuffle(facts)
+    for e, a, form in facts:
+        again = w.fill(form, E=w.say(e, None), A=a, V=mark(e.facts[a][-1], ANSWER)) if exact else w.restate(e, a)
+        doc.add(again + "\n")
+
+
 def open_chat(w, doc):
     """Starts the turn that holds the lines: the system prompt, or the first user turn."""
     doc.chat_role = "system" if w.rng.random() < 0.6 else "user"
@@ -485,12 +513,30 @@ def log_doc(w, doc, budget):
         doc.add(w.filler() + "\n")
 
 
-MIX = {"facts": 52, "facts_chat": 22, "list": 5, "list_chat": 3, "story": 6, "letter": 3, "talk": 6, "log": 3}
+MIX = {"facts": 52, "echo": 0, "copy": 0, "facts_chat": 22, "list": 5, "list_chat": 3, "story": 6, "letter": 3, "talk": 6, "log": 3}
+
+
+def copy_doc(doc, rng, budget):
+    """Random tokens in short runs that come again and again: no language, only the habit of looking back for what
+    followed last time. A few hundred steps of this at the start save thousands later."""
+    size = len(doc.tok.tokens) - 3
+    runs = [[rng.randrange(size) for _ in range(rng.randrange(3, 14))] for _ in range(rng.randrange(3, 9))]
+    seen = [False] * len(runs)
+    end = len(doc) + budget
+    while len(doc) < end:
+        i = rng.randrange(len(runs))
+        doc.ids += runs[i]
+        doc.weights += [0.02] + [1.0 if seen[i] else 0.02] * (len(runs[i]) - 1)
+        seen[i] = True
 
 
 def add_document(doc, rng, kind, budget, ev=False):
+    if kind == "copy":
+        return copy_doc(doc, rng, budget)
     w = World(rng, ev)
-    if kind.startswith("facts"):
+    if kind == "echo":
+        echo_doc(w, doc, len(doc) + budget)
+    elif kind.startswith("facts"):
         facts_doc(w, doc, len(doc) + budget, kind == "facts_chat")
     elif kind.startswith("list"):
         list_doc(w, doc, len(doc) + budget, kind == "list_chat")
@@ -511,8 +557,11 @@ def training_row(tok, seed, length, mix=None, facts_budget=None):
             add_document(doc, rng, rng.choice(["letter", "log", "talk"]), left)
             continue
         kind = rng.choices(kinds, shares)[0]
+        if kind == "copy":
+            add_document(doc, rng, kind, left)
+            continue
         cap = facts_budget(rng) if facts_budget else left
-        add_document(doc, rng, kind, min(left, cap) if kind[0] == "f" else min(left, 400))
+        add_document(doc, rng, kind, min(left, cap) if kind[0] in "fe" else min(left, 400))
     return doc.ids[: length + 1], doc.weights[: length + 1]
 
 
