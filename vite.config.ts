@@ -60,6 +60,7 @@ function suite() {
     all: "test/runtime/all.ts",
     node: "test/runtime/node.ts",
     browser: "test/runtime/browser.ts",
+    worker: "src/worker/worker.ts",
     bench: "test/bench/bench.ts",
   });
 }
