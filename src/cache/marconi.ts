@@ -43,7 +43,7 @@ export class MarconiPolicy implements EvictionPolicy {
 
   changed(node: RadixNode): void {
     this.index.remove(node);
-    if (isCandidate(node)) this.index.add(node, node.lastAccess, efficiency(node, this.cost));
+    if (isPrunable(node)) this.index.add(node, node.lastAccess, efficiency(node, this.cost));
   }
 
   removed(node: RadixNode): void {
@@ -56,22 +56,26 @@ export class MarconiPolicy implements EvictionPolicy {
 }
 
 /** Leaves, and nodes with one child that have a snapshot to lose. */
-function isCandidate(node: RadixNode): boolean {
+export function isPrunable(node: RadixNode): boolean {
   if (node.parent === undefined) return false;
   return node.children.size === 0 || (node.children.size === 1 && node.snapshot !== undefined);
 }
 
-/** FLOPs that the node saves beyond the nearest snapshot above it (beyond its parent, in a model without snapshots),
- * for each byte of its whole prefix. The denominator is not the edge's own bytes: see the ablation in marconi.md. */
-export function efficiency(node: RadixNode, cost: Cost): number {
+/** FLOPs that the node saves beyond the nearest snapshot above it; beyond its parent in a model without snapshots. */
+export function savedFlops(node: RadixNode, cost: Cost): number {
   let base = startOf(node);
   if (cost.bytesPerSnapshot > 0) {
     let at = node.parent;
     while (at?.parent !== undefined && at.snapshot === undefined) at = at.parent;
     base = at?.end ?? 0;
   }
-  const bytes = cost.bytesPerSnapshot + cost.bytesPerToken * node.end;
-  return flopsBetween(cost, base, node.end) / bytes;
+  return flopsBetween(cost, base, node.end);
+}
+
+/** Saved FLOPs for each byte of the whole prefix. The denominator is not the edge's own bytes: see the ablation in
+ * marconi.md. */
+function efficiency(node: RadixNode, cost: Cost): number {
+  return savedFlops(node, cost) / (cost.bytesPerSnapshot + cost.bytesPerToken * node.end);
 }
 
 /**

@@ -24,6 +24,8 @@ export interface EvictionPolicy {
   readonly mergesChains: boolean;
   /** The weight of FLOP efficiency in use, for policies that have one. */
   readonly alpha: number | undefined;
+  /** A lookup begins. Only the policy that knows the future counts them. */
+  begin?(): void;
   /** Positions in (reusable, tokens.length) at which prefill should take a snapshot, ascending. The end of the
    * sequence is not among them: its snapshot is always taken. */
   snapshotPositions(request: Admission): number[];

@@ -164,6 +164,7 @@ export class PrefixCache {
 
   /** Matches, pins the matched path, retains its slots and counts the lookup. Every lease must be released. */
   acquire(tokens: Int32Array, limit = tokens.length): Lease {
+    this.policy.begin?.();
     const walk = this.tree.walk(tokens, limit);
     this.clock++;
     this.policy.touch(this.exact(walk), this.clock, "match");
