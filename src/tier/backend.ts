@@ -42,16 +42,22 @@ export interface Backend {
   remove(keys: readonly Key[]): Promise<Delta>;
   /** Looks for what other writers did. */
   refresh(): Promise<Delta>;
-  /** One bounded step of idle work: takes over what dead writers left, drops dead segments, compacts. */
-  maintain(): Promise<MaintainResult>;
+  /**
+   * One bounded step of idle work: takes over what dead writers left, drops dead segments, compacts one segment of which
+   * more than `wasteShare` (default one half) is dead.
+   */
+  maintain(wasteShare?: number): Promise<MaintainResult>;
   /** Frees at least `bytes` on a full medium without writing, by dropping live records if it must. */
   reclaim(bytes: number): Promise<Delta>;
   usage(): Promise<BackendUsage>;
   close(): Promise<void>;
 }
 
-/** `full`: no room or quota. `gone`: the file or the whole folder is not there. `closed`: this handle is done for. */
-export type MediumFault = "full" | "gone" | "closed" | "unsupported" | "io";
+/**
+ * `full`: no room or quota. `gone`: the file or the whole folder is not there. `closed`: this handle is done for.
+ * `hung`: no answer in time (the store's finding, never a medium's).
+ */
+export type MediumFault = "full" | "gone" | "closed" | "unsupported" | "hung" | "io";
 
 /** A medium's failure. It stays inside this room: the store turns it into a miss or a notice. */
 export class MediumError extends Error {

@@ -58,9 +58,12 @@ function ownedSealed(backend: SegmentBackend): Segment[] {
   return [...backend.index.segments.values()].filter((segment) => segment.owned && !segment.open);
 }
 
-/** Compacts the most wasteful segment over one half, or merges small ones; at most one segment a step. */
-export async function compactOne(backend: SegmentBackend): Promise<{ bytesCopied: number; more: boolean }> {
-  const candidates = compactable(backend);
+/** Compacts the most wasteful segment over the given share, or merges small ones; at most one segment a step. */
+export async function compactOne(
+  backend: SegmentBackend,
+  wasteShare: number,
+): Promise<{ bytesCopied: number; more: boolean }> {
+  const candidates = compactable(backend, wasteShare);
   const segment = candidates[0];
   if (segment === undefined) return { bytesCopied: 0, more: false };
   const bytesCopied = await copyForward(backend, segment);
@@ -68,9 +71,11 @@ export async function compactOne(backend: SegmentBackend): Promise<{ bytesCopied
   return { bytesCopied, more: candidates.length > 1 };
 }
 
-function compactable(backend: SegmentBackend): Segment[] {
+function compactable(backend: SegmentBackend, wasteShare: number): Segment[] {
   const sealed = ownedSealed(backend);
-  const wasteful = sealed.filter((segment) => 2 * backend.index.wasteOf(segment) > physicalBytes(segment));
+  const wasteful = sealed.filter(
+    (segment) => segment.tainted || backend.index.isWasteful(segment, wasteShare),
+  );
   if (wasteful.length > 0) {
     return wasteful.sort((a, b) => backend.index.wasteOf(b) - backend.index.wasteOf(a));
   }

@@ -44,6 +44,8 @@ export const MISS_REASONS = [
   "absent", // not stored
   "gone", // indexed, but its bytes have vanished
   "io", // the medium failed
+  "busy", // too many reads are waiting
+  "closed", // the store is closed
 ] as const;
 export type MissReason = (typeof MISS_REASONS)[number];
 

@@ -21,7 +21,7 @@ interface Calls {
   read: { args: [Key]; result: Uint8Array | undefined };
   remove: { args: [readonly Key[]]; result: Delta };
   refresh: { args: []; result: Delta };
-  maintain: { args: []; result: MaintainResult };
+  maintain: { args: [wasteShare?: number]; result: MaintainResult };
   reclaim: { args: [number]; result: Delta };
   usage: { args: []; result: BackendUsage };
   close: { args: []; result: void };
@@ -76,7 +76,7 @@ function dispatch(backend: Backend, request: BackendRequest): Promise<unknown> {
     case "refresh":
       return backend.refresh();
     case "maintain":
-      return backend.maintain();
+      return backend.maintain(...request.args);
     case "reclaim":
       return backend.reclaim(...request.args);
     case "usage":
@@ -118,7 +118,7 @@ export class RemoteBackend implements Backend {
   read = (key: Key): Promise<Uint8Array | undefined> => this.call("read", key);
   remove = (keys: readonly Key[]): Promise<Delta> => this.call("remove", keys);
   refresh = (): Promise<Delta> => this.call("refresh");
-  maintain = (): Promise<MaintainResult> => this.call("maintain");
+  maintain = (wasteShare?: number): Promise<MaintainResult> => this.call("maintain", wasteShare);
   reclaim = (bytes: number): Promise<Delta> => this.call("reclaim", bytes);
   usage = (): Promise<BackendUsage> => this.call("usage");
 

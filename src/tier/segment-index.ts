@@ -21,6 +21,8 @@ export interface Segment {
   owned: boolean;
   /** Whether this process is still appending to it. */
   open: boolean;
+  /** Whether an append of this process failed in it: what it then holds beyond `entries` is uncertain. */
+  tainted: boolean;
   /** Entries of the trail that have been read. */
   entries: number;
   dataBytes: number;
@@ -37,6 +39,7 @@ export class SegmentIndex {
   private readonly locations = new Map<Key, Location[]>();
   /** Dead entries by segment. Tombstones may be read before the trail that they point into. */
   private readonly dead = new Map<string, Set<number>>();
+  private readonly uncertain = new Map<Key, Target[]>();
   private readonly added = new Map<Key, RecordInfo>();
   private readonly removed = new Set<Key>();
 
@@ -48,6 +51,7 @@ export class SegmentIndex {
       writer: writerOf(name),
       owned: false,
       open: false,
+      tainted: false,
       entries: 0,
       dataBytes: 0,
       trailBytes: 0,
@@ -122,6 +126,9 @@ export class SegmentIndex {
     for (const location of [...segment.live.values()]) this.dropLocation(location);
     this.segments.delete(name);
     this.dead.delete(name);
+    for (const [key, targets] of this.uncertain) {
+      if (targets.every((target) => !this.segments.has(target.segment))) this.uncertain.delete(key);
+    }
   }
 
   /** The tombstones that still have something to hide: their target's files exist. */
@@ -135,6 +142,28 @@ export class SegmentIndex {
   wasteOf(segment: Segment): number {
     const entries = segment.live.size + this.neededTombstones(segment).length;
     return physicalBytes(segment) - segment.liveBytes - entries * TRAIL_ENTRY_BYTES;
+  }
+
+  isWasteful(segment: Segment, wasteShare: number): boolean {
+    return this.wasteOf(segment) > wasteShare * physicalBytes(segment);
+  }
+
+  /** Remembers that entries may or may not have been written, so that forgetting their keys covers them. */
+  taint(segment: Segment, keys: readonly Key[]): void {
+    segment.tainted = true;
+    keys.forEach((key, i) => {
+      const target = { segment: segment.name, entryIndex: segment.entries + i };
+      this.uncertain.set(key, [...(this.uncertain.get(key) ?? []), target]);
+    });
+  }
+
+  /** Everything that has to be buried to forget a key. Entries counted here are held for dead from now on. */
+  killAll(key: Key): Target[] {
+    const doubtful = (this.uncertain.get(key) ?? []).filter((target) => this.segments.has(target.segment));
+    this.uncertain.delete(key);
+    const targets: Target[] = [...this.find(key), ...doubtful];
+    for (const target of targets) this.kill(target);
+    return targets;
   }
 
   isUseless(segment: Segment): boolean {

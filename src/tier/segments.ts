@@ -27,6 +27,7 @@ import {
 } from "./backend.ts";
 import { adoptWriters, compactOne, releaseIdleWriters, sweep } from "./compaction.ts";
 import { bytesToHex, type Key } from "./keys.ts";
+import { infoOf } from "./record.ts";
 import { physicalBytes, SegmentIndex, type Location, type Segment } from "./segment-index.ts";
 import {
   decodeTrailEntry,
@@ -109,11 +110,8 @@ export class SegmentBackend implements Backend {
 
   remove(keys: readonly Key[]): Promise<Delta> {
     return this.exclusive(async () => {
-      const dead = keys.flatMap((key) => [...this.index.find(key)]);
-      for (const location of dead) this.index.kill(location);
-      if (dead.length > 0) {
-        await this.bury(dead.map((target) => ({ key: target.info.key, target })));
-      }
+      const dead = keys.flatMap((key) => this.index.killAll(key).map((target) => ({ key, target })));
+      if (dead.length > 0) await this.bury(dead);
       return this.index.takeDelta();
     });
   }
@@ -125,12 +123,12 @@ export class SegmentBackend implements Backend {
     });
   }
 
-  maintain(): Promise<MaintainResult> {
+  maintain(wasteShare = 0.5): Promise<MaintainResult> {
     return this.exclusive(async () => {
       await adoptWriters(this, await this.scan());
-      await this.sealIfWasteful();
+      await this.sealIfWasteful(wasteShare);
       await sweep(this, await this.scan());
-      const { bytesCopied, more } = await compactOne(this);
+      const { bytesCopied, more } = await compactOne(this, wasteShare);
       await releaseIdleWriters(this);
       return { ...this.index.takeDelta(), bytesCopied, more };
     });
@@ -188,7 +186,8 @@ export class SegmentBackend implements Backend {
       offset += record.length;
     }
     current.segment.dataBytes = offset;
-    await this.orAbandon(() => this.write(current, records, entries));
+    const keys = records.map((record) => infoOf(record).key);
+    await this.orAbandon(keys, () => this.write(current, records, entries));
     this.takeEntries(current.segment, entries);
   }
 
@@ -196,7 +195,7 @@ export class SegmentBackend implements Backend {
   async bury(tombstones: readonly { key: Key; target: Target }[]): Promise<void> {
     const current = await this.writable(0);
     const entries = tombstones.map(({ key, target }) => encodeTombstone(key, target));
-    await this.orAbandon(async () => {
+    await this.orAbandon([], async () => {
       await current.trail.append(entries);
       await current.trail.sync();
     });
@@ -228,7 +227,6 @@ export class SegmentBackend implements Backend {
       const parsed = parseSegmentFile(file.name);
       if (parsed === undefined) continue;
       if (parsed.part === "trail") trails.add(parsed.segment);
-      if (this.wrote(parsed.segment)) continue;
       if (parsed.part === "trail") await this.scanTrail(parsed.segment, file.bytes);
     }
     for (const { name, bytes } of files) {
@@ -244,11 +242,6 @@ export class SegmentBackend implements Backend {
 
   // ---- inside ----
 
-  /** Whether this very object wrote the segment, and so knows its entries. */
-  private wrote(segment: string): boolean {
-    return segment.startsWith(this.writer) && this.index.segments.has(segment);
-  }
-
   private async forget(name: string): Promise<void> {
     if (this.current?.segment.name === name) await this.seal();
     this.index.dropSegment(name);
@@ -256,6 +249,7 @@ export class SegmentBackend implements Backend {
 
   private async scanTrail(name: string, trailBytes: number): Promise<void> {
     const segment = this.index.segment(name);
+    if (segment.open || segment.tainted) return; // all that counts of it is known
     segment.owned = this.locks.has(segment.writer);
     segment.trailBytes = trailBytes;
     const from = segment.entries * TRAIL_ENTRY_BYTES;
@@ -379,19 +373,24 @@ export class SegmentBackend implements Backend {
     }
   }
 
-  /** After a failed write nobody knows the file's end, so the segment is sealed. */
-  private async orAbandon(work: () => Promise<void>): Promise<void> {
+  /**
+   * After a failed write nobody knows what is in the file: the segment is sealed and tainted. Records of `keys` in it are
+   * not listed, but covered when they are forgotten, until compaction replaces the segment.
+   */
+  private async orAbandon(keys: readonly Key[], work: () => Promise<void>): Promise<void> {
+    const segment = this.current?.segment;
     try {
       await work();
     } catch (error) {
+      if (segment !== undefined) this.index.taint(segment, keys);
       await this.seal().catch(() => undefined); // the first failure is the one worth telling
       throw error;
     }
   }
 
-  private async sealIfWasteful(): Promise<void> {
+  private async sealIfWasteful(wasteShare: number): Promise<void> {
     const segment = this.current?.segment;
-    if (segment !== undefined && 2 * this.index.wasteOf(segment) > physicalBytes(segment)) await this.seal();
+    if (segment !== undefined && this.index.isWasteful(segment, wasteShare)) await this.seal();
   }
 
   private mustBeOpen(): void {

@@ -1,0 +1,286 @@
+/**
+ * The disk side of the store: one Backend, its budget, and what to do when it fails. Every call is bounded in time. A
+ * failure never leaves this file as an exception: a read becomes a miss, a write "not written", and a disk that is lost
+ * (cleared by the user, hung, refusing) is let go with one notice; a new one may be opened later.
+ * It does not know RAM, the queue, or what a record must match (store.ts).
+ */
+import { background, type Clock } from "../base.ts";
+import { MediumError, type Backend, type Delta, type MediumFault } from "./backend.ts";
+import type { Key } from "./keys.ts";
+import { TierIndex, type ChooseVictim } from "./tier-index.ts";
+import { within, type Timer } from "./timer.ts";
+
+export type NoticeCode =
+  | "disk_unavailable" // could not be opened at the start
+  | "disk_full" // no room, although the budget allows more
+  | "disk_lost" // cleared, closed or failing again and again
+  | "disk_hung" // gave no answer in time
+  | "disk_back"; // opened again
+
+export interface DiskOptions {
+  /** Makes a backend that is not open yet; called again for each attempt to reopen. */
+  make: () => Backend | Promise<Backend>;
+  maxBytes: number;
+  ioTimeoutMs: number;
+  reopenDelayMs: number;
+  choose: ChooseVictim | undefined;
+  timer: Timer;
+  clock: Clock;
+  onNotice: (code: NoticeCode, message: string) => void;
+}
+
+/** Input/output errors in a row after which a disk counts as lost. */
+export const MAX_ERRORS_IN_A_ROW = 8;
+/** Dead bytes may make the disk exceed its budget by this share before it is compacted harder. */
+const SLACK_SHARE = 0.1;
+/** Compaction steps after one write, at most. */
+const TIDY_STEPS = 4;
+/** After "full" the disk is used up to this share of what it held. */
+const FULL_SHARE = 0.9;
+
+export type WriteOutcome = "written" | "full" | "failed";
+
+export class DiskTier {
+  readonly index = new TierIndex();
+  state: "closed" | "open" | "lost" = "closed";
+  /** Records evicted to make room. */
+  evicted = 0;
+
+  private readonly options: DiskOptions;
+  private backend: Backend | undefined;
+  private maxBytes: number;
+  /** What the medium turned out to hold, once it was full before its budget was used. */
+  private fullBytes = Infinity;
+  private errorsInARow = 0;
+  private reopenAtMs = 0;
+  private readonly told = new Set<NoticeCode>();
+
+  constructor(options: DiskOptions) {
+    this.options = options;
+    this.maxBytes = options.maxBytes;
+  }
+
+  get budgetBytes(): number {
+    return this.maxBytes;
+  }
+
+  /** The first opening. */
+  async open(): Promise<void> {
+    if (!(await this.tryOpen("disk_unavailable"))) this.scheduleReopen();
+  }
+
+  /** Opens a lost disk again, if it is time. */
+  async reopenIfDue(): Promise<void> {
+    if (this.state !== "lost" || this.options.clock.nowMs() < this.reopenAtMs) return;
+    if (!(await this.tryOpen(undefined))) {
+      this.scheduleReopen();
+      return;
+    }
+    this.told.clear();
+    this.fullBytes = Infinity;
+    this.options.onNotice("disk_back", "the disk store is open again");
+  }
+
+  private async tryOpen(code: NoticeCode | undefined): Promise<boolean> {
+    let backend: Backend | undefined;
+    const opening = (async () => {
+      backend = await this.options.make();
+      return backend.open();
+    })();
+    try {
+      const delta = await this.bounded("open", opening);
+      this.backend = backend;
+      this.state = "open";
+      this.errorsInARow = 0;
+      this.apply(delta);
+      return true;
+    } catch (error) {
+      if (code !== undefined) this.tellOnce(code, messageOf(error));
+      if (backend !== undefined) background(this.abandon(backend), "closing a disk store that did not open");
+      return false;
+    }
+  }
+
+  private scheduleReopen(): void {
+    this.state = "lost";
+    this.reopenAtMs = this.options.clock.nowMs() + this.options.reopenDelayMs;
+  }
+
+  /** The record's bytes, unchecked; a miss reason if there are none to be had. */
+  async read(key: Key): Promise<Uint8Array | "gone" | "io"> {
+    let answered = false;
+    const bytes = await this.attempt("read", async (backend) => {
+      const found = await backend.read(key);
+      answered = true;
+      return found;
+    });
+    if (bytes !== undefined) return bytes;
+    if (answered) this.index.delete(key);
+    return answered ? "gone" : "io";
+  }
+
+  /** Makes room and stores records that are not there yet. */
+  async write(records: readonly Uint8Array[], keep: ReadonlySet<Key>): Promise<WriteOutcome> {
+    const bytes = records.reduce((sum, record) => sum + record.length, 0);
+    if (bytes > this.limit()) return "full";
+    const evicting = await this.evictTo(this.limit() - bytes, keep);
+    let outcome = await this.append(records);
+    if (outcome === "full") {
+      await this.afterFull(bytes);
+      outcome = await this.append(records);
+    }
+    if (evicting) await this.tidy();
+    return outcome;
+  }
+
+  private async append(records: readonly Uint8Array[]): Promise<WriteOutcome> {
+    let full = false;
+    const delta = await this.attempt("append", async (backend) => {
+      try {
+        return await backend.append(records);
+      } catch (error) {
+        full = error instanceof MediumError && error.fault === "full";
+        throw error;
+      }
+    });
+    if (delta === undefined) return full ? "full" : "failed";
+    this.apply(delta);
+    return "written";
+  }
+
+  /** The medium holds less than the budget says: use less of it, and free some without writing. */
+  private async afterFull(bytes: number): Promise<void> {
+    const delta = await this.attempt("reclaim", (backend) => backend.reclaim(bytes));
+    if (delta === undefined) return;
+    this.evicted += delta.removed.length;
+    this.apply(delta);
+    this.fullBytes = Math.max(bytes, FULL_SHARE * this.index.bytes);
+  }
+
+  private limit(): number {
+    return Math.min(this.maxBytes, this.fullBytes);
+  }
+
+  /** Gives up records until at most `bytes` are used. Says whether any had to go. */
+  private async evictTo(bytes: number, keep: ReadonlySet<Key>): Promise<boolean> {
+    const victims: Key[] = [];
+    while (this.index.bytes > bytes) {
+      const key = this.index.victim("disk", this.options.choose, keep);
+      if (key === undefined) break;
+      victims.push(key);
+      this.index.delete(key);
+    }
+    if (victims.length === 0) return false;
+    this.evicted += victims.length;
+    await this.remove(victims);
+    return true;
+  }
+
+  /** Keeps dead bytes from outgrowing the budget. */
+  private async tidy(): Promise<void> {
+    for (let step = 0; step < TIDY_STEPS; step++) {
+      const { bytesOnMedium } = await this.usage();
+      if (bytesOnMedium <= this.limit() * (1 + SLACK_SHARE)) return;
+      if ((await this.maintain(SLACK_SHARE)) !== "more") return;
+    }
+  }
+
+  /** Forgets records; false if that could not be made to last. */
+  async remove(keys: readonly Key[]): Promise<boolean> {
+    for (const key of keys) this.index.delete(key);
+    const delta = await this.attempt("remove", (backend) => backend.remove(keys));
+    if (delta !== undefined) this.apply(delta);
+    return delta !== undefined;
+  }
+
+  async refresh(): Promise<boolean> {
+    const delta = await this.attempt("refresh", (backend) => backend.refresh());
+    if (delta !== undefined) this.apply(delta);
+    return delta !== undefined;
+  }
+
+  /** One step of idle work. */
+  async maintain(wasteShare?: number): Promise<"more" | "done" | "failed"> {
+    const result = await this.attempt("maintain", (backend) => backend.maintain(wasteShare));
+    if (result === undefined) return "failed";
+    this.apply(result);
+    return result.more ? "more" : "done";
+  }
+
+  async usage(): Promise<{ bytesOnMedium: number; segments: number; badEntries: number }> {
+    const usage = await this.attempt("usage", (backend) => backend.usage());
+    return usage ?? { bytesOnMedium: 0, segments: 0, badEntries: 0 };
+  }
+
+  async setMaxBytes(maxBytes: number): Promise<void> {
+    this.maxBytes = maxBytes;
+    this.fullBytes = Infinity;
+    if (await this.evictTo(this.limit(), new Set())) await this.tidy();
+  }
+
+  async close(): Promise<void> {
+    await this.attempt("close", (backend) => backend.close());
+    this.backend = undefined;
+    this.state = "closed";
+  }
+
+  private apply(delta: Delta): void {
+    for (const key of delta.removed) this.index.delete(key);
+    const oldestFirst = [...delta.added].sort((a, b) => a.createdAtMs - b.createdAtMs);
+    for (const info of oldestFirst) this.index.set(info);
+  }
+
+  /** Runs a call on the backend, bounded in time; undefined if there is none or it failed. */
+  private async attempt<T>(label: string, call: (backend: Backend) => Promise<T>): Promise<T | undefined> {
+    const backend = this.backend;
+    if (backend === undefined) return undefined;
+    try {
+      const result = await this.bounded(label, call(backend));
+      this.errorsInARow = 0;
+      return backend === this.backend ? result : undefined; // lost meanwhile
+    } catch (error) {
+      if (backend === this.backend) this.onFault(label, error);
+      return undefined;
+    }
+  }
+
+  private bounded<T>(label: string, promise: Promise<T>): Promise<T> {
+    return within(this.options.timer, this.options.ioTimeoutMs, label, promise);
+  }
+
+  private onFault(label: string, error: unknown): void {
+    const fault: MediumFault = error instanceof MediumError ? error.fault : "io";
+    const message = `${label}: ${messageOf(error)}`;
+    if (fault === "full") this.tellOnce("disk_full", message);
+    else if (fault === "hung") this.lose("disk_hung", message);
+    else if (fault !== "io" || ++this.errorsInARow >= MAX_ERRORS_IN_A_ROW) this.lose("disk_lost", message);
+  }
+
+  private lose(code: NoticeCode, message: string): void {
+    const { backend } = this;
+    this.backend = undefined;
+    this.index.clear();
+    this.scheduleReopen();
+    this.tellOnce(code, message);
+    if (backend !== undefined) background(this.abandon(backend), "closing a lost disk store");
+  }
+
+  /** Closes a backend from which nothing is expected any more; locks and handles go if it still answers. */
+  private async abandon(backend: Backend): Promise<void> {
+    try {
+      await this.bounded("close", backend.close());
+    } catch {
+      // It is lost: that has been told already.
+    }
+  }
+
+  private tellOnce(code: NoticeCode, message: string): void {
+    if (this.told.has(code)) return;
+    this.told.add(code);
+    this.options.onNotice(code, message);
+  }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
