@@ -26,6 +26,7 @@ struct Op {
   scale: f32,
   cap: f32, // 0: none
   window: u32, // 0: none
+  head4: u32, // HEAD4 again: a bound unknown to the compiler keeps software drivers from unrolling for minutes
   maxSplits: u32,
 }
 
@@ -48,7 +49,7 @@ fn place(table: u32, kvHead: u32, position: u32) -> u32 {
 // The scaled and capped scores of one key for all lanes.
 fn scoresOf(at: u32) -> vec4f {
   var dots = vec4f();
-  for (var c = 0u; c < HEAD4; c++) {
+  for (var c = 0u; c < op.head4; c++) {
     let key = vec4f(keys[at + c]);
     dots.x += dot(query[c], key);
     if (LANES > 1u) { dots.y += dot(query[HEAD4 + c], key); }

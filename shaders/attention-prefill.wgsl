@@ -8,10 +8,11 @@
 //
 // An invocation owns one query (row and head) and computes a slice of at most 128 entries of its output, its sums in
 // registers. All invocations of a workgroup share the kv head and walk the same keys, so that each load of a key or a
-// value is one address for the whole workgroup, and nothing is staged: no workgroup memory, no barrier.
+// value is one address for the whole workgroup, and nothing is staged or shared: no barrier. Workgroup memory, 64 * WG
+// bytes, holds each invocation's own weights, which registers could not be indexed for.
 // A tile is 16 keys at a multiple of 16 and BLOCK_TOKENS is a multiple of 16, so that a tile lies in one block and
-// needs one look-up in the block table. Tiles that no row of the workgroup sees are skipped. Places past the last
-// row's position are never read: their keys and values stand for the last one, with weight 0.
+// needs one look-up in the block table. Tiles that no row of the workgroup sees are skipped. Of places past the last
+// row's position the keys may be read, and are then masked whatever they hold; their values are not.
 // Float order: q.k over the entries in fours in rising order; tiles in rising order, keys in rising order.
 
 override WG: u32 = 64u;
@@ -30,6 +31,7 @@ struct Op {
   scale: f32,
   cap: f32, // 0: none
   window: u32, // 0: none
+  head4: u32, // HEAD4 again: a bound unknown to the compiler keeps software drivers from unrolling for minutes
 }
 
 @group(0) @binding(0) var<uniform> op: Op;
@@ -38,6 +40,8 @@ struct Op {
 @group(0) @binding(3) var<storage, read> values: array<vec4<kv_t>>;
 @group(0) @binding(4) var<storage, read> sinks: array<f32>;
 @group(0) @binding(5) var<storage, read_write> attn: array<vec4<elem>>;
+
+var<workgroup> weights: array<f32, 16u * WG>; // [key of the tile][invocation], each read by its writer alone
 
 // Scaled and capped scores of four keys; LOWEST for those that this position does not see.
 fn visibleScores(dots: vec4f, first: u32, position: u32) -> vec4f {
@@ -51,13 +55,13 @@ fn visibleScores(dots: vec4f, first: u32, position: u32) -> vec4f {
   return select(vec4f(LOWEST), scores, visible);
 }
 
-// q . k of four keys over one column of four entries.
-fn dots(query: vec4f, at: vec4u) -> vec4f {
+// q . k of four keys that follow each other, over one column of four entries.
+fn dots(query: vec4f, at: u32) -> vec4f {
   return vec4f(
-    dot(query, vec4f(keys[at.x])),
-    dot(query, vec4f(keys[at.y])),
-    dot(query, vec4f(keys[at.z])),
-    dot(query, vec4f(keys[at.w])),
+    dot(query, vec4f(keys[at])),
+    dot(query, vec4f(keys[at + HEAD4])),
+    dot(query, vec4f(keys[at + 2u * HEAD4])),
+    dot(query, vec4f(keys[at + 3u * HEAD4])),
   );
 }
 
@@ -72,29 +76,11 @@ fn value16(at: u32, column: u32) -> mat4x4f {
   );
 }
 
-fn weighed4(sum: mat4x4f, weight: vec4f, at: vec4u, column: u32) -> mat4x4f {
-  return sum + weight.x * value16(at.x, column) + weight.y * value16(at.y, column) +
-    weight.z * value16(at.z, column) + weight.w * value16(at.w, column);
-}
-
-// A tile's weights and where its values start.
-struct Tile {
-  keep: f32, // factor of the sums so far
-  weights0: vec4f,
-  weights1: vec4f,
-  weights2: vec4f,
-  weights3: vec4f,
-  at0: vec4u,
-  at1: vec4u,
-  at2: vec4u,
-  at3: vec4u,
-}
-
-fn weighed(sum: mat4x4f, tile: Tile, column: u32) -> mat4x4f {
-  var total = weighed4(sum * tile.keep, tile.weights0, tile.at0, column);
-  total = weighed4(total, tile.weights1, tile.at1, column);
-  total = weighed4(total, tile.weights2, tile.at2, column);
-  return weighed4(total, tile.weights3, tile.at3, column);
+fn keepWeights(lid: u32, first: u32, four: vec4f) {
+  weights[first * WG + lid] = four.x;
+  weights[(first + 1u) * WG + lid] = four.y;
+  weights[(first + 2u) * WG + lid] = four.z;
+  weights[(first + 3u) * WG + lid] = four.w;
 }
 
 fn largest(v: vec4f) -> f32 {
@@ -149,23 +135,16 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) lid:
   for (var first = begin - begin % TILE; first < end; first += TILE) {
     let slot = blockTable[table + first / BLOCK_TOKENS];
     let base = ((slot * KV_HEADS + wid.y) * BLOCK_TOKENS + first % BLOCK_TOKENS) * HEAD4;
-    let last = vec4u(end - 1u - first);
-    var tile: Tile;
-    tile.at0 = base + min(vec4u(0u, 1u, 2u, 3u), last) * HEAD4;
-    tile.at1 = base + min(vec4u(4u, 5u, 6u, 7u), last) * HEAD4;
-    tile.at2 = base + min(vec4u(8u, 9u, 10u, 11u), last) * HEAD4;
-    tile.at3 = base + min(vec4u(12u, 13u, 14u, 15u), last) * HEAD4;
-
     var scores0 = vec4f();
     var scores1 = vec4f();
     var scores2 = vec4f();
     var scores3 = vec4f();
-    for (var c = 0u; c < HEAD4; c++) {
+    for (var c = 0u; c < op.head4; c++) {
       let q = vec4f(qkv[query + c]);
-      scores0 += dots(q, tile.at0 + c);
-      scores1 += dots(q, tile.at1 + c);
-      scores2 += dots(q, tile.at2 + c);
-      scores3 += dots(q, tile.at3 + c);
+      scores0 += dots(q, base + c);
+      scores1 += dots(q, base + 4u * HEAD4 + c);
+      scores2 += dots(q, base + 8u * HEAD4 + c);
+      scores3 += dots(q, base + 12u * HEAD4 + c);
     }
     scores0 = visibleScores(scores0, first, position);
     scores1 = visibleScores(scores1, first + 4u, position);
@@ -174,23 +153,40 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) lid:
 
     let before = maximum;
     maximum = max(maximum, largest(max(max(scores0, scores1), max(scores2, scores3))));
-    tile.keep = exp(before - maximum);
     // A row that has seen no key yet has maximum == LOWEST: its weights must be 0, not exp(0).
     let seen = maximum > LOWEST;
-    tile.weights0 = select(vec4f(), exp(scores0 - maximum), seen);
-    tile.weights1 = select(vec4f(), exp(scores1 - maximum), seen);
-    tile.weights2 = select(vec4f(), exp(scores2 - maximum), seen);
-    tile.weights3 = select(vec4f(), exp(scores3 - maximum), seen);
-    sum = sum * tile.keep + dot(tile.weights0 + tile.weights1 + tile.weights2 + tile.weights3, vec4f(1.0));
+    scores0 = select(vec4f(), exp(scores0 - maximum), seen);
+    scores1 = select(vec4f(), exp(scores1 - maximum), seen);
+    scores2 = select(vec4f(), exp(scores2 - maximum), seen);
+    scores3 = select(vec4f(), exp(scores3 - maximum), seen);
+    let keep = exp(before - maximum);
+    sum = sum * keep + dot((scores0 + scores1) + (scores2 + scores3), vec4f(1.0));
+    keepWeights(lid, 0u, scores0);
+    keepWeights(lid, 4u, scores1);
+    keepWeights(lid, 8u, scores2);
+    keepWeights(lid, 12u, scores3);
 
-    out0 = weighed(out0, tile, column);
-    if (SLICE4 > 4u) { out1 = weighed(out1, tile, column + 4u); }
-    if (SLICE4 > 8u) { out2 = weighed(out2, tile, column + 8u); }
-    if (SLICE4 > 12u) { out3 = weighed(out3, tile, column + 12u); }
-    if (SLICE4 > 16u) { out4 = weighed(out4, tile, column + 16u); }
-    if (SLICE4 > 20u) { out5 = weighed(out5, tile, column + 20u); }
-    if (SLICE4 > 24u) { out6 = weighed(out6, tile, column + 24u); }
-    if (SLICE4 > 28u) { out7 = weighed(out7, tile, column + 28u); }
+    out0 *= keep;
+    if (SLICE4 > 4u) { out1 *= keep; }
+    if (SLICE4 > 8u) { out2 *= keep; }
+    if (SLICE4 > 12u) { out3 *= keep; }
+    if (SLICE4 > 16u) { out4 *= keep; }
+    if (SLICE4 > 20u) { out5 *= keep; }
+    if (SLICE4 > 24u) { out6 *= keep; }
+    if (SLICE4 > 28u) { out7 *= keep; }
+    let count = min(TILE, end - first);
+    for (var j = 0u; j < count; j++) {
+      let weight = weights[j * WG + lid];
+      let at = base + j * HEAD4;
+      out0 += weight * value16(at, column);
+      if (SLICE4 > 4u) { out1 += weight * value16(at, column + 4u); }
+      if (SLICE4 > 8u) { out2 += weight * value16(at, column + 8u); }
+      if (SLICE4 > 12u) { out3 += weight * value16(at, column + 12u); }
+      if (SLICE4 > 16u) { out4 += weight * value16(at, column + 16u); }
+      if (SLICE4 > 20u) { out5 += weight * value16(at, column + 20u); }
+      if (SLICE4 > 24u) { out6 += weight * value16(at, column + 24u); }
+      if (SLICE4 > 28u) { out7 += weight * value16(at, column + 28u); }
+    }
   }
 
   if (wid.x * WG + lid >= pairs) { return; }

@@ -183,14 +183,15 @@ async function mergeOp(kernels: Kernels, types: KernelTypes, input: AttentionInp
   };
 }
 
-/** struct Op of attention-prefill and attention-decode: scale, cap, window, maxSplits (unread in prefill). */
+/** struct Op of attention-prefill (scale, cap, window, head4) and of attention-decode (maxSplits besides). */
 function opUniform(device: GPUDevice, input: AttentionInput): GPUBuffer {
   const { headDim, scale = 1 / Math.sqrt(headDim), cap = 0, window = 0, maxContext = 0 } = input;
-  const words = new DataView(new ArrayBuffer(16));
+  const words = new DataView(new ArrayBuffer(32));
   words.setFloat32(0, scale, true);
   words.setFloat32(4, cap, true);
   words.setUint32(8, window, true);
-  words.setUint32(12, splits(maxContext), true);
+  words.setUint32(12, headDim / 4, true);
+  words.setUint32(16, splits(maxContext), true);
   return uniformBuffer(device, words, `attention-${input.phase} op`);
 }
 
