@@ -43,6 +43,7 @@ export default defineConfig(({ mode }): ViteUserConfig => ({
     pool: "forks",
     maxWorkers: 2,
     testTimeout: 60_000,
+    chaiConfig: { truncateThreshold: 0 },
   },
   build: mode === "lib" ? library() : mode === "suite" ? suite() : { outDir: "dist/page", target: "es2023" },
 }));

@@ -8,6 +8,7 @@ import { launchChromium } from "../support/chromium.ts";
 import { command, driverEnv } from "../support/machine.ts";
 import { serveFolders } from "../support/serve.ts";
 import type { Machine, Runtime } from "../support/setup.ts";
+import { sharedPresent } from "./counts.ts";
 import type { CaseLine, SummaryLine } from "./run.ts";
 import type { Failure, StepResult } from "./result.ts";
 import { tail } from "./result.ts";
@@ -125,7 +126,9 @@ const PAGE = `<!doctype html><meta charset="utf-8"><title>GPU cases</title>
 <script type="module" src="/suite/browser.js"></script>`;
 
 async function inChromium(chromium: string, options: GpuOptions, lines: Lines): Promise<string> {
-  const server = await serveFolders({ suite: "dist/suite", shared: "../shared" }, { "/cases.html": PAGE });
+  const folders: Record<string, string> = { suite: "dist/suite" };
+  if (sharedPresent()) folders["shared"] = "../shared";
+  const server = await serveFolders(folders, { "/cases.html": PAGE });
   const browser = await launchChromium(chromium);
   try {
     const page = await browser.newPage();

@@ -82,6 +82,8 @@ export async function vitest(
   const loud = output.split("\n").filter((line) => line.startsWith("SKIPPED "));
   for (const line of loud) log(line);
   const durationMs = performance.now() - started;
+  const seeds = output.split("\n").filter((line) => /SEED=\d+/.test(line));
+  if (code !== 0 && seeds.length > 0) log(`seeds of this run: ${seeds.join("; ")}`);
   const report = readReport(file);
   if (report === undefined) {
     const failures = [{ name: `${name} as a whole`, error: tail(output) }];
@@ -100,9 +102,6 @@ function readReport(file: string): VitestReport | undefined {
 
 function countReport(report: VitestReport, code: number | null, output: string, loud: string[]) {
   const failures = report.testResults.flatMap(failuresOf);
-  const seeds = output.split("\n").filter((line) => /SEED=\d+/.test(line));
-  if (failures.length > 0 && seeds.length > 0)
-    failures.push({ name: "(seeds of this run, failed and passed)", error: seeds.join("\n") });
   if (failures.length === 0 && code !== 0)
     failures.push({ name: `vitest ended with ${code}`, error: tail(output) });
   const pending = report.numPendingTests + report.numTodoTests;
@@ -115,5 +114,12 @@ function countReport(report: VitestReport, code: number | null, output: string, 
 function failuresOf(file: VitestReport["testResults"][number]): Failure[] {
   const failed = file.assertionResults.filter((test) => test.status === "failed");
   if (failed.length === 0 && file.status === "failed") return [{ name: file.name, error: file.message }];
-  return failed.map((test) => ({ name: test.fullName, error: test.failureMessages.join("\n") }));
+  return failed.map((test) => ({ name: test.fullName, error: ownLines(test.failureMessages.join("\n")) }));
 }
+
+/** A stack without the lines of the test runner itself. */
+const ownLines = (stack: string): string =>
+  stack
+    .split("\n")
+    .filter((line) => !/^\s+at .*(node_modules|node:internal|new Promise)/.test(line))
+    .join("\n");
