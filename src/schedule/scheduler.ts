@@ -69,6 +69,11 @@ export class Scheduler {
     return this.waiting.length + this.running.length + (this.prefilling ? 1 : 0);
   }
 
+  /** Blocks that running requests hold. */
+  get usedBlocks(): number {
+    return this.blocks.inUseCount;
+  }
+
   /** Tokens that one request alone could hold in the pool. */
   get capacityTokens(): number {
     return this.blocks.slotCount * this.options.blockTokens;

@@ -70,7 +70,7 @@ export class Output {
     if (this.stopped) return undefined;
     const last = this.matcher.push(this.decoder.end());
     this.stopped = last.stopped !== undefined;
-    const text = last.text + (this.stopped ? "" : this.matcher.end());
+    const text = last.text + (this.stopped ? "" : this.matcher.end().text);
     this.text += text;
     return text === "" ? undefined : { id: this.id, text, tokens: [] };
   }

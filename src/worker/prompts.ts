@@ -44,17 +44,11 @@ export class Prompts {
     return new Set("value" in this.madeTokenizer ? this.madeTokenizer.value.eosIds : []);
   }
 
-  /** A decoder for one request; without a tokenizer, one that gives no text. `continues`: the prompt had text. */
-  decoder(continues: boolean): Decoder {
-    return "value" in this.madeTokenizer
-      ? this.madeTokenizer.value.stream({ continues })
-      : { push: () => "", end: () => "" };
-  }
-
-  /** Whether a prompt holds more than a BOS. */
-  hasText(tokens: readonly number[]): boolean {
-    const bosId = "value" in this.madeTokenizer ? this.madeTokenizer.value.bosId : undefined;
-    return tokens.some((token) => token !== bosId);
+  /** A decoder for what follows a prompt; without a tokenizer, one that gives no text. */
+  decoder(prompt: readonly number[]): Decoder {
+    if ("problem" in this.madeTokenizer) return { push: () => "", end: () => "" };
+    const { value: tokenizer } = this.madeTokenizer;
+    return tokenizer.stream({ continues: !tokenizer.isControl(prompt.at(-1) as number) });
   }
 
   encode(input: RequestInput): EncodedPrompt {

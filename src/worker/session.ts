@@ -119,7 +119,7 @@ export class Session {
     const { prompt, maxNewTokens } = fitPrompt({ tokens, keep, limit, params });
     const request = this.scheduler.submit({ id, prompt, maxNewTokens, stopIds: this.prompts.stopIds });
     this.requests.set(id, request);
-    const decoder = this.prompts.decoder(this.prompts.hasText(tokens));
+    const decoder = this.prompts.decoder(prompt);
     this.outputs.set(request, new Output(id, prompt.length, decoder, sampling, params.stop ?? []));
     this.loop.notify();
   }

@@ -1,0 +1,60 @@
+/**
+ * Every golden variant of the architectures that run, against llama.cpp's logits: in one prefill, in chunks of 7, one by
+ * one; blocks of 16 and of 32; f32 and f16; with and without subgroups. The normal run thins the matrix.
+ */
+import type { Case } from "../support/cases.ts";
+import {
+  argmaxMisses,
+  loadGolden,
+  nmse,
+  runTokens,
+  withoutSubgroups,
+  type Feed,
+  type Setting,
+} from "./golden.ts";
+
+const VARIANTS = ["llama", "llama3rope", "llamalinear", "llamayarn", "qwen3", "smollm3", "gemma3"];
+const FEEDS: Feed[] = ["once", "chunks of 7", "one by one"];
+
+/** Gates of issue 2: gemma3 is looser because llama.cpp tabulates GELU in f16. */
+const F32_GATE = 1e-9;
+const F32_GATE_GEMMA = 1e-7;
+const F16_GATE = 1e-4;
+
+function goldenCase(variant: string, setting: Setting, subgroups: boolean, full: boolean): Case {
+  const { dtype, blockTokens, feed } = setting;
+  return {
+    name: `model/${variant}/${feed} blocks ${blockTokens} ${dtype}${subgroups ? " subgroups" : ""}`,
+    needs: { f16: dtype === "f16", subgroups },
+    full,
+    async run(env) {
+      const { golden, expected, model } = await loadGolden(env, `goldens/models/${variant}`);
+      const gpu = subgroups ? env.gpu : withoutSubgroups(env.gpu);
+      const actual = await runTokens(gpu, model, golden.tokens, setting);
+      const gate = dtype === "f16" ? F16_GATE : variant === "gemma3" ? F32_GATE_GEMMA : F32_GATE;
+      const error = nmse(actual, expected);
+      if (!(error < gate)) throw new Error(`NMSE ${error.toExponential(2)}, gate ${gate}`);
+      const misses = dtype === "f32" ? argmaxMisses(actual, expected, golden.vocabSize) : [];
+      if (misses.length > 0) throw new Error(`arg-max differs in rows ${misses.join(", ")}`);
+    },
+  };
+}
+
+/** In the normal run: f32 in every feed (blocks of 16 for one, of 32 for the others), f16 once, one form of subgroups. */
+function inNormalRun(dtype: string, feed: Feed, blockTokens: number, subgroups: boolean): boolean {
+  if (dtype === "f16") return feed === "chunks of 7" && blockTokens === 32;
+  return blockTokens === (feed === "chunks of 7" ? 16 : 32) && subgroups === (feed !== "once");
+}
+
+export const cases: Case[] = VARIANTS.flatMap((variant) =>
+  (["f32", "f16"] as const).flatMap((dtype) =>
+    FEEDS.flatMap((feed) =>
+      [16, 32].flatMap((blockTokens) =>
+        [false, true].map((subgroups) => {
+          const setting = { dtype, kvDtype: dtype, blockTokens, feed };
+          return goldenCase(variant, setting, subgroups, !inNormalRun(dtype, feed, blockTokens, subgroups));
+        }),
+      ),
+    ),
+  ),
+);

@@ -1,0 +1,115 @@
+/** Whole-model cases: a model of ../shared/goldens run in one of several settings and compared with given logits. */
+import { BlockPool } from "../../src/cache/blocks.ts";
+import type { Gpu } from "../../src/gpu/device.ts";
+import type { Elem } from "../../src/gpu/kernel.ts";
+import { openModel } from "../../src/load/model-file.ts";
+import { openBytes } from "../../src/load/source.ts";
+import { Runner } from "../../src/model/runner.ts";
+import type { CaseEnv } from "../support/cases.ts";
+
+export interface Golden {
+  architecture: string;
+  vocabSize: number;
+  tokens: number[];
+}
+
+/** How the prompt is fed: all in one prefill, in chunks, or one by one through the decode kernels. */
+export type Feed = "once" | "chunks of 7" | "one by one";
+
+export interface Setting {
+  dtype: Elem;
+  kvDtype: Elem;
+  blockTokens: number;
+  feed: Feed;
+}
+
+/** A device like `gpu` without subgroups runs the plain forms of the kernels. */
+export function withoutSubgroups(gpu: Gpu): Gpu {
+  return { ...gpu, features: { ...gpu.features, subgroups: false } };
+}
+
+export async function loadGolden(
+  env: CaseEnv,
+  folder: string,
+): Promise<{ golden: Golden; expected: Float32Array; model: Uint8Array }> {
+  const golden = JSON.parse(new TextDecoder().decode(await env.shared(`${folder}/golden.json`))) as Golden;
+  const logits = await env.shared(`${folder}/logits.f32`);
+  return {
+    golden,
+    expected: new Float32Array(logits.slice().buffer),
+    model: await env.shared(`${folder}/model.gguf`),
+  };
+}
+
+/** Runs `tokens` through a model and gives all logits, [tokens, vocabulary]. */
+export async function runTokens(
+  gpu: Gpu,
+  model: Uint8Array,
+  tokens: number[],
+  setting: Setting,
+): Promise<Float32Array> {
+  const { dtype, kvDtype, blockTokens, feed } = setting;
+  const file = await openModel([openBytes(model, "model.gguf")]);
+  const poolTokens = Math.ceil(tokens.length / blockTokens) * blockTokens + 3 * blockTokens;
+  const runner = await Runner.load(gpu, file, {
+    dtype,
+    kvDtype,
+    blockTokens,
+    chunkTokens: 256,
+    seats: 2,
+    poolTokens,
+  });
+  const blocks = new BlockPool(runner.pool.options.slots);
+  const slots = (blocks.allocate(Math.ceil(tokens.length / blockTokens)) as number[]).reverse();
+  const out = new Float32Array(tokens.length * runner.shape.vocabSize);
+  try {
+    const step = feed === "once" ? tokens.length : feed === "one by one" ? 1 : 7;
+    for (let start = 0; start < tokens.length; start += step) {
+      const part = tokens.slice(start, start + step);
+      const logits =
+        feed === "one by one"
+          ? await runner.scoreDecode({ position: start, slots, token: part[0] as number })
+          : await runner.score({ position: start, slots, tokens: part, firstRow: 0 });
+      out.set(logits, start * runner.shape.vocabSize);
+    }
+  } finally {
+    for (const slot of slots) blocks.release(slot);
+    blocks.check();
+    runner.destroy();
+    await file.close();
+  }
+  return out;
+}
+
+/** Sum of squared differences over sum of squared reference. */
+export function nmse(actual: Float32Array, expected: Float32Array): number {
+  if (actual.length !== expected.length)
+    throw new Error(`${actual.length} logits, expected ${expected.length}`);
+  let difference = 0;
+  let reference = 0;
+  for (let i = 0; i < expected.length; i++) {
+    const want = expected[i] as number;
+    difference += ((actual[i] as number) - want) ** 2;
+    reference += want ** 2;
+  }
+  return difference / reference;
+}
+
+/** Rows whose arg-max differs although the reference's two best are further apart than 1e-4 of the row's RMS. */
+export function argmaxMisses(actual: Float32Array, expected: Float32Array, vocab: number): number[] {
+  const misses: number[] = [];
+  for (let row = 0; row * vocab < expected.length; row++) {
+    const want = expected.subarray(row * vocab, (row + 1) * vocab);
+    const got = actual.subarray(row * vocab, (row + 1) * vocab);
+    const [first, second] = [...want].sort((a, b) => b - a) as [number, number];
+    const rms = Math.sqrt(want.reduce((sum, value) => sum + value * value, 0) / vocab);
+    if (first - second > 1e-4 * rms && argmax(got) !== argmax(want)) misses.push(row);
+  }
+  return misses;
+}
+
+function argmax(values: Float32Array): number {
+  let best = 0;
+  for (let i = 1; i < values.length; i++) if ((values[i] as number) > (values[best] as number)) best = i;
+  return best;
+}

@@ -1,0 +1,89 @@
+/** A session on the test's own device, without a worker: what it posts is gathered, and blocks can be counted. */
+import { TidepoolError, fromWire } from "../../src/errors.ts";
+import type { Gpu } from "../../src/gpu/device.ts";
+import { openModel } from "../../src/load/model-file.ts";
+import { openBytes } from "../../src/load/source.ts";
+import { runnerOptions } from "../../src/worker/options.ts";
+import type {
+  EngineOptions,
+  FromWorker,
+  GenerateParams,
+  GenerationResult,
+  RequestInput,
+  StepOutput,
+} from "../../src/worker/protocol.ts";
+import { Session } from "../../src/worker/session.ts";
+
+interface Running {
+  steps: StepOutput[];
+  onStep: (output: StepOutput) => void;
+  resolve: (result: GenerationResult) => void;
+  reject: (error: TidepoolError) => void;
+}
+
+/** Stands where the engine and the wire do in life. */
+export class TestSession {
+  readonly session: Session;
+  private readonly running: Map<number, Running>;
+  private nextId = 1;
+
+  private constructor(session: Session, running: Map<number, Running>) {
+    this.session = session;
+    this.running = running;
+  }
+
+  static async load(gpu: Gpu, model: Uint8Array, options: EngineOptions = {}): Promise<TestSession> {
+    const running = new Map<number, Running>();
+    const file = await openModel([openBytes(model, "model.gguf")]);
+    const session = await Session.load(gpu, file, runnerOptions(gpu, options), (message) =>
+      receive(running, message),
+    );
+    return new TestSession(session, running);
+  }
+
+  /** Runs a request; `onStep` hears of each step and may abort by the id it is given. */
+  generate(
+    input: RequestInput,
+    params: GenerateParams = {},
+    onStep: (output: StepOutput) => void = () => {},
+  ): { id: number; done: Promise<GenerationResult>; steps: StepOutput[] } {
+    const id = this.nextId++;
+    const steps: StepOutput[] = [];
+    const done = new Promise<GenerationResult>((resolve, reject) => {
+      this.running.set(id, { steps, onStep, resolve, reject });
+    });
+    this.session.submit(id, input, params);
+    return { id, done, steps };
+  }
+
+  /** The conservation check, with nothing running: every block must be free. */
+  checkIdle(): void {
+    const { scheduler } = this.session;
+    scheduler.check();
+    if (scheduler.activeCount !== 0) throw new Error(`${scheduler.activeCount} requests are still active`);
+    if (scheduler.usedBlocks !== 0) throw new Error(`${scheduler.usedBlocks} blocks were not returned`);
+  }
+
+  async close(): Promise<void> {
+    await this.session.close();
+  }
+}
+
+function receive(running: Map<number, Running>, message: FromWorker): void {
+  switch (message.type) {
+    case "step":
+      for (const output of message.outputs) {
+        running.get(output.id)?.steps.push(output);
+        running.get(output.id)?.onStep(output);
+      }
+      break;
+    case "finished":
+      running.get(message.id)?.resolve(message.result);
+      break;
+    case "refused":
+      running.get(message.id)?.reject(fromWire(message.error));
+      break;
+    default:
+      break;
+  }
+}
