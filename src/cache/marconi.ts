@@ -4,7 +4,7 @@
  *
  * score(n) = norm(1 / (now - lastAccess)) + alpha * norm(FLOPs saved beyond the parent / bytes of the whole prefix)
  *
- * where norm maps the candidates' minimum to 0 and their maximum to 1. Pinned nodes count for norm and are no victims.
+ * where norm maps the candidates' minimum to 0 and their maximum to 1. Pinned nodes count for norm; a pinned leaf is no victim.
  */
 import type { Cost } from "./cost.ts";
 import { flopsBetween } from "./cost.ts";
@@ -16,6 +16,7 @@ import { startOf } from "./radix.ts";
 export class MarconiPolicy implements EvictionPolicy {
   readonly name = "marconi";
   readonly mergesChains = true;
+  readonly keepsOversize = false;
   /** Set by the tuner between requests. */
   alpha: number;
   private readonly cost: Cost;
@@ -51,7 +52,7 @@ export class MarconiPolicy implements EvictionPolicy {
   }
 
   victim(now: number, fits: (node: RadixNode) => boolean): RadixNode | undefined {
-    return this.index.minimum(now, this.alpha, (node) => node.pins === 0 && fits(node));
+    return this.index.minimum(now, this.alpha, (node) => isFreeNow(node) && fits(node));
   }
 }
 
@@ -59,6 +60,12 @@ export class MarconiPolicy implements EvictionPolicy {
 export function isPrunable(node: RadixNode): boolean {
   if (node.parent === undefined) return false;
   return node.children.size === 0 || (node.children.size === 1 && node.snapshot !== undefined);
+}
+
+/** Pins hold KV, not states: the snapshot of a pinned inner node may go, because whoever starts from it holds its slot
+ * until the copy is made. */
+export function isFreeNow(node: RadixNode): boolean {
+  return node.pins === 0 || node.children.size === 1;
 }
 
 /** FLOPs that the node saves beyond the nearest snapshot above it; beyond its parent in a model without snapshots. */

@@ -6,7 +6,7 @@
  */
 import { assert } from "../base.ts";
 import type { Cost } from "./cost.ts";
-import { isPrunable, savedFlops } from "./marconi.ts";
+import { isFreeNow, isPrunable, savedFlops } from "./marconi.ts";
 import type { Admission, EvictionPolicy } from "./policy.ts";
 import { touchPath } from "./policy.ts";
 import type { RadixNode, Walk } from "./radix.ts";
@@ -32,6 +32,7 @@ interface Scored {
 export class OfflinePolicy implements EvictionPolicy {
   readonly name = "offline";
   readonly mergesChains = false;
+  readonly keepsOversize = false;
   readonly alpha = undefined;
   private readonly cost: Cost;
   /** For each request the stretches that its sequence passes, in order. */
@@ -100,7 +101,7 @@ export class OfflinePolicy implements EvictionPolicy {
     while (found === undefined && this.ranked.length > 0) {
       const scored = this.ranked.pop()!;
       const { node } = scored;
-      if (!this.candidates.has(node) || node.pins > 0) continue;
+      if (!this.candidates.has(node) || !isFreeNow(node)) continue;
       if (fits(node)) found = node;
       else skipped.push(scored);
     }

@@ -22,6 +22,9 @@ export interface EvictionPolicy {
   readonly name: PolicyName;
   /** Whether a node with one child and no snapshot is merged into the child (trees of models with snapshots). */
   readonly mergesChains: boolean;
+  /** Whether a sequence for which no room can be made is kept over the budget until the next insertion, not cut short:
+   * `vllm`'s blocks lie in the pool while their request runs, and the published simulator leaves them there. */
+  readonly keepsOversize: boolean;
   /** The weight of FLOP efficiency in use, for policies that have one. */
   readonly alpha: number | undefined;
   /** A lookup begins. Only the policy that knows the future counts them. */
@@ -37,8 +40,8 @@ export interface EvictionPolicy {
   changed(node: RadixNode): void;
   /** The node left the tree. */
   removed(node: RadixNode): void;
-  /** The next victim that `fits`: an unpinned leaf, or (Marconi) a node with one child, of which only the snapshot
-   * goes. The caller evicts it and reports by `changed` or `removed`. Undefined where nothing can be evicted. */
+  /** The next victim that `fits`: an unpinned leaf, or (Marconi) a node with one child, pinned or not, of which only
+   * the snapshot goes. The caller evicts it and reports by `changed` or `removed`. Undefined where nothing can be evicted. */
   victim(now: number, fits: (node: RadixNode) => boolean): RadixNode | undefined;
 }
 
@@ -153,6 +156,7 @@ interface LeafOrder {
 class LeafPolicy implements EvictionPolicy {
   readonly name: PolicyName;
   readonly mergesChains: boolean;
+  readonly keepsOversize: boolean;
   readonly alpha = undefined;
   private readonly order: LeafOrder;
   private readonly queue: VictimQueue;
@@ -160,6 +164,7 @@ class LeafPolicy implements EvictionPolicy {
   constructor(order: LeafOrder) {
     this.name = order.name;
     this.mergesChains = order.name === "sglang";
+    this.keepsOversize = order.name === "vllm";
     this.order = order;
     this.queue = new VictimQueue(order.first, order.second);
   }

@@ -65,6 +65,8 @@ export interface Lease extends Match {
   node: RadixNode;
   /** A leaf that this lease itself has made and may lengthen. */
   own: RadixNode | undefined;
+  /** Whether the state that the request started from has been copied, so that its slot may be evicted. */
+  copied: boolean;
   released: boolean;
 }
 
@@ -173,8 +175,9 @@ export class PrefixCache {
     this.tree.pin(node);
     const table = match.blocks.map((block) => block.slot);
     for (const slot of table) this.pool!.retain(slot);
+    this.holdSnapshot(match.snapshot, "retain");
     this.count(tokens, match, node);
-    return { ...match, table, node, own: undefined, released: false };
+    return { ...match, table, node, own: undefined, copied: false, released: false };
   }
 
   /** Positions in the prompt at which this request's prefill should take a snapshot (besides its end): the policy's, and
@@ -226,9 +229,18 @@ export class PrefixCache {
     return { ...inserted, tokens: Math.max(end, walk.tokens) };
   }
 
+  /** The request has copied the state (and the begun block) that it starts from: the originals may be evicted now. Without
+   * this call they are held until `release`. */
+  snapshotCopied(lease: Lease): void {
+    assert(!lease.copied, "a lease's snapshot is copied twice");
+    lease.copied = true;
+    this.holdSnapshot(lease.snapshot, "release");
+  }
+
   /** Ends the request's hold: unpins its path and releases all slots of its table. */
   release(lease: Lease): void {
     assert(!lease.released, "a lease is released twice");
+    if (!lease.copied) this.snapshotCopied(lease);
     this.unpin(lease.node);
     for (const slot of lease.table) this.pool!.release(slot);
     lease.table = [];
@@ -313,6 +325,12 @@ export class PrefixCache {
     }
   }
 
+  private holdSnapshot(snapshot: Snapshot | undefined, how: "retain" | "release"): void {
+    if (snapshot === undefined) return;
+    if (snapshot.slot >= 0) this.snapshotPool![how](snapshot.slot);
+    if (snapshot.tail >= 0) this.pool![how](snapshot.tail);
+  }
+
   private matchOf(walk: Walk): Match {
     if (!this.withSnapshots) {
       const blocks = Math.floor(walk.tokens / this.tree.blockTokens);
@@ -391,6 +409,7 @@ export class PrefixCache {
       return blocks * this.bytesPerBlock + states * this.cost.bytesPerSnapshot;
     };
     if (this.evict({ bytes: bytesTo(end) })) return end;
+    if (this.policy.keepsOversize) return end;
     this.stats.insertsCut++;
     const free = this.capacityBytes - this.bytes;
     if (this.withSnapshots) {
