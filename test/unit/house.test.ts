@@ -175,6 +175,14 @@ describe("files", () => {
   });
 });
 
+describe("GPU cases", () => {
+  test("every file of cases is in the list that runs", () => {
+    const listed = new Set(importsOf("test/runtime/cases.ts").map(({ file }) => file));
+    const files = walk("test").filter((file) => file.endsWith(".cases.ts"));
+    expect(files.filter((file) => !listed.has(file))).toEqual([]);
+  });
+});
+
 describe("committed files", () => {
   const tracked = trackedFiles();
 
