@@ -1,7 +1,29 @@
-/** The list of all GPU cases. */
+/** The list of all GPU cases; a house test holds that no file of cases is missing. */
+import { cases as activation } from "../kernel/activation.cases.ts";
+import { cases as attention } from "../kernel/attention.cases.ts";
+import { cases as embed } from "../kernel/embed.cases.ts";
+import { cases as kvWrite } from "../kernel/kv-write.cases.ts";
+import { cases as matrix } from "../kernel/matrix.cases.ts";
+import { cases as norm } from "../kernel/norm.cases.ts";
+import { cases as reduce } from "../kernel/reduce.cases.ts";
+import { cases as rope } from "../kernel/rope.cases.ts";
 import { cases as sampler } from "../kernel/sampler.cases.ts";
 import { cases as generate } from "../model/generate.cases.ts";
 import { cases as golden } from "../model/golden.cases.ts";
+import { cases as quants } from "../model/quants.cases.ts";
 import type { Case } from "../support/cases.ts";
 
-export const allCases: Case[] = [...generate, ...golden, ...sampler];
+export const allCases: Case[] = [
+  ...activation,
+  ...attention,
+  ...embed,
+  ...kvWrite,
+  ...matrix,
+  ...norm,
+  ...reduce,
+  ...rope,
+  ...sampler,
+  ...generate,
+  ...golden,
+  ...quants,
+];
