@@ -294,7 +294,8 @@ async function askHeader(model: Model, options: EngineOptions, question: HeaderQ
 function modelSpec(model: Model): ModelSpec {
   if (model instanceof URL) return model.href;
   if (typeof model === "string") return model;
-  return model instanceof File ? [model] : [...model];
+  const files = model instanceof File ? [model] : model;
+  return files.map((file) => ({ name: file.name, blob: file }));
 }
 
 /** Posts the load message and follows the worker until it is loaded or has failed. */

@@ -4,8 +4,14 @@
  */
 import type { WireError } from "../errors.ts";
 
+/** A file under its name: Node's worker threads clone a `File` to a nameless `Blob`. */
+export interface NamedBlob {
+  name: string;
+  blob: Blob;
+}
+
 /** What to load: a path, a URL, or files. */
-export type ModelSpec = string | readonly File[];
+export type ModelSpec = string | readonly NamedBlob[];
 
 export type Dtype = "f32" | "f16";
 

@@ -5,7 +5,8 @@
 import { background, setBackgroundHandler } from "../base.ts";
 import { TidepoolError, toWire } from "../errors.ts";
 import { findProvider, openGpu, type Gpu } from "../gpu/device.ts";
-import { openModel } from "../load/model-file.ts";
+import { openModel, type ModelLocation } from "../load/model-file.ts";
+import { openBlob } from "../load/source.ts";
 import { gpuOptions, runnerOptions } from "./options.ts";
 import { inspectModel } from "./inspect.ts";
 import { Prompts } from "./prompts.ts";
@@ -51,7 +52,7 @@ async function receive(message: ToWorker): Promise<void> {
 
 async function load(model: ModelSpec, options: EngineOptions): Promise<void> {
   try {
-    const file = await openModel(model);
+    const file = await openModel(locationOf(model));
     gpu = await openGpu(await findProvider(), gpuOptions(options));
     session = await Session.load(gpu, file, runnerOptions(gpu, options), scope.post);
     scope.post({ type: "loaded", info: session.info });
@@ -63,7 +64,7 @@ async function load(model: ModelSpec, options: EngineOptions): Promise<void> {
 /** Answers from the header of a model that is not loaded. */
 async function header(model: ModelSpec, options: EngineOptions, question: HeaderQuestion): Promise<void> {
   try {
-    const file = await openModel(model);
+    const file = await openModel(locationOf(model));
     const value =
       question.ask === "inspect"
         ? await inspectModel(file, options)
@@ -73,6 +74,10 @@ async function header(model: ModelSpec, options: EngineOptions, question: Header
   } catch (error) {
     scope.post({ type: "failed", error: toWire(error) });
   }
+}
+
+function locationOf(model: ModelSpec): ModelLocation {
+  return typeof model === "string" ? model : model.map(({ name, blob }) => openBlob(blob, name));
 }
 
 async function answer(id: number, call: Call): Promise<void> {

@@ -3,7 +3,12 @@
  * run together, aborts, stops, seeds, limits. After each case every block must be free again.
  */
 import { TidepoolError } from "../../src/errors.ts";
-import type { EngineOptions, GenerateParams, GenerationResult, RequestInput } from "../../src/worker/protocol.ts";
+import type {
+  EngineOptions,
+  GenerateParams,
+  GenerationResult,
+  RequestInput,
+} from "../../src/worker/protocol.ts";
 import { equal } from "../support/equal.ts";
 import type { Case, CaseEnv } from "../support/cases.ts";
 import { TestSession } from "../support/session.ts";

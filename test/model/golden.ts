@@ -2,7 +2,7 @@
 import { BlockPool } from "../../src/cache/blocks.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 import type { Elem } from "../../src/gpu/kernel.ts";
-import { openModel } from "../../src/load/model-file.ts";
+import { openModel, type ModelFile } from "../../src/load/model-file.ts";
 import { openBytes } from "../../src/load/source.ts";
 import { Runner } from "../../src/model/runner.ts";
 import type { CaseEnv } from "../support/cases.ts";
@@ -41,15 +41,24 @@ export async function loadGolden(
   };
 }
 
-/** Runs `tokens` through a model and gives all logits, [tokens, vocabulary]. */
+/** Runs `tokens` through a GGUF model and gives all logits, [tokens, vocabulary]. */
 export async function runTokens(
   gpu: Gpu,
   model: Uint8Array,
   tokens: number[],
   setting: Setting,
 ): Promise<Float32Array> {
+  return runFile(gpu, await openModel([openBytes(model, "model.gguf")]), tokens, setting);
+}
+
+/** The same for an open model, which is closed. */
+export async function runFile(
+  gpu: Gpu,
+  file: ModelFile,
+  tokens: number[],
+  setting: Setting,
+): Promise<Float32Array> {
   const { dtype, kvDtype, blockTokens, feed } = setting;
-  const file = await openModel([openBytes(model, "model.gguf")]);
   const poolTokens = Math.ceil(tokens.length / blockTokens) * blockTokens + 3 * blockTokens;
   const runner = await Runner.load(gpu, file, {
     dtype,

@@ -8,12 +8,16 @@ import { cases as norm } from "../kernel/norm.cases.ts";
 import { cases as reduce } from "../kernel/reduce.cases.ts";
 import { cases as rope } from "../kernel/rope.cases.ts";
 import { cases as sampler } from "../kernel/sampler.cases.ts";
+import { cases as engine } from "../model/engine.cases.ts";
+import { cases as formats } from "../model/formats.cases.ts";
 import { cases as generate } from "../model/generate.cases.ts";
 import { cases as golden } from "../model/golden.cases.ts";
 import { cases as quants } from "../model/quants.cases.ts";
 import type { Case } from "../support/cases.ts";
 
 export const allCases: Case[] = [
+  ...engine,
+  ...formats,
   ...activation,
   ...attention,
   ...embed,
