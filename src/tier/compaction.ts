@@ -100,8 +100,7 @@ async function copyForward(backend: SegmentBackend, segment: Segment): Promise<n
     if (records.length > 0) await backend.commit(records);
   }
   await forgetAgain(backend, segment, copied);
-  const tombstones = backend.index.neededTombstones(segment);
-  if (tombstones.length > 0) await backend.bury(tombstones);
+  await backend.bury(backend.index.neededTombstones(segment));
   return bytesCopied;
 }
 
@@ -111,7 +110,7 @@ async function forgetAgain(backend: SegmentBackend, segment: Segment, copied: Lo
   const dead = copied.filter((location) => !segment.live.has(location.entryIndex));
   const copies = dead.flatMap(({ info }) => backend.index.find(info.key));
   for (const copy of copies) backend.index.kill(copy);
-  if (copies.length > 0) await backend.bury(copies.map((target) => ({ key: target.info.key, target })));
+  await backend.bury(copies.map((target) => ({ key: target.info.key, target })));
 }
 
 function batches(locations: readonly Location[], limitBytes: number): Location[][] {

@@ -98,6 +98,7 @@ export class RemoteBackend implements Backend {
   private readonly end: () => void;
   private readonly waiting = new Map<number, Waiting>();
   private nextId = 1;
+  private closed = false;
 
   constructor(name: string, port: Port, end: () => void = () => undefined) {
     this.name = name;
@@ -123,14 +124,22 @@ export class RemoteBackend implements Backend {
   usage = (): Promise<BackendUsage> => this.call("usage");
 
   async close(): Promise<void> {
+    if (this.closed) return;
+    this.closed = true;
     try {
-      await this.call("close");
+      await this.send("close");
     } finally {
       this.end();
+      this.fail("the backend is closed");
     }
   }
 
-  private call<V extends Verb>(verb: V, ...args: Calls[V]["args"]): Promise<Calls[V]["result"]> {
+  private async call<V extends Verb>(verb: V, ...args: Calls[V]["args"]): Promise<Calls[V]["result"]> {
+    if (this.closed) throw new MediumError("closed", `${this.name}: the backend is closed`);
+    return this.send(verb, ...args);
+  }
+
+  private send<V extends Verb>(verb: V, ...args: Calls[V]["args"]): Promise<Calls[V]["result"]> {
     const id = this.nextId++;
     return new Promise((resolve, reject) => {
       this.waiting.set(id, { resolve: resolve as (result: unknown) => void, reject });

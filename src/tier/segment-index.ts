@@ -14,6 +14,12 @@ export interface Location extends Target {
   info: RecordInfo;
 }
 
+/** An entry that was forgotten, and whose it was. */
+export interface Tombstone {
+  key: Key;
+  target: Target;
+}
+
 export interface Segment {
   name: string;
   writer: string;
@@ -29,7 +35,7 @@ export interface Segment {
   trailBytes: number;
   live: Map<number, Location>;
   liveBytes: number;
-  tombstones: { key: Key; target: Target }[];
+  tombstones: Tombstone[];
 }
 
 export class SegmentIndex {
@@ -132,10 +138,27 @@ export class SegmentIndex {
   }
 
   /** The tombstones that still have something to hide: their target's files exist. */
-  neededTombstones(segment: Segment): Segment["tombstones"] {
+  neededTombstones(segment: Segment): Tombstone[] {
     return segment.tombstones.filter(
       ({ target }) => target.segment !== segment.name && this.segments.has(target.segment),
     );
+  }
+
+  /**
+   * The segments that must go for this one to go, in order: what its tombstones hide goes first, or it would be back.
+   * Empty if one of them is not ours to drop.
+   */
+  droppableWith(segment: Segment): Segment[] {
+    const order = new Set<Segment>();
+    const visit = (each: Segment, path: readonly Segment[]): boolean => {
+      if (order.has(each) || path.includes(each)) return true;
+      if (!each.owned || !this.segments.has(each.name)) return false;
+      const targets = this.neededTombstones(each).map(({ target }) => this.segments.get(target.segment));
+      const ok = targets.every((target) => target !== undefined && visit(target, [...path, each]));
+      order.add(each);
+      return ok;
+    };
+    return visit(segment, []) ? [...order] : [];
   }
 
   /** Bytes on the medium that hold nothing wanted. */

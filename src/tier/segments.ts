@@ -28,7 +28,7 @@ import {
 import { adoptWriters, compactOne, releaseIdleWriters, sweep } from "./compaction.ts";
 import { bytesToHex, type Key } from "./keys.ts";
 import { infoOf } from "./record.ts";
-import { physicalBytes, SegmentIndex, type Location, type Segment } from "./segment-index.ts";
+import { physicalBytes, SegmentIndex, type Location, type Segment, type Tombstone } from "./segment-index.ts";
 import {
   decodeTrailEntry,
   encodeRecordEntry,
@@ -36,7 +36,6 @@ import {
   parseSegmentFile,
   segmentName,
   TRAIL_ENTRY_BYTES,
-  type Target,
 } from "./trail.ts";
 
 export const DEFAULT_SEGMENT_BYTES = 32 * 2 ** 20;
@@ -70,6 +69,7 @@ export class SegmentBackend implements Backend {
 
   private readonly trailFirst: boolean;
   private current: Current | undefined;
+  private unburied: Tombstone[] = [];
   private nextNumber = 0;
   private state: "new" | "open" | "closed" = "new";
   private last: Promise<unknown> = Promise.resolve();
@@ -110,8 +110,7 @@ export class SegmentBackend implements Backend {
 
   remove(keys: readonly Key[]): Promise<Delta> {
     return this.exclusive(async () => {
-      const dead = keys.flatMap((key) => this.index.killAll(key).map((target) => ({ key, target })));
-      if (dead.length > 0) await this.bury(dead);
+      await this.bury(keys.flatMap((key) => this.index.killAll(key).map((target) => ({ key, target }))));
       return this.index.takeDelta();
     });
   }
@@ -127,6 +126,7 @@ export class SegmentBackend implements Backend {
     return this.exclusive(async () => {
       await adoptWriters(this, await this.scan());
       await this.sealIfWasteful(wasteShare);
+      await this.bury([]);
       await sweep(this, await this.scan());
       const { bytesCopied, more } = await compactOne(this, wasteShare);
       await releaseIdleWriters(this);
@@ -137,13 +137,14 @@ export class SegmentBackend implements Backend {
   reclaim(bytes: number): Promise<Delta> {
     return this.exclusive(async () => {
       await this.seal();
-      const owned = [...this.index.segments.values()].filter((segment) => segment.owned);
-      owned.sort((a, b) => a.liveBytes - b.liveBytes);
+      const leastFirst = [...this.index.segments.values()].sort((a, b) => a.liveBytes - b.liveBytes);
       let freed = 0;
-      for (const segment of owned) {
+      for (const segment of leastFirst) {
         if (freed >= bytes) break;
-        freed += physicalBytes(segment);
-        await this.dropFiles(segment);
+        for (const each of this.index.droppableWith(segment)) {
+          freed += physicalBytes(each);
+          await this.dropFiles(each);
+        }
       }
       return this.index.takeDelta();
     });
@@ -191,14 +192,21 @@ export class SegmentBackend implements Backend {
     this.takeEntries(current.segment, entries);
   }
 
-  /** Writes tombstones for entries that the index already holds for dead. */
-  async bury(tombstones: readonly { key: Key; target: Target }[]): Promise<void> {
+  /**
+   * Writes tombstones for entries that the index already holds for dead, and those that could not be written before: an
+   * entry is not forgotten for good until this has succeeded.
+   */
+  async bury(tombstones: readonly Tombstone[]): Promise<void> {
+    this.unburied.push(...tombstones);
+    this.unburied = this.unburied.filter(({ target }) => this.index.segments.has(target.segment));
+    if (this.unburied.length === 0) return;
     const current = await this.writable(0);
-    const entries = tombstones.map(({ key, target }) => encodeTombstone(key, target));
+    const entries = this.unburied.map(({ key, target }) => encodeTombstone(key, target));
     await this.orAbandon([], async () => {
       await current.trail.append(entries);
       await current.trail.sync();
     });
+    this.unburied = [];
     this.takeEntries(current.segment, entries);
   }
 

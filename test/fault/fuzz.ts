@@ -285,14 +285,15 @@ class Run {
   }
 
   /**
-   * Only where nothing but the store decides what is kept. Before a loss of power a backend may have seen, in the page
-   * cache, what another one, or one that hung, had not synced yet.
+   * Only where nothing but the store decides what is kept. A backend may have seen, in the page cache, what another one
+   * (or one that hung) had not synced: that is no promise.
    */
   private judgeDurable(present: ReadonlySet<Key>): void {
-    const kept = this.config.diskBytes === 1e9 && !this.rotten && !this.config.clears;
-    const strangers = this.config.processes > 1 || this.config.rates.hang !== undefined;
-    if (!kept || (strangers && this.config.powerLoss)) return;
-    if (this.config.rates.full !== undefined || this.config.rates.short !== undefined) return;
+    const { diskBytes, clears, processes, powerLoss, rates } = this.config;
+    if (diskBytes < 1e9 || this.rotten || clears) return;
+    if (rates.full !== undefined || rates.short !== undefined) return;
+    if (powerLoss && (processes > 1 || rates.hang !== undefined)) return;
+    if (processes > 1 && Object.keys(rates).length > 0) return;
     for (const key of this.durable) if (!present.has(key)) this.violate("lost", key);
   }
 

@@ -25,7 +25,8 @@ beforeEach(() => {
 
 async function openStore(): Promise<TierStore> {
   const process = nextProcess++;
-  const disk = (): SegmentBackend => new SegmentBackend(new FakeMedium(world, process), { segmentBytes: 4096 });
+  const disk = (): SegmentBackend =>
+    new SegmentBackend(new FakeMedium(world, process), { segmentBytes: 4096 });
   return TierStore.open({ ramBytes: 1e6, diskBytes: 1e6, disk, nowEpochMs: () => 1000 });
 }
 
@@ -55,24 +56,30 @@ const dataFiles = (): string[] => [...world.files.keys()].filter((name) => name.
 const noise = (bytes: number): Uint8Array => Uint8Array.from({ length: bytes }, () => random.below(256));
 
 describe("hostile store", () => {
-  test("1,000 flipped bits, one store each: no wrong byte, every miss counted", { timeout: 120_000 }, async () => {
-    await fill();
-    const pristine = new Map([...world.files.keys()].map((name) => [name, world.content(name) as Uint8Array]));
-    const reasons = new Map<string, number>();
-    for (let i = 0; i < 1000; i++) {
-      world.files.clear();
-      for (const [name, bytes] of pristine) world.plant(name, bytes);
-      world.rot();
-      const { hits, misses } = await probe();
-      expect(hits).toBeGreaterThanOrEqual(keys.length - 1);
-      expect(hits + Object.values(misses).reduce((sum, count) => sum + count, 0)).toBe(keys.length);
-      for (const reason of Object.keys(misses)) reasons.set(reason, (reasons.get(reason) ?? 0) + 1);
-    }
-    console.log("misses by reason:", Object.fromEntries(reasons));
-    expect([...reasons.keys()].sort()).toEqual(
-      expect.arrayContaining(["absent", "header", "payload"]) as unknown as string[],
-    );
-  });
+  test(
+    "1,000 flipped bits, one store each: no wrong byte, every miss counted",
+    { timeout: 120_000 },
+    async () => {
+      await fill();
+      const pristine = new Map(
+        [...world.files.keys()].map((name) => [name, world.content(name) as Uint8Array]),
+      );
+      const reasons = new Map<string, number>();
+      for (let i = 0; i < 1000; i++) {
+        world.files.clear();
+        for (const [name, bytes] of pristine) world.plant(name, bytes);
+        world.rot();
+        const { hits, misses } = await probe();
+        expect(hits).toBeGreaterThanOrEqual(keys.length - 1);
+        expect(hits + Object.values(misses).reduce((sum, count) => sum + count, 0)).toBe(keys.length);
+        for (const reason of Object.keys(misses)) reasons.set(reason, (reasons.get(reason) ?? 0) + 1);
+      }
+      console.log("misses by reason:", Object.fromEntries(reasons));
+      expect([...reasons.keys()].sort()).toEqual(
+        expect.arrayContaining(["absent", "header", "payload"]) as unknown as string[],
+      );
+    },
+  );
 
   test("1,000 flipped bits in one record's bytes: every single one is found", () => {
     const record = encodeRecord(drafts[0]!);

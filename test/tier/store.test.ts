@@ -1,0 +1,334 @@
+/** The store: one sentence a test, small numbers, a folder in memory. */
+import { describe, expect, test } from "vitest";
+import { Random } from "../../src/base.ts";
+import { RamBackend } from "../../src/tier/ram.ts";
+import type { Key } from "../../src/tier/keys.ts";
+import { headerBytesOf, type RecordDraft } from "../../src/tier/record.ts";
+import { SegmentBackend } from "../../src/tier/segments.ts";
+import { TierStore } from "../../src/tier/store.ts";
+import type { StoreOptions } from "../../src/tier/store-options.ts";
+import { FakeMedium, World } from "../fault/fake-disk.ts";
+import { FakeTimer, settle } from "../fault/fake-timer.ts";
+import { chain, keyOf, keysOf, payloadOf } from "./make.ts";
+
+const PAYLOAD_BYTES = 100;
+const RECORD_BYTES = headerBytesOf(4) + PAYLOAD_BYTES;
+const A = chain(1, 4, { payloadBytes: PAYLOAD_BYTES });
+const B = chain(2, 4, { payloadBytes: PAYLOAD_BYTES });
+
+interface Setting {
+  world: World;
+  timer: FakeTimer;
+  notices: string[];
+  open(options?: Partial<StoreOptions>): Promise<TierStore>;
+}
+
+function setting(): Setting {
+  const world = new World(new Random(1));
+  const timer = new FakeTimer();
+  const notices: string[] = [];
+  let processes = 0;
+  const open = (options: Partial<StoreOptions> = {}): Promise<TierStore> => {
+    const process = processes++;
+    return TierStore.open({
+      ramBytes: 1e6,
+      diskBytes: 1e6,
+      disk: () => new SegmentBackend(new FakeMedium(world, process), { segmentBytes: 2000 }),
+      timer,
+      clock: timer,
+      nowEpochMs: () => timer.nowMs() + 1,
+      onNotice: (code) => notices.push(code),
+      ...options,
+    });
+  };
+  return { world, timer, notices, open };
+}
+
+function putAll(store: TierStore, drafts: readonly RecordDraft[]): void {
+  for (const draft of drafts) store.put(draft);
+}
+
+async function tierOfHit(store: TierStore, key: Key): Promise<string> {
+  const found = await store.get(key);
+  if (!found.hit) return found.reason;
+  expect(found.record.payload).toEqual(payloadOf(key, PAYLOAD_BYTES));
+  return found.tier;
+}
+
+describe("store", () => {
+  test("what is put is served from RAM at once, and from disk by the next process", async () => {
+    const { open } = setting();
+    const first = await open();
+    expect(first.put(A[0]!)).toBe("stored");
+    expect(first.put(A[0]!)).toBe("known");
+    expect(await tierOfHit(first, keyOf(A[0]!))).toBe("ram");
+    expect(await first.close()).toEqual({ left: 0 });
+    const second = await open();
+    expect(await tierOfHit(second, keyOf(A[0]!))).toBe("disk");
+    expect(await tierOfHit(second, keyOf(A[0]!))).toBe("ram");
+    const { ram, disk } = await second.stats();
+    expect([ram.hits, ram.promotions, disk.hits, ram.misses.absent]).toEqual([1, 1, 1, 1]);
+    await second.close();
+  });
+
+  test("a memory-only record does not reach the disk, until it is put again for the disk", async () => {
+    const { open } = setting();
+    const store = await open();
+    store.put(A[0]!, "ram");
+    await store.drain(1000);
+    expect((await store.stats()).disk.records).toBe(0);
+    expect(store.put(A[0]!)).toBe("stored");
+    await store.drain(1000);
+    expect((await store.stats()).disk.records).toBe(1);
+    await store.close();
+  });
+
+  test("has() gives the longest prefix by tier and stops at the first gap", async () => {
+    const { open } = setting();
+    const store = await open();
+    putAll(store, A);
+    await store.drain(1000);
+    expect(store.demote(keyOf(A[1]!))).toBe(true);
+    await store.drop([keyOf(A[3]!)]);
+    expect(store.has(keysOf(A))).toEqual(["ram", "disk", "ram"]);
+    await store.drop([keyOf(A[0]!)]);
+    expect(store.has(keysOf(A))).toEqual([]);
+    await store.close();
+  });
+
+  test("RAM evicts the far end of the chain used longest ago, and the disk still has it", async () => {
+    const { open } = setting();
+    const store = await open({ ramBytes: 5 * RECORD_BYTES });
+    putAll(store, A);
+    await store.drain(1000);
+    putAll(store, B.slice(0, 2));
+    await store.drain(1000);
+    expect(store.has(keysOf(A))).toEqual(["ram", "ram", "ram", "disk"]);
+    expect((await store.stats()).ram).toMatchObject({ records: 5, demotions: 1, drops: 0 });
+    await store.close();
+  });
+
+  test("the disk evicts to stay within its budget, never the record just written", async () => {
+    const { open, world } = setting();
+    const store = await open({ ramBytes: 0, diskBytes: 3 * RECORD_BYTES });
+    for (const draft of [...A, ...B]) {
+      store.put(draft);
+      await store.drain(1000);
+      expect(store.has([keyOf(draft)]).length + store.has(keysOf(A)).length).toBeGreaterThan(0);
+      expect(await tierOfHit(store, keyOf(draft))).toBe("disk");
+    }
+    const { disk } = await store.stats();
+    expect(disk.bytes).toBeLessThanOrEqual(disk.budgetBytes);
+    expect(disk.drops).toBe(5);
+    while (await store.maintain());
+    expect(world.bytes).toBeLessThan(12 * RECORD_BYTES);
+    await store.close();
+  });
+
+  test("a policy of the caller's chooses the victim", async () => {
+    const { open } = setting();
+    const store = await open({
+      ramBytes: 3 * RECORD_BYTES,
+      choose: (entries) => [...entries].at(-1)?.key,
+    });
+    for (const draft of A) store.put(draft, "ram");
+    expect(store.has(keysOf(A))).toEqual(["ram", "ram"]);
+    expect(await tierOfHit(store, keyOf(A[3]!))).toBe("ram");
+    await store.close();
+  });
+
+  test("a full queue drops the record that is cheapest to rebuild, and no record before its children", async () => {
+    const { open } = setting();
+    const store = await open({ ramBytes: 0, queueBytes: 3 * RECORD_BYTES });
+    const costly = chain(9, 1, { payloadBytes: PAYLOAD_BYTES }).map((draft) => ({
+      ...draft,
+      rebuildCost: 99,
+    }));
+    putAll(store, [...A, ...costly]);
+    const { queue } = await store.stats();
+    expect(queue.dropped).toBe(2);
+    await store.drain(1000);
+    expect(store.has(keysOf(A))).toEqual(["disk", "disk"]);
+    expect(await tierOfHit(store, keyOf(costly[0]!))).toBe("disk");
+    await store.close();
+  });
+
+  test("a smaller budget takes effect at once", async () => {
+    const { open } = setting();
+    const store = await open();
+    putAll(store, A);
+    await store.drain(1000);
+    await store.setBudgets({ ramBytes: RECORD_BYTES, diskBytes: 2 * RECORD_BYTES });
+    const { ram, disk } = await store.stats();
+    expect([ram.records, disk.records]).toEqual([1, 2]);
+    await store.close();
+  });
+
+  test("clearing a namespace leaves the others, and its bytes are gone from the disk", async () => {
+    const { open, world } = setting();
+    const store = await open();
+    const alice = chain(3, 4, { namespace: "alice", payloadBytes: PAYLOAD_BYTES });
+    putAll(store, [...A, ...alice]);
+    await store.drain(1000);
+    expect(await store.clear({ namespace: "alice" })).toEqual({ complete: true });
+    expect(store.has(keysOf(alice))).toEqual([]);
+    expect(store.has(keysOf(A))).toHaveLength(4);
+    expect(await store.clear()).toEqual({ complete: true });
+    await store.close();
+    expect([...world.files.keys()]).toEqual([]);
+  });
+
+  test("an expired record is a miss, counted, and goes", async () => {
+    const { open, timer } = setting();
+    const store = await open();
+    const [draft] = chain(4, 1, { expiresAtMs: 5000 });
+    store.put(draft!);
+    await store.drain(1000);
+    expect((await store.get(keyOf(draft!))).hit).toBe(true);
+    timer.advance(6000);
+    expect(store.has([keyOf(draft!)])).toEqual([]);
+    expect(await store.get(keyOf(draft!))).toEqual({ hit: false, reason: "expired" });
+    await store.maintain();
+    expect(store.list()).toEqual([]);
+    await store.close();
+  });
+
+  test("KV at rest in 8 bits is served by a store that asks for 8 or 4, not by one that asks for none", async () => {
+    const { open } = setting();
+    const layout = { layers: 1, kvHeads: 1, headDim: 32, blockTokens: 4, dtype: "f32" } as const;
+    const values = Float32Array.from({ length: 256 }, (_, i) => Math.sin(i));
+    const draft = { ...A[0]!, payload: new Uint8Array(values.buffer), layout };
+    const quantising = await open({ atRestBits: 8 });
+    quantising.put(draft);
+    await quantising.close();
+    const exact = await open();
+    expect(await exact.match([keyOf(draft)])).toEqual([]);
+    expect(await exact.get(keyOf(draft))).toEqual({ hit: false, reason: "encoding" });
+    await exact.close();
+    const coarse = await open({ atRestBits: 4 });
+    const found = await coarse.get(keyOf(draft));
+    expect(found.hit && found.record.encoding).toBe("kivi8");
+    const read = found.hit ? new Float32Array(found.record.payload.slice().buffer) : [];
+    values.forEach((value, i) => expect(Math.abs(value - (read[i] as number))).toBeLessThan(0.01));
+    await coarse.close();
+    const again = await open();
+    again.put(draft);
+    expect(await again.close()).toEqual({ left: 0 });
+    const exactNow = await open();
+    expect((await exactNow.get(keyOf(draft))).hit).toBe(true);
+    await exactNow.close();
+  });
+
+  test("a prefix moves as one file, into another namespace too", async () => {
+    const { open } = setting();
+    const source = await open();
+    putAll(source, A);
+    const { archive, missing } = await source.exportRecords([...keysOf(A), keyOf(B[0]!)]);
+    expect(missing).toEqual([keyOf(B[0]!)]);
+    await source.clear();
+    expect(source.importRecords(archive)).toEqual({ keys: keysOf(A), rejected: {} });
+    expect(source.has(keysOf(A))).toHaveLength(4);
+    const bob = chain(1, 4, { namespace: "bob" });
+    expect(source.importRecords(archive, { namespace: "bob" }).keys).toEqual(keysOf(bob));
+    for (const draft of bob) {
+      const found = await source.get(keyOf(draft), { tokens: draft.tokens });
+      expect(found.hit).toBe(true);
+    }
+    for (const damaged of [
+      archive.slice(0, -1),
+      new Uint8Array(10),
+      Uint8Array.from(archive, (byte) => byte ^ 1),
+    ]) {
+      expect(() => source.importRecords(damaged)).toThrow(/KV archive/);
+    }
+    await source.close();
+  });
+
+  test("without a disk the store is its RAM", async () => {
+    const store = await TierStore.open({ ramBytes: 1e6 });
+    putAll(store, A);
+    expect(store.has(keysOf(A))).toHaveLength(4);
+    expect((await store.stats()).disk.state).toBe("none");
+    expect(await store.clear()).toEqual({ complete: true });
+    await store.close();
+    expect(store.put(A[0]!)).toBe("refused");
+    expect(await store.get(keyOf(A[0]!))).toEqual({ hit: false, reason: "closed" });
+  });
+
+  test("a disk that refuses to open is told once, and the store goes on", async () => {
+    const { open, notices, timer } = setting();
+    const store = await open({ disk: () => Promise.reject(new Error("private mode")), reopenDelayMs: 10 });
+    putAll(store, A);
+    for (let i = 0; i < 3; i++) {
+      timer.advance(20);
+      await store.maintain();
+    }
+    expect(notices).toEqual(["disk_unavailable"]);
+    expect(store.has(keysOf(A))).toHaveLength(4);
+    await store.close();
+  });
+
+  test("a hung disk is let go after the time limit, told once, and opened again later", async () => {
+    const { open, notices, timer, world } = setting();
+    const store = await open({ reopenDelayMs: 100, ioTimeoutMs: 50 });
+    world.rates = { hang: 1 };
+    putAll(store, A);
+    await settle(timer, store.drain(1000));
+    expect(notices).toEqual(["disk_hung"]);
+    expect(store.diskState).toBe("lost");
+    expect(store.has(keysOf(A))).toHaveLength(4);
+    world.rates = {};
+    timer.advance(200);
+    await store.maintain();
+    expect(notices).toEqual(["disk_hung", "disk_back"]);
+    putAll(store, B);
+    await settle(timer, store.drain(1000));
+    expect((await store.stats()).disk.records).toBe(4);
+    await settle(timer, store.close());
+  });
+
+  test("a full disk is told once; the store frees room and goes on", async () => {
+    const { open, notices, timer, world } = setting();
+    const store = await open();
+    putAll(store, A);
+    await store.drain(1000);
+    world.rates = { full: 1 };
+    putAll(store, B);
+    await settle(timer, store.drain(1000));
+    expect(notices).toEqual(["disk_full"]);
+    world.rates = {};
+    const fresh = chain(5, 1, { payloadBytes: PAYLOAD_BYTES });
+    putAll(store, fresh);
+    await settle(timer, store.drain(1000));
+    expect(await tierOfHit(store, keyOf(fresh[0]!))).toBe("ram");
+    await store.close();
+  });
+
+  test("many who ask for one record at the same time read it once", async () => {
+    const backend = new RamBackend();
+    let reads = 0;
+    const read = backend.read.bind(backend);
+    backend.read = (key) => {
+      reads++;
+      return read(key);
+    };
+    const store = await TierStore.open({ ramBytes: 0, diskBytes: 1e6, disk: () => backend });
+    store.put(A[0]!);
+    await store.drain(1000);
+    const found = await Promise.all(Array.from({ length: 20 }, () => store.get(keyOf(A[0]!))));
+    expect(found.every(({ hit }) => hit)).toBe(true);
+    expect(reads).toBe(1);
+    await store.close();
+  });
+
+  test("two stores on one disk: the second reads what the first wrote", async () => {
+    const { open } = setting();
+    const [first, second] = [await open(), await open({ refreshAfterMs: 0 })];
+    putAll(first, A);
+    await first.drain(1000);
+    expect(await second.match(keysOf(A))).toEqual(["disk", "disk", "disk", "disk"]);
+    expect(await tierOfHit(second, keyOf(A[2]!))).toBe("disk");
+    await first.close();
+    await second.close();
+  });
+});
