@@ -63,6 +63,7 @@ function suite() {
     browser: "test/runtime/browser.ts",
     worker: "src/worker/worker.ts",
     bench: "test/bench/bench.ts",
+    eval: "test/bench/eval.ts",
   });
 }
 

@@ -1,7 +1,7 @@
 /** A session on the test's own device, without a worker: what it posts is gathered, and blocks can be counted. */
 import { TidepoolError, fromWire } from "../../src/errors.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
-import { openModel } from "../../src/load/model-file.ts";
+import { openModel, type ModelFile } from "../../src/load/model-file.ts";
 import { openBytes } from "../../src/load/source.ts";
 import { runnerOptions } from "../../src/worker/options.ts";
 import type {
@@ -33,8 +33,12 @@ export class TestSession {
   }
 
   static async load(gpu: Gpu, model: Uint8Array, options: EngineOptions = {}): Promise<TestSession> {
+    return TestSession.open(gpu, await openModel([openBytes(model, "model.gguf")]), options);
+  }
+
+  /** Takes the file over. */
+  static async open(gpu: Gpu, file: ModelFile, options: EngineOptions = {}): Promise<TestSession> {
     const running = new Map<number, Running>();
-    const file = await openModel([openBytes(model, "model.gguf")]);
     const session = await Session.load(gpu, file, runnerOptions(gpu, options), (message) =>
       receive(running, message),
     );
