@@ -9,7 +9,7 @@
 import type { Cost } from "./cost.ts";
 import { flopsBetween } from "./cost.ts";
 import type { Admission, EvictionPolicy } from "./policy.ts";
-import { branchPoint } from "./policy.ts";
+import { branchPoint, touchPath } from "./policy.ts";
 import type { RadixNode, Walk } from "./radix.ts";
 import { startOf } from "./radix.ts";
 
@@ -35,10 +35,15 @@ export class MarconiPolicy implements EvictionPolicy {
     return tokens.length;
   }
 
-  /** Only the deepest node is refreshed, not its ancestors. */
+  /** Only the deepest node is refreshed, not its ancestors: their snapshots were not used. Without snapshots the whole
+   * path was, so that alpha = 0 is LRU there. */
   touch(walk: Walk, now: number, why: "match" | "insert"): void {
-    walk.node.lastAccess = now;
-    if (why === "match") walk.node.uses++;
+    const uses = why === "match" ? 1 : 0;
+    if (this.cost.bytesPerSnapshot === 0) touchPath(walk.node, now, uses);
+    else {
+      walk.node.lastAccess = now;
+      walk.node.uses += uses;
+    }
     this.changed(walk.node);
   }
 

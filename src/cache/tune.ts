@@ -72,7 +72,7 @@ export class AlphaTuner {
     });
   }
 
-  /** Remembers a finished request: its input and output, and how many of them are input. */
+  /** Remembers a finished request: its input and output, and how many of them are input. The array must not change. */
   record(sequence: Int32Array, inputTokens: number): void {
     if (this.queue.length === maxQueued) {
       this.queue.shift();

@@ -1,0 +1,22 @@
+/** The package's "./sim": cache policies on traces without a GPU. Re-exports only. */
+export type { Cost, LayerShape, ModelShape } from "../cache/cost.ts";
+export { costOf, namedShapes } from "../cache/cost.ts";
+export type { PolicyName } from "../cache/policy.ts";
+export { policyNames } from "../cache/policy.ts";
+export {
+  defaultModel,
+  modelFromJson,
+  modelNames,
+  namedModel,
+  parseCapacities,
+  parsePolicies,
+} from "./options.ts";
+export { capacityLabel, plotRows } from "./plot.ts";
+export type { RecorderOptions } from "./recorder.ts";
+export { Recorder } from "./recorder.ts";
+export type { ReplayOptions, ReplayProgress, ReplayRow } from "./replay.ts";
+export { replay, replaySteps } from "./replay.ts";
+export type { Trace, TraceRequest } from "./trace.ts";
+export { decodeTraceBytes, parseTrace, sequenceOf } from "./trace.ts";
+export type { Workload } from "./workload.ts";
+export { defaultWorkloads, generate } from "./workload.ts";

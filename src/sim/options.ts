@@ -1,0 +1,67 @@
+/** Reads the words of a replay's options: policies, capacities, models. It opens no files. */
+import type { Cost } from "../cache/cost.ts";
+import { costOf, namedShapes, parseShape } from "../cache/cost.ts";
+import type { PolicyName } from "../cache/policy.ts";
+import { policyNames } from "../cache/policy.ts";
+import { TidepoolError } from "../errors.ts";
+import type { ReplayOptions } from "./replay.ts";
+import type { Trace } from "./trace.ts";
+
+/** "lru,marconi" -> names. Throws `invalid_argument` with the known names. */
+export function parsePolicies(list: string): PolicyName[] {
+  return list.split(",").map((word) => {
+    const name = policyNames.find((known) => known === word.trim());
+    if (name === undefined) {
+      throw new TidepoolError("invalid_argument", `policy "${word}" is none of ${policyNames.join(", ")}`);
+    }
+    return name;
+  });
+}
+
+/** "4e10,blocks:1000,inf" -> capacities. Bytes may have a unit of 1000: KB, MB, GB, TB. */
+export function parseCapacities(list: string): ReplayOptions["capacity"][] {
+  return list.split(",").map((word) => parseCapacity(word.trim()));
+}
+
+const units: Readonly<Record<string, number>> = { "": 1, KB: 1e3, MB: 1e6, GB: 1e9, TB: 1e12 };
+
+function parseCapacity(word: string): ReplayOptions["capacity"] {
+  if (word === "inf") return "inf";
+  const blocks = /^blocks:(\d+)$/.exec(word);
+  if (blocks !== null && Number(blocks[1]) > 0) return { blocks: Number(blocks[1]) };
+  const bytes = /^(\d+(?:\.\d+)?(?:e\d+)?)(KB|MB|GB|TB)?$/i.exec(word);
+  const value = bytes === null ? NaN : Number(bytes[1]) * units[(bytes[2] ?? "").toUpperCase()]!;
+  if (!(value > 0)) {
+    throw new TidepoolError(
+      "invalid_argument",
+      `capacity "${word}" is not a positive number of bytes, blocks:N or inf`,
+    );
+  }
+  return { bytes: value };
+}
+
+/** Names that `--model` knows. */
+export const modelNames: readonly string[] = Object.keys(namedShapes);
+
+export function namedModel(name: string): Cost | undefined {
+  return Object.hasOwn(namedShapes, name) ? costOf(namedShapes[name]!) : undefined;
+}
+
+/** The costs of a shape file's text. Throws `invalid_file` with the file's name and the bad field. */
+export function modelFromJson(text: string, file: string): Cost {
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch (error) {
+    throw new TidepoolError(
+      "invalid_file",
+      `${file}: not JSON (${error instanceof Error ? error.message : ""})`,
+    );
+  }
+  return costOf(parseShape(json, file));
+}
+
+/** The models of the papers that the traces come from: Mooncake's for block traces, else Marconi's. */
+export function defaultModel(trace: Trace): string {
+  return trace.symbolTokens > 1 ? "llama3-70b" : "nvidia-hybrid-7b";
+}

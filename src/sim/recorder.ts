@@ -1,0 +1,61 @@
+/**
+ * Records what an engine serves as a trace: times, lengths and salted hashes of blocks, no text and no token ids. The
+ * result is Mooncake's format with a first line of its own; trace.ts reads it. It writes no file: the caller takes
+ * lines.
+ */
+import { blake2b } from "@noble/hashes/blake2.js";
+import { assert } from "../base.ts";
+
+export interface RecorderOptions {
+  /** Tokens in a hashed block. */
+  blockTokens: number;
+  /** At least 16 random bytes. Without them the hashes tell nothing but which prefixes are equal; do not keep them. */
+  salt: Uint8Array;
+}
+
+/** 48 bits of a hash: exact as a JSON number, and enough to tell the blocks of one trace apart. */
+const hashBytes = 6;
+const minSaltBytes = 16;
+
+export class Recorder {
+  private readonly options: RecorderOptions;
+
+  constructor(options: RecorderOptions) {
+    assert(options.salt.length >= minSaltBytes, `a recorder's salt needs ${minSaltBytes} bytes`);
+    assert(options.blockTokens > 0, "a recorder needs a block size");
+    this.options = options;
+  }
+
+  /** The first line of the trace. */
+  header(): string {
+    return JSON.stringify({ tidepool_trace: 1, block_tokens: this.options.blockTokens });
+  }
+
+  /** The line of one finished request. `sequence` is its input and output, of which the first `inputTokens` are input.
+   * Blocks that complete during generation are in `output_ids`. */
+  line(timestampMs: number, sequence: Int32Array, inputTokens: number): string {
+    const blocks = this.chain(sequence);
+    const inputBlocks = Math.floor(inputTokens / this.options.blockTokens);
+    return JSON.stringify({
+      timestamp: Math.round(timestampMs),
+      input_length: inputTokens,
+      output_length: sequence.length - inputTokens,
+      hash_ids: blocks.slice(0, inputBlocks),
+      output_ids: blocks.slice(inputBlocks),
+    });
+  }
+
+  /** Chained hashes of the full blocks: those that an engine can share. */
+  private chain(tokens: Int32Array): number[] {
+    const { blockTokens, salt } = this.options;
+    const hashes: number[] = [];
+    let before = salt;
+    for (let at = 0; at + blockTokens <= tokens.length; at += blockTokens) {
+      const block = tokens.slice(at, at + blockTokens);
+      const hash = blake2b.create({ dkLen: 32, key: salt.subarray(0, 64) });
+      before = hash.update(before).update(new Uint8Array(block.buffer)).digest();
+      hashes.push(before.subarray(0, hashBytes).reduce((value, byte) => value * 256 + byte, 0));
+    }
+    return hashes;
+  }
+}
