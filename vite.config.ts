@@ -45,8 +45,12 @@ export default defineConfig(({ mode }): ViteUserConfig => ({
     testTimeout: 60_000,
     chaiConfig: { truncateThreshold: 0 },
   },
-  build: mode === "lib" ? library() : mode === "suite" ? suite() : { outDir: "dist/page", target: "es2023" },
+  build: mode === "lib" ? library() : mode === "suite" ? suite() : page(),
 }));
+
+function page() {
+  return { outDir: "dist/page", target: "es2023", rolldownOptions: { external: outside } };
+}
 
 function library() {
   return bundle("dist/lib", {
