@@ -87,7 +87,12 @@ function receive(running: Map<number, Running>, message: FromWorker): void {
     case "refused":
       running.get(message.id)?.reject(fromWire(message.error));
       break;
-    default:
+    case "progress":
+    case "loaded":
+    case "header":
+    case "failed":
+    case "answer":
+    case "closed":
       break;
   }
 }
