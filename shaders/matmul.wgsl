@@ -28,6 +28,7 @@ struct Op {
   outStride: u32, // elements between rows of y
   outOffset: u32,
   scale: f32,
+  quads: u32, // 8, vec4s in a unit: not a constant, since unrolling costs software adapters seconds of compilation
 }
 
 @group(0) @binding(0) var<uniform> op: Op;
@@ -103,7 +104,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) id
       fillInputs(id - 64u, firstRow, count - 1u, unit);
     }
     workgroupBarrier();
-    for (var j = 0u; j < 8u; j++) {
+    for (var j = 0u; j < op.quads; j++) {
       let xBase = t * 8u + (j ^ (t & 7u));
       let c = transpose(mat4x4f(xTile[xBase], xTile[xBase + 64u], xTile[xBase + 128u], xTile[xBase + 192u]));
       let wBase = n * 8u + (j ^ (n & 7u));

@@ -14,10 +14,10 @@
 
 override LANES: u32 = 16;
 override SPLIT: u32 = 8;
+override TILE_ROWS: u32 = 4; // 4 or 1
 override HAS_BIAS: bool = false;
 override LOGIT_ROWS: bool = false;
 
-const TILE_ROWS = 4u;
 
 struct Op {
   columns: u32,
@@ -38,16 +38,9 @@ struct Op {
 
 var<workgroup> partial: array<vec4f, SPLIT * LANES>;
 
-fn dotUnit(w: Unit, row: u32, unit: u32, sum: vec4f) -> vec4f {
-  let quad = unit * 8u;
-  var s = fma(w.w0, loadInput(row, quad, op.columns), sum);
-  s = fma(w.w1, loadInput(row, quad + 1u, op.columns), s);
-  s = fma(w.w2, loadInput(row, quad + 2u, op.columns), s);
-  s = fma(w.w3, loadInput(row, quad + 3u, op.columns), s);
-  s = fma(w.w4, loadInput(row, quad + 4u, op.columns), s);
-  s = fma(w.w5, loadInput(row, quad + 5u, op.columns), s);
-  s = fma(w.w6, loadInput(row, quad + 6u, op.columns), s);
-  return fma(w.w7, loadInput(row, quad + 7u, op.columns), s);
+fn dotUnit(w: Unit, x: Unit, sum: vec4f) -> vec4f {
+  let low = fma(w.w3, x.w3, fma(w.w2, x.w2, fma(w.w1, x.w1, fma(w.w0, x.w0, sum))));
+  return fma(w.w7, x.w7, fma(w.w6, x.w6, fma(w.w5, x.w5, fma(w.w4, x.w4, low))));
 }
 
 fn total(s: vec4f) -> f32 {
@@ -66,27 +59,32 @@ fn store(row: u32, n: u32, sum: f32) {
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane: vec3u) {
   let n = group.x * LANES + lane.x;
   let split = select(lane.y, 0u, SPLIT == 1u);
+  let seat = inputSeat();
   let count = select(step.rows, step.logitRows, LOGIT_ROWS);
   let first = group.y * TILE_ROWS;
   let last = count - 1u;
-  let r1 = min(first + 1u, last);
-  let r2 = min(first + 2u, last);
-  let r3 = min(first + 3u, last);
   var s0 = vec4f();
   var s1 = vec4f();
   var s2 = vec4f();
   var s3 = vec4f();
-  if (first == last) {
-    for (var unit = split; unit < op.units; unit += SPLIT) {
-      s0 = dotUnit(decodeUnit(n, unit, op.tiles), first, unit, s0);
+  for (var round = 0u; round < op.units; round += SPLIT) {
+    let unit = min(round + split, op.units - 1u);
+    let mine = SPLIT == 1u || round + split < op.units;
+    let w = decodeUnit(n, unit, op.tiles);
+    let x0 = loadUnit(first, unit, op.columns, seat);
+    if (mine) {
+      s0 = dotUnit(w, x0, s0);
     }
-  } else {
-    for (var unit = split; unit < op.units; unit += SPLIT) {
-      let w = decodeUnit(n, unit, op.tiles);
-      s0 = dotUnit(w, first, unit, s0);
-      s1 = dotUnit(w, r1, unit, s1);
-      s2 = dotUnit(w, r2, unit, s2);
-      s3 = dotUnit(w, r3, unit, s3);
+    if (TILE_ROWS == 1u || first == last) {
+      continue;
+    }
+    let x1 = loadUnit(min(first + 1u, last), unit, op.columns, seat);
+    let x2 = loadUnit(min(first + 2u, last), unit, op.columns, seat);
+    let x3 = loadUnit(min(first + 3u, last), unit, op.columns, seat);
+    if (mine) {
+      s1 = dotUnit(w, x1, s1);
+      s2 = dotUnit(w, x2, s2);
+      s3 = dotUnit(w, x3, s3);
     }
   }
   var sums = vec4f(total(s0), total(s1), total(s2), total(s3));
@@ -102,6 +100,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane:
     return;
   }
   store(first, n, sums.x);
+  if (TILE_ROWS == 1u) {
+    return;
+  }
   if (first + 1u < count) {
     store(first + 1u, n, sums.y);
   }

@@ -26,9 +26,12 @@ import {
   type Format,
 } from "./formats.ts";
 import embed from "../../shaders/embed.wgsl";
+import inputDirect from "../../shaders/lib/input-direct.wgsl";
 import inputScalar from "../../shaders/lib/input-scalar.wgsl";
+import inputShared from "../../shaders/lib/input-shared.wgsl";
 import inputVec4 from "../../shaders/lib/input-vec4.wgsl";
 import matmul from "../../shaders/matmul.wgsl";
+import matmulLanes from "../../shaders/matmul-lanes.wgsl";
 import matvec from "../../shaders/matvec.wgsl";
 import stepLib from "../../shaders/lib/step.wgsl";
 import unitLib from "../../shaders/lib/format-unit.wgsl";
@@ -313,52 +316,100 @@ export interface MatrixOptions {
 
 /** A matrix product for few rows (decode): y = scale * W x + bias, dequantised on the way. */
 export function matvecOp(kernels: Kernels, types: KernelTypes, options: MatrixOptions): Promise<Op> {
-  const split = kernels.gpu.adapter.software ? 1 : MATVEC_SPLIT;
-  const shape = { lanes: PANEL_ROWS, tileRows: MATVEC_TILE_ROWS };
-  return matrixOp(kernels, types, options, "matvec", matvec, shape, { LANES: PANEL_ROWS, SPLIT: split });
+  const way = chooseWay(kernels, options.weight.columns);
+  const split = way === "real" ? MATVEC_SPLIT : 1;
+  const tileRows = way === "direct" ? 1 : MATVEC_TILE_ROWS;
+  const overrides = { SPLIT: split, TILE_ROWS: tileRows };
+  return matrixOp(kernels, types, options, way, {
+    name: "matvec",
+    code: matvec,
+    tileN: PANEL_ROWS,
+    tileRows,
+    overrides,
+  });
 }
 
 /** A matrix product for many rows (prefill): y = scale * W x + bias, dequantised on the way. */
 export function matmulOp(kernels: Kernels, types: KernelTypes, options: MatrixOptions): Promise<Op> {
-  const shape = { lanes: MATMUL_TILE_N, tileRows: MATMUL_TILE_ROWS };
-  return matrixOp(kernels, types, options, "matmul", matmul, shape, {});
+  const way = chooseWay(kernels, options.weight.columns);
+  return matrixOp(kernels, types, options, way, way === "shared" ? MATMUL_LANES : MATMUL);
 }
 
-/** Lanes that share the columns of a row of weights in matvec.wgsl on a real GPU. */
+/** Invocations that share the columns of a row of weights in matvec.wgsl on a real GPU. */
 const MATVEC_SPLIT = 8;
-/** The constants of the same meaning in matvec.wgsl and matmul.wgsl. */
+/** Rows of x that matvec.wgsl computes with one decoding of the weights. */
 const MATVEC_TILE_ROWS = 4;
-const MATMUL_TILE_N = 64;
-const MATMUL_TILE_ROWS = 32;
+
+/** A kernel with the tile of y that one of its workgroups computes. */
+interface MatrixKernel {
+  name: string;
+  code: string;
+  tileN: number;
+  tileRows: number;
+  overrides: Record<string, number>;
+}
+
+const MATMUL: MatrixKernel = { name: "matmul", code: matmul, tileN: 64, tileRows: 32, overrides: {} };
+const MATMUL_LANES: MatrixKernel = {
+  name: "matmul-lanes",
+  code: matmulLanes,
+  tileN: 32,
+  tileRows: 4,
+  overrides: {},
+};
+
+/**
+ * How activations are read. "real": as a GPU likes it. On software adapters, where a load costs far more than a
+ * multiplication: "shared" among the invocations of a subgroup where there are subgroups, else "direct".
+ */
+type Way = "real" | "shared" | "direct";
+
+function chooseWay(kernels: Kernels, columns: number): Way {
+  const { adapter, features } = kernels.gpu;
+  if (!adapter.software) return "real";
+  return features.subgroups && columns % 4 === 0 ? "shared" : "direct";
+}
+
+/** Invocations that load activations together: 8 where every subgroup has as many, else 4, the least there is. */
+function shareOf(device: GPUDevice): number {
+  return device.adapterInfo.subgroupMinSize >= 8 ? 8 : 4;
+}
 
 async function matrixOp(
   kernels: Kernels,
   types: KernelTypes,
   options: MatrixOptions,
-  kernel: string,
-  code: string,
-  shape: { lanes: number; tileRows: number },
-  overrides: Record<string, number>,
+  way: Way,
+  kernel: MatrixKernel,
 ): Promise<Op> {
   const { weight, piece, x, y, bias, rowsFrom } = options;
   const { format, columns } = weight;
+  const { device } = kernels.gpu;
   const source: KernelSource = {
-    name: `${kernel} ${format.name}`,
-    code,
-    libs: [stepLib, unitLib, format.fragment, columns % 4 === 0 ? inputVec4 : inputScalar],
+    name: `${kernel.name} ${format.name}`,
+    code: kernel.code,
+    libs: [
+      stepLib,
+      unitLib,
+      format.fragment,
+      columns % 4 === 0 ? inputVec4 : inputScalar,
+      way === "shared" ? inputShared : inputDirect,
+    ],
+    subgroups: way === "shared",
   };
   const pipeline = await kernels.pipeline(source, types, {
-    ...overrides,
+    ...kernel.overrides,
+    ...(way === "shared" ? { SHARE: shareOf(device) } : {}),
     HAS_BIAS: bias ? 1 : 0,
     LOGIT_ROWS: rowsFrom === "logitRows" ? 1 : 0,
   });
-  const uniform = uniformBuffer(kernels.gpu.device, matrixWords(options), source.name);
+  const uniform = uniformBuffer(device, matrixWords(options), source.name);
   const rowsOf = (step: StepShape) => (rowsFrom === "logitRows" ? step.logitRows : step.rows);
   return {
-    label: `${kernel} ${weight.name}`,
+    label: `${kernel.name} ${weight.name}`,
     pipeline,
     group: kernels.bind(pipeline, 0, [uniform, piece.buffer, x, y, bias ?? x]),
-    grid: (step) => [Math.ceil(piece.rows / shape.lanes), Math.ceil(rowsOf(step) / shape.tileRows), 1],
+    grid: (step) => [Math.ceil(piece.rows / kernel.tileN), Math.ceil(rowsOf(step) / kernel.tileRows), 1],
   };
 }
 
@@ -373,6 +424,7 @@ function matrixWords(options: MatrixOptions): Uint32Array<ArrayBuffer> {
     options.outStride ?? weight.rows,
     options.outOffset ?? 0,
     floatBits(options.scale ?? 1),
+    UNIT_COLUMNS / 4,
   ]);
 }
 

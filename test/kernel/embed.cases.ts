@@ -59,7 +59,7 @@ async function lookUp(
   const types = { elem, kv: elem, out: elem } as const;
   const ops = await Promise.all(
     weight.pieces.map((piece) =>
-      embedOp(sharedKernels(env.gpu), types, { weight, piece, tokens: ids, hidden, scale: 1.7 }),
+      embedOp(sharedKernels(env.gpu, {}), types, { weight, piece, tokens: ids, hidden, scale: 1.7 }),
     ),
   );
   const data = { rows: tokens.length, logitRows: 1, tokens: tokens.map((_, index) => index + 1) };

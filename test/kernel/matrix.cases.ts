@@ -15,11 +15,20 @@ import {
   type PackedWeight,
 } from "../../src/model/matrix.ts";
 import { inEverySetting, type Case, type CaseEnv, type Setting } from "../support/cases.ts";
-import { expectClose, lumpyRows, runOps, Scratch, sharedKernels } from "../support/matrix-run.ts";
+import {
+  expectClose,
+  lumpyRows,
+  runOps,
+  Scratch,
+  sharedKernels,
+  type Pretence,
+} from "../support/matrix-run.ts";
 import { dequantise, QUANT_REFERENCES, quantReference, randomBlocks } from "../support/quants.ts";
 import { testSeed } from "../support/seed.ts";
 
 type Maker = typeof matvecOp;
+/** A setting, and what the case pretends of the adapter. */
+type How = Setting & Pretence;
 const MAKERS: readonly (readonly [string, Maker, readonly number[]])[] = [
   ["matvec", matvecOp, [1, 3, 7]],
   ["matmul", matmulOp, [1, 7, 33]],
@@ -101,6 +110,7 @@ function outRounding(value: number, out: Elem): number {
 
 async function runProduct(
   scratch: Scratch,
+  how: How,
   make: Maker,
   types: KernelTypes,
   matrix: Matrix,
@@ -108,7 +118,7 @@ async function runProduct(
   rows: number,
   more: Partial<MatrixOptions>,
 ): Promise<number[]> {
-  const kernels = sharedKernels(scratch.gpu);
+  const kernels = sharedKernels(scratch.gpu, how);
   const stride = more.outStride ?? matrix.rows;
   const input = scratch.floats(x, types.elem);
   const y = scratch.empty(rows * stride * (types.out === "f16" ? 2 : 4));
@@ -122,8 +132,8 @@ async function runProduct(
   return scratch.read(y, rows * stride, types.out);
 }
 
-function typesOf(setting: Setting, out?: Elem): KernelTypes {
-  const elem = setting.f16 ? "f16" : "f32";
+function typesOf(how: How, out?: Elem): KernelTypes {
+  const elem = how.f16 ? "f16" : "f32";
   return { elem, kv: elem, out: out ?? elem };
 }
 
@@ -137,18 +147,18 @@ async function withScratch(env: CaseEnv, run: (scratch: Scratch) => Promise<void
 }
 
 /** One format through one kernel: blocks of columns 1 to 3, odd numbers of rows. */
-async function checkFormat(env: CaseEnv, setting: Setting, type: string, kernel: number): Promise<void> {
+async function checkFormat(env: CaseEnv, how: How, type: string, kernel: number): Promise<void> {
   const [name, make, rowCounts] = MAKERS[kernel] as (typeof MAKERS)[number];
-  const random = new Random(testSeed(`kernel/${name}/${type} ${setting.label}`));
+  const random = new Random(testSeed(`kernel/${name}/${type} ${how.label}`));
   const { blockLen } = quantReference(type);
-  const types = typesOf(setting);
+  const types = typesOf(how);
   await withScratch(env, async (scratch) => {
     for (const [index, rows] of rowCounts.entries()) {
       const columns = blockLen === 1 ? ([33, 48, 96][index] as number) : blockLen * (index + 1);
       const matrix = await makeMatrix(env, type, columns, [5, 71, 33][index] as number, random);
       const x = lumpyRows(rows, columns, random, types.elem);
       const scale = 0.25;
-      const actual = await runProduct(scratch, make, types, matrix, x, rows, { scale });
+      const actual = await runProduct(scratch, how, make, types, matrix, x, rows, { scale });
       const expected = product(matrix, x, rows, { scale, out: types.out });
       expectClose(`${type} ${columns}x${matrix.rows} rows ${rows}`, actual, expected.values, expected.bounds);
       destroyWeight(matrix.weight);
@@ -157,16 +167,16 @@ async function checkFormat(env: CaseEnv, setting: Setting, type: string, kernel:
 }
 
 /** Bias, scale, stride, offset, f32 out, logit rows, and a piece that does not begin with the first row. */
-async function checkOptions(env: CaseEnv, setting: Setting, make: Maker): Promise<void> {
-  const random = new Random(testSeed(`options ${setting.label}`));
-  const types = typesOf(setting, "f32");
+async function checkOptions(env: CaseEnv, how: How, make: Maker): Promise<void> {
+  const random = new Random(testSeed(`options ${how.label}`));
+  const types = typesOf(how, "f32");
   await withScratch(env, async (scratch) => {
     const matrix = await makeMatrix(env, "Q4_0", 64, 37, random);
     const rows = 5;
     const x = lumpyRows(rows, 64, random, types.elem);
     const bias = Float64Array.from({ length: 37 }, () => Math.fround(random.normal()));
     const more = { scale: -1.5, bias: scratch.floats(bias, "f32"), outStride: 50, outOffset: 9 };
-    const actual = await runProduct(scratch, make, types, matrix, x, rows, {
+    const actual = await runProduct(scratch, how, make, types, matrix, x, rows, {
       ...more,
       rowsFrom: "logitRows",
     });
@@ -183,9 +193,9 @@ async function checkOptions(env: CaseEnv, setting: Setting, make: Maker): Promis
 }
 
 /** Three matrices stacked by rows, cut by a small binding limit into several pieces, equal the three apart. */
-async function checkStacked(env: CaseEnv, setting: Setting, make: Maker): Promise<void> {
-  const random = new Random(testSeed(`stacked ${setting.label}`));
-  const types = typesOf(setting);
+async function checkStacked(env: CaseEnv, how: How, make: Maker): Promise<void> {
+  const random = new Random(testSeed(`stacked ${how.label}`));
+  const types = typesOf(how);
   const reference = quantReference("Q8_0");
   const columns = 96;
   const counts = [19, 3, 42];
@@ -193,7 +203,7 @@ async function checkStacked(env: CaseEnv, setting: Setting, make: Maker): Promis
     const parts = counts.map((count) => randomBlocks(reference, 3 * count, random));
     const infos = counts.map((rows, index) => ({ name: `part${index}`, type: "Q8_0", columns, rows }));
     const weight = await uploadStacked(
-      smallBindings(env.gpu.device, 4096),
+      smallBindings(env.gpu.device, 2048),
       infos,
       parts.map((bytes) => inPieces(bytes, random)),
     );
@@ -201,7 +211,7 @@ async function checkStacked(env: CaseEnv, setting: Setting, make: Maker): Promis
     const values = Float64Array.from(parts.flatMap((bytes) => [...dequantise(reference, bytes)]));
     const matrix = { weight, values, columns, rows: 64 };
     const x = lumpyRows(6, columns, random, types.elem);
-    const actual = await runProduct(scratch, make, types, matrix, x, 6, {});
+    const actual = await runProduct(scratch, how, make, types, matrix, x, 6, {});
     const expected = product(matrix, x, 6, { scale: 1, out: types.out });
     expectClose("stacked", actual, expected.values, expected.bounds);
     destroyWeight(weight);
@@ -220,9 +230,9 @@ function smallBindings(device: GPUDevice, bytes: number): GPUDevice {
 }
 
 /** Each row alone and among others gives the same bits, also where another row is NaN. */
-async function checkIndependence(env: CaseEnv, setting: Setting, make: Maker): Promise<void> {
-  const random = new Random(testSeed(`independence ${setting.label}`));
-  const types = typesOf(setting, "f32");
+async function checkIndependence(env: CaseEnv, how: How, make: Maker): Promise<void> {
+  const random = new Random(testSeed(`independence ${how.label}`));
+  const types = typesOf(how, "f32");
   await withScratch(env, async (scratch) => {
     for (const [type, columns] of [
       ["F16", 45],
@@ -232,13 +242,13 @@ async function checkIndependence(env: CaseEnv, setting: Setting, make: Maker): P
       const matrix = await makeMatrix(env, type, columns, 21, random);
       const rows = 11;
       const x = lumpyRows(rows, columns, random, types.elem);
-      const together = await runProduct(scratch, make, types, matrix, x, rows, {});
+      const together = await runProduct(scratch, how, make, types, matrix, x, rows, {});
       for (const row of [0, 1, 6, 10]) {
         const alone = x.subarray(row * columns, (row + 1) * columns);
         const others = new Float64Array(x.length).fill(NaN);
         others.set(alone, row * columns);
-        const first = await runProduct(scratch, make, types, matrix, alone, 1, {});
-        const among = await runProduct(scratch, make, types, matrix, others, rows, {});
+        const first = await runProduct(scratch, how, make, types, matrix, alone, 1, {});
+        const among = await runProduct(scratch, how, make, types, matrix, others, rows, {});
         const wanted = together.slice(row * 21, (row + 1) * 21);
         const none = new Float64Array(21);
         expectClose(`${type} row ${row} alone`, first, wanted, none);
@@ -261,16 +271,39 @@ async function refusesWrongLengths(env: CaseEnv): Promise<void> {
   }
 }
 
+/** The kernels for real GPUs, on whatever adapter there is. */
+function asReal(name: string, run: (env: CaseEnv, how: How) => Promise<void>): Case[] {
+  return inEverySetting(`${name} as real GPU`, (env, setting) => run(env, { ...setting, software: false }));
+}
+
+/** Formats that every run checks in every setting; the others in two of the four, and in all in the full run. */
+const KEY_FORMATS = ["F16", "Q4_0", "Q6_K"];
+
+function thinned(cases: Case[]): Case[] {
+  return cases.map((each, index) => (index === 1 || index === 2 ? each : { ...each, full: true }));
+}
+
+function casesOf(name: string, make: Maker, kernel: number): Case[] {
+  const checks = {
+    options: (env: CaseEnv, how: How) => checkOptions(env, how, make),
+    stacked: (env: CaseEnv, how: How) => checkStacked(env, how, make),
+    independence: (env: CaseEnv, how: How) => checkIndependence(env, how, make),
+  };
+  return [
+    ...QUANT_REFERENCES.flatMap((reference) => {
+      const run = (env: CaseEnv, how: How) => checkFormat(env, how, reference.name, kernel);
+      const label = `kernel/${name}/${reference.name}`;
+      if (!KEY_FORMATS.includes(reference.name)) return thinned(inEverySetting(label, run));
+      return [...inEverySetting(label, run), ...asReal(label, run)];
+    }),
+    ...Object.entries(checks).flatMap(([check, run]) => [
+      ...inEverySetting(`kernel/${name}/${check}`, run),
+      ...asReal(`kernel/${name}/${check}`, run),
+    ]),
+  ];
+}
+
 export const cases: Case[] = [
-  ...MAKERS.flatMap(([name, make], kernel) => [
-    ...QUANT_REFERENCES.flatMap((reference) =>
-      inEverySetting(`kernel/${name}/${reference.name}`, (env, setting) =>
-        checkFormat(env, setting, reference.name, kernel),
-      ),
-    ),
-    ...inEverySetting(`kernel/${name}/options`, (env, setting) => checkOptions(env, setting, make)),
-    ...inEverySetting(`kernel/${name}/stacked`, (env, setting) => checkStacked(env, setting, make)),
-    ...inEverySetting(`kernel/${name}/independence`, (env, setting) => checkIndependence(env, setting, make)),
-  ]),
+  ...MAKERS.flatMap(([name, make], kernel) => casesOf(name, make, kernel)),
   { name: "kernel/upload/wrong lengths", run: refusesWrongLengths },
 ];

@@ -1,0 +1,88 @@
+// Matrix product for many rows at a time (prefill), for software adapters with subgroups, where workgroup memory costs
+// what storage costs and each load much more than a multiplication:
+//   y[row, outOffset + n] = scale * sum over k of W[n, k] * x[row, k]  (+ bias[n])
+// for each row of the step (or of its logit rows) and each row n of one piece of W, dequantised on the way.
+//
+// Bindings as in matmul.wgsl. An invocation multiplies 2 rows n by 4 rows of x, a unit of 32 columns at a time; all
+// invocations of a workgroup want the same activations and load them in common (lib/input-shared.wgsl). Rows n past the
+// piece are clamped to its last one, rows of x past the step to its last one, and neither is stored.
+// Workgroup memory: none.
+//
+// Order of summation: by column, one chain, as in matmul.wgsl. It never depends on the number of rows.
+
+override HAS_BIAS: bool = false;
+override LOGIT_ROWS: bool = false;
+
+const LANES = 16u;
+const TILE_ROWS = 4u;
+
+struct Op {
+  columns: u32,
+  tiles: u32, // tiles in a row of weights
+  units: u32, // units of 32 columns in a row of weights, the last one perhaps filled up with zeros
+  firstRow: u32, // the piece's first row in the whole matrix
+  pieceRows: u32,
+  outStride: u32, // elements between rows of y
+  outOffset: u32,
+  scale: f32,
+}
+
+@group(0) @binding(0) var<uniform> op: Op;
+@group(0) @binding(1) var<storage, read> weights: array<vec4u>;
+@group(0) @binding(2) var<storage, read> x: array<input_t>;
+@group(0) @binding(3) var<storage, read_write> y: array<out_t>;
+@group(0) @binding(4) var<storage, read> bias: array<f32>;
+
+fn dotVector(sum: f32, w: vec4f, x: vec4f) -> f32 {
+  return fma(w.w, x.w, fma(w.z, x.z, fma(w.y, x.y, fma(w.x, x.x, sum))));
+}
+
+fn dotUnit(sum: f32, w: Unit, x: Unit) -> f32 {
+  let a = dotVector(dotVector(sum, w.w0, x.w0), w.w1, x.w1);
+  let b = dotVector(dotVector(a, w.w2, x.w2), w.w3, x.w3);
+  let c = dotVector(dotVector(b, w.w4, x.w4), w.w5, x.w5);
+  return dotVector(dotVector(c, w.w6, x.w6), w.w7, x.w7);
+}
+
+fn store(row: u32, count: u32, n: u32, sum: f32) {
+  if (row >= count || n >= op.pieceRows) {
+    return;
+  }
+  var value = sum * op.scale;
+  if (HAS_BIAS) {
+    value += bias[op.firstRow + n];
+  }
+  y[row * op.outStride + op.outOffset + op.firstRow + n] = out_t(value);
+}
+
+fn storeRows(row: u32, count: u32, n: u32, sums: vec4f) {
+  store(row, count, n, sums.x);
+  store(row + 1u, count, n, sums.y);
+  store(row + 2u, count, n, sums.z);
+  store(row + 3u, count, n, sums.w);
+}
+
+@compute @workgroup_size(LANES)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let count = select(step.rows, step.logitRows, LOGIT_ROWS);
+  let seat = inputSeat();
+  let row = group.y * TILE_ROWS;
+  let last = count - 1u;
+  let n = group.x * 2u * LANES + lane; // and n + LANES
+  let n0 = min(n, op.pieceRows - 1u);
+  let n1 = min(n + LANES, op.pieceRows - 1u);
+  var s0 = vec4f();
+  var s1 = vec4f();
+  for (var unit = 0u; unit < op.units; unit++) {
+    let w0 = decodeUnit(n0, unit, op.tiles);
+    let w1 = decodeUnit(n1, unit, op.tiles);
+    let x0 = loadUnit(row, unit, op.columns, seat);
+    let x1 = loadUnit(min(row + 1u, last), unit, op.columns, seat);
+    let x2 = loadUnit(min(row + 2u, last), unit, op.columns, seat);
+    let x3 = loadUnit(min(row + 3u, last), unit, op.columns, seat);
+    s0 = vec4f(dotUnit(s0.x, w0, x0), dotUnit(s0.y, w0, x1), dotUnit(s0.z, w0, x2), dotUnit(s0.w, w0, x3));
+    s1 = vec4f(dotUnit(s1.x, w1, x0), dotUnit(s1.y, w1, x1), dotUnit(s1.z, w1, x2), dotUnit(s1.w, w1, x3));
+  }
+  storeRows(row, count, n, s0);
+  storeRows(row, count, n + LANES, s1);
+}
