@@ -3,11 +3,14 @@
  * command but `run` and `score` reads the model's header alone. It parses and prints; the work is the library's.
  */
 import { Command, InvalidArgumentError, Option } from "commander"; // small, kept, and prints its own help
+import { existsSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
 import { Engine, inspect as inspectModel, tokenize as tokenizeText } from "../engine.ts";
 import { TidepoolError } from "../errors.ts";
-import type { EngineOptions, GenerateParams, GenerationResult } from "../worker/protocol.ts";
+import type { EngineOptions, GenerateParams, GenerationResult } from "../engine.ts";
+import { runReplay, type ReplayArguments } from "./replay.ts";
 import { reportLines } from "./report.ts";
+import { DEFAULT_MODEL, resolveModel, RUNNABLE_NAMES } from "./shipped.ts";
 
 interface EngineFlags {
   dtype?: "f32" | "f16" | "auto";
@@ -83,10 +86,20 @@ function print(text: string): void {
   process.stdout.write(text);
 }
 
-async function run(model: string, prompt: string, flags: RunFlags): Promise<void> {
+/** One argument is a prompt for the default model; one that names a model lacks its prompt. */
+function modelAndPrompt(first: string, second: string | undefined): [string, string] {
+  if (second !== undefined) return [first, second];
+  if (RUNNABLE_NAMES.includes(first) || /\.(gguf|safetensors)$/.test(first) || existsSync(first)) {
+    throw new TidepoolError("invalid_argument", `"${first}" is a model, and the prompt for it is missing`);
+  }
+  return [DEFAULT_MODEL, first];
+}
+
+async function run(first: string, second: string | undefined, flags: RunFlags): Promise<void> {
   const { maxTokens, temperature, seed } = flags;
+  const [model, prompt] = modelAndPrompt(first, second);
   const params = withoutUndefined({ maxTokens, temperature, seed }) as GenerateParams;
-  const engine = await Engine.load(model, engineOptions(flags));
+  const engine = await Engine.load(resolveModel(model), engineOptions(flags));
   try {
     const generation = flags.chat
       ? engine.chat([{ role: "user", content: prompt }], params)
@@ -107,7 +120,7 @@ function runJson({ text, tokens, finishReason, usage, timing }: GenerationResult
 }
 
 async function score(model: string, flags: ScoreFlags): Promise<void> {
-  const engine = await Engine.load(model, engineOptions(flags));
+  const engine = await Engine.load(resolveModel(model), engineOptions(flags));
   try {
     const tokens = await scoreTokens(engine, flags);
     const { from } = flags;
@@ -153,23 +166,26 @@ function tokensOf(value: unknown, file: string): number[] {
 }
 
 async function tokenize(model: string, text: string, flags: { json?: boolean }): Promise<void> {
-  const ids = await tokenizeText(model, text);
+  const ids = await tokenizeText(resolveModel(model), text);
   print(`${flags.json ? JSON.stringify(ids) : ids.join(" ")}\n`);
 }
 
 async function inspect(model: string, flags: EngineFlags & { json?: boolean }): Promise<void> {
-  const report = await inspectModel(model, engineOptions(flags));
+  const report = await inspectModel(resolveModel(model), engineOptions(flags));
   if (flags.json) return print(`${JSON.stringify(report)}\n`);
   for (const line of reportLines(report)) print(`${line}\n`);
 }
+
+const MODEL_HELP = `shipped with Tidepool: ${RUNNABLE_NAMES.join(", ")}; or path or URL of a GGUF file or of a folder with safetensors`;
 
 function program(): Command {
   const root = new Command("tidepool")
     .description("Runs language models on WebGPU and keeps what it has computed")
     .showHelpAfterError();
   withEngineOptions(root.command("run").description("continue a prompt, or answer it with --chat"))
-    .argument("<model>", "path or URL of a GGUF file or of a folder with safetensors")
-    .argument("<prompt>", "text")
+    .argument("<model>", `${MODEL_HELP}; may be left out: ${DEFAULT_MODEL}`)
+    .argument("[prompt]", "text")
+    .usage("[options] [model] <prompt>")
     .option("--chat", "put the prompt into the model's chat template")
     .option(
       "--max-tokens <n>",
@@ -181,7 +197,7 @@ function program(): Command {
     .option("--json", "one JSON object instead of streamed text")
     .action(run);
   withEngineOptions(root.command("score").description("log-probability of each token, and the perplexity"))
-    .argument("<model>", "path or URL")
+    .argument("<model>", MODEL_HELP)
     .option("--tokens <ids>", "comma-separated token ids, used as they are", tokenList)
     .option("--tokens-file <file>", "JSON array of ids, or an object with a tokens array")
     .option("--text <text>", "text, without BOS")
@@ -192,14 +208,33 @@ function program(): Command {
   root
     .command("tokenize")
     .description("token ids of a text, without BOS; reads the header alone")
-    .argument("<model>", "path or URL")
+    .argument("<model>", MODEL_HELP)
     .argument("<text>", "text; special tokens in it are plain text")
     .option("--json", "a JSON array")
     .action(tokenize);
   withEngineOptions(root.command("inspect").description("what a model is and needs; reads the header alone"))
-    .argument("<model>", "path or URL")
+    .argument("<model>", MODEL_HELP)
     .option("--json", "one JSON object")
     .action(inspect);
+  root
+    .command("replay")
+    .description("replays a trace of requests against cache policies; no model and no GPU")
+    .requiredOption(
+      "--trace <file>",
+      "Mooncake, SWE schedule or chat trace (.gz too), or generate:KIND[:SEED]",
+    )
+    .option("--sessions <file>", "the sessions that a SWE schedule refers to (.gz too)")
+    .requiredOption(
+      "--policy <names>",
+      "lru, lfu, length-aware, vllm, sglang, marconi, offline; comma-separated",
+    )
+    .requiredOption("--capacity <list>", "bytes, blocks:N or inf; comma-separated")
+    .option("--model <name>", "a named shape or a SHAPE.json: what a token costs")
+    .option("--block-tokens <n>", "tokens a block")
+    .option("--json", "an array of rows")
+    .option("--csv", "rows as CSV")
+    .option("--plot <file>", "write a chart of token hit rate against capacity, SVG")
+    .action(async (options: ReplayArguments) => print(`${(await runReplay(options)).trimEnd()}\n`));
   return root;
 }
 
