@@ -1,0 +1,108 @@
+/**
+ * The page's one engine: which model is loaded, how loading goes, what went wrong; told to every view that watches.
+ * It knows nothing of the DOM, and keeps no conversation.
+ */
+import { Engine, inspect, TidepoolError, type LoadProgress, type Model } from "../src/index.ts";
+
+/** A model that can be loaded, and what to call it meanwhile. */
+export interface Choice {
+  name: string;
+  model: Model;
+}
+
+export interface HostState {
+  engine?: Engine;
+  loading?: { name: string; progress?: LoadProgress };
+  /** Why the last choice could not be loaded. */
+  problem?: { name: string; error: unknown };
+}
+
+export class Host {
+  state: HostState = {};
+  private readonly watchers: ((state: HostState) => void)[] = [];
+  private attempt: AbortController | undefined;
+  private choice: Choice | undefined;
+
+  /** Calls now and after each change. */
+  watch(watcher: (state: HostState) => void): void {
+    this.watchers.push(watcher);
+    watcher(this.state);
+  }
+
+  /** Loads a model in place of the one before; a later call ends an earlier one. The engine, or none if it failed. */
+  async load(choice: Choice): Promise<Engine | undefined> {
+    this.attempt?.abort();
+    const attempt = new AbortController();
+    this.attempt = attempt;
+    this.set({ ...this.kept(), loading: { name: choice.name } });
+    try {
+      const engine = await this.open(choice, attempt.signal);
+      this.choice = choice;
+      this.set({ engine });
+      return engine;
+    } catch (error) {
+      if (this.attempt === attempt) this.fail(choice.name, error);
+      return undefined;
+    }
+  }
+
+  /** Ends the loading under way. */
+  cancel(): void {
+    this.attempt?.abort();
+  }
+
+  /** Loads the last model once more, as after the loss of its worker. */
+  async reload(): Promise<void> {
+    if (this.choice) await this.load(this.choice);
+  }
+
+  /** The engine before is given up only for a model whose header can be read and would run. */
+  private async open({ model }: Choice, signal: AbortSignal): Promise<Engine> {
+    if (this.state.engine) {
+      await orAborted(assertRuns(model), signal);
+      const before = this.state.engine;
+      this.set({ ...(this.state.loading && { loading: this.state.loading }) });
+      await before.close();
+    }
+    const engine = await Engine.load(model, {
+      signal,
+      onProgress: (progress) => this.progress(progress, signal),
+    });
+    if (!signal.aborted) return engine;
+    await engine.close();
+    throw new TidepoolError("aborted", "loading was aborted");
+  }
+
+  private progress(progress: LoadProgress, signal: AbortSignal): void {
+    if (signal.aborted || !this.state.loading) return;
+    this.set({ ...this.kept(), loading: { ...this.state.loading, progress } });
+  }
+
+  private fail(name: string, error: unknown): void {
+    const cancelled = error instanceof TidepoolError && error.code === "aborted";
+    this.set({ ...this.kept(), ...(!cancelled && { problem: { name, error } }) });
+  }
+
+  private kept(): HostState {
+    return this.state.engine ? { engine: this.state.engine } : {};
+  }
+
+  private set(state: HostState): void {
+    this.state = state;
+    for (const watcher of this.watchers) watcher(state);
+  }
+}
+
+/** @throws TidepoolError saying why the model would not run. */
+async function assertRuns(model: Model): Promise<void> {
+  const { runs, problems } = await inspect(model);
+  if (!runs) throw new TidepoolError("unsupported", problems.join("; "));
+}
+
+function orAborted(work: Promise<void>, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const abort = () => reject(new TidepoolError("aborted", "loading was aborted"));
+    signal.addEventListener("abort", abort, { once: true });
+    work.then(resolve, reject);
+  });
+}

@@ -1,0 +1,190 @@
+/** The model panel: ways to choose a model, how loading goes, what was loaded, and what went wrong. */
+import type { EngineInfo, LoadProgress } from "../src/index.ts";
+import { background } from "./background.ts";
+import { button, el, labelled } from "./dom.ts";
+import { bytesText, countText, errorText, numberText } from "./format.ts";
+import type { Choice, Host, HostState } from "./host.ts";
+import { shippedModels, type Shipped } from "./shipped.ts";
+
+const wide = matchMedia("(min-width: 56rem)");
+
+/** The panel, and the drop of files anywhere on the page. */
+export function modelView(host: Host): HTMLElement {
+  const load = (choice: Choice): void => background(host.load(choice));
+  const title = el("summary");
+  const now = el("div", { class: "now" });
+  const chooser = chooserView(load);
+  const panel = el("details", { class: "panel", open: true }, title, now, chooser.element);
+  acceptDrops((files) => load(choiceOf(files)));
+  const draw = nowView(host, now);
+  host.watch((state) => {
+    title.textContent = titleOf(state);
+    draw(state);
+  });
+  host.watch(foldWhenLoaded(panel, chooser));
+  return panel;
+}
+
+function titleOf({ engine, loading }: HostState): string {
+  if (loading) return `Loading ${loading.name}`;
+  return engine ? engine.info.model.name : "No model loaded";
+}
+
+/** Folds what is no longer needed once a model is there, and shows it again when there is none. */
+function foldWhenLoaded(panel: HTMLDetailsElement, { element, title }: Chooser): (state: HostState) => void {
+  let loaded: unknown;
+  return ({ engine, problem }) => {
+    title.textContent = engine ? "Another model" : "Choose a model";
+    if (engine !== loaded) {
+      loaded = engine;
+      element.open = engine === undefined;
+      if (engine) panel.open = wide.matches;
+    }
+    if (problem) panel.open = element.open = true;
+  };
+}
+
+/** Draws the state: progress while loading, else the problem and the facts. */
+function nowView(host: Host, now: HTMLElement): (state: HostState) => void {
+  const progress = progressView(() => host.cancel());
+  const problem = el("div", { role: "alert" });
+  const facts = el("dl", { class: "facts" });
+  now.append(progress.element, problem, facts);
+  return ({ engine, loading, problem: failed }) => {
+    progress.element.hidden = loading === undefined;
+    if (loading) progress.show(loading.progress);
+    problem.replaceChildren(...(failed ? [el("p", { class: "problem" }, failureText(failed))] : []));
+    facts.hidden = engine === undefined || loading !== undefined;
+    facts.replaceChildren(...(engine ? factsOf(engine.info) : []));
+  };
+}
+
+/** Errors of files mostly begin with the file's name: it is said once. */
+function failureText({ name, error }: { name: string; error: unknown }): string {
+  const said = errorText(error);
+  return `Could not load ${said.startsWith(`${name}: `) ? said : `${name}: ${said}`}`;
+}
+
+const PHASES: Record<LoadProgress["phase"], string> = {
+  header: "Reading the header",
+  weights: "Uploading weights",
+  pipelines: "Compiling kernels",
+};
+
+function progressView(cancel: () => void) {
+  const phase = el("span", { role: "status" });
+  const amount = el("span", { class: "amount" });
+  const bar = el("progress", { "aria-label": "Loading" });
+  const line = el("p", { class: "phase" }, phase, amount);
+  const element = el("div", { class: "progress" }, line, bar, button("Cancel", cancel, { class: "quiet" }));
+  const show = (progress: LoadProgress | undefined): void => {
+    const said = progress ? PHASES[progress.phase] : "Starting the engine";
+    if (phase.textContent !== said) phase.textContent = said; // screen readers hear each phase once
+    amount.textContent = progress ? amountText(progress) : "";
+    if (progress && progress.total > 0) {
+      bar.max = progress.total;
+      bar.value = progress.done;
+    } else bar.removeAttribute("value");
+  };
+  return { element, show };
+}
+
+function amountText({ phase, done, total }: LoadProgress): string {
+  if (total === 0) return "";
+  return phase === "pipelines" ? `${done} of ${total}` : `${bytesText(done)} of ${bytesText(total)}`;
+}
+
+function factsOf({ model, adapter, kernels, memory, limits, ...text }: EngineInfo): HTMLElement[] {
+  const facts: [string, string][] = [
+    ["Architecture", `${model.architecture}, ${model.layers} layers`],
+    ["Parameters", countText(model.parameters)],
+    ["Weights", bytesText(memory.weightBytes)],
+    ["Context", `${numberText(model.contextTokens)} tokens`],
+    ["Adapter", adapter.software ? `${adapter.name} (software: slow)` : adapter.name],
+    ["Arithmetic", `${kernels.dtype}, ${kernels.subgroups ? "with" : "without"} subgroups`],
+    [
+      "KV pool",
+      `${numberText(limits.poolTokens)} tokens in ${kernels.kvDtype}, ${bytesText(memory.kvPoolBytes)}`,
+    ],
+    ["Tokenizer", text.tokenizer],
+    ["Chat template", text.chatTemplate],
+  ];
+  return facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)));
+}
+
+interface Chooser {
+  element: HTMLDetailsElement;
+  title: HTMLElement;
+}
+
+function chooserView(load: (choice: Choice) => void): Chooser {
+  const ways = [
+    ...shippedModels.map((shipped) => shippedButton(shipped, load)),
+    fileForm(load),
+    urlForm(load),
+  ];
+  const title = el("summary");
+  return { element: el("details", { open: true }, title, el("div", { class: "ways" }, ...ways)), title };
+}
+
+function shippedButton({ name, description, url }: Shipped, load: (choice: Choice) => void): HTMLElement {
+  const use = button(`Use ${name}`, () => load({ name, model: url }), { class: "main" });
+  return el("div", { class: "field shipped" }, use, el("small", {}, description));
+}
+
+function fileForm(load: (choice: Choice) => void): HTMLElement {
+  const input = el("input", {
+    id: "files",
+    type: "file",
+    multiple: true,
+    accept: ".gguf,.safetensors,.json,.jinja",
+  });
+  input.addEventListener("change", () => {
+    const files = [...(input.files ?? [])];
+    input.value = ""; // so that the same file can be chosen again
+    if (files.length > 0) load(choiceOf(files));
+  });
+  const hint =
+    "GGUF, or safetensors with its JSON files; all shards at once. Files can be dropped anywhere here.";
+  return el("div", { class: "drop" }, labelled("Model files", input, hint));
+}
+
+function urlForm(load: (choice: Choice) => void): HTMLElement {
+  const input = el("input", { id: "url", type: "url", required: true, placeholder: "https://…/model.gguf" });
+  const form = el(
+    "form",
+    { class: "url" },
+    labelled("Or an address", input),
+    el("button", { type: "submit" }, "Load"),
+  );
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const url = new URL(input.value);
+    load({ name: url.pathname.split("/").at(-1) || url.host, model: url });
+  });
+  return form;
+}
+
+function choiceOf(files: readonly File[]): Choice {
+  const [first] = files;
+  const name = first === undefined ? "nothing" : first.name;
+  return files.length === 1 && first ? { name, model: first } : { name: `${name} and others`, model: files };
+}
+
+/** Takes files that are dropped anywhere, and keeps the browser from opening them. */
+function acceptDrops(take: (files: File[]) => void): void {
+  const mark = (on: boolean) => document.body.classList.toggle("dropping", on);
+  document.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    mark(true);
+  });
+  document.addEventListener("dragleave", (event) => {
+    if (event.relatedTarget === null) mark(false);
+  });
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    mark(false);
+    const files = [...(event.dataTransfer?.files ?? [])];
+    if (files.length > 0) take(files);
+  });
+}

@@ -1,0 +1,88 @@
+/** The sampling settings: a disclosure with one number a field, read when a message is sent. */
+import type { GenerateParams } from "../src/index.ts";
+import { el, labelled } from "./dom.ts";
+
+/** Above every seed that the engine takes. */
+const SEEDS = 2 ** 32;
+
+const FIELDS = [
+  {
+    id: "temperature",
+    label: "Temperature",
+    min: 0,
+    max: 2,
+    step: 0.01,
+    value: 0.7,
+    hint: "0 takes the likeliest token",
+  },
+  { id: "top-p", label: "Top-p", min: 0.01, max: 1, step: 0.01, value: 0.95, hint: "1 is off" },
+  { id: "top-k", label: "Top-k", min: 0, max: 1000, step: 1, value: 40, hint: "0 is off" },
+  {
+    id: "max-tokens",
+    label: "Max tokens",
+    min: 1,
+    max: 1_000_000,
+    step: 1,
+    value: 256,
+    hint: "new ones for each answer",
+  },
+] as const;
+
+type FieldId = (typeof FIELDS)[number]["id"];
+
+/** The parameters of one request, its seed included. */
+export type Sampling = Required<Pick<GenerateParams, "temperature" | "topP" | "topK" | "maxTokens" | "seed">>;
+
+export interface Settings {
+  element: HTMLElement;
+  /** The settings as they stand; without any where a field is wrong, which the page then shows. */
+  read(): Sampling | undefined;
+}
+
+export function settings(): Settings {
+  const inputs = Object.fromEntries(FIELDS.map((field) => [field.id, numberInput(field)])) as Record<
+    FieldId,
+    HTMLInputElement
+  >;
+  const seed = numberInput({ id: "seed", min: 0, max: SEEDS - 1, step: 1, value: "" });
+  seed.placeholder = "random";
+  const form = el(
+    "form",
+    { class: "fields", "aria-label": "Sampling settings" },
+    ...FIELDS.map(({ id, label, hint }) => labelled(label, inputs[id], hint)),
+    labelled("Seed", seed, "empty: another each time"),
+  );
+  form.addEventListener("submit", (event) => event.preventDefault());
+  const element = el("details", { class: "panel" }, el("summary", {}, "Settings"), form);
+  return { element, read: () => read(element, form, inputs, seed) };
+}
+
+function numberInput(field: { id: string; min: number; max: number; step: number; value: number | string }) {
+  const { id, min, max, step, value } = field;
+  const required = value !== "";
+  return el("input", { id, type: "number", inputmode: "decimal", min, max, step, value, required });
+}
+
+function read(
+  element: HTMLDetailsElement,
+  form: HTMLFormElement,
+  inputs: Record<FieldId, HTMLInputElement>,
+  seed: HTMLInputElement,
+): Sampling | undefined {
+  if (!form.checkValidity()) {
+    element.open = true;
+    form.reportValidity();
+    return undefined;
+  }
+  return {
+    temperature: inputs.temperature.valueAsNumber,
+    topP: inputs["top-p"].valueAsNumber,
+    topK: inputs["top-k"].valueAsNumber,
+    maxTokens: inputs["max-tokens"].valueAsNumber,
+    seed: seed.value === "" ? randomSeed() : seed.valueAsNumber,
+  };
+}
+
+function randomSeed(): number {
+  return crypto.getRandomValues(new Uint32Array(1))[0] ?? 0;
+}
