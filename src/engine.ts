@@ -23,6 +23,21 @@ import type {
 } from "./worker/protocol.ts";
 import { startWorker, type WorkerPort } from "./worker/port.ts";
 
+export type {
+  ChatMessage,
+  EngineInfo,
+  EngineOptions,
+  GenerateParams,
+  GenerationResult,
+  LoadProgress,
+  ModelReport,
+  Overflow,
+  ScoreResult,
+  Timing,
+  TokenLogprob,
+  Usage,
+} from "./worker/protocol.ts";
+
 /** What to load: a path (Node, Deno), a URL, or the files of a model. */
 export type Model = string | URL | File | readonly File[];
 

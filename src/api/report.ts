@@ -1,5 +1,5 @@
 /** A model's report as lines for people. */
-import type { ModelReport } from "../worker/protocol.ts";
+import type { ModelReport } from "../engine.ts";
 
 /** Aligned "name  value" lines. */
 export function reportLines(report: ModelReport): string[] {
