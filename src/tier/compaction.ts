@@ -7,7 +7,7 @@ import type { FileSize } from "./backend.ts";
 import { decodeRecord } from "./record.ts";
 import { physicalBytes, type Location, type Segment } from "./segment-index.ts";
 import type { SegmentBackend } from "./segments.ts";
-import { parseSegmentFile } from "./trail.ts";
+import { parseSegmentFile, writerOfFile } from "./trail.ts";
 
 /** Locks tried in one step. */
 export const MAX_ADOPTIONS = 64;
@@ -17,11 +17,14 @@ export const COPY_BATCH_BYTES = 4 * 2 ** 20;
 const SMALL_SHARE = 1 / 8;
 const MAX_SMALL_SEGMENTS = 8;
 
-/** Takes the locks of writers that have died, so that their segments can be looked after. */
+/**
+ * Takes the locks of writers that have died, so that their segments can be looked after. One that died before it wrote
+ * anything may have left a lock file, which goes in the same way.
+ */
 export async function adoptWriters(backend: SegmentBackend, files: readonly FileSize[]): Promise<void> {
   const strangers = new Set<string>();
   for (const { name } of files) {
-    const writer = parseSegmentFile(name)?.writer;
+    const writer = writerOfFile(name);
     if (writer !== undefined && !backend.locks.has(writer)) strangers.add(writer);
   }
   for (const writer of [...strangers].slice(0, MAX_ADOPTIONS)) {

@@ -61,6 +61,11 @@ export function parseSegmentFile(name: string): SegmentFile | undefined {
   return { segment: `${writer}-${number}`, writer, part };
 }
 
+/** The writer to whom a file belongs, a segment's or a lock's; undefined for a file that is none of ours. */
+export function writerOfFile(name: string): string | undefined {
+  return /^([0-9a-f]{16})-[0-9a-f]+\.(data|trail|lock)$/.exec(name)?.[1];
+}
+
 /** The writer of a segment, from its name. */
 export const writerOf = (segment: string): string => segment.slice(0, 16);
 

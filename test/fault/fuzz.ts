@@ -4,6 +4,7 @@
  * - half-committed: after a crash (and no rotten bits) the list names a record whose bytes are not whole;
  * - lost: a record that was on the disk, by a drained store's own word, is not there after a restart;
  * - undead: a record that was forgotten for good is back after a restart;
+ * - stalled: with the faults off, what is put does not reach the disk;
  * - stuck: a call that is bounded never returned; closed: the store did not open after the faults stopped;
  * - leak: after everything is cleared and closed, files or locks are left; sums: the books do not balance.
  * Each run has a random configuration and a random set of faults. It judges; it does not print.
@@ -282,6 +283,7 @@ class Run {
     this.judgeDurable(present);
     this.judgeForgotten(present);
     this.durable = new Set();
+    await this.judgeProgress(store);
   }
 
   /**
@@ -301,6 +303,17 @@ class Run {
   private judgeForgotten(present: ReadonlySet<Key>): void {
     if (this.config.processes > 1 || this.rotten) return;
     for (const key of this.forgotten) if (present.has(key)) this.violate("undead", key);
+  }
+
+  /** With the faults off and room on the disk, what is put gets there. */
+  private async judgeProgress(store: TierStore): Promise<void> {
+    if (this.config.diskBytes < 1e9) return;
+    const { key, draft } = this.random.pick(universe);
+    store.put(draft);
+    this.forgotten.delete(key);
+    await this.must("drain", store.drain(1000));
+    const listed = store.list().find((info) => info.key === key);
+    if (listed?.tiers.includes("disk") !== true) this.violate("stalled", key);
   }
 
   private async finish(): Promise<void> {

@@ -1,19 +1,12 @@
 /** The folder backend against the conformance suite, and what only folders have: locks between processes. */
 import { mkdtemp, readdir, rm, utimes, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { takeFileLock } from "../../src/tier/file-lock.ts";
 import { openFilesBackend } from "../../src/tier/files.ts";
-import { casesFor, TEST_SEGMENT_BYTES, type Fixture } from "./conformance.ts";
-
-async function folderFixture(): Promise<Fixture> {
-  const folder = await mkdtemp(join(tmpdir(), "tidepool-files-"));
-  return {
-    make: () => openFilesBackend(folder, { segmentBytes: TEST_SEGMENT_BYTES }),
-    cleanUp: () => rm(folder, { recursive: true }),
-  };
-}
+import { casesFor } from "./conformance.ts";
+import { folderFixture } from "./files-entry.ts";
 
 describe("files", () => {
   for (const { name, run } of casesFor({ persistent: true })) {
@@ -48,7 +41,7 @@ describe("file locks", () => {
     inFolder(async (folder) => {
       const dead = JSON.stringify({
         pid: 2 ** 22 + 1,
-        host: (await import("node:os")).hostname(),
+        host: hostname(),
         started: "1",
       });
       await writeFile(join(folder, `${writer}-3.lock`), dead);
@@ -59,8 +52,7 @@ describe("file locks", () => {
 
   test("a process id that was given out again does not keep a dead lock alive", () =>
     inFolder(async (folder) => {
-      const host = (await import("node:os")).hostname();
-      const reused = JSON.stringify({ pid: process.pid, host, started: "1" });
+      const reused = JSON.stringify({ pid: process.pid, host: hostname(), started: "1" });
       await writeFile(join(folder, `${writer}-1.lock`), reused);
       expect(await takeFileLock(folder, writer)).toBeDefined();
     }));
@@ -73,4 +65,16 @@ describe("file locks", () => {
       await utimes(path, new Date(0), new Date(0));
       expect(await takeFileLock(folder, writer)).toBeDefined();
     }));
+});
+
+test("the lock of a process that died before it wrote anything goes with the next idle work", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "tidepool-lock-"));
+  const dead = JSON.stringify({ pid: 2 ** 22 + 1, host: hostname(), started: "1" });
+  await writeFile(join(folder, "0123456789abcdef-1.lock"), dead);
+  const backend = await openFilesBackend(folder);
+  await backend.open();
+  await backend.maintain();
+  await backend.close();
+  expect(await readdir(folder)).toEqual([]);
+  await rm(folder, { recursive: true });
 });

@@ -1,0 +1,58 @@
+/** A backend on the other side of a port against the conformance suite, and what happens when that side dies. */
+import { describe, expect, test } from "vitest";
+import { Random } from "../../src/base.ts";
+import { MediumError } from "../../src/tier/backend.ts";
+import { RemoteBackend, serveBackend, type Port } from "../../src/tier/remote.ts";
+import { SegmentBackend } from "../../src/tier/segments.ts";
+import { FakeMedium, World } from "../fault/fake-disk.ts";
+import { casesFor, TEST_SEGMENT_BYTES, type Fixture } from "./conformance.ts";
+
+function remoteFixture(): Fixture {
+  const world = new World(new Random(1));
+  const channels: MessageChannel[] = [];
+  let process = 0;
+  return {
+    make: () => {
+      const channel = new MessageChannel();
+      channels.push(channel);
+      const medium = new FakeMedium(world, process++);
+      const backend = new SegmentBackend(medium, { segmentBytes: TEST_SEGMENT_BYTES });
+      serveBackend(channel.port1 as unknown as Port, () => Promise.resolve(backend));
+      channel.port1.start();
+      channel.port2.start();
+      return Promise.resolve(new RemoteBackend("fake", channel.port2 as unknown as Port));
+    },
+    cleanUp: () => {
+      for (const { port1 } of channels) port1.close();
+      return Promise.resolve();
+    },
+  };
+}
+
+describe("remote", () => {
+  for (const { name, run } of casesFor({ persistent: true })) {
+    test(name, async () => {
+      const fixture = remoteFixture();
+      await run(fixture);
+      await fixture.cleanUp();
+    });
+  }
+
+  test("a fault keeps its kind on the way, and a dead worker fails every call under way", async () => {
+    const world = new World(new Random(1));
+    const channel = new MessageChannel();
+    const served = new SegmentBackend(new FakeMedium(world, 0));
+    serveBackend(channel.port1 as unknown as Port, () => Promise.resolve(served));
+    channel.port1.start();
+    channel.port2.start();
+    const backend = new RemoteBackend("fake", channel.port2 as unknown as Port);
+    await backend.open();
+    world.rates = { io: 1 };
+    await expect(backend.refresh()).rejects.toMatchObject({ name: "MediumError", fault: "io" });
+    world.rates = { hang: 1 };
+    const waiting = backend.refresh();
+    backend.fail("the worker died");
+    await expect(waiting).rejects.toBeInstanceOf(MediumError);
+    channel.port1.close();
+  });
+});
