@@ -12,7 +12,8 @@ export interface AnswerView {
   /** Shows what is awaited before the first text. */
   wait(what: string): void;
   add(text: string): void;
-  finish(result: GenerationResult, seed: number): void;
+  /** @param seed what chance began with, where there was any. */
+  finish(result: GenerationResult, seed: number | undefined): void;
   fail(error: unknown): void;
   /** Puts a button beside the others. */
   offer(action: HTMLButtonElement): void;
@@ -65,12 +66,13 @@ const ENDINGS: Record<GenerationResult["finishReason"], string> = {
   aborted: "stopped",
 };
 
-function numbersOf({ usage, timing, finishReason }: GenerationResult, seed: number): string {
+function numbersOf({ usage, timing, finishReason }: GenerationResult, seed: number | undefined): string {
   const tokens = usage.completionTokens;
   const parts = [`${tokens} token${tokens === 1 ? "" : "s"}`];
   if (tokens > 1) parts.push(`${timing.decodeTokensPerSecond.toFixed(1)} tokens/s`);
   if (tokens > 0) parts.push(`first after ${secondsText(timing.ttftMs)}`);
-  return [...parts, `seed ${seed}`, ENDINGS[finishReason]].filter((part) => part !== "").join(" · ");
+  if (seed !== undefined) parts.push(`seed ${seed}`);
+  return [...parts, ENDINGS[finishReason]].filter((part) => part !== "").join(" · ");
 }
 
 function copyButton(text: () => string): HTMLButtonElement {

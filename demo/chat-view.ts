@@ -135,7 +135,8 @@ export class ChatView {
     view.wait("Reading the prompt…");
     this.toEnd();
     try {
-      await this.stream(request(before, turn, sampling, signal), turn, view, sampling.seed);
+      const seed = sampling.temperature > 0 ? sampling.seed : undefined;
+      await this.stream(request(before, turn, sampling, signal), turn, view, seed);
     } catch (error) {
       this.following(() => view.fail(error));
       if (isOver(error)) view.offer(button("Load the model again", () => background(this.host.reload())));
@@ -143,7 +144,12 @@ export class ChatView {
     this.following(() => view.offer(this.retry));
   }
 
-  private async stream(generation: Generation, turn: Turn, view: AnswerView, seed: number): Promise<void> {
+  private async stream(
+    generation: Generation,
+    turn: Turn,
+    view: AnswerView,
+    seed: number | undefined,
+  ): Promise<void> {
     for await (const { text } of generation) this.following(() => view.add(text));
     const result = await generation.result();
     turn.result = result;

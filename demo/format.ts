@@ -5,14 +5,22 @@ const UNITS = ["bytes", "KB", "MB", "GB", "TB"];
 
 /** "1.1 MB"; units are powers of 1,000. */
 export function bytesText(bytes: number): string {
-  let unit = 0;
-  let value = bytes;
-  while (value >= 1000 && unit < UNITS.length - 1) {
-    value /= 1000;
-    unit++;
-  }
-  return `${unit === 0 ? value : value.toFixed(1)} ${UNITS[unit]}`;
+  const unit = unitOf(bytes);
+  return `${inUnit(bytes, unit)} ${UNITS[unit]}`;
 }
+
+/** "0.4 of 1.1 MB". */
+export function bytesOfText(done: number, total: number): string {
+  return `${inUnit(done, unitOf(total))} of ${bytesText(total)}`;
+}
+
+/** The index of the largest unit that is not above `bytes`. */
+function unitOf(bytes: number): number {
+  const fits = UNITS.findLastIndex((_, unit) => bytes >= 1000 ** unit);
+  return Math.max(0, fits);
+}
+
+const inUnit = (bytes: number, unit: number): string => (bytes / 1000 ** unit).toFixed(unit === 0 ? 0 : 1);
 
 /** "260 thousand", "1.2 billion". */
 export function countText(count: number): string {

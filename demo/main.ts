@@ -8,7 +8,12 @@ import { settings } from "./settings.ts";
 function page(): HTMLElement[] {
   const host = new Host();
   const sampling = settings();
-  const side = el("aside", { "aria-label": "Model and settings" }, modelView(host), sampling.element);
+  const side = el(
+    "section",
+    { class: "side", "aria-label": "Model and settings" },
+    modelView(host),
+    sampling.element,
+  );
   return [header(), el("main", {}, side, new ChatView(host, sampling).element)];
 }
 

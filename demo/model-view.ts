@@ -2,7 +2,7 @@
 import type { EngineInfo, LoadProgress } from "../src/index.ts";
 import { background } from "./background.ts";
 import { button, el, labelled } from "./dom.ts";
-import { bytesText, countText, errorText, numberText } from "./format.ts";
+import { bytesOfText, bytesText, countText, errorText, numberText } from "./format.ts";
 import type { Choice, Host, HostState } from "./host.ts";
 import { shippedModels, type Shipped } from "./shipped.ts";
 
@@ -91,7 +91,7 @@ function progressView(cancel: () => void) {
 
 function amountText({ phase, done, total }: LoadProgress): string {
   if (total === 0) return "";
-  return phase === "pipelines" ? `${done} of ${total}` : `${bytesText(done)} of ${bytesText(total)}`;
+  return phase === "pipelines" ? `${done} of ${total}` : bytesOfText(done, total);
 }
 
 function factsOf({ model, adapter, kernels, memory, limits, ...text }: EngineInfo): HTMLElement[] {
