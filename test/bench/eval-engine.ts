@@ -1,0 +1,105 @@
+/**
+ * Scores a model with the evaluation set through the engine: greedy, several requests at once. The rules are those of
+ * demo/models/eval/README.md, so that the figures can be compared with PyTorch's.
+ */
+import { Engine, inspect } from "../../src/engine.ts";
+import { openModel } from "../../src/load/model-file.ts";
+import { createTokenizer, type Tokenizer } from "../../src/text/tokenizer.ts";
+import {
+  answerEnded,
+  answerIn,
+  type AnswerGroup,
+  type EvalSet,
+  type GroupScore,
+  type PerplexityGroup,
+  type Scores,
+} from "./eval-set.ts";
+
+/** Requests that decode at once, each with room for a whole context. */
+const MAX_REQUESTS = 8;
+
+/** Told of each group as it is done. */
+export type OnGroup = (name: string, score: GroupScore, wrong: readonly string[]) => void;
+
+/** @param path of a model that the engine runs. */
+export async function scoreWithEngine(path: string, set: EvalSet, onGroup: OnGroup): Promise<Scores> {
+  const report = await inspect(path);
+  const contextTokens = report.shape?.contextTokens ?? 0;
+  const tokenizer = await tokenizerOf(path);
+  const engine = await Engine.load(path, {
+    maxRequests: MAX_REQUESTS,
+    poolTokens: MAX_REQUESTS * (contextTokens + 64),
+  });
+  const scores: Scores = {};
+  try {
+    for (const group of set.groups) {
+      const wrong: string[] = [];
+      const score =
+        group.kind === "perplexity"
+          ? await perplexity(engine, tokenizer, group)
+          : await accuracy(engine, tokenizer, group, set.maxNewTokens, wrong);
+      scores[group.name] = score;
+      onGroup(group.name, score, wrong);
+    }
+  } finally {
+    await engine.close();
+  }
+  return scores;
+}
+
+async function tokenizerOf(path: string): Promise<Tokenizer> {
+  const file = await openModel(path);
+  try {
+    return createTokenizer(file);
+  } finally {
+    await file.close();
+  }
+}
+
+/** exp of the mean of -ln p over all tokens of all texts but the first of each. */
+async function perplexity(engine: Engine, tokenizer: Tokenizer, group: PerplexityGroup): Promise<GroupScore> {
+  let total = 0;
+  let count = 0;
+  for (const { text } of group.items) {
+    const { logprobs } = await engine.score(tokenizer.encode(text, { special: true }));
+    for (const logprob of logprobs) total -= logprob;
+    count += logprobs.length;
+  }
+  return { items: group.items.length, perplexity: Math.exp(total / count) };
+}
+
+async function accuracy(
+  engine: Engine,
+  tokenizer: Tokenizer,
+  group: AnswerGroup,
+  maxNewTokens: number,
+  wrong: string[],
+): Promise<GroupScore> {
+  const { contextTokens } = engine.info.model;
+  const prompts = group.items.map(({ prompt }) => tokenizer.encode(prompt, { special: true }));
+  const longest = Math.max(...prompts.map((prompt) => prompt.length));
+  if (longest + maxNewTokens > contextTokens) {
+    return {
+      skipped: `${longest} tokens and ${maxNewTokens} new ones are over the context of ${contextTokens}`,
+    };
+  }
+  const answers = await Promise.all(prompts.map((prompt) => answerTo(engine, prompt, maxNewTokens)));
+  const misses = group.items.flatMap(({ answer }, index) =>
+    answers[index] === answer ? [] : [`${index}: "${answers[index]}", not "${answer}"`],
+  );
+  wrong.push(...misses);
+  const items = group.items.length;
+  const correct = items - misses.length;
+  return { items, correct, accuracy: correct / items };
+}
+
+/** Greedy, and ended as soon as the first line is. */
+async function answerTo(engine: Engine, prompt: number[], maxTokens: number): Promise<string> {
+  const ended = new AbortController();
+  let text = "";
+  for await (const chunk of engine.generate(prompt, { maxTokens, signal: ended.signal })) {
+    text += chunk.text;
+    if (answerEnded(text)) ended.abort();
+  }
+  return answerIn(text);
+}

@@ -1,0 +1,73 @@
+/**
+ * `npm run eval [MODEL] [-- --limit N] [--distances 64,128] [--groups a,b] [--torch] [--runtime NAME] [--out FOLDER]`:
+ * scores a shipped model (default tide-dense) or a model file with the committed evaluation set, prints a Markdown table
+ * and writes the same as JSON to dist/eval. An architecture that the engine does not run is scored with PyTorch.
+ */
+import { mkdirSync, writeFileSync } from "node:fs";
+import { basename, join } from "node:path";
+import { parseArgs } from "node:util";
+import { DEFAULT_MODEL, SHIPPED_MODELS, shippedPath } from "../../src/api/shipped.ts";
+import { chooseDriver } from "./driver.ts";
+import { scoreWithEngine } from "./eval-engine.ts";
+import { markdown, readEvalSet, type EvalSet, type Scores } from "./eval-set.ts";
+import { scoreWithTorch } from "./eval-torch.ts";
+
+/** Wrong answers that are shown of a group. */
+const SHOWN_WRONG = 3;
+
+const { values: flags, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    limit: { type: "string", default: "1000000" },
+    distances: { type: "string" },
+    groups: { type: "string" },
+    torch: { type: "boolean", default: false },
+    runtime: { type: "string" },
+    out: { type: "string", default: "dist/eval" },
+  },
+});
+
+const log = (line: string): void => console.error(line);
+
+async function main(): Promise<void> {
+  const limit = Number(flags.limit);
+  if (!Number.isInteger(limit) || limit < 1) throw new Error(`--limit is ${flags.limit}, expected 1 or more`);
+  const set = readEvalSet({
+    limit,
+    ...(flags.distances !== undefined && { distances: flags.distances.split(",").map(Number) }),
+    ...(flags.groups !== undefined && { groups: flags.groups.split(",") }),
+  });
+  const given = positionals[0] ?? DEFAULT_MODEL;
+  const shipped = SHIPPED_MODELS.find(({ name }) => name === given);
+  const name = shipped?.name ?? basename(given, ".gguf");
+  const path = shipped ? shippedPath(shipped.name) : given;
+  if (shipped && !shipped.runs)
+    log(`the engine does not run ${shipped.architecture} yet: PyTorch scores ${name}`);
+  const withTorch = flags.torch || shipped?.runs === false;
+  const scores = withTorch ? await scoreWithTorch(name, path, set, limit) : await withEngine(path, set);
+  report(name, withTorch ? "PyTorch" : "engine", set, scores);
+}
+
+async function withEngine(path: string, set: EvalSet): Promise<Scores> {
+  log(`runtime: ${await chooseDriver(flags.runtime, log)}`);
+  return scoreWithEngine(path, set, (name, score, wrong) => {
+    log(`${name} ${JSON.stringify(score)}`);
+    for (const line of wrong.slice(0, SHOWN_WRONG)) log(`  ${line}`);
+  });
+}
+
+function report(model: string, scorer: string, set: EvalSet, scores: Scores): void {
+  console.log(markdown(model, scores));
+  mkdirSync(flags.out, { recursive: true });
+  const file = join(flags.out, `${model}.json`);
+  writeFileSync(file, `${JSON.stringify({ model, scorer, set: set.seed, groups: scores }, null, 2)}\n`);
+  log(file);
+}
+
+try {
+  await main();
+} catch (error) {
+  log(`eval: ${error instanceof Error ? error.message : String(error)}`);
+  process.exitCode = 1;
+}
+setTimeout(() => process.exit(), 50);
