@@ -4,27 +4,33 @@
 // qkv elem [rows, (HEADS + 2*KV_HEADS) * 4*HEAD4] (only q is read); keys and values kv_t
 // [slot][KV_HEADS][BLOCK_TOKENS][4*HEAD4], holding every position up to the last row's; sinks f32 [HEADS] (SINKS);
 // attn elem [rows, HEADS * 4*HEAD4].
-// Needs lib/step. Grid: x = rows * (HEADS/KV_HEADS) / WG rounded up, y = KV_HEADS, z = HEAD4 / SLICE4 rounded up.
+// Needs lib/step. Grid: x = rows * (HEADS/KV_HEADS) / 16 rounded up, y = KV_HEADS. 64 invocations a workgroup.
 //
-// An invocation owns one query (row and head) and computes a slice of at most 128 entries of its output, its sums in
-// registers. All invocations of a workgroup share the kv head and walk the same keys, so that each load of a key or a
-// value is one address for the whole workgroup, and nothing is staged or shared: no barrier. Workgroup memory, 64 * WG
-// bytes, holds each invocation's own weights, which registers could not be indexed for.
-// A tile is 16 keys at a multiple of 16 and BLOCK_TOKENS is a multiple of 16, so that a tile lies in one block and
-// needs one look-up in the block table. Tiles that no row of the workgroup sees are skipped. Of places past the last
-// row's position the keys may be read, and are then masked whatever they hold; their values are not.
-// Float order: q.k over the entries in fours in rising order; tiles in rising order, keys in rising order.
+// A workgroup owns 16 queries of one kv head, in runs of 4: query q is row q / group, head q % group of the group. For
+// each tile of 64 keys, an invocation
+//   1. computes the scores of one run and 4 keys, in registers, and shares their maxima;
+//   2. takes the maximum over the tile, turns its scores into weights and shares them;
+//   3. adds weighed values to the four entries (a column) that it owns of the output of one to four runs.
+// Two barriers a tile suffice: what step 1 writes is read in step 2 alone, and what step 2 writes in step 3 alone.
+// Tiles stand at multiples of 64, so that 4 keys lie in one block. Tiles that no query of the workgroup sees are skipped.
+// Of places past the last row's position, keys of the same block may be read and are masked whatever they hold.
+// Workgroup memory: 5.2 KiB.
+// Float order: q.k over the entries in fours in rising order; weights by key modulo 64, then those 16 fours in rising
+// order; values in rising order of keys. It depends on a row's position alone, not on its place in the step.
 
-override WG: u32 = 64u;
 override HEADS: u32;
 override KV_HEADS: u32;
-override HEAD4: u32;
-override SLICE4: u32; // a multiple of 4, at most 32
+override HEAD4: u32; // at most 64
 override BLOCK_TOKENS: u32;
 override SINKS: bool = false;
 override LIMIT: f32; // the largest finite number of elem
+override CLASSES: u32 = min(4u, 64u / HEAD4); // invocations that share a column
+override RUNS: u32 = (3u + CLASSES) / CLASSES; // of an invocation in step 3: 1 to 4
 
-const TILE: u32 = 16u;
+const WG: u32 = 64u;
+const TILE: u32 = 64u;
+const QUERIES: u32 = 16u;
+const PARTS: u32 = 16u; // groups of 4 keys in a tile
 const LOWEST: f32 = -1e30; // stands for minus infinity: exp(LOWEST - x) is 0
 
 struct Op {
@@ -41,163 +47,189 @@ struct Op {
 @group(0) @binding(4) var<storage, read> sinks: array<f32>;
 @group(0) @binding(5) var<storage, read_write> attn: array<vec4<elem>>;
 
-var<workgroup> weights: array<f32, 16u * WG>; // [key of the tile][invocation], each read by its writer alone
+var<workgroup> maxima: array<vec4f, 64>; // [part][run], a component a query; at the end the sums of weights
+var<workgroup> weights: array<vec4f, 256>; // [key][run]
+var<workgroup> keeps: array<vec4f, 4>; // [run]: factor of the sums so far
 
-// Scaled and capped scores of four keys; LOWEST for those that this position does not see.
-fn visibleScores(dots: vec4f, first: u32, position: u32) -> vec4f {
-  var scores = dots * op.scale;
-  if (op.cap > 0.0) {
-    scores = op.cap * tanh(clamp(scores / op.cap, vec4f(-15.0), vec4f(15.0)));
+// The query's place in the step; those past the end stand for the last one, and are not written.
+struct Query {
+  row: u32,
+  head: u32,
+}
+
+fn queryAt(wid: vec3u, q: u32) -> Query {
+  let group = HEADS / KV_HEADS;
+  let pair = min(wid.x * QUERIES + q, step.rows * group - 1u);
+  return Query(pair / group, wid.y * group + pair % group);
+}
+
+// Where a query starts, its position and its head.
+fn querySource(wid: vec3u, q: u32) -> vec3u {
+  let query = queryAt(wid, q);
+  let start = (query.row * (HEADS + 2u * KV_HEADS) + query.head) * HEAD4;
+  return vec3u(start, rows[query.row].position, query.head);
+}
+
+// Where the key or value of this position starts.
+fn place(table: u32, kvHead: u32, position: u32) -> u32 {
+  let slot = blockTable[table + position / BLOCK_TOKENS];
+  return ((slot * KV_HEADS + kvHead) * BLOCK_TOKENS + position % BLOCK_TOKENS) * HEAD4;
+}
+
+// The dot products of four keys (from `at` on) with four queries: [key][query].
+fn dots(query: vec4u, at: u32) -> mat4x4f {
+  var sums = mat4x4f();
+  for (var c = 0u; c < op.head4; c++) {
+    let queries = mat4x4f(
+      vec4f(qkv[query.x + c]),
+      vec4f(qkv[query.y + c]),
+      vec4f(qkv[query.z + c]),
+      vec4f(qkv[query.w + c]),
+    );
+    sums += mat4x4f(
+      vec4f(keys[at + c]) * queries,
+      vec4f(keys[at + HEAD4 + c]) * queries,
+      vec4f(keys[at + 2u * HEAD4 + c]) * queries,
+      vec4f(keys[at + 3u * HEAD4 + c]) * queries,
+    );
   }
-  let key = vec4u(first) + vec4u(0u, 1u, 2u, 3u);
-  var visible = key <= vec4u(position);
-  if (op.window > 0u) { visible = visible & (vec4u(position) - key < vec4u(op.window)); }
-  return select(vec4f(LOWEST), scores, visible);
+  return sums;
 }
 
-// q . k of four keys that follow each other, over one column of four entries.
-fn dots(query: vec4f, at: u32) -> vec4f {
-  return vec4f(
-    dot(query, vec4f(keys[at])),
-    dot(query, vec4f(keys[at + HEAD4])),
-    dot(query, vec4f(keys[at + 2u * HEAD4])),
-    dot(query, vec4f(keys[at + 3u * HEAD4])),
-  );
+fn capped(scaled: vec4f) -> vec4f {
+  if (op.cap > 0.0) { return op.cap * tanh(clamp(scaled / op.cap, vec4f(-15.0), vec4f(15.0))); }
+  return scaled;
 }
 
-// Sixteen entries of the value that starts at `at`; entries past the head's end repeat its last four.
-fn value16(at: u32, column: u32) -> mat4x4f {
-  let last = HEAD4 - 1u;
+fn visible(key: u32, position: vec4u) -> vec4<bool> {
+  let within = vec4<bool>(op.window == 0u) | (position - vec4u(key) < vec4u(op.window));
+  return (vec4u(key) <= position) & within;
+}
+
+fn maskedScores(dots: vec4f, key: u32, position: vec4u) -> vec4f {
+  return select(vec4f(LOWEST), capped(dots * op.scale), visible(key, position));
+}
+
+fn weightsOf(scores: vec4f, maximum: vec4f, key: u32, position: vec4u) -> vec4f {
+  return select(vec4f(), exp(scores - maximum), visible(key, position));
+}
+
+// The sums of four queries plus their weights of a key times its value.
+fn weighed(total: mat4x4f, weight: vec4f, value: vec4f) -> mat4x4f {
   return mat4x4f(
-    vec4f(values[at + min(column, last)]),
-    vec4f(values[at + min(column + 1u, last)]),
-    vec4f(values[at + min(column + 2u, last)]),
-    vec4f(values[at + min(column + 3u, last)]),
+    total[0] + weight.x * value,
+    total[1] + weight.y * value,
+    total[2] + weight.z * value,
+    total[3] + weight.w * value,
   );
 }
 
-fn keepWeights(lid: u32, first: u32, four: vec4f) {
-  weights[first * WG + lid] = four.x;
-  weights[(first + 1u) * WG + lid] = four.y;
-  weights[(first + 2u) * WG + lid] = four.z;
-  weights[(first + 3u) * WG + lid] = four.w;
+fn kept(total: mat4x4f, run: u32) -> mat4x4f {
+  let keep = keeps[run];
+  return mat4x4f(total[0] * keep.x, total[1] * keep.y, total[2] * keep.z, total[3] * keep.w);
 }
 
-fn largest(v: vec4f) -> f32 {
-  return max(max(v.x, v.y), max(v.z, v.w));
+fn writeOne(wid: vec3u, q: u32, column: u32, value: vec4f) {
+  if (wid.x * QUERIES + q >= step.rows * (HEADS / KV_HEADS)) { return; }
+  let query = queryAt(wid, q);
+  let result = clamp(value, vec4f(-LIMIT), vec4f(LIMIT));
+  attn[(query.row * HEADS + query.head) * HEAD4 + column] = vec4<elem>(result);
 }
 
-fn write4(at: u32, column: u32, value: vec4f) {
-  if (column < HEAD4) { attn[at + column] = vec4<elem>(clamp(value, vec4f(-LIMIT), vec4f(LIMIT))); }
-}
-
-fn write16(at: u32, column: u32, value: mat4x4f) {
-  write4(at, column, value[0]);
-  write4(at, column + 1u, value[1]);
-  write4(at, column + 2u, value[2]);
-  write4(at, column + 3u, value[3]);
+fn writeRun(wid: vec3u, run: u32, column: u32, total: mat4x4f) {
+  if (run >= 4u) { return; }
+  var sum = vec4f();
+  for (var part = 0u; part < PARTS; part++) { sum += maxima[part * 4u + run]; }
+  writeOne(wid, run * 4u, column, total[0] / sum.x);
+  writeOne(wid, run * 4u + 1u, column, total[1] / sum.y);
+  writeOne(wid, run * 4u + 2u, column, total[2] / sum.z);
+  writeOne(wid, run * 4u + 3u, column, total[3] / sum.w);
 }
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) lid: u32) {
-  let group = HEADS / KV_HEADS;
-  let pairs = step.rows * group;
-  let firstRow = wid.x * WG / group;
-  let lastRow = (min(wid.x * WG + WG, pairs) - 1u) / group;
-  let pair = min(wid.x * WG + lid, pairs - 1u);
-  let row = pair / group;
-  let head = wid.y * group + pair % group;
-  let position = rows[row].position;
-  let query = (row * (HEADS + 2u * KV_HEADS) + head) * HEAD4;
+  let firstRow = queryAt(wid, 0u).row;
+  let lastRow = queryAt(wid, QUERIES - 1u).row;
   let table = rows[firstRow].sequence * step.tableStride;
-
-  let end = rows[lastRow].position + 1u; // of the keys that any row here sees
+  let end = rows[lastRow].position + 1u; // of the keys that any query here sees
   var begin = 0u;
   if (op.window > 0u) { begin = max(rows[firstRow].position + 1u, op.window) - op.window; }
 
-  var maximum = LOWEST;
-  var sum = 0.0;
+  let parts4 = PARTS * 4u;
+
+  // Steps 1 and 2: this invocation's run and its place among the keys of a tile.
+  let run = lid % 4u;
+  let part = lid / 4u;
+  let query0 = querySource(wid, run * 4u);
+  let query1 = querySource(wid, run * 4u + 1u);
+  let query2 = querySource(wid, run * 4u + 2u);
+  let query3 = querySource(wid, run * 4u + 3u);
+  let starts = vec4u(query0.x, query1.x, query2.x, query3.x);
+  let position = vec4u(query0.y, query1.y, query2.y, query3.y);
+  var maximum = vec4f(LOWEST);
+  var sum = vec4f();
   if (SINKS) {
-    maximum = sinks[head];
-    sum = 1.0;
+    maximum = vec4f(sinks[query0.z], sinks[query1.z], sinks[query2.z], sinks[query3.z]);
+    sum = vec4f(select(0.0, 1.0, part == 0u));
   }
-  let zero = mat4x4f();
-  var out0 = zero;
-  var out1 = zero;
-  var out2 = zero;
-  var out3 = zero;
-  var out4 = zero;
-  var out5 = zero;
-  var out6 = zero;
-  var out7 = zero;
-  let column = wid.z * SLICE4;
+
+  // Step 3: this invocation's column and runs. Idle ones (class >= CLASSES) compute what they do not write.
+  let column = lid % HEAD4;
+  let class_ = lid / HEAD4;
+  let run0 = min(class_, 3u);
+  let run1 = min(class_ + CLASSES, 3u);
+  let run2 = min(class_ + 2u * CLASSES, 3u);
+  let run3 = min(class_ + 3u * CLASSES, 3u);
+  var out0 = mat4x4f();
+  var out1 = mat4x4f();
+  var out2 = mat4x4f();
+  var out3 = mat4x4f();
 
   for (var first = begin - begin % TILE; first < end; first += TILE) {
-    let slot = blockTable[table + first / BLOCK_TOKENS];
-    let base = ((slot * KV_HEADS + wid.y) * BLOCK_TOKENS + first % BLOCK_TOKENS) * HEAD4;
-    var scores0 = vec4f();
-    var scores1 = vec4f();
-    var scores2 = vec4f();
-    var scores3 = vec4f();
-    for (var c = 0u; c < op.head4; c++) {
-      let q = vec4f(qkv[query + c]);
-      scores0 += dots(q, base + c);
-      scores1 += dots(q, base + 4u * HEAD4 + c);
-      scores2 += dots(q, base + 8u * HEAD4 + c);
-      scores3 += dots(q, base + 12u * HEAD4 + c);
-    }
-    scores0 = visibleScores(scores0, first, position);
-    scores1 = visibleScores(scores1, first + 4u, position);
-    scores2 = visibleScores(scores2, first + 8u, position);
-    scores3 = visibleScores(scores3, first + 12u, position);
+    let key = first + part * 4u;
+    var scores = mat4x4f();
+    if (key < end) { scores = dots(starts, place(table, wid.y, key)); }
+    scores[0] = maskedScores(scores[0], key, position);
+    scores[1] = maskedScores(scores[1], key + 1u, position);
+    scores[2] = maskedScores(scores[2], key + 2u, position);
+    scores[3] = maskedScores(scores[3], key + 3u, position);
+    maxima[lid] = max(max(scores[0], scores[1]), max(scores[2], scores[3]));
+    workgroupBarrier();
 
     let before = maximum;
-    maximum = max(maximum, largest(max(max(scores0, scores1), max(scores2, scores3))));
-    // A row that has seen no key yet has maximum == LOWEST: its weights must be 0, not exp(0).
-    let seen = maximum > LOWEST;
-    scores0 = select(vec4f(), exp(scores0 - maximum), seen);
-    scores1 = select(vec4f(), exp(scores1 - maximum), seen);
-    scores2 = select(vec4f(), exp(scores2 - maximum), seen);
-    scores3 = select(vec4f(), exp(scores3 - maximum), seen);
+    for (var i = run; i < parts4; i += 4u) { maximum = max(maximum, maxima[i]); }
     let keep = exp(before - maximum);
-    sum = sum * keep + dot((scores0 + scores1) + (scores2 + scores3), vec4f(1.0));
-    keepWeights(lid, 0u, scores0);
-    keepWeights(lid, 4u, scores1);
-    keepWeights(lid, 8u, scores2);
-    keepWeights(lid, 12u, scores3);
+    if (part == 0u) { keeps[run] = keep; }
+    scores[0] = weightsOf(scores[0], maximum, key, position);
+    scores[1] = weightsOf(scores[1], maximum, key + 1u, position);
+    scores[2] = weightsOf(scores[2], maximum, key + 2u, position);
+    scores[3] = weightsOf(scores[3], maximum, key + 3u, position);
+    weights[part * 16u + run] = scores[0];
+    weights[part * 16u + 4u + run] = scores[1];
+    weights[part * 16u + 8u + run] = scores[2];
+    weights[part * 16u + 12u + run] = scores[3];
+    sum = sum * keep + ((scores[0] + scores[1]) + (scores[2] + scores[3]));
+    workgroupBarrier();
 
-    out0 *= keep;
-    if (SLICE4 > 4u) { out1 *= keep; }
-    if (SLICE4 > 8u) { out2 *= keep; }
-    if (SLICE4 > 12u) { out3 *= keep; }
-    if (SLICE4 > 16u) { out4 *= keep; }
-    if (SLICE4 > 20u) { out5 *= keep; }
-    if (SLICE4 > 24u) { out6 *= keep; }
-    if (SLICE4 > 28u) { out7 *= keep; }
+    out0 = kept(out0, run0);
+    if (RUNS > 1u) { out1 = kept(out1, run1); }
+    if (RUNS > 2u) { out2 = kept(out2, run2); }
+    if (RUNS > 3u) { out3 = kept(out3, run3); }
     let count = min(TILE, end - first);
     for (var j = 0u; j < count; j++) {
-      let weight = weights[j * WG + lid];
-      let at = base + j * HEAD4;
-      out0 += weight * value16(at, column);
-      if (SLICE4 > 4u) { out1 += weight * value16(at, column + 4u); }
-      if (SLICE4 > 8u) { out2 += weight * value16(at, column + 8u); }
-      if (SLICE4 > 12u) { out3 += weight * value16(at, column + 12u); }
-      if (SLICE4 > 16u) { out4 += weight * value16(at, column + 16u); }
-      if (SLICE4 > 20u) { out5 += weight * value16(at, column + 20u); }
-      if (SLICE4 > 24u) { out6 += weight * value16(at, column + 24u); }
-      if (SLICE4 > 28u) { out7 += weight * value16(at, column + 28u); }
+      let value = vec4f(values[place(table, wid.y, first + j) + column]);
+      out0 = weighed(out0, weights[j * 4u + run0], value);
+      if (RUNS > 1u) { out1 = weighed(out1, weights[j * 4u + run1], value); }
+      if (RUNS > 2u) { out2 = weighed(out2, weights[j * 4u + run2], value); }
+      if (RUNS > 3u) { out3 = weighed(out3, weights[j * 4u + run3], value); }
     }
   }
 
-  if (wid.x * WG + lid >= pairs) { return; }
-  let to = (row * HEADS + head) * HEAD4;
-  let scale = 1.0 / sum;
-  write16(to, column, out0 * scale);
-  if (SLICE4 > 4u) { write16(to, column + 4u, out1 * scale); }
-  if (SLICE4 > 8u) { write16(to, column + 8u, out2 * scale); }
-  if (SLICE4 > 12u) { write16(to, column + 12u, out3 * scale); }
-  if (SLICE4 > 16u) { write16(to, column + 16u, out4 * scale); }
-  if (SLICE4 > 20u) { write16(to, column + 20u, out5 * scale); }
-  if (SLICE4 > 24u) { write16(to, column + 24u, out6 * scale); }
-  if (SLICE4 > 28u) { write16(to, column + 28u, out7 * scale); }
+  maxima[lid] = sum;
+  workgroupBarrier();
+  if (class_ >= CLASSES) { return; }
+  writeRun(wid, class_, column, out0);
+  if (RUNS > 1u) { writeRun(wid, class_ + CLASSES, column, out1); }
+  if (RUNS > 2u) { writeRun(wid, class_ + 2u * CLASSES, column, out2); }
+  if (RUNS > 3u) { writeRun(wid, class_ + 3u * CLASSES, column, out3); }
 }

@@ -18,8 +18,14 @@ var<workgroup> reduceColumns: array<f32, REDUCE_COLUMNS>;
 var<workgroup> reduceValues4: array<vec4f, WG>;
 var<workgroup> reduceColumns4: array<vec4f, REDUCE_COLUMNS>;
 
+// min(WG, REDUCE_COLUMNS) in words that a compiler does not see through: software drivers unroll the loops over it, and
+// then compile for seconds. lid is below 256.
+fn reduceColumnCount(lid: u32) -> u32 {
+  return min(WG, REDUCE_COLUMNS) + (lid >> 16u);
+}
+
 fn reduceSum(value: f32, lid: u32) -> f32 {
-  let columns = min(WG, REDUCE_COLUMNS);
+  let columns = reduceColumnCount(lid);
   reduceValues[lid] = value;
   workgroupBarrier();
   if (lid < columns) {
@@ -34,7 +40,7 @@ fn reduceSum(value: f32, lid: u32) -> f32 {
 }
 
 fn reduceMax(value: f32, lid: u32) -> f32 {
-  let columns = min(WG, REDUCE_COLUMNS);
+  let columns = reduceColumnCount(lid);
   reduceValues[lid] = value;
   workgroupBarrier();
   if (lid < columns) {
@@ -50,7 +56,7 @@ fn reduceMax(value: f32, lid: u32) -> f32 {
 
 // Component by component.
 fn reduceSum4(value: vec4f, lid: u32) -> vec4f {
-  let columns = min(WG, REDUCE_COLUMNS);
+  let columns = reduceColumnCount(lid);
   reduceValues4[lid] = value;
   workgroupBarrier();
   if (lid < columns) {
@@ -66,7 +72,7 @@ fn reduceSum4(value: vec4f, lid: u32) -> vec4f {
 
 // Component by component.
 fn reduceMax4(value: vec4f, lid: u32) -> vec4f {
-  let columns = min(WG, REDUCE_COLUMNS);
+  let columns = reduceColumnCount(lid);
   reduceValues4[lid] = value;
   workgroupBarrier();
   if (lid < columns) {

@@ -53,8 +53,8 @@ export interface AttentionInput extends HeadShape, KvBuffers {
 /** Keys in one run of decode attention: a run stands at a multiple of this, whatever the batch is. */
 export const SPLIT_TOKENS = 128;
 
-/** Entries of a head that one invocation of prefill attention sums up in registers. */
-const MAX_SLICE = 128;
+/** Queries of a kv head that one workgroup of prefill attention owns. */
+const PREFILL_QUERIES = 16;
 
 const WORKGROUP = 64;
 
@@ -106,15 +106,11 @@ export function scratchBytes(
 async function prefillOp(kernels: Kernels, types: KernelTypes, input: AttentionInput): Promise<Op> {
   const { heads, kvHeads, headDim, blockTokens, sinks } = input;
   const { device } = kernels.gpu;
-  const slices = Math.ceil(headDim / MAX_SLICE);
-  const slice4 = Math.ceil(headDim / slices / 16) * 4;
   const source = { name: "attention-prefill", code: prefillCode, libs: [stepLib] };
   const pipeline = await kernels.pipeline(source, types, {
-    WG: WORKGROUP,
     HEADS: heads,
     KV_HEADS: kvHeads,
     HEAD4: headDim / 4,
-    SLICE4: slice4,
     BLOCK_TOKENS: blockTokens,
     SINKS: sinks ? 1 : 0,
     LIMIT: largestFinite(types.elem),
@@ -132,7 +128,7 @@ async function prefillOp(kernels: Kernels, types: KernelTypes, input: AttentionI
       sinks ?? absentBuffer(device),
       input.out,
     ]),
-    grid: (step) => [Math.ceil((step.rows * group) / WORKGROUP), kvHeads, Math.ceil(headDim / 4 / slice4)],
+    grid: (step) => [Math.ceil((step.rows * group) / PREFILL_QUERIES), kvHeads, 1],
   };
 }
 
