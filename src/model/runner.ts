@@ -234,6 +234,11 @@ export class Runner {
 
   private async logits(head: Programs["head"], shape: StepShape): Promise<Float32Array<ArrayBuffer>> {
     const { programs } = this.parts;
+    if (shape.logitRows === 0) {
+      this.recorder.submit();
+      await this.gpu.device.queue.onSubmittedWorkDone();
+      return new Float32Array(0);
+    }
     this.dispatch(head, shape);
     const bytes = shape.logitRows * this.shape.vocabSize * 4;
     return new Float32Array(await this.recorder.read(programs.logits, bytes));

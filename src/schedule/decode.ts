@@ -10,8 +10,8 @@ export interface DecodeRow {
   position: number;
 }
 
-/** Takes one block, or undefined where none can be had. */
-export type TakeBlock = () => number | undefined;
+/** Gives a request one more block; false where none can be had. */
+export type AddBlock = (request: Request) => boolean;
 
 /**
  * The rows of the next decode step, oldest request first. Where a row needs a block and none is free, the youngest
@@ -21,14 +21,14 @@ export function decodeRows(
   running: readonly Request[],
   blockTokens: number,
   maxRows: number,
-  takeBlock: TakeBlock,
+  addBlock: AddBlock,
   preempt: (request: Request) => void,
 ): DecodeRow[] {
   const rows: DecodeRow[] = [];
   const candidates = running.filter((request) => request.wantsMore);
   while (candidates.length > 0 && rows.length < maxRows) {
     const request = candidates.shift() as Request;
-    const row = fitRow(request, candidates, blockTokens, takeBlock, preempt);
+    const row = fitRow(request, candidates, blockTokens, addBlock, preempt);
     if (row) rows.push(row);
   }
   return rows;
@@ -38,16 +38,12 @@ function fitRow(
   request: Request,
   younger: Request[],
   blockTokens: number,
-  takeBlock: TakeBlock,
+  addBlock: AddBlock,
   preempt: (request: Request) => void,
 ): DecodeRow | undefined {
   const position = request.computed;
   while (request.slots.length * blockTokens <= position) {
-    const slot = takeBlock();
-    if (slot !== undefined) {
-      request.slots.push(slot);
-      continue;
-    }
+    if (addBlock(request)) continue;
     const victim = younger.pop() ?? request;
     preempt(victim);
     if (victim === request) return undefined;

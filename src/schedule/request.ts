@@ -12,6 +12,8 @@
  *     |  computed: keys and values of [0, computed) are in the pool once the submitted steps have run  |
  */
 
+import type { Lease } from "../cache/prefix.ts";
+
 export type RequestState = "waiting" | "prefilling" | "decoding" | "done";
 
 /** Why a request ended: a stop token, the token limit, the caller's abort, or an error. */
@@ -25,6 +27,8 @@ export interface RequestSpec {
   maxNewTokens: number;
   /** Tokens that end the request; the one met is not part of what was generated. */
   stopIds: ReadonlySet<number>;
+  /** false: neither looked for in the cache nor left there. Default true. */
+  cached?: boolean;
 }
 
 export class Request {
@@ -38,8 +42,11 @@ export class Request {
   finishReason: FinishReason | undefined;
   /** Index of its persistent sampler state on the GPU, while it has one. */
   seat: number | undefined;
-  /** Its block table. */
-  slots: number[] = [];
+  readonly cached: boolean;
+  /** Its hold on the prefix cache and its blocks, while it runs. */
+  lease: Lease | undefined;
+  /** Prompt tokens whose keys and values were found when it first ran. */
+  cachedTokens: number | undefined;
   /** Positions whose keys and values have been submitted. */
   computed = 0;
   /** Samples submitted and not committed yet. */
@@ -50,7 +57,13 @@ export class Request {
     this.promptLength = spec.prompt.length;
     this.maxNewTokens = spec.maxNewTokens;
     this.stopIds = spec.stopIds;
+    this.cached = spec.cached ?? true;
     this.tokens = [...spec.prompt];
+  }
+
+  /** Its block table. */
+  get slots(): readonly number[] {
+    return this.lease?.table ?? [];
   }
 
   get generatedCount(): number {

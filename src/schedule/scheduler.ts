@@ -4,9 +4,13 @@
  *
  * Steps may be planned before earlier ones are committed: positions are known, only the tokens are not. A stop found
  * late makes the surplus samples of the steps in flight void; blocks and seats freed meanwhile are safe to reuse,
- * because the GPU runs steps in the order of their plans.
+ * because the GPU runs steps in the order of their plans. For the same reason a prompt's blocks are published in the
+ * prefix cache as soon as the step that computes them is planned: the next request's steps run after it. Prompts are
+ * prefilled one at a time, so of two requests with the same new prefix the second finds what the first has computed,
+ * also where the first was aborted half-way.
  */
 import { assert } from "../base.ts";
+import type { Lease, PrefixCache } from "../cache/prefix.ts";
 import { TidepoolError } from "../errors.ts";
 import type { BlockPool } from "../cache/blocks.ts";
 import { decodeRows, type DecodeRow } from "./decode.ts";
@@ -50,15 +54,20 @@ export interface Outcome {
 
 export class Scheduler {
   readonly options: SchedulerOptions;
+  private readonly cache: PrefixCache;
   private readonly blocks: BlockPool;
   private readonly waiting = new PrefillQueue();
   private running: Request[] = [];
   private prefilling: Request | undefined;
   private readonly freeSeats: number[];
-  private readonly lent = new Set<number>();
+  private readonly lent = new Set<Lease>();
+  /** The first waiting request found no room, and nothing has been freed since. */
+  private full = false;
   private lastKind: Plan["kind"] = "decode";
 
-  constructor(blocks: BlockPool, options: SchedulerOptions) {
+  /** @param blocks the pool of `cache` */
+  constructor(cache: PrefixCache, blocks: BlockPool, options: SchedulerOptions) {
+    this.cache = cache;
     this.blocks = blocks;
     this.options = options;
     this.freeSeats = Array.from({ length: options.seats }, (_, seat) => options.seats - 1 - seat);
@@ -116,33 +125,41 @@ export class Scheduler {
   }
 
   /**
-   * Lends blocks for `tokens` positions to work outside the queues (scoring).
+   * Lends blocks for `tokens` to work outside the queues (scoring), with what the cache knows of their first `reusable`.
    * @throws TidepoolError `out_of_memory` where running requests hold too many.
    */
-  borrow(tokens: number): number[] {
-    const count = this.blocksFor(tokens);
-    const slots = this.blocks.allocate(count);
-    if (!slots) {
-      const message = `${count} KV blocks are needed and ${this.blocks.freeCount} are free while other requests run`;
+  borrow(tokens: readonly number[], reusable: number): Lease {
+    const lease = this.cache.acquire(Int32Array.from(tokens), reusable);
+    const missing = this.blocksFor(tokens.length) - lease.table.length;
+    if (missing > 0 && !this.cache.extend(lease, missing)) {
+      this.cache.release(lease);
+      const message = `${missing} KV blocks are needed and ${this.blocks.freeCount} are free while other requests run`;
       throw new TidepoolError("out_of_memory", message);
     }
-    for (const slot of slots) this.lent.add(slot);
-    return slots;
+    this.lent.add(lease);
+    return lease;
   }
 
-  giveBack(slots: readonly number[]): void {
-    for (const slot of slots) {
-      assert(this.lent.delete(slot), `slot ${slot} was not lent`);
-      this.blocks.release(slot);
-    }
+  /** Takes a loan back; what was computed in it, `tokens` from the first on, is kept in the cache. */
+  giveBack(lease: Lease, tokens: readonly number[]): void {
+    assert(this.lent.delete(lease), "a lease that was not lent is given back");
+    this.cache.insert(lease, Int32Array.from(tokens));
+    this.cache.release(lease);
+    this.full = false;
+  }
+
+  /** After a failed step: nothing in the cache can be trusted, so everything that nobody holds is forgotten. */
+  forget(): void {
+    this.cache.clear();
   }
 
   /** The conservation check: every slot is free, cached or in use, and in use by exactly the requests that say so. */
   check(): void {
-    this.blocks.check();
-    const users = new Map<number, number>([...this.lent].map((slot) => [slot, 1]));
-    for (const request of [...this.running, ...(this.prefilling ? [this.prefilling] : [])]) {
-      for (const slot of request.slots) users.set(slot, (users.get(slot) ?? 0) + 1);
+    this.cache.check();
+    const tables = [...this.running, ...(this.prefilling ? [this.prefilling] : [])].map(({ slots }) => slots);
+    const users = new Map<number, number>();
+    for (const table of [...tables, ...[...this.lent].map((lease) => lease.table)]) {
+      for (const slot of table) users.set(slot, (users.get(slot) ?? 0) + 1);
     }
     assert(
       users.size === this.blocks.inUseCount,
@@ -161,8 +178,8 @@ export class Scheduler {
     if (!request) return undefined;
     const start = request.computed;
     const count = Math.min(this.options.chunkTokens, request.tokens.length - start);
-    this.ensureBlocks(request, start + count);
     request.computed += count;
+    this.publish(request);
     const sample = request.computed === request.tokens.length;
     if (sample) this.startDecoding(request);
     return { kind: "prefill", request, start, count, sample };
@@ -171,15 +188,37 @@ export class Scheduler {
   /** Begins the prompt of the first waiting request that finds a seat, and blocks for all of it. */
   private startPrefill(): Request | undefined {
     const request = this.waiting.head();
-    if (!request || this.freeSeats.length === 0) return undefined;
-    if (this.blocksFor(request.tokens.length) > this.blocks.freeCount) return undefined;
+    if (!request || this.freeSeats.length === 0 || this.full) return undefined;
+    const lease = this.leaseFor(request);
+    if (!lease) {
+      this.full = true;
+      return undefined;
+    }
     this.waiting.remove(request);
+    request.lease = lease;
+    request.cachedTokens ??= lease.tokens;
+    request.computed = lease.tokens;
     request.seat = this.freeSeats.pop() as number;
     request.state = "prefilling";
-    request.computed = 0;
     this.prefilling = request;
-    this.ensureBlocks(request, request.tokens.length);
     return request;
+  }
+
+  /** What the cache has of a request's tokens (never the last one, whose logits are wanted), and blocks for the rest. */
+  private leaseFor(request: Request): Lease | undefined {
+    const { tokens } = request;
+    const lease = this.cache.acquire(Int32Array.from(tokens), request.cached ? tokens.length - 1 : 0);
+    const missing = this.blocksFor(tokens.length) - lease.table.length;
+    if (missing <= 0 || this.cache.extend(lease, missing)) return lease;
+    this.cache.release(lease);
+    return undefined;
+  }
+
+  /** Puts what a request has computed of accepted tokens where others find it. */
+  private publish(request: Request): void {
+    if (!request.cached || !request.lease) return;
+    const valid = Math.min(request.computed, request.tokens.length);
+    this.cache.insert(request.lease, Int32Array.from(request.tokens.slice(0, valid)));
   }
 
   private startDecoding(request: Request): void {
@@ -196,7 +235,7 @@ export class Scheduler {
       this.running,
       blockTokens,
       seats,
-      () => this.blocks.allocateOne() ?? this.takeFromPrefill(),
+      (request) => this.addBlock(request),
       (request) => this.preempt(request),
     );
     if (rows.length === 0) return undefined;
@@ -208,10 +247,12 @@ export class Scheduler {
   }
 
   /** A decoding request goes before one whose prompt is under way: that one gives its blocks back and waits. */
-  private takeFromPrefill(): number | undefined {
-    if (!this.prefilling) return undefined;
+  private addBlock(request: Request): boolean {
+    assert(request.lease, `request ${request.id} decodes without blocks`);
+    if (this.cache.extend(request.lease, 1)) return true;
+    if (!this.prefilling) return false;
     this.preempt(this.prefilling);
-    return this.blocks.allocateOne();
+    return this.cache.extend(request.lease, 1);
   }
 
   private commitRows(requests: readonly Request[], sampled: readonly number[]): Outcome[] {
@@ -237,6 +278,7 @@ export class Scheduler {
 
   private finish(request: Request, reason: FinishReason): void {
     request.finishReason = reason;
+    if (reason !== "error") this.publish(request);
     this.leave(request);
     this.waiting.remove(request);
     request.state = "done";
@@ -244,27 +286,21 @@ export class Scheduler {
 
   /** Gives a running request's blocks and seat back and lets it wait for another prefill. */
   private preempt(request: Request): void {
+    this.publish(request);
     this.leave(request);
     request.state = "waiting";
     this.waiting.pushFront(request);
   }
 
   private leave(request: Request): void {
-    for (const slot of request.slots) this.blocks.release(slot);
-    request.slots = [];
+    if (request.lease) this.cache.release(request.lease);
+    request.lease = undefined;
     request.computed = 0;
     if (request.seat !== undefined) this.freeSeats.push(request.seat);
     request.seat = undefined;
     this.running = this.running.filter((other) => other !== request);
     if (this.prefilling === request) this.prefilling = undefined;
-  }
-
-  private ensureBlocks(request: Request, tokens: number): void {
-    const missing = this.blocksFor(tokens) - request.slots.length;
-    if (missing <= 0) return;
-    const slots = this.blocks.allocate(missing);
-    assert(slots, `no ${missing} blocks for request ${request.id}, whose admission counted on them`);
-    request.slots.push(...slots);
+    this.full = false;
   }
 
   private blocksFor(tokens: number): number {

@@ -6,7 +6,7 @@ import { systemClock } from "../base.ts";
 import type { SampledRow } from "../model/sampler.ts";
 import type { SamplingParams } from "../model/sampling.ts";
 import { StopMatcher } from "../text/stop.ts";
-import type { GenerationResult, StepOutput, TokenLogprob } from "./protocol.ts";
+import type { GenerationResult, PromptUsage, StepOutput, TokenLogprob } from "./protocol.ts";
 
 /** Turns ids into text piece by piece. */
 export interface Decoder {
@@ -19,7 +19,6 @@ export class Output {
   readonly sampling: SamplingParams;
   /** A stop string has been met. */
   stopped = false;
-  private readonly promptTokens: number;
   private readonly decoder: Decoder;
   private readonly matcher: StopMatcher;
   private readonly wantsLogprobs: boolean;
@@ -31,15 +30,8 @@ export class Output {
   private firstMs: number | undefined;
   private lastMs = 0;
 
-  constructor(
-    id: number,
-    promptTokens: number,
-    decoder: Decoder,
-    sampling: SamplingParams,
-    stop: readonly string[],
-  ) {
+  constructor(id: number, decoder: Decoder, sampling: SamplingParams, stop: readonly string[]) {
     this.id = id;
-    this.promptTokens = promptTokens;
     this.decoder = decoder;
     this.sampling = sampling;
     this.matcher = new StopMatcher(stop);
@@ -75,7 +67,7 @@ export class Output {
     return text === "" ? undefined : { id: this.id, text, tokens: [] };
   }
 
-  result(finishReason: GenerationResult["finishReason"]): GenerationResult {
+  result(finishReason: GenerationResult["finishReason"], prompt: PromptUsage): GenerationResult {
     const completionTokens = this.tokens.length;
     const firstMs = this.firstMs ?? systemClock.nowMs();
     const prefillMs = firstMs - (this.prefillMs ?? firstMs);
@@ -84,10 +76,10 @@ export class Output {
       text: this.text,
       tokens: this.tokens,
       finishReason,
-      usage: { promptTokens: this.promptTokens, completionTokens },
+      usage: { ...prompt, completionTokens },
       timing: {
         ttftMs: firstMs - this.submittedMs,
-        prefillTokensPerSecond: perSecond(this.promptTokens, prefillMs),
+        prefillTokensPerSecond: perSecond(prompt.computedTokens, prefillMs),
         decodeTokensPerSecond: perSecond(completionTokens - 1, decodeMs),
       },
       ...(this.wantsLogprobs && { logprobs: this.logprobs }),

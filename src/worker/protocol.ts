@@ -111,8 +111,14 @@ export interface TokenLogprob {
   top: { token: number; logprob: number }[];
 }
 
-export interface Usage {
+/** Where a prompt's tokens came from: those computed and those cached add up to `promptTokens`. */
+export interface PromptUsage {
   promptTokens: number;
+  computedTokens: number;
+  cachedTokens: { gpu: number; ram: number; disk: number };
+}
+
+export interface Usage extends PromptUsage {
   completionTokens: number;
 }
 
@@ -150,6 +156,7 @@ export type Call =
 export interface ScoreResult {
   from: number;
   logprobs: number[];
+  usage: PromptUsage;
   /** Raw logits of the rows from `from` on, [rows, vocabulary], where asked for. */
   logits?: Float32Array<ArrayBuffer>;
 }

@@ -5,12 +5,15 @@
  */
 import { assert } from "../base.ts";
 import { BlockPool } from "../cache/blocks.ts";
+import { costOf, type Cost } from "../cache/cost.ts";
+import { createPrefixCache } from "../cache/create.ts";
 import { TidepoolError, toWire } from "../errors.ts";
 import type { Gpu } from "../gpu/device.ts";
 import type { ModelFile } from "../load/model-file.ts";
 import { Runner, type RunnerOptions } from "../model/runner.ts";
 import type { SampledRow } from "../model/sampler.ts";
 import { samplingParams, type SamplingParams } from "../model/sampling.ts";
+import type { Lease } from "../cache/prefix.ts";
 import type { Request } from "../schedule/request.ts";
 import { Scheduler, type Outcome, type Plan } from "../schedule/scheduler.ts";
 import { fitPrompt } from "./limits.ts";
@@ -22,6 +25,7 @@ import type {
   EngineInfo,
   FromWorker,
   GenerateParams,
+  PromptUsage,
   RequestInput,
   ScoreResult,
   StepOutput,
@@ -37,7 +41,6 @@ export class Session {
   readonly runner: Runner;
   readonly scheduler: Scheduler;
   private readonly prompts: Prompts;
-  private readonly blocks: BlockPool;
   private readonly loop: Loop<SampledRow>;
   private readonly outputs = new Map<Request, Output>();
   private readonly requests = new Map<number, Request>();
@@ -49,8 +52,9 @@ export class Session {
     this.runner = runner;
     this.prompts = prompts;
     this.post = post;
-    this.blocks = new BlockPool(runner.pool.options.slots);
-    this.scheduler = new Scheduler(this.blocks, { blockTokens, chunkTokens, seats });
+    const pool = new BlockPool(runner.pool.options.slots);
+    const { cache } = createPrefixCache({ policy: "lru", blockTokens, cost: cacheCost(runner), pool });
+    this.scheduler = new Scheduler(cache, pool, { blockTokens, chunkTokens, seats });
     this.info = describe(gpu, runner, prompts);
     this.loop = new Loop(this.scheduler, {
       run: (plan) => this.run(plan),
@@ -120,7 +124,7 @@ export class Session {
     const request = this.scheduler.submit({ id, prompt, maxNewTokens, stopIds: this.prompts.stopIds });
     this.requests.set(id, request);
     const decoder = this.prompts.decoder(prompt);
-    this.outputs.set(request, new Output(id, prompt.length, decoder, sampling, params.stop ?? []));
+    this.outputs.set(request, new Output(id, decoder, sampling, params.stop ?? []));
     this.loop.notify();
   }
 
@@ -181,7 +185,11 @@ export class Session {
     this.requests.delete(output.id);
     const rest = output.flush();
     if (rest) this.post({ type: "step", outputs: [rest] });
-    this.post({ type: "finished", id: output.id, result: output.result(reason) });
+    this.post({
+      type: "finished",
+      id: output.id,
+      result: output.result(reason, promptUsage(request.promptLength, request.cachedTokens ?? 0)),
+    });
   }
 
   private fail(error: unknown): void {
@@ -191,6 +199,7 @@ export class Session {
       this.post({ type: "refused", id, error: toWire(error) });
     }
     this.requests.clear();
+    this.scheduler.forget();
   }
 
   /** Runs given tokens through prefill, reading the logits of the rows from `from` on. */
@@ -206,38 +215,60 @@ export class Session {
     if (!Number.isInteger(from) || from < 0 || from >= tokens.length) {
       throw new TidepoolError("invalid_argument", `from is ${from}, expected 0 to ${tokens.length - 1}`);
     }
-    const slots = this.scheduler.borrow(tokens.length);
+    const lease = this.scheduler.borrow(tokens, Math.min(from, tokens.length - 1));
+    let done = lease.tokens;
     try {
-      return await this.scoreIn(slots, tokens, from, wantLogits);
+      return await this.scoreIn(lease, tokens, from, wantLogits, (end) => (done = end));
     } finally {
-      this.scheduler.giveBack(slots);
+      this.scheduler.giveBack(lease, tokens.slice(0, done));
       this.loop.notify();
     }
   }
 
   private async scoreIn(
-    slots: number[],
+    lease: Lease,
     tokens: readonly number[],
     from: number,
     wantLogits: boolean,
+    onDone: (end: number) => void,
   ): Promise<ScoreResult> {
     const { vocabSize } = this.info.model;
     const logprobs: number[] = [];
     const kept = wantLogits ? new Float32Array((tokens.length - from) * vocabSize) : undefined;
     const chunk = this.runner.scoreRows;
-    for (let start = 0; start < tokens.length; start += chunk) {
+    for (let start = lease.tokens; start < tokens.length; start += chunk) {
       const part = tokens.slice(start, start + chunk);
-      const firstRow = Math.max(from - start, 0);
-      const logits = await this.runner.score({ slots, position: start, tokens: part, firstRow });
+      const firstRow = Math.min(Math.max(from - start, 0), part.length);
+      const logits = await this.runner.score({ slots: lease.table, position: start, tokens: part, firstRow });
       for (let row = firstRow; row < part.length; row++) {
         const values = logits.subarray((row - firstRow) * vocabSize, (row - firstRow + 1) * vocabSize);
         kept?.set(values, (start + row - from) * vocabSize);
         const next = tokens[start + row + 1];
         if (next !== undefined) logprobs.push(logprobOf(values, next));
       }
+      onDone(start + part.length);
     }
-    return { from, logprobs, ...(kept && { logits: kept }) };
+    const usage = promptUsage(tokens.length, lease.tokens);
+    return { from, logprobs, usage, ...(kept && { logits: kept }) };
   }
+}
+
+function promptUsage(promptTokens: number, gpu: number): PromptUsage {
+  return { promptTokens, computedTokens: promptTokens - gpu, cachedTokens: { gpu, ram: 0, disk: 0 } };
+}
+
+/** What a token of this model costs in FLOPs and bytes, for the cache's policies. */
+function cacheCost({ shape, options }: Runner): Cost {
+  return costOf({
+    name: shape.name,
+    hiddenSize: shape.hiddenSize,
+    kvElementBytes: options.kvDtype === "f16" ? 2 : 4,
+    stateElementBytes: 4,
+    layers: shape.layers.flatMap(({ mixer, ffn }) => [
+      { kind: mixer.kind, count: 1, heads: mixer.heads, kvHeads: mixer.kvHeads, headDim: mixer.headDim },
+      { kind: ffn.kind, count: 1, inner: ffn.width, matrices: 3 },
+    ]),
+  });
 }
 
 /** The sampling part of a request's settings; greedy where the caller says nothing. */

@@ -22,6 +22,10 @@ interface Story {
   text: string;
 }
 
+/** Several blocks of text. */
+const LONG =
+  "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. ".repeat(3);
+
 const text = (prompt: string): RequestInput => ({ kind: "text", text: prompt });
 
 /** A case on a session of stories260K, checked for lost blocks at the end. */
@@ -133,6 +137,28 @@ export const cases: Case[] = [
     },
     { chunkTokens: 4, blockTokens: 16 },
   ),
+  storyCase("a prefix computed before is not computed again, and changes no token", async (session) => {
+    const prompt = [1, ...((await session.session.call({ method: "tokenize", text: LONG })) as number[])];
+    const params = { maxTokens: 20, logprobs: 1 };
+    const cold = await session.generate({ kind: "tokens", tokens: prompt }, params).done;
+    equal(cold.usage.cachedTokens.gpu, 0, "cached when cold");
+    const warm = await session.generate({ kind: "tokens", tokens: prompt }, params).done;
+    const blocks = Math.floor((prompt.length - 1) / 32);
+    equal(
+      [warm.usage.cachedTokens.gpu, warm.usage.computedTokens],
+      [blocks * 32, prompt.length - blocks * 32],
+      "warm",
+    );
+    equal(warm.tokens, cold.tokens, "tokens");
+    const next = [...prompt, ...cold.tokens, ...prompt.slice(1, 8)];
+    const turn = await session.generate({ kind: "tokens", tokens: next }, params).done;
+    equal(
+      turn.usage.cachedTokens.gpu,
+      Math.floor((prompt.length + cold.tokens.length - 1) / 32) * 32,
+      "next turn",
+    );
+    session.session.scheduler.check();
+  }),
   storyCase("an abort in decode returns its blocks", async (session) => {
     let seen = 0;
     const request = session.generate(text("Once upon a time"), {}, () => {

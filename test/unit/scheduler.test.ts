@@ -5,8 +5,9 @@
 import { describe, expect, it } from "vitest";
 import { Random } from "../../src/base.ts";
 import { BlockPool } from "../../src/cache/blocks.ts";
+import { createPrefixCache } from "../../src/cache/create.ts";
 import type { Request } from "../../src/schedule/request.ts";
-import { Scheduler, type Plan } from "../../src/schedule/scheduler.ts";
+import { Scheduler, type Plan, type SchedulerOptions } from "../../src/schedule/scheduler.ts";
 import { testSeed } from "../support/seed.ts";
 
 const STOP = 0;
@@ -68,6 +69,14 @@ class FakeGpu {
   }
 }
 
+const COST = { flopsLinear: 1, flopsQuadratic: 0, bytesPerToken: 4, bytesPerSnapshot: 0 };
+
+function makeScheduler(slots: number, options: SchedulerOptions): Scheduler {
+  const pool = new BlockPool(slots);
+  const { cache } = createPrefixCache({ policy: "lru", blockTokens: options.blockTokens, cost: COST, pool });
+  return new Scheduler(cache, pool, options);
+}
+
 interface World {
   scheduler: Scheduler;
   gpu: FakeGpu;
@@ -76,9 +85,9 @@ interface World {
 
 function makeWorld(random: Random): World {
   const blockTokens = random.pick([1, 2, 4]);
-  const blocks = new BlockPool(Math.ceil(48 / blockTokens) + random.below(20));
+  const slots = Math.ceil(48 / blockTokens) + random.below(20);
   const options = { blockTokens, chunkTokens: 1 + random.below(9), seats: 1 + random.below(4) };
-  return { scheduler: new Scheduler(blocks, options), gpu: new FakeGpu(blockTokens), inFlight: [] };
+  return { scheduler: makeScheduler(slots, options), gpu: new FakeGpu(blockTokens), inFlight: [] };
 }
 
 /** Up to two steps in flight, like the loop. */
@@ -100,9 +109,16 @@ describe("scheduler", () => {
     const random = new Random(testSeed("scheduler"));
     for (let round = 0; round < 300; round++) {
       const world = makeWorld(random);
+      const prefixes = [0, 1].map(() =>
+        Array.from({ length: 4 + random.below(10) }, () => 1 + random.below(20)),
+      );
       const submitted: { request: Request; prompt: number[]; max: number }[] = [];
       for (let id = 0; id < 1 + random.below(8); id++) {
-        const prompt = Array.from({ length: 1 + random.below(20) }, () => 1 + random.below(20));
+        const shared = random.below(3) === 0 ? [] : random.pick(prefixes);
+        const prompt = [
+          ...shared,
+          ...Array.from({ length: 1 + random.below(12) }, () => 1 + random.below(20)),
+        ];
         const max = 1 + random.below(20);
         submitted.push({
           request: world.scheduler.submit({ id, prompt, maxNewTokens: max, stopIds: new Set([STOP]) }),
@@ -126,8 +142,33 @@ describe("scheduler", () => {
     }
   });
 
+  it("computes a shared prefix once, also where the first request is aborted", () => {
+    const scheduler = makeScheduler(50, { blockTokens: 4, chunkTokens: 6, seats: 4 });
+    const gpu = new FakeGpu(4);
+    const prompt = Array.from({ length: 25 }, (_, index) => index + 1);
+    const stopIds = new Set<number>();
+    const first = scheduler.submit({ id: 1, prompt, maxNewTokens: 1, stopIds });
+    const second = scheduler.submit({ id: 2, prompt, maxNewTokens: 1, stopIds });
+    const plan = scheduler.next() as Plan;
+    scheduler.commit(plan, gpu.run(plan));
+    scheduler.abort(first);
+    const computed: number[] = [];
+    for (let next = scheduler.next(); next; next = scheduler.next()) {
+      if (next.kind === "prefill") computed.push(next.start);
+      scheduler.commit(next, gpu.run(next));
+    }
+    expect(second.cachedTokens).toBe(4);
+    expect(computed[0]).toBe(4);
+    const third = scheduler.submit({ id: 3, prompt, maxNewTokens: 1, stopIds });
+    const last = scheduler.next() as Plan;
+    expect(last).toMatchObject({ kind: "prefill", start: 24, count: 1 });
+    scheduler.commit(last, gpu.run(last));
+    expect(third.cachedTokens).toBe(24);
+    expect(third.tokens).toEqual(second.tokens);
+  });
+
   it("bounds the time between tokens by one prefill chunk", () => {
-    const scheduler = new Scheduler(new BlockPool(100), { blockTokens: 4, chunkTokens: 5, seats: 4 });
+    const scheduler = makeScheduler(100, { blockTokens: 4, chunkTokens: 5, seats: 4 });
     const gpu = new FakeGpu(4);
     const stopIds = new Set<number>();
     scheduler.submit({ id: 1, prompt: [1, 2], maxNewTokens: 30, stopIds });
@@ -152,12 +193,14 @@ describe("scheduler", () => {
   });
 
   it("lends blocks and wants them back", () => {
-    const scheduler = new Scheduler(new BlockPool(4), { blockTokens: 4, chunkTokens: 4, seats: 1 });
-    const lent = scheduler.borrow(9);
-    expect(lent).toHaveLength(3);
+    const scheduler = makeScheduler(4, { blockTokens: 4, chunkTokens: 4, seats: 1 });
+    const tokens = [1, 2, 3, 4, 5, 6, 7, 8, 9];
+    const lease = scheduler.borrow(tokens, 0);
+    expect(lease.table).toHaveLength(3);
     scheduler.check();
-    expect(() => scheduler.borrow(8)).toThrow(/2 KV blocks are needed and 1 are free/);
-    scheduler.giveBack(lent);
+    expect(() => scheduler.borrow([7, 7, 7, 7, 7], 0)).toThrow(/2 KV blocks are needed and 1 are free/);
+    scheduler.giveBack(lease, tokens);
     expect(scheduler.usedBlocks).toBe(0);
+    expect(scheduler.borrow(tokens, 8).tokens).toBe(8);
   });
 });
