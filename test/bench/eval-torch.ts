@@ -40,7 +40,7 @@ export async function scoreWithTorch(
   try {
     const groups = set.groups.map((group) => group.name).join(",");
     const given = ["--name", name, "--groups", groups, "--limit", String(limit), "--results", results];
-    await run(python, ["demo/models/train/evaluate.py", path, ...given]);
+    await run(python, ["-B", "demo/models/train/evaluate.py", path, ...given]);
     const all = JSON.parse(readFileSync(results, "utf8")) as Record<string, { groups: Scores }>;
     return all[name]?.groups ?? {};
   } finally {
@@ -52,5 +52,5 @@ async function run(python: string, args: string[]): Promise<void> {
   const env = { ...process.env, OPENBLAS_NUM_THREADS: "1" };
   const child = spawn(python, args, { env, stdio: ["ignore", "ignore", "inherit"] });
   const code = await new Promise<number | null>((done, fail) => child.on("error", fail).on("close", done));
-  if (code !== 0) throw new Error(`${args[0]} ended with code ${code}`);
+  if (code !== 0) throw new Error(`${args[1]} ended with code ${code}`);
 }

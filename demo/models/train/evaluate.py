@@ -1,10 +1,11 @@
 """Scores a checkpoint on the committed evaluation set, with PyTorch.
 
-  evaluate.py CHECKPOINT --name tide-dense [--type q8_0|f16] [--groups needle-64,...] [--limit N] [--results FILE]
+  evaluate.py CHECKPOINT|FILE.gguf --name tide-dense [--type q8_0|f16] [--groups needle-64,...] [--limit N] [--results FILE]
 
 What this is: greedy decoding of every item (the growing text is run again for each token: slow and plain), exact
-match after trimming, and perplexity; the weights are rounded to the shipped type first. The scoring rules are those of
-../eval/README.md. What it does not do: it does not run GGUF files; the engine does (npm run eval).
+match after trimming, and perplexity; a checkpoint's weights are rounded to the shipped type first, a GGUF file's are
+those of the file. The scoring rules are those of ../eval/README.md. What it does not do: it is not the engine, whose
+scores `npm run eval` gives.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import time
 import torch
 
 import export
+import read_gguf
 from tokenizer import Tokenizer
 from train import HERE, load_model
 
@@ -69,7 +71,9 @@ def score_group(model, tok, group, limit, most):
 
 
 def shipped(checkpoint, kind):
-    """The model of a checkpoint with its weights rounded as in the shipped file."""
+    """The model of a checkpoint with its weights rounded as in the shipped file, or the model of that file itself."""
+    if checkpoint.endswith(".gguf"):
+        return read_gguf.load_gguf(checkpoint), None
     model, state = load_model(checkpoint)
     with torch.no_grad():
         for _, tensor, role in model.gguf_tensors():
@@ -107,7 +111,8 @@ if __name__ == "__main__":
             with open(args.results) as f:
                 results = json.load(f)
         entry = results.setdefault(args.name, {"type": args.type, "step": 0, "tokens": 0, "groups": {}})
-        entry.update(step=state["step"], tokens=state["tokens"], type=args.type)
+        if state is not None:
+            entry.update(step=state["step"], tokens=state["tokens"], type=args.type)
         for s in scores:
             entry["groups"][s["name"]] = {k: v for k, v in s.items() if k not in ("wrong", "name", "seconds")}
         with open(args.results, "w") as f:
