@@ -318,7 +318,7 @@ export interface MatrixOptions {
 export function matvecOp(kernels: Kernels, types: KernelTypes, options: MatrixOptions): Promise<Op> {
   const way = chooseWay(kernels, options.weight.columns);
   const split = way === "real" ? MATVEC_SPLIT : 1;
-  const tileRows = way === "direct" ? 1 : MATVEC_TILE_ROWS;
+  const tileRows = way === "real" || (way === "shared" && shareOf(kernels) === 8) ? MATVEC_TILE_ROWS : 1;
   const overrides = { SPLIT: split, TILE_ROWS: tileRows };
   return matrixOp(kernels, types, options, way, {
     name: "matvec",
@@ -337,7 +337,7 @@ export function matmulOp(kernels: Kernels, types: KernelTypes, options: MatrixOp
 
 /** Invocations that share the columns of a row of weights in matvec.wgsl on a real GPU. */
 const MATVEC_SPLIT = 8;
-/** Rows of x that matvec.wgsl computes with one decoding of the weights. */
+/** Rows of x that matvec.wgsl computes with one decoding of the weights; 1 where the code for 4 slows 1 down. */
 const MATVEC_TILE_ROWS = 4;
 
 /** A kernel with the tile of y that one of its workgroups computes. */
@@ -371,8 +371,8 @@ function chooseWay(kernels: Kernels, columns: number): Way {
 }
 
 /** Invocations that load activations together: 8 where every subgroup has as many, else 4, the least there is. */
-function shareOf(device: GPUDevice): number {
-  return device.adapterInfo.subgroupMinSize >= 8 ? 8 : 4;
+function shareOf(kernels: Kernels): 8 | 4 {
+  return kernels.gpu.device.adapterInfo.subgroupMinSize >= 8 ? 8 : 4;
 }
 
 async function matrixOp(
@@ -399,7 +399,7 @@ async function matrixOp(
   };
   const pipeline = await kernels.pipeline(source, types, {
     ...kernel.overrides,
-    ...(way === "shared" ? { SHARE: shareOf(device) } : {}),
+    ...(way === "shared" ? { SHARE: shareOf(kernels) } : {}),
     HAS_BIAS: bias ? 1 : 0,
     LOGIT_ROWS: rowsFrom === "logitRows" ? 1 : 0,
   });

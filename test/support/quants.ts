@@ -226,18 +226,19 @@ export function dequantise(reference: QuantReference, bytes: Uint8Array): Float6
   return out;
 }
 
-/** Bytes of random blocks: every bit random, but scales are finite, of both signs and mostly around 0.01 to 0.1. */
+/** Bytes of random blocks: every bit random, but scales are finite, of both signs and of a size that f16 products can bear. */
 export function randomBlocks(reference: QuantReference, blocks: number, random: Random): Uint8Array {
   const bytes = new Uint8Array(blocks * reference.blockBytes);
   for (let index = 0; index < bytes.length; index++) bytes[index] = random.below(256);
   const view = new DataView(bytes.buffer);
   for (let block = 0; block < blocks; block++) {
     const at = block * reference.blockBytes;
-    const lump = random.below(10) === 0 ? 10 : 1;
+    // Blocks of 256 multiply by an integer scale as well.
+    const size = (random.below(10) === 0 ? 0.5 : 0.05) / (reference.blockLen === 256 ? 16 : 1);
     for (const field of reference.halfFields) {
-      view.setUint16(at + field, numberToHalf(random.normal() * 0.05 * lump), true);
+      view.setUint16(at + field, numberToHalf(random.normal() * size), true);
     }
-    if (reference.name === "F32") view.setFloat32(at, random.normal() * 0.3 * lump, true);
+    if (reference.name === "F32") view.setFloat32(at, random.normal() * size, true);
     if (reference.name === "BF16") view.setUint8(at + 1, 0x3c + random.below(4) + 0x80 * random.below(2));
     if (reference.name === "MXFP4") view.setUint8(at, 118 + random.below(10));
   }
