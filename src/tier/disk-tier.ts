@@ -122,8 +122,8 @@ export class DiskTier {
   /** Makes room and stores records that are not there yet. */
   async write(records: readonly Uint8Array[], keep: ReadonlySet<Key>): Promise<WriteOutcome> {
     const bytes = records.reduce((sum, record) => sum + record.length, 0);
-    if (bytes > this.limit()) return "full";
-    const evicting = await this.evictTo(this.limit() - bytes, keep);
+    if (bytes > this.limitBytes) return "full";
+    const evicting = await this.evictTo(this.limitBytes - bytes, keep);
     let outcome = await this.append(records);
     if (outcome === "full") {
       await this.afterFull(bytes);
@@ -157,7 +157,8 @@ export class DiskTier {
     this.fullBytes = Math.max(bytes, FULL_SHARE * this.index.bytes);
   }
 
-  private limit(): number {
+  /** The budget, or less on a medium that turned out to be smaller. */
+  get limitBytes(): number {
     return Math.min(this.maxBytes, this.fullBytes);
   }
 
@@ -180,7 +181,7 @@ export class DiskTier {
   private async tidy(): Promise<void> {
     for (let step = 0; step < TIDY_STEPS; step++) {
       const { bytesOnMedium } = await this.usage();
-      if (bytesOnMedium <= this.limit() * (1 + SLACK_SHARE)) return;
+      if (bytesOnMedium <= this.limitBytes * (1 + SLACK_SHARE)) return;
       if ((await this.maintain(SLACK_SHARE)) !== "more") return;
     }
   }
@@ -215,7 +216,7 @@ export class DiskTier {
   async setMaxBytes(maxBytes: number): Promise<void> {
     this.maxBytes = maxBytes;
     this.fullBytes = Infinity;
-    if (await this.evictTo(this.limit(), new Set())) await this.tidy();
+    if (await this.evictTo(this.limitBytes, new Set())) await this.tidy();
   }
 
   async close(): Promise<void> {

@@ -44,7 +44,7 @@ import { WriteQueue, type Queued } from "./write-queue.ts";
 
 const DEFAULT_QUEUE_BYTES = 64 * 2 ** 20;
 /** Bytes written in one go: one pair of syncs for each. */
-export const WRITE_BATCH_BYTES = 8 * 2 ** 20;
+export const WRITE_BATCH_BYTES = 16 * 2 ** 20;
 export const MAX_READS_IN_FLIGHT = 16;
 export const MAX_READS_WAITING = 4096;
 /** How often clear() looks whether another tab has brought something back. */
@@ -180,13 +180,14 @@ export class TierStore {
     if (this.pumping !== undefined || this.queue.waitingCount === 0) return;
     this.pumping = this.pump().finally(() => {
       this.pumping = undefined;
+      this.kick(); // for what was queued between the pump's last look and now
     });
     background(this.pumping, "writing behind");
   }
 
   private async pump(): Promise<void> {
     while (this.queue.waitingCount > 0 && this.disk?.state === "open") {
-      const batch = this.queue.takeBatch(WRITE_BATCH_BYTES);
+      const batch = this.queue.takeBatch(Math.min(WRITE_BATCH_BYTES, this.disk.limitBytes));
       const settle = (): void => this.queue.settle(batch);
       this.writing = this.writeBatch(this.disk, batch).finally(settle);
       await this.writing;
@@ -224,10 +225,11 @@ export class TierStore {
 
   /** Waits until all that was put is on the disk, but no longer than `timeoutMs`. Says how many records are left. */
   async drain(timeoutMs: number): Promise<{ left: number }> {
-    this.kick();
-    const { pumping } = this;
-    if (pumping === undefined) return { left: this.queue.size };
-    await within(this.timer, timeoutMs, "drain", pumping).catch(() => undefined); // what is left is told
+    const emptied = async (): Promise<void> => {
+      this.kick();
+      while (this.pumping !== undefined) await this.pumping;
+    };
+    await within(this.timer, timeoutMs, "drain", emptied()).catch(() => undefined); // what is left is told
     return { left: this.queue.size };
   }
 

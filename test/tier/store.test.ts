@@ -1,5 +1,5 @@
 /** The store: one sentence a test, small numbers, a folder in memory. */
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { Random } from "../../src/base.ts";
 import { RamBackend } from "../../src/tier/ram.ts";
 import type { Key } from "../../src/tier/keys.ts";
@@ -328,6 +328,30 @@ describe("store", () => {
     await first.drain(1000);
     expect(await second.match(keysOf(A))).toEqual(["disk", "disk", "disk", "disk"]);
     expect(await tierOfHit(second, keyOf(A[2]!))).toBe("disk");
+    await first.close();
+    await second.close();
+  });
+
+  test("more than the disk holds is written in parts, and the last of it stays", async () => {
+    const { open } = setting();
+    const store = await open({ ramBytes: 0, diskBytes: 3 * RECORD_BYTES });
+    putAll(store, [...A, ...B]);
+    expect(await store.drain(1000)).toEqual({ left: 0 });
+    expect((await store.stats()).disk.records).toBe(3);
+    await store.close();
+  });
+
+  test("a clear reaches the other tab's memory", async () => {
+    const { open } = setting();
+    const options = { newsChannel: "tidepool-test-news" };
+    const [first, second] = [await open(options), await open(options)];
+    putAll(first, A);
+    await first.drain(1000);
+    await second.refresh();
+    for (const key of keysOf(A)) expect(await tierOfHit(second, key)).toBe("disk");
+    expect((await second.stats()).ram.records).toBe(4);
+    expect(await first.clear()).toEqual({ complete: true });
+    await vi.waitFor(async () => expect((await second.stats()).ram.records).toBe(0));
     await first.close();
     await second.close();
   });
