@@ -47,8 +47,12 @@ type Metric = Omit<Measurement, "name">;
 
 async function timeRequests(test: TestSession, target: ModelTarget, amounts: Amounts): Promise<Metric[]> {
   const { promptTokens, newTokens, repeats } = amounts;
-  const tokens = randomTokens(promptTokens, target.shape.vocabSize);
-  const generate = () => test.generate({ kind: "tokens", tokens }, { maxTokens: newTokens }).done;
+  let prompts = 0;
+  // A new prompt each time: of one that was seen before, the prefix cache would spare the prefill.
+  const generate = () => {
+    const tokens = randomTokens(promptTokens, target.shape.vocabSize, prompts++);
+    return test.generate({ kind: "tokens", tokens }, { maxTokens: newTokens }).done;
+  };
   await generate(); // compiles shaders
   const host = new HostTime(test.session);
   const prefill: number[] = [];
@@ -87,10 +91,15 @@ export async function measureBatches(
 ): Promise<Measurement[]> {
   return withSession(provider, file, { timestamps: false }, async (session) => {
     const out: Measurement[] = [];
+    let seed = 0;
     for (const batch of BATCHES) {
       const values: number[] = [];
       for (let repeat = 0; repeat <= amounts.repeats; repeat++) {
-        const speed = await batchSpeed(session, target, batch, amounts.newTokens);
+        const speed = await batchSpeed(session, target, {
+          batch,
+          newTokens: amounts.newTokens,
+          seed: (seed += batch),
+        });
         if (repeat > 0) values.push(speed);
       }
       out.push({ name: target.name, metric: `decode, ${batch} at once`, unit: "tokens/s", values });
@@ -103,14 +112,13 @@ export async function measureBatches(
 async function batchSpeed(
   session: TestSession,
   target: ModelTarget,
-  batch: number,
-  newTokens: number,
+  { batch, newTokens, seed }: { batch: number; newTokens: number; seed: number },
 ): Promise<number> {
   const times = Array.from({ length: batch }, (): number[] => []);
   // Requests start one after another, so the early ones need more tokens to meet the late ones.
   const maxTokens = newTokens + 2 * batch;
   const requests = times.map((own, index) => {
-    const tokens = randomTokens(BATCH_PROMPT_TOKENS, target.shape.vocabSize, index);
+    const tokens = randomTokens(BATCH_PROMPT_TOKENS, target.shape.vocabSize, seed + index);
     return session.generate({ kind: "tokens", tokens }, { maxTokens }, () => own.push(performance.now()))
       .done;
   });
@@ -124,9 +132,11 @@ async function batchSpeed(
 /** GPU time of each kind of kernel in one prefill and in decoding, by timestamps; each op then runs in a pass of its own. */
 async function kernelTimes(session: Session, target: ModelTarget, amounts: Amounts): Promise<Metric[]> {
   const { promptTokens, newTokens } = amounts;
-  const { runner, scheduler } = session;
+  const { runner } = session;
   const tokens = randomTokens(promptTokens, target.shape.vocabSize);
-  const slots = scheduler.borrow(promptTokens + newTokens);
+  // Past the scheduler, which has nothing to run: any blocks will do.
+  const blocks = Math.ceil((promptTokens + newTokens) / runner.options.blockTokens);
+  const slots = Array.from({ length: blocks }, (_, slot) => slot);
   const seat = 0;
   runner.takeSeat(seat, tokens, tokens.length, samplingParams({ temperature: 0 }, target.shape.vocabSize));
   const prefill = () => runner.prefill({ seat, position: 0, slots, tokens, sample: true });
@@ -138,7 +148,6 @@ async function kernelTimes(session: Session, target: ModelTarget, amounts: Amoun
     await runner.decode([{ seat, position: promptTokens + index, slots }]);
   }
   const decodeTimes = metricsOf("decode step", (await runner.recorder.profile()) ?? new Map(), newTokens);
-  scheduler.giveBack(slots);
   return [...prefillTimes, ...decodeTimes];
 }
 

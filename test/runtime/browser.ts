@@ -20,6 +20,13 @@ async function shared(path: string): Promise<Uint8Array<ArrayBuffer>> {
   return new Uint8Array(await response.arrayBuffer());
 }
 
+async function shipped(path: string): Promise<Uint8Array<ArrayBuffer>> {
+  const response = await fetch(new URL(`/models/${path}`, location.href));
+  if (response.status === 404) throw new SharedAbsent(`demo/models/${path} is absent`);
+  if (!response.ok) throw new Error(`demo/models/${path}: HTTP ${response.status}`);
+  return new Uint8Array(await response.arrayBuffer());
+}
+
 /** Sent one after another: a later line never overtakes an earlier one. */
 let sent: Promise<void> = Promise.resolve();
 const log = (line: string): void => {
@@ -28,7 +35,11 @@ const log = (line: string): void => {
 
 try {
   const query = new URLSearchParams(location.search);
-  await runSuite(allCases, shared, { filter: query.get("filter") ?? "", full: query.has("full"), log });
+  await runSuite(
+    allCases,
+    { shared, shipped },
+    { filter: query.get("filter") ?? "", full: query.has("full"), log },
+  );
 } catch (error) {
   log(JSON.stringify({ broken: error instanceof Error ? (error.stack ?? error.message) : String(error) }));
 }

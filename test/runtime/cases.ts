@@ -13,6 +13,7 @@ import { cases as formats } from "../model/formats.cases.ts";
 import { cases as generate } from "../model/generate.cases.ts";
 import { cases as golden } from "../model/golden.cases.ts";
 import { cases as quants } from "../model/quants.cases.ts";
+import { cases as shipped } from "../model/shipped.cases.ts";
 import type { Case } from "../support/cases.ts";
 
 export const allCases: Case[] = [
@@ -30,4 +31,5 @@ export const allCases: Case[] = [
   ...generate,
   ...golden,
   ...quants,
+  ...shipped,
 ];

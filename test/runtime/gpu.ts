@@ -126,7 +126,7 @@ const PAGE = `<!doctype html><meta charset="utf-8"><title>GPU cases</title>
 <script type="module" src="/suite/browser.js"></script>`;
 
 async function inChromium(chromium: string, options: GpuOptions, lines: Lines): Promise<string> {
-  const folders: Record<string, string> = { suite: "dist/suite" };
+  const folders: Record<string, string> = { suite: "dist/suite", models: "demo/models" };
   if (sharedPresent()) folders["shared"] = "../shared";
   const server = await serveFolders(folders, { "/cases.html": PAGE });
   const browser = await launchChromium(chromium);

@@ -16,6 +16,14 @@ async function shared(path: string): Promise<Uint8Array<ArrayBuffer>> {
   return new Uint8Array(await readFile(new URL(path, root)));
 }
 
+const models = new URL("demo/models/", pathToFileURL(`${process.cwd()}/`));
+
+async function shipped(path: string): Promise<Uint8Array<ArrayBuffer>> {
+  const file = new URL(path, models);
+  if (!existsSync(file)) throw new SharedAbsent(`demo/models/${path} is absent`);
+  return new Uint8Array(await readFile(file));
+}
+
 async function main(args: string[]): Promise<number> {
   const log = (line: string) => console.log(line);
   if (args.includes("--probe")) {
@@ -23,7 +31,11 @@ async function main(args: string[]): Promise<number> {
     return 0;
   }
   const filter = args.includes("--filter") ? (args[args.indexOf("--filter") + 1] ?? "") : "";
-  const { failed } = await runSuite(allCases, shared, { filter, full: args.includes("--full"), log });
+  const { failed } = await runSuite(
+    allCases,
+    { shared, shipped },
+    { filter, full: args.includes("--full"), log },
+  );
   return failed === 0 ? 0 : 1;
 }
 

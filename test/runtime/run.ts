@@ -13,7 +13,7 @@ export interface RunOptions {
 export interface CaseLine {
   case: string;
   ok: boolean;
-  /** true: it needs ../shared, which is absent; it counts neither as passed nor as failed. */
+  /** true: it needs ../shared or a shipped model, which is absent; it counts neither as passed nor as failed. */
   skipped?: boolean;
   error?: string;
 }
@@ -27,7 +27,10 @@ export interface SummaryLine {
   skipped: number;
 }
 
-/** Thrown by `CaseEnv.shared` where ../shared is absent as a whole: the case is skipped, loudly. */
+/**
+ * Thrown by `CaseEnv.shared` where ../shared is absent as a whole, and by `CaseEnv.shipped` where a file is: the case is
+ * skipped, loudly.
+ */
 export class SharedAbsent extends Error {}
 
 /** How long one case may take before it counts as hung. */
@@ -36,12 +39,12 @@ const CASE_LIMIT_MS = 120_000;
 /** Opens the GPU, runs what exists on its adapter, and gives the device back. */
 export async function runSuite(
   cases: readonly Case[],
-  shared: CaseEnv["shared"],
+  files: Pick<CaseEnv, "shared" | "shipped">,
   options: RunOptions,
 ): Promise<SummaryLine> {
   const gpu = await openGpu(await findProvider());
   try {
-    return await runCases(cases, { gpu, shared }, options);
+    return await runCases(cases, { gpu, ...files }, options);
   } finally {
     gpu.device.destroy();
   }

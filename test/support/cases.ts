@@ -9,6 +9,8 @@ export interface CaseEnv {
   gpu: Gpu;
   /** Reads a file under ../shared; the runner does it by path or over HTTP. */
   shared(path: string): Promise<Uint8Array>;
+  /** Reads a file under demo/models, likewise. */
+  shipped(path: string): Promise<Uint8Array>;
 }
 
 /** What the adapter must have for a case to exist there; the number that exist is compared with a committed count. */

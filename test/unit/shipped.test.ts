@@ -9,6 +9,7 @@ import {
   shippedPath,
 } from "../../src/api/shipped.ts";
 import { ARCHITECTURE_NAMES } from "../../src/model/arch.ts";
+import { cases } from "../model/shipped.cases.ts";
 
 test("a shipped model is offered exactly if its architecture runs", () => {
   for (const { name, architecture, runs } of SHIPPED_MODELS)
@@ -22,6 +23,11 @@ test("every model file in demo/models is in the table, and goes into the package
   expect(files.filter((file) => !known.includes(file))).toEqual([]);
   const { files: packed } = JSON.parse(readFileSync("package.json", "utf8")) as { files: string[] };
   expect(packed).toContain("demo/models/*.gguf");
+});
+
+test("every shipped model that runs is compared with PyTorch's logits", () => {
+  for (const name of RUNNABLE_NAMES)
+    expect(cases.filter((each) => each.name.startsWith(`model/shipped/${name} `)).length).toBeGreaterThan(0);
 });
 
 test("a name resolves to its file, and what is no name stays as it is", () => {
