@@ -6,15 +6,16 @@ first mixer starts by copying the last two tokens into a part of the residual st
 start by matching that part with the present tokens. Everything is trained on from there; nothing is frozen.
 What it does not do: it puts no words, names or facts into the model; tokens stay random vectors.
 
-Residual stream: dimension 0 is a constant, [1, IDENTITY) tells the token, then two codes of CODE dimensions: the token
-before and the one before that. RMSNorm makes the entries about 1 and the constant about 4.
+Residual stream: dimension 0 is a constant, [1, IDENTITY) tells the token, then two codes of CODE dimensions (the token
+before and the one before that), then NEAR dimensions that sum up the last ten tokens or so: two places whose
+neighbourhoods share words (a name, an attribute) are alike there. RMSNorm makes the entries about 1, the constant 4.
 """
 
 import torch
 
 from models import Attention
 
-IDENTITY, CODE = 80, 24
+IDENTITY, CODE, NEAR = 65, 16, 31
 EMBEDDING_STD, CONSTANT = 0.25, 1.0  # large beside one step of Muon, so that the circuits outlive the first steps
 FINAL_NORM = 0.25  # keeps the first logits small all the same
 
@@ -93,21 +94,60 @@ def induction(attention, code_map, head, pair_weight):
     sharpen(attention)
 
 
+def neighbourhood(attention, near_map, kv, theta):
+    """The heads of one key head average the tokens near by; the window is that of slowly turning RoPE pairs."""
+    hd, half = attention.hd, attention.hd // 2
+    group = attention.h // attention.kv
+    pattern = torch.zeros(hd)
+    speed = [theta ** (-i / half) for i in range(half)]
+    for wanted, weight in ((0.075, 0.5), (0.03, 0.25), (0.013, 0.25)):
+        pattern[min(range(half), key=lambda i: abs(speed[i] / wanted - 1))] = weight**0.5
+    value = orthonormal(hd, IDENTITY - 1)
+    keys = slice(kv * hd, (kv + 1) * hd)
+    attention.attn_k.weight[keys] = 0
+    attention.attn_k.weight[keys, 0] = pattern
+    attention.attn_v.weight[keys] = 0
+    attention.attn_v.weight[keys, 1:IDENTITY] = value
+    for head in range(kv * group, (kv + 1) * group):
+        rows = slice(head * hd, (head + 1) * hd)
+        attention.attn_q.weight[rows] = 0
+        attention.attn_q.weight[rows, 0] = pattern
+        attention.attn_output.weight[-NEAR:, rows] = 3 / group * EMBEDDING_STD * near_map @ value.t()
+
+
+def likeness(attention, head):
+    """One head meets places with a like neighbourhood and reads their token."""
+    hd = attention.hd
+    kv = head // (attention.h // attention.kv)
+    mapping = torch.zeros(hd, attention.attn_q.weight.shape[1])
+    mapping[slow_dims(hd), -NEAR:] = orthonormal(hd // 2, NEAR)
+    value = orthonormal(hd, IDENTITY - 1)
+    attention.attn_q.weight[head * hd : (head + 1) * hd] = mapping
+    attention.attn_k.weight[kv * hd : (kv + 1) * hd] = mapping
+    attention.attn_v.weight[kv * hd : (kv + 1) * hd] = 0
+    attention.attn_v.weight[kv * hd : (kv + 1) * hd, 1:IDENTITY] = value
+    attention.attn_output.weight[1:IDENTITY, head * hd : (head + 1) * hd] = EMBEDDING_STD * value.t()
+
+
 @torch.no_grad()
 def install(model):
-    """Writes the circuits into a fresh model of width >= IDENTITY + 2 * CODE."""
-    if model.config["d"] < IDENTITY + 2 * CODE:
-        raise ValueError("circuits need d >= %d" % (IDENTITY + 2 * CODE))
+    """Writes the circuits into a fresh model of width IDENTITY + 2 * CODE + NEAR."""
+    if model.config["d"] != IDENTITY + 2 * CODE + NEAR:
+        raise ValueError("circuits need d = %d" % (IDENTITY + 2 * CODE + NEAR))
     table = model.token_embd.weight
     table.mul_(EMBEDDING_STD / table.std())
     table[:, 0] = CONSTANT
     model.norm.weight.fill_(FINAL_NORM)
-    table[:, IDENTITY : IDENTITY + 2 * CODE] = 0
+    table[:, IDENTITY:] = 0
     code_map = orthonormal(CODE, IDENTITY - 1) * ((IDENTITY - 1) / CODE) ** 0.5
     mixer = model.blocks[0].mixer
     if isinstance(mixer, Attention):
         previous_by_attention(mixer, code_map, model.config["theta"])
     else:
         previous_by_convolution(mixer, code_map)
-    for block, weight in zip([b for b in model.blocks[1:] if isinstance(b.mixer, Attention)][-2:], (1.0, 0.3)):
-        induction(block.mixer, code_map, 0, weight)
+    attentions = [b.mixer for b in model.blocks[1:] if isinstance(b.mixer, Attention)]
+    near_map = orthonormal(NEAR, IDENTITY - 1) * ((IDENTITY - 1) / NEAR) ** 0.5
+    neighbourhood(attentions[0], near_map, 0, model.config["theta"])
+    for attention, pair_weight in zip(attentions[-2:], (1.0, 0.3)):
+        induction(attention, code_map, 0, pair_weight)
+        likeness(attention, attention.h - 1)

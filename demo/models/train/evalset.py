@@ -126,8 +126,8 @@ def chat_items(tok, seed, tokens, ev=True):
     items, messages = [], [("system", system)]
     for i, (question, answer) in enumerate(questions):
         turn = ("user", question)
-        items.append((chat_prompt(messages + [turn] if i % 2 else [("system", system), turn]), answer))
-        messages += [turn, ("assistant", answer)]
+        items.append((chat_prompt(messages + [turn] if i % 2 else [("system", system), turn]), world.chat_answer(answer)))
+        messages += [turn, ("assistant", world.chat_answer(answer))]
     return items
 
 

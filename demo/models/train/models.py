@@ -13,6 +13,27 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 
+class Normalise(torch.autograd.Function):
+    """x / sqrt(mean(x^2) + eps) * w over the last dimension, with few passes over memory."""
+
+    @staticmethod
+    def forward(ctx, x, w, eps):
+        scale = torch.rsqrt((x * x).mean(-1, keepdim=True) + eps)
+        unit = x * scale
+        ctx.save_for_backward(unit, w, scale)
+        return unit * w
+
+    @staticmethod
+    def backward(ctx, grad):
+        unit, w, scale = ctx.saved_tensors
+        product = grad * unit
+        dw = product.flatten(0, -2).sum(0)
+        dot = (product @ w)[..., None] / w.shape[0]
+        dx = grad * w
+        dx.addcmul_(unit, dot, value=-1).mul_(scale)
+        return dx, dw, None
+
+
 class RMSNorm(nn.Module):
     def __init__(self, width, eps):
         super().__init__()
@@ -20,7 +41,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x):
-        return x * torch.rsqrt((x * x).mean(-1, keepdim=True) + self.eps) * self.weight
+        return Normalise.apply(x, self.weight, self.eps)
 
 
 class HalfMatmul(torch.autograd.Function):
@@ -75,21 +96,26 @@ def rotate(x, cos, sin):
 
 class CausalAttention(torch.autograd.Function):
     """softmax(q k^T) v over j <= i, in chunks of queries, so that the upper triangle is mostly skipped and the scores
-    stay in the processor's cache. q: [N, g, T, hd] (already scaled), k and v: [N, T, hd]; g queries share a key head."""
+    stay in the processor's cache. q: [N, g, T, hd] (already scaled), k and v: [N, T, hd]; g queries share a key head.
+    With `half` the products have bfloat16 factors; the softmax is float32."""
 
     @staticmethod
-    def forward(ctx, q, k, v, chunk):
+    def forward(ctx, q, k, v, chunk, half):
+        full = q.dtype
+        if half:
+            q, k, v = q.bfloat16(), k.bfloat16(), v.bfloat16()
         N, g, T, hd = q.shape
-        upper = torch.full((chunk, chunk), float("-inf"), dtype=q.dtype, device=q.device).triu(1)
-        out, kept = torch.empty_like(q), []
+        upper = torch.full((chunk, chunk), float("-inf"), dtype=full, device=q.device).triu(1)
+        out, kept = torch.empty(q.shape, dtype=full, device=q.device), []
         for start in range(0, T, chunk):
             end = min(T, start + chunk)
             n = end - start
-            p = torch.bmm(q[:, :, start:end].reshape(N, g * n, hd), k[:, :end].transpose(1, 2))
+            p = torch.bmm(q[:, :, start:end].reshape(N, g * n, hd), k[:, :end].transpose(1, 2)).to(full)
             p.view(N, g, n, end)[..., start:] += upper[:n, :n]
             p -= p.amax(-1, keepdim=True)
             p.exp_()
             p /= p.sum(-1, keepdim=True)
+            p = p.to(q.dtype)
             out[:, :, start:end] = torch.bmm(p, v[:, :end]).view(N, g, n, hd)
             kept.append(p)
         ctx.save_for_backward(q, k, v, out, *kept)
@@ -100,29 +126,29 @@ class CausalAttention(torch.autograd.Function):
     def backward(ctx, grad):
         q, k, v, out, *kept = ctx.saved_tensors
         N, g, T, hd = q.shape
-        dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        dq, dk, dv = torch.empty_like(grad), grad.new_zeros(k.shape), grad.new_zeros(v.shape)
         delta = (grad * out).sum(-1)
         for i, p in enumerate(kept):
             start = i * ctx.chunk
             end = min(T, start + ctx.chunk)
             n = end - start
-            d = grad[:, :, start:end].reshape(N, g * n, hd)
+            d = grad[:, :, start:end].reshape(N, g * n, hd).to(q.dtype)
             dv[:, :end] += torch.bmm(p.transpose(1, 2), d)
             ds = torch.bmm(d, v[:, :end].transpose(1, 2))
             ds -= delta[:, :, start:end].reshape(N, g * n, 1)
             ds *= p
             dq[:, :, start:end] = torch.bmm(ds, k[:, :end]).view(N, g, n, hd)
             dk[:, :end] += torch.bmm(ds.transpose(1, 2), q[:, :, start:end].reshape(N, g * n, hd))
-        return dq, dk, dv, None
+        return dq, dk, dv, None, None
 
 
-def causal_attention(q, k, v):
+def causal_attention(q, k, v, half=False):
     """q: [B, H, T, hd], k and v: [B, Hkv, T, hd]; returns [B, H, T, hd]."""
     B, H, T, hd = q.shape
     kv = k.shape[1]
     q = (q / math.sqrt(hd)).reshape(B * kv, H // kv, T, hd)
     k, v = k.reshape(B * kv, T, hd), v.reshape(B * kv, T, hd)
-    return CausalAttention.apply(q, k, v, 64 if T <= 512 else 128).view(B, H, T, hd)
+    return CausalAttention.apply(q, k, v, 64 if T <= 512 else 128, half).view(B, H, T, hd)
 
 
 class Attention(nn.Module):
@@ -141,7 +167,8 @@ class Attention(nn.Module):
         q = rotate(self.attn_q_norm(self.attn_q(x).view(B, T, self.h, self.hd)), *rope)
         k = rotate(self.attn_k_norm(self.attn_k(x).view(B, T, self.kv, self.hd)), *rope)
         v = self.attn_v(x).view(B, T, self.kv, self.hd)
-        o = causal_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+        half = self.training and half_training
+        o = causal_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), half)
         return self.attn_output(o.transpose(1, 2).reshape(B, T, self.h * self.hd))
 
 

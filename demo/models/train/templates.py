@@ -1,7 +1,7 @@
 """Sentence templates of the harbour world, for training (index 0) and for evaluation (index 1) apart.
 
 What this is: tables only. In a template {E} is the thing spoken of, {A} the attribute, {V} the value, {O} an
-older value. Other slots are filled by world.py. No template of the evaluation side occurs on the training side.
+older value. The value comes after the thing it belongs to. Other slots are filled by world.py. No template of the evaluation side occurs on the training side.
 """
 
 # ---- one fact -----------------------------------------------------------------------------------------------
@@ -25,8 +25,7 @@ The master asked for the {A} of {E}, and it was {V}.
 {P} wrote down the {A} of {E} as {V}.
 As for {E}, the {A} is {V}.
 It is known to all that {E} has {V} for its {A}.
-{V} is the {A} of {E}.
-The office holds {V} as the {A} of {E}.
+The office holds for {E} the {A} {V}.
 Keep in mind the {A} of {E}, which is {V}.
 At the gate they said that the {A} of {E} would be {V}.
 {E} gave its {A} as {V}.
@@ -43,19 +42,19 @@ The keeper marked the {A} for {E} as {V}.""".split("\n"),
 STATE_BY_ATTR = (
     {
         "cargo": ["{E} carries {V}.", "{E} came in with a cargo of {V}.", "{E} is loaded with {V}; that is its cargo."],
-        "master": ["{V} is master of {E}.", "The master of {E} is called {V}.", "{E} sails under its master, {V}."],
+        "master": ["The master of {E} is called {V}.", "{E} sails under its master, {V}."],
         "home port": ["{E} comes from {V}, its home port.", "{E} has its home port at {V}."],
         "berth": ["{E} lies at berth {V}.", "{E} was sent to berth {V}.", "{E} is tied up at berth {V}."],
         "flag colour": ["{E} flies a {V} flag.", "{E} has a flag whose colour is {V}."],
         "sailing time": ["{E} will sail at {V}.", "{E} has its sailing time set for {V}."],
         "pass code": ["{E} uses the pass code {V}.", "To pass, {E} must give the code {V}."],
-        "pilot": ["The pilot of {E} is {V}.", "{V} will be the pilot of {E}."],
+        "pilot": ["The pilot of {E} is {V}.", "{E} will be led in by its pilot, {V}."],
         "trade": ["{E} works as a {V}.", "{E} is a {V} by trade."],
         "locker number": ["{E} has locker number {V}.", "{E} keeps a coat in locker number {V}."],
         "home village": ["{E} was born in the village of {V}.", "{E} lives in {V}, a village up the coast."],
         "badge number": ["{E} wears badge number {V}."],
         "favourite drink": ["{E} likes to drink {V}.", "{E} will drink nothing but {V}."],
-        "keeper": ["{V} is the keeper of {E}.", "{E} is in the care of its keeper, {V}."],
+        "keeper": ["{E} is in the care of its keeper, {V}."],
         "door colour": ["{E} has a {V} door."],
         "key number": ["{E} is opened by key number {V}."],
         "gate code": ["To open {E}, use the gate code {V}."],
@@ -450,7 +449,7 @@ You are the clerk of the harbour office. Use only the notes below.
 You are Tide. The notes of the day follow. Answer briefly.
 You help people at the harbour. Here is what is known today.
 Answer questions about the harbour. The log book is given below.
-You are a careful clerk. Read these lines and answer with the value only.""".split("\n"),
+You are a careful clerk. Read these lines and answer with one value only.""".split("\n"),
     """You are Tide and work in the harbour office. Below are the lines of the day. Give short answers.
 You answer for the harbour. Everything that you need is written below.""".split("\n"),
 )

@@ -121,14 +121,14 @@ def stage_of(config, step):
 
 # ---- loss and quick score ----------------------------------------------------------------------------------------
 def loss_of(model, ids, weights, positions):
-    """(weighted loss to train on, plain mean loss, mean loss on answers)."""
+    """(weighted loss to train on, plain mean loss, mean loss on answers, mean loss on first tokens of values)."""
     logits = model(ids[:, :-1], positions)
     each = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
     w = weights[:, 1:].flatten()
-    answers = (w == world.W_ANSWER).to(each.dtype)
-    plain = each.detach().mean()
-    on_answers = (each.detach() * answers).sum() / answers.sum().clamp(min=1)
-    return (each * w).sum() / w.sum(), plain, on_answers
+    free = each.detach()
+    first = free[w == world.W_FIRST]
+    answers = torch.cat([first, free[w == world.W_ANSWER]])
+    return (each * w).sum() / w.sum(), free.mean(), *(x.sum() / max(1, len(x)) for x in (answers, first))
 
 
 @torch.no_grad()
@@ -192,22 +192,27 @@ def append(path, row):
 
 
 def upcycle(model, path):
-    """Takes embedding, attention and norms from a dense checkpoint; experts start as random cuts of its FFN."""
+    """Starts a mixture of experts as the same function as a dense checkpoint: experts 2j and 2j + 1 are the two halves of
+    its FFN (times two, since each weighs one half) and share one random router row, so that they are picked together."""
     dense = torch.load(path, map_location="cpu")["model"]
     own = model.state_dict()
     for name, tensor in dense.items():
         if name in own and own[name].shape == tensor.shape:
             own[name].copy_(tensor)
-    for i, block in enumerate(model.blocks):
-        if isinstance(block.ffn, models.MoE):
-            gate, up, down = (dense["blocks.%d.ffn.ffn_%s.weight" % (i, n)] for n in ("gate", "up", "down"))
-            width = block.ffn.ffn_gate_exps.shape[1]
-            boost = (gate.shape[0] / width) ** 0.5
-            for e in range(block.ffn.E):
-                pick = torch.randperm(gate.shape[0])[:width]
-                own["blocks.%d.ffn.ffn_gate_exps" % i][e] = gate[pick]
-                own["blocks.%d.ffn.ffn_up_exps" % i][e] = up[pick]
-                own["blocks.%d.ffn.ffn_down_exps" % i][e] = down[:, pick] * boost
+    for i in range(len(model.blocks)):
+        gate, up, down = (dense["blocks.%d.ffn.ffn_%s.weight" % (i, n)] for n in ("gate", "up", "down"))
+        key = "blocks.%d.ffn." % i
+        router = own[key + "ffn_gate_inp.weight"]
+        experts, width = own[key + "ffn_gate_exps"].shape[:2]
+        if gate.shape[0] != 2 * width:
+            raise ValueError("expert_ff must be half of the dense ff (%d), is %d" % (gate.shape[0], width))
+        for e in range(experts):
+            half = slice((e % 2) * width, (e % 2 + 1) * width)
+            own[key + "ffn_gate_exps"][e] = gate[half]
+            own[key + "ffn_up_exps"][e] = up[half]
+            own[key + "ffn_down_exps"][e] = 2 * down[:, half]
+            if e % 2:
+                router[e] = router[e - 1]
     model.load_state_dict(own)
 
 
@@ -253,7 +258,7 @@ def train(config, out, device="cpu", until=None, init=None, log=print):
             break
         stage, scale = at
         ids, weights, positions = (x.to(device) for x in make_batch(tok, config, stage, step, newline_ids))
-        loss, plain, on_answers = loss_of(model, ids, weights, positions)
+        loss, plain, on_answers, on_first = loss_of(model, ids, weights, positions)
         total = loss + config.get("balance", 0.0) * model.balance_loss()
         for p in model.parameters():
             p.grad = None
@@ -265,13 +270,13 @@ def train(config, out, device="cpu", until=None, init=None, log=print):
         adam.step()
         step += 1
         tokens += ids[:, 1:].numel()
-        losses.append((loss.item(), plain.item(), on_answers.item()))
+        losses.append((loss.item(), plain.item(), on_answers.item(), on_first.item()))
         now = time.time()
         if step % 25 == 0 and out:
-            mean = [sum(x) / 25 for x in zip(*losses[-25:])]
+            mean = [sum(x) / len(x) for x in zip(*losses[-25:])]
             row = {"step": step, "tokens": tokens, "seconds": round(now - began, 1), "length": stage["length"],
                    "lrScale": round(scale, 4), "loss": round(mean[0], 4), "plainLoss": round(mean[1], 4),
-                   "answerLoss": round(mean[2], 4)}  # fmt: skip
+                   "answerLoss": round(mean[2], 4), "firstLoss": round(mean[3], 4)}  # fmt: skip
             append(os.path.join(out, "loss.csv"), row)
             log(" ".join("%s %s" % x for x in row.items()))
         if out and now - looked_at > config.get("look_every_s", 240):

@@ -15,7 +15,8 @@ import words as W
 DRAWN, ANSWER, PLAIN = "\x01", "\x03", "\x02"
 _MARKS = re.compile("[\x01\x02\x03]")
 _AN = re.compile(r"\b([Aa]) (\x01?[aeiouAEIOU])")
-W_DRAWN, W_TEXT, W_ANSWER, W_STORY = 0.08, 0.3, 4.0, 0.6
+W_DRAWN, W_TEXT, W_STORY = 0.08, 0.3, 0.6
+W_FIRST, W_ANSWER = 8.0, 1.5  # the token with which a value begins is the one that must be found; the rest follows it
 
 ATTRIBUTES = {
     "ship": {
@@ -86,6 +87,7 @@ class World:
         self.pool = W.Pool(rng, ev)
         self.entities = []
         self.cast = {"first": [], "place": []}
+        self.last = None
 
     def pick(self, table):
         """A template of this side."""
@@ -140,10 +142,12 @@ class World:
     def extra(self, kind, most):
         """A name of somebody or some place that no question asks about; such names come again in one document."""
         cast = self.cast[kind]
-        if len(cast) >= most or (cast and self.rng.random() < 0.4):
-            return self.rng.choice(cast)
-        cast.append(getattr(self.pool, kind)())
-        return mark(cast[-1])
+        others = [name for name in cast if name != self.last]
+        again = len(cast) >= most or (others and self.rng.random() < 0.4)
+        if not again:
+            cast.append(getattr(self.pool, kind)())
+        self.last = self.rng.choice(others) if again else cast[-1]
+        return self.last if again else mark(self.last)
 
     def draw(self, slot):
         r = self.rng
@@ -208,23 +212,35 @@ class Doc:
 
     def add(self, text, base=W_TEXT):
         """Adds a marked text. It must start where a pre-token starts (after a newline, a special, or with a space)."""
-        plain, weight, w = [], [], base
+        plain, weight, w, first = [], [], base, False
         for c in text:
             if c == DRAWN:
                 w = W_DRAWN
             elif c == ANSWER:
-                w = W_ANSWER
+                w, first = W_ANSWER, True
             elif c == PLAIN:
                 w = base
             else:
                 plain.append(c)
-                weight.append(w)
+                weight.append(W_FIRST if w == W_ANSWER and first and c != " " else w)
+                first = w == W_ANSWER and (c == " " if first else "".join(plain[-2:]) in ("d ", ", "))
         at = 0
         tokens = self.tok.tokens
         for i in self.tok.encode_plain("".join(plain)):
+            span = weight[at : at + len(tokens[i])]
             at += len(tokens[i])
             self.ids.append(i)
-            self.weights.append(weight[at - 1])
+            self.weights.append(W_FIRST if W_FIRST in span else span[-1])
+
+    def strip_newline(self):
+        """Takes the line end off again, as at the end of a chat message."""
+        text = self.tok.decode(self.ids[-1:])
+        if text.endswith("\n"):
+            self.ids.pop()
+            weight = self.weights.pop()
+            rest = self.tok.encode_plain(text[:-1])
+            self.ids += rest
+            self.weights += [weight] * len(rest)
 
     def __len__(self):
         return len(self.ids)
@@ -286,11 +302,18 @@ def add_chat_qa(doc, question, answer):
     add_answer_turn(doc, answer)
 
 
-def add_answer_turn(doc, answer, base=W_ANSWER):
+def chat_answer(answer):
+    """The sentence in which the chat gives a value; the value so has its usual form, after a space."""
+    return ("They are " if " and " in answer else "It is ") + answer + "."
+
+
+def add_answer_turn(doc, answer):
     doc.special(doc.tok.im_start)
     doc.add("assistant\n")
-    doc.add(answer, base)
-    doc.special(doc.tok.im_end, base)
+    lead, value = chat_answer(answer).split(" ", 2)[:2], " " + answer + "."
+    doc.add(" ".join(lead), 1.0)
+    doc.add(mark(value, ANSWER))
+    doc.special(doc.tok.im_end, W_ANSWER)
     doc.add("\n")
 
 
@@ -316,9 +339,9 @@ def fact_line(w, density, change_rate):
 def facts_doc(w, doc, budget, chat):
     """A log book with questions between and after its lines. Ends near `budget` tokens."""
     r = w.rng
-    density = r.choice([0.5, 0.7, 0.9, 1.0])
+    density = r.choice([0.4, 0.6, 0.8, 1.0, 1.0])
     change_rate = r.choice([0.0, 0.0, 0.15, 0.3])
-    tail = r.choice([0.25, 0.4, 0.6])
+    tail = r.choice([0.4, 0.5, 0.6])
     inter = 0.0 if chat else r.choice([0.0, 0.15, 0.4])
     sep = r.choice(["\n", "\n", "\n", " "])
     if chat:
@@ -351,7 +374,7 @@ def facts_doc(w, doc, budget, chat):
             a = r.choice(list(e.facts))
             w.change(e, a)
             add_turn(doc, "user", w.state_change(e, a))
-            add_answer_turn(doc, r.choice(["Noted.", "I have written it down.", "Good, that is noted."]), 1.0)
+            add_turn(doc, "assistant", r.choice(["Noted.", "I have written it down.", "Good, that is noted."]), 1.0)
 
 
 def echo_doc(w, doc, budget):
@@ -359,7 +382,8 @@ def echo_doc(w, doc, budget):
     r = w.rng
     exact = r.random() < 0.5
     facts = []
-    while not facts or len(doc) < budget * 0.5 - 10:
+    end = len(doc) + (budget - len(doc)) * 0.5 - 10
+    while not facts or len(doc) < end:
         e = w.entity()
         a = w.new_fact(e)
         form = [r.choice(T.STATE[w.side])]
@@ -375,6 +399,30 @@ def echo_doc(w, doc, budget):
         doc.add(again + "\n")
 
 
+DRILL = ["{E}: {A} {V}", "{A} of {E}: {V}", "the {A} of {E} is {V}", "{E}, {A}, {V}", "{E} has the {A} {V}"]
+
+
+def drill_doc(w, doc, budget):
+    """The densest lesson: few attributes, several things, each value once as a fact and once as an answer."""
+    r = w.rng
+    kind = r.choice(["ship", "ship", "person", "store"])
+    attrs = r.sample([a for a, k in ATTRIBUTES[kind].items() if k in OPEN_KINDS], r.choice([1, 2, 2, 3]))
+    facts, natural = [], r.random() < 0.5
+    end = len(doc) + (budget - len(doc)) * (0.6 if natural else 0.5) - 8
+    while not facts or len(doc) < end:
+        e = w.entity(kind)
+        e.form = W.SHIP_KINDS[0] if kind == "ship" else e.form
+        for a in attrs:
+            w.new_fact(e, a)
+            facts.append((e, a))
+            terse = w.fill(r.choice(DRILL), E=w.say(e), A=a, V=mark(e.facts[a][-1])) + "."
+            doc.add((w.state(e, a) if natural else terse) + "\n")
+    doc.add("Once more:\n")
+    r.shuffle(facts)
+    for e, a in facts:
+        doc.add(w.fill(r.choice(DRILL), E=w.say(e, None), A=a, V=mark(e.facts[a][-1], ANSWER)) + ".\n")
+
+
 def open_chat(w, doc):
     """Starts the turn that holds the lines: the system prompt, or the first user turn."""
     doc.chat_role = "system" if w.rng.random() < 0.6 else "user"
@@ -387,6 +435,7 @@ def open_chat(w, doc):
 def close_facts(w, doc, chat):
     """Ends that turn; a user turn ends with the first question."""
     if doc.chat_role == "system":
+        doc.strip_newline()
         doc.special(doc.tok.im_end, 0.2)
         doc.add("\n")
         return
@@ -437,6 +486,7 @@ def list_doc(w, doc, budget, chat):
         if r.random() < fill:
             doc.add(w.filler() + "\n")
     if chat:
+        doc.strip_newline()
         doc.special(doc.tok.im_end, 0.2)
         doc.add("\n")
     form = r.choice(QA_FORMS)
@@ -500,11 +550,11 @@ def talk_doc(w, doc, budget):
     for _ in range(r.randrange(1, 5)):
         if r.random() < 0.22:
             add_turn(doc, "user", w.pick(T.ASK_STORY))
-            add_answer_turn(doc, story_text(w), W_STORY)
+            add_turn(doc, "assistant", story_text(w), W_STORY)
             continue
         _, asks, answers = r.choices(T.TALK, [3, 3, 2] + [1] * (len(T.TALK) - 3))[0]
         add_turn(doc, "user", r.choice(asks.split("|")))
-        add_answer_turn(doc, r.choice(answers.split("\n")), 1.0)
+        add_turn(doc, "assistant", r.choice(answers.split("\n")), 1.0)
 
 
 def log_doc(w, doc, budget):
@@ -513,7 +563,7 @@ def log_doc(w, doc, budget):
         doc.add(w.filler() + "\n")
 
 
-MIX = {"facts": 52, "echo": 0, "copy": 0, "facts_chat": 22, "list": 5, "list_chat": 3, "story": 6, "letter": 3, "talk": 6, "log": 3}
+MIX = {"facts": 52, "echo": 0, "drill": 0, "copy": 0, "facts_chat": 22, "list": 5, "list_chat": 3, "story": 6, "letter": 3, "talk": 6, "log": 3}
 
 
 def copy_doc(doc, rng, budget):
@@ -534,8 +584,8 @@ def add_document(doc, rng, kind, budget, ev=False):
     if kind == "copy":
         return copy_doc(doc, rng, budget)
     w = World(rng, ev)
-    if kind == "echo":
-        echo_doc(w, doc, len(doc) + budget)
+    if kind in ("echo", "drill"):
+        (echo_doc if kind == "echo" else drill_doc)(w, doc, len(doc) + budget)
     elif kind.startswith("facts"):
         facts_doc(w, doc, len(doc) + budget, kind == "facts_chat")
     elif kind.startswith("list"):
@@ -561,7 +611,7 @@ def training_row(tok, seed, length, mix=None, facts_budget=None):
             add_document(doc, rng, kind, left)
             continue
         cap = facts_budget(rng) if facts_budget else left
-        add_document(doc, rng, kind, min(left, cap) if kind[0] in "fe" else min(left, 400))
+        add_document(doc, rng, kind, min(left, cap) if kind[0] in "fed" else min(left, 400))
     return doc.ids[: length + 1], doc.weights[: length + 1]
 
 
@@ -573,6 +623,9 @@ class _TextOnly:
 
     def encode_plain(self, text):
         return [ord(c) for c in text]
+
+    def decode(self, ids):
+        return "".join(chr(i) for i in ids)
 
 
 def plain_sample(documents, seed, budget=1200):
