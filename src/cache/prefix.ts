@@ -13,18 +13,24 @@
  *        retained, pinned        kept by the tree        freed by release
  */
 import { assert } from "../base.ts";
+import type { BlockState } from "./block-ref.ts";
+import { onDisk, onRam, refOf, slotOf, stateOf } from "./block-ref.ts";
 import type { BlockPool } from "./blocks.ts";
 import type { Cost } from "./cost.ts";
 import { flopsBetween } from "./cost.ts";
+import type { Need } from "./evictor.ts";
+import { Evictor } from "./evictor.ts";
 import { InFlight } from "./inflight.ts";
 import type { Claim } from "./inflight.ts";
 import type { EvictionPolicy } from "./policy.ts";
-import type { BlockRef, RadixNode, Snapshot, Walk } from "./radix.ts";
-import { onlyChild, RadixTree, startOf } from "./radix.ts";
+import type { RadixNode, Snapshot, Walk } from "./radix.ts";
+import { RadixTree, startOf } from "./radix.ts";
+import type { PrefixStats } from "./stats.ts";
+import { newStats } from "./stats.ts";
 
-export const onRam = 1;
-export const onDisk = 2;
-const tierBits = 2;
+export type { BlockState } from "./block-ref.ts";
+export { onDisk, onRam } from "./block-ref.ts";
+export type { PrefixStats } from "./stats.ts";
 
 export interface PrefixOptions {
   /** Tokens in a block; 1 for Marconi's token-granular tree. */
@@ -38,12 +44,6 @@ export interface PrefixOptions {
   pool?: BlockPool;
   /** Snapshot slots. */
   snapshotPool?: BlockPool;
-}
-
-export interface BlockState {
-  slot: number;
-  /** Other tiers that hold a copy: bits of `onRam` and `onDisk`. */
-  tiers: number;
 }
 
 /** What is known of a sequence; valid until the next call that changes the cache. */
@@ -87,57 +87,18 @@ export interface Inserted {
   duplicates: number[];
 }
 
-export interface PrefixStats {
-  lookups: number;
-  tokensAsked: number;
-  tokensMatched: number;
-  /** Lookups that found something: at a point where inputs branch, or behind a former request's end. */
-  branchHits: number;
-  endHits: number;
-  flopsSaved: number;
-  snapshotsTaken: number;
-  /** Times that a victim was taken: a leaf removed or cut, or a snapshot dropped. */
-  evictions: number;
-  blocksEvicted: number;
-  snapshotsEvicted: number;
-  /** Evicted blocks of which no lower tier had a copy. */
-  blocksForgotten: number;
-  /** Insertions that found no room and were cut short or dropped. */
-  insertsCut: number;
-  bytesPeak: number;
-}
-
-interface Need {
-  bytes: number;
-  blocks: number;
-  snapshots: number;
-}
-
 export class PrefixCache {
   readonly tree: RadixTree;
   readonly policy: EvictionPolicy;
   readonly cost: Cost;
-  readonly stats: PrefixStats = {
-    lookups: 0,
-    tokensAsked: 0,
-    tokensMatched: 0,
-    branchHits: 0,
-    endHits: 0,
-    flopsSaved: 0,
-    snapshotsTaken: 0,
-    evictions: 0,
-    blocksEvicted: 0,
-    snapshotsEvicted: 0,
-    blocksForgotten: 0,
-    insertsCut: 0,
-    bytesPeak: 0,
-  };
+  readonly stats: PrefixStats = newStats();
   capacityBytes: number;
   private readonly pool: BlockPool | undefined;
   private readonly snapshotPool: BlockPool | undefined;
   private readonly bytesPerBlock: number;
   private readonly withSnapshots: boolean;
   private readonly inFlight: InFlight;
+  private readonly evictor: Evictor;
   private clock = 0;
 
   constructor(options: PrefixOptions) {
@@ -150,6 +111,8 @@ export class PrefixCache {
     this.bytesPerBlock = options.cost.bytesPerToken * options.blockTokens;
     this.withSnapshots = options.cost.bytesPerSnapshot > 0;
     this.inFlight = new InFlight(options.blockTokens, this.withSnapshots);
+    const { tree, policy, pool, snapshotPool, stats, bytesPerBlock, withSnapshots } = this;
+    this.evictor = new Evictor({ tree, policy, pool, snapshotPool, stats, bytesPerBlock, withSnapshots });
   }
 
   /** Bytes that the tree holds: KV of full blocks, begun blocks of snapshots, and states. */
@@ -270,7 +233,7 @@ export class PrefixCache {
         snapshots: Math.max(0, snapshots - (this.snapshotPool?.freeCount ?? snapshots)),
       };
       if (short.bytes === 0 && short.blocks === 0 && short.snapshots === 0) return true;
-      if (!this.evictOne(short)) return false;
+      if (!this.evictor.takeOne(short, this.clock)) return false;
     }
   }
 
@@ -308,7 +271,7 @@ export class PrefixCache {
   clear(): void {
     this.clock++;
     const everything: Need = { bytes: Infinity, blocks: Infinity, snapshots: Infinity };
-    while (this.evictOne(everything));
+    while (this.evictor.takeOne(everything, this.clock));
   }
 
   /** The integrity check: the tree's books, the pools' books, and that both agree on what is cached. */
@@ -492,99 +455,6 @@ export class PrefixCache {
   private unpin(node: RadixNode): void {
     const freed: RadixNode[] = [];
     this.tree.unpin(node, (at) => freed.push(at));
-    for (const at of freed) this.settle(at);
+    for (const at of freed) this.evictor.settle(at);
   }
-
-  /** Takes one victim; false where there is none. */
-  private evictOne(short: Need): boolean {
-    const node = this.policy.victim(this.clock, (candidate) => this.helps(candidate, short));
-    if (node === undefined) return false;
-    this.stats.evictions++;
-    if (node.children.size === 1) {
-      this.freeSnapshot(node);
-      this.settle(node);
-      return true;
-    }
-    const blocks = this.tree.blocksOf(node);
-    const cut = Math.max(short.blocks, Math.ceil(short.bytes / this.bytesPerBlock));
-    if (this.withSnapshots || cut >= blocks) this.removeLeaf(node);
-    else this.cutLeaf(node, (Math.floor(node.end / this.tree.blockTokens) - cut) * this.tree.blockTokens);
-    return true;
-  }
-
-  /** A leaf always helps (it frees, or it uncovers what frees); a snapshot alone frees no KV block. */
-  private helps(node: RadixNode, short: Need): boolean {
-    return node.children.size === 0 || short.bytes > 0 || short.snapshots > 0;
-  }
-
-  private removeLeaf(leaf: RadixNode): void {
-    const parent = leaf.parent!;
-    if (leaf.snapshot !== undefined) this.freeSnapshot(leaf);
-    this.stats.blocksEvicted += this.tree.blocksOf(leaf);
-    this.forget(leaf.refs);
-    this.tree.removeLeaf(leaf);
-    this.policy.removed(leaf);
-    this.settle(parent);
-  }
-
-  private cutLeaf(leaf: RadixNode, end: number): void {
-    this.stats.blocksEvicted += this.tree.blocksBetween(end, leaf.end);
-    this.forget(this.tree.truncateLeaf(leaf, end));
-    this.policy.changed(leaf);
-  }
-
-  private forget(refs: Int32Array): void {
-    for (const ref of refs) {
-      this.pool!.forget(slotOf(ref));
-      if ((ref & (onRam | onDisk)) === 0) this.stats.blocksForgotten++;
-    }
-  }
-
-  private freeSnapshot(node: RadixNode): void {
-    const { slot, tail } = this.tree.dropSnapshot(node);
-    if (slot >= 0) this.snapshotPool!.forget(slot);
-    if (tail >= 0) this.pool!.forget(tail);
-    this.stats.snapshotsEvicted++;
-  }
-
-  /** Puts a node in order that lost a child, a snapshot or its pins: tokens without KV or state behind them are cut off,
-   * and a link of a chain is merged into its child. */
-  private settle(node: RadixNode): void {
-    if (node.parent === undefined) return;
-    if (node.pins === 0 && node.snapshot === undefined) {
-      if (node.children.size === 0 && this.trim(node)) return;
-      const child = onlyChild(node);
-      if (child !== undefined && child.pins === 0 && this.withSnapshots && this.policy.mergesChains) {
-        this.tree.merge(node);
-        this.policy.removed(node);
-        this.policy.changed(child);
-        return;
-      }
-    }
-    this.policy.changed(node);
-  }
-
-  /** Shortens a leaf without a snapshot to full blocks; removes it, and answers true, where none is left. */
-  private trim(leaf: RadixNode): boolean {
-    const end = Math.floor(leaf.end / this.tree.blockTokens) * this.tree.blockTokens;
-    if (end === leaf.end) return false;
-    if (end <= startOf(leaf)) {
-      this.removeLeaf(leaf);
-      return true;
-    }
-    this.tree.truncateLeaf(leaf, end);
-    return false;
-  }
-}
-
-function refOf(slot: number): BlockRef {
-  return slot << tierBits;
-}
-
-function slotOf(ref: BlockRef): number {
-  return ref >> tierBits;
-}
-
-function stateOf(ref: BlockRef): BlockState {
-  return { slot: slotOf(ref), tiers: ref & (onRam | onDisk) };
 }
