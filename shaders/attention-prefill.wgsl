@@ -129,21 +129,21 @@ fn kept(total: mat4x4f, run: u32) -> mat4x4f {
   return mat4x4f(total[0] * keep.x, total[1] * keep.y, total[2] * keep.z, total[3] * keep.w);
 }
 
-fn writeOne(wid: vec3u, q: u32, column: u32, value: vec4f) {
-  if (wid.x * QUERIES + q >= step.rows * (HEADS / KV_HEADS)) { return; }
-  let query = queryAt(wid, q);
-  let result = clamp(value, vec4f(-LIMIT), vec4f(LIMIT));
-  attn[(query.row * HEADS + query.head) * HEAD4 + column] = vec4<elem>(result);
-}
-
-fn writeRun(wid: vec3u, run: u32, column: u32, total: mat4x4f) {
-  if (run >= 4u) { return; }
+// Divides the sums of a run's four queries by their weights and writes them, but for queries past the step's end. They
+// pass through workgroup memory (each invocation reads its own), because registers cannot be indexed.
+fn writeRun(wid: vec3u, lid: u32, run: u32, column: u32, total: mat4x4f) {
   var sum = vec4f();
-  for (var part = 0u; part < PARTS; part++) { sum += maxima[part * 4u + run]; }
-  writeOne(wid, run * 4u, column, total[0] / sum.x);
-  writeOne(wid, run * 4u + 1u, column, total[1] / sum.y);
-  writeOne(wid, run * 4u + 2u, column, total[2] / sum.z);
-  writeOne(wid, run * 4u + 3u, column, total[3] / sum.w);
+  for (var i = run; i < 4u * PARTS; i += 4u) { sum += maxima[i]; }
+  weights[lid] = total[0] / sum.x;
+  weights[WG + lid] = total[1] / sum.y;
+  weights[2u * WG + lid] = total[2] / sum.z;
+  weights[3u * WG + lid] = total[3] / sum.w;
+  let present = step.rows * (HEADS / KV_HEADS) - wid.x * QUERIES;
+  for (var q = run * 4u; q < min(run * 4u + 4u, present); q++) {
+    let query = queryAt(wid, q);
+    let result = clamp(weights[(q - run * 4u) * WG + lid], vec4f(-LIMIT), vec4f(LIMIT));
+    attn[(query.row * HEADS + query.head) * HEAD4 + column] = vec4<elem>(result);
+  }
 }
 
 @compute @workgroup_size(WG)
@@ -154,8 +154,6 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) lid:
   let end = rows[lastRow].position + 1u; // of the keys that any query here sees
   var begin = 0u;
   if (op.window > 0u) { begin = max(rows[firstRow].position + 1u, op.window) - op.window; }
-
-  let parts4 = PARTS * 4u;
 
   // Steps 1 and 2: this invocation's run and its place among the keys of a tile.
   let run = lid % 4u;
@@ -173,13 +171,13 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) lid:
     sum = vec4f(select(0.0, 1.0, part == 0u));
   }
 
-  // Step 3: this invocation's column and runs. Idle ones (class >= CLASSES) compute what they do not write.
+  // Step 3: this invocation's column and runs, every CLASSES-th. Idle ones (rank >= CLASSES) compute what they do not write.
   let column = lid % HEAD4;
-  let class_ = lid / HEAD4;
-  let run0 = min(class_, 3u);
-  let run1 = min(class_ + CLASSES, 3u);
-  let run2 = min(class_ + 2u * CLASSES, 3u);
-  let run3 = min(class_ + 3u * CLASSES, 3u);
+  let rank = lid / HEAD4;
+  let run0 = min(rank, 3u);
+  let run1 = min(rank + CLASSES, 3u);
+  let run2 = min(rank + 2u * CLASSES, 3u);
+  let run3 = min(rank + 3u * CLASSES, 3u);
   var out0 = mat4x4f();
   var out1 = mat4x4f();
   var out2 = mat4x4f();
@@ -197,7 +195,7 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) lid:
     workgroupBarrier();
 
     let before = maximum;
-    for (var i = run; i < parts4; i += 4u) { maximum = max(maximum, maxima[i]); }
+    for (var i = run; i < 4u * PARTS; i += 4u) { maximum = max(maximum, maxima[i]); }
     let keep = exp(before - maximum);
     if (part == 0u) { keeps[run] = keep; }
     scores[0] = weightsOf(scores[0], maximum, key, position);
@@ -227,9 +225,12 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) lid:
 
   maxima[lid] = sum;
   workgroupBarrier();
-  if (class_ >= CLASSES) { return; }
-  writeRun(wid, class_, column, out0);
-  if (RUNS > 1u) { writeRun(wid, class_ + CLASSES, column, out1); }
-  if (RUNS > 2u) { writeRun(wid, class_ + 2u * CLASSES, column, out2); }
-  if (RUNS > 3u) { writeRun(wid, class_ + 3u * CLASSES, column, out3); }
+  if (rank >= CLASSES) { return; }
+  for (var last = rank; last < 4u; last += CLASSES) {
+    var total = out0;
+    if (RUNS > 1u && last == rank + CLASSES) { total = out1; }
+    if (RUNS > 2u && last == rank + 2u * CLASSES) { total = out2; }
+    if (RUNS > 3u && last == rank + 3u * CLASSES) { total = out3; }
+    writeRun(wid, lid, last, column, total);
+  }
 }
