@@ -131,15 +131,21 @@ def chat_items(tok, seed, tokens, ev=True):
     return items
 
 
-def perplexity_text(tok, seed, ev=True):
-    """Text without answers to score: a story, a letter and log lines; about 250 tokens."""
+def perplexity_text(tok, seed, known_templates=False):
+    """Text without answers to score: a story, a letter and log lines; about 250 tokens. Names and numbers are always
+    of the evaluation side; with known_templates the sentences are those of training."""
     rng = random.Random(seed)
-    w = World(rng, ev)
-    parts = [unmark(story) for story in (world.story_text(w),)]
+
+    def fresh():
+        w = World(rng, True)
+        w.side = 0 if known_templates else 1
+        return w
+
+    parts = [unmark(world.story_text(fresh()))]
     doc = world.Doc(tok)
-    world.letter_doc(World(rng, ev), doc, 200)
+    world.letter_doc(fresh(), doc, 200)
     parts.append(tok.decode(doc.ids).rstrip("\n"))
-    log = World(rng, ev)
+    log = fresh()
     parts.append("\n".join([unmark(log.fill(log.pick(T.HEAD)))] + _lines(log, tok, 90, 0.3, None)))
     rng.shuffle(parts)
     return "\n".join(parts) + "\n"
@@ -157,6 +163,8 @@ def build(tok, seed="tide-eval-1", per_group=64):
         groups.append({"name": name, "kind": kind, **more, "items": items})
 
     add("perplexity", "perplexity", [{"text": perplexity_text(tok, "%s/p%d" % (seed, i))} for i in range(32)])
+    known = [{"text": perplexity_text(tok, "%s/q%d" % (seed, i), True)} for i in range(16)]
+    add("perplexity-known-templates", "perplexity", known)
     for distance in DISTANCES + FAR:
         n = per_group if distance <= 1024 else 50 if distance <= 2048 else 20 if distance == 4096 else 10
         items = [qa_item(*needle(tok, "%s/n%d/%d" % (seed, distance, i), distance)) for i in range(n)]

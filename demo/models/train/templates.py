@@ -261,6 +261,15 @@ People from {L} came to look at the boats.
 Before {T} {w2}, and after that the men went home.""".split("\n"),
 )
 
+# ---- free sentences, put together from parts (training only): they keep the model from knowing whole lines by heart ----
+SUBJECTS = """{P}|{P}|{P}|the {r}|the {r} from {L}|the {a}|a man|a woman from {L}|two men|{n} people|the children|the watch|the {k} {S}|the {j} {r}|nobody|everyone|the men from the {k}|the keeper|an old {r}|my friend {P}|the harbour office|the two boys""".replace("\n", "").split("|")
+OBJECTS = """the {t}|a {j} {t}|the {c} {t}|a {c} {t}|{n} sacks of {g}|some {g}|a basket of {g}|a cart with {g}|the {t} of {P}|the {g}|a letter|the boat|a long story|the log book|the list|bread and {x}|a cup of {b}|the {j} {t}|a {t} and a {t}|{n} baskets|the door|a new {t}|the report""".split("|")
+DOES = """took|carried|found|saw|mended|sold|bought|dropped|painted|washed|moved|lifted|threw away|kept|held|broke|cleaned|counted|wanted|brought|hid|lost|tied up|read|looked at|spoke about|told us about|marked|put down|asked about|looked for|waited for|gave away|was proud of|was afraid of|did not like|could not find|liked|wrote about|had|needed|left""".split("|")
+IS_DOING = """waited|slept|stood|sat|walked|ran|sang|laughed|went out|came back|stayed|worked|fell|talked|was quiet|was tired|was safe|was late|was hurt|was cold|was happy|was seen|was found|was gone|lay still|went home|came to look|was on watch|knew better|was alone|did not wait""".split("|")
+WHERE = """near the {Q}|at the {Q}|by the {Q}|beside the {Q}|behind the {Q}|below the {Q}|above the {Q}|before the {Q}|in the office|in the shed|in the boat|in the town|on the deck|on the beach|on the steps|on the mole|in {L}|on the way to {L}|beside the {t}|under the {t}|at the door|over the water|in the room of {P}|in the hold|out at sea|with {P}|for {P}|from the {k}""".split("|")
+WHEN = """at {T}|before {T}|by {T}|after {T}|on {D}|in the {d}|that {d}|the whole {d}|after that|before noon|all day|for a long time|again|long ago|before night|last {D}|every {d}|since {D}|at last|today""".split("|")
+LINKS = ", and|, but|, so|, for|while|because|when|until|before|after".split("|")
+
 # ---- stories: each scene is one sentence or two; {H} hero, {F} friend, {S} ship, {L} place -------------------------
 STORY = {
     "open": (

@@ -190,7 +190,32 @@ class World:
         table = special if special and self.rng.random() < 0.3 else T.ASK[self.side]
         return self.fill(self.rng.choice(table), E=self.say(e, None), A=attr)
 
+    def clause(self):
+        """One free clause, without capital and full stop."""
+        r = self.rng
+        does = r.choice(T.DOES) + " " + r.choice(T.OBJECTS) if r.random() < 0.6 else r.choice(T.IS_DOING)
+        parts = [r.choice(T.SUBJECTS), does]
+        if r.random() < 0.6:
+            parts.append(r.choice(T.WHERE))
+        if r.random() < 0.4:
+            when = r.choice(T.WHEN)
+            parts = parts + [when] if r.random() < 0.5 else [when] + parts
+        return " ".join(parts)
+
+    def free_sentence(self):
+        r = self.rng
+        text = self.clause()
+        if r.random() < 0.4:
+            link = r.choice(T.LINKS)
+            text += link if link[0] == "," else " " + link
+            text += " " + (r.choice(W.WEATHER) if r.random() < 0.3 else self.clause())
+        if r.random() < 0.15:
+            text = "{P} " + r.choice(["said", "wrote", "thought", "heard"]) + " that " + text
+        return self.fill(text + ".")
+
     def filler(self):
+        if not self.ev and self.rng.random() < 0.4:
+            return self.free_sentence()
         text = self.fill(self.pick(T.FILLER))
         text = re.sub(r"([.!?] )([a-z])", lambda m: m.group(1) + m.group(2).upper(), text)
         return re.sub(r"^(\x01\d\d:\d\d\x02 )([A-Z])", lambda m: m.group(1) + m.group(2).upper(), text)
@@ -259,7 +284,7 @@ def ask_fact(w):
     changed = [(e, a) for e, a in known if len(e.facts[a]) > 1]
     e, a = r.choice(changed) if changed and r.random() < 0.4 else r.choice(known)
     e.asked[a] = e.facts[a][-1]
-    if r.random() < 0.1:
+    if r.random() < 0.2:
         return ask_two(w, e, a)
     return w.ask(e, a), e.facts[a][-1]
 
@@ -340,7 +365,7 @@ def facts_doc(w, doc, budget, chat):
     """A log book with questions between and after its lines. Ends near `budget` tokens."""
     r = w.rng
     density = r.choice([0.4, 0.6, 0.8, 1.0, 1.0])
-    change_rate = r.choice([0.0, 0.0, 0.15, 0.3])
+    change_rate = r.choice([0.0, 0.1, 0.25, 0.4])
     tail = r.choice([0.4, 0.5, 0.6])
     inter = 0.0 if chat else r.choice([0.0, 0.15, 0.4])
     sep = r.choice(["\n", "\n", "\n", " "])
@@ -521,7 +546,9 @@ def story_text(w, long=False):
         if template in used:
             continue
         used.add(template)
-        parts.append(w.fill(template, **{k: v for k, v in slots.items()}))
+        parts.append(w.fill(template, **slots))
+        if scene in ("trouble", "act") and not w.ev and r.random() < 0.25:
+            parts.append(w.free_sentence())
     text = " ".join(re.sub(r"([.!?] )([a-z])", lambda m: m.group(1) + m.group(2).upper(), p) for p in parts)
     for key in ("H", "F", "S", "L"):  # the first mention is the drawn one
         text = text.replace(slots[key], mark(slots[key]), 1)
