@@ -17,6 +17,8 @@ export interface RandomShape {
   ffnWidth: number;
   vocabSize: number;
   contextTokens: number;
+  /** The output matrix is the embedding. */
+  tied: boolean;
 }
 
 /** The shape of the public stories260K model. */
@@ -29,6 +31,7 @@ export const STORIES_260K: RandomShape = {
   ffnWidth: 172,
   vocabSize: 512,
   contextTokens: 512,
+  tied: true,
 };
 
 /** About 28 million parameters, with an output matrix of its own. */
@@ -41,6 +44,7 @@ export const RANDOM_28M: RandomShape = {
   ffnWidth: 1408,
   vocabSize: 4096,
   contextTokens: 1024,
+  tied: false,
 };
 
 /** Blocks that are drawn at random; a prime, so that neighbouring rows differ. */
@@ -97,7 +101,8 @@ function tensorsOf(shape: RandomShape, type: MatrixType, random: Random): GgufTe
     matrix(`${prefix}.ffn_down`, ffnWidth, d),
   ];
   const layers = Array.from({ length: shape.layers }, (_, index) => layer(`blk.${index}`)).flat();
-  return [matrix("token_embd", d, vocabSize), ...layers, norm("output_norm"), matrix("output", d, vocabSize)];
+  const head = shape.tied ? [] : [matrix("output", d, vocabSize)];
+  return [matrix("token_embd", d, vocabSize), ...layers, norm("output_norm"), ...head];
 }
 
 /** Random blocks of a matrix, scaled so that a normal input of size 1 gives outputs of about size 1. */

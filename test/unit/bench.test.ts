@@ -1,0 +1,61 @@
+/** What the benchmark and the evaluation say about their numbers: amounts, tables, CSV, and the scoring rules. */
+import { expect, test } from "vitest";
+import { answerEnded, answerIn, markdown, readEvalSet } from "../bench/eval-set.ts";
+import { RANDOM_28M, randomModel, STORIES_260K } from "../bench/random-model.ts";
+import { csv, median, tableLines } from "../bench/report.ts";
+import { bytesReadPerToken, chooseTargets, multiplyAddsPerPromptToken } from "../bench/targets.ts";
+import { openModel } from "../../src/load/model-file.ts";
+import { openBytes } from "../../src/load/source.ts";
+
+test("an answer is the first line that holds something, and it has ended with its line feed", () => {
+  expect(answerIn("\n  4821 \nQuestion: more")).toBe("4821");
+  expect(answerIn("4821")).toBe("4821");
+  expect(answerEnded("\n 48")).toBe(false);
+  expect(answerEnded("\n 4821\n")).toBe(true);
+});
+
+test("groups of the evaluation set are chosen by name and distance, and unknown ones are named", () => {
+  const { groups } = readEvalSet({ limit: 3, distances: [64], groups: ["needle-64", "needle-128", "list"] });
+  expect(groups.map(({ name, items }) => [name, items.length])).toEqual([
+    ["needle-64", 3],
+    ["list", 3],
+  ]);
+  expect(() => readEvalSet({ limit: 1, distances: [65] })).toThrow("no group needle-65");
+});
+
+test("scores as Markdown", () => {
+  const scores = {
+    perplexity: { items: 2, perplexity: 12.345 },
+    list: { items: 3, correct: 2, accuracy: 2 / 3 },
+    far: { skipped: "too long" },
+  };
+  expect(markdown("m", scores).split("\n").slice(2)).toEqual([
+    "| perplexity | 2 | 12.35 |",
+    "| list | 3 | 66.7% |",
+    "| far | - | too long |",
+  ]);
+});
+
+test("medians, the table's spread and the CSV's quoting", () => {
+  expect(median([3, 1, 2])).toBe(2);
+  expect(median([4, 1, 2, 3])).toBe(2.5);
+  const rows = [{ name: "a", metric: 'with "quotes"', unit: "ms", values: [1, 3, 2] }];
+  expect(tableLines(rows).at(-1)).toContain("2 ms  (1 to 3, 3 repeats)");
+  const facts = { date: "d", commit: "c", cpu: "x, y", cores: 2, runtime: "r", adapter: "z" };
+  expect(csv(rows, facts).split("\n")[1]).toBe('"a","with ""quotes""","ms",2,1,3,3,"d","c","x, y",2,"r","z"');
+});
+
+test("targets are chosen by the beginning of their names, always with the adapter", () => {
+  expect(chooseTargets(["28m"]).map(({ name }) => name)).toEqual(["adapter", "28m-f16", "28m-q4_0"]);
+  expect(() => chooseTargets(["none"])).toThrow('no benchmark "none"');
+});
+
+test("the random models are as large as they say, and what a token reads follows from the shape", async () => {
+  const model = await openModel([openBytes(randomModel(STORIES_260K, "F32", 1), "tiny.gguf")]);
+  const elements = (shape: readonly number[]) => shape.reduce((product, size) => product * size, 1);
+  const total = [...model.tensors.values()].reduce((sum, tensor) => sum + elements(tensor.shape), 0);
+  expect(total).toBe(260_032);
+  const large = { kind: "model", name: "x", shape: RANDOM_28M, type: "F16" } as const;
+  expect(bytesReadPerToken(large, 0) / 2).toBe(8 * (512 * 64 * 24 + 3 * 512 * 1408) + 512 * 4096);
+  expect(multiplyAddsPerPromptToken(large, 0)).toBe(8 * (512 * 64 * 24 + 3 * 512 * 1408));
+});
