@@ -51,6 +51,8 @@ export interface Backend {
   reclaim(bytes: number): Promise<Delta>;
   usage(): Promise<BackendUsage>;
   close(): Promise<void>;
+  /** Lets go of everything at once, when close() gave no answer; where there is something that can be let go of. */
+  abandon?(): void;
 }
 
 /**

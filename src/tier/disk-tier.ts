@@ -271,7 +271,7 @@ export class DiskTier {
     try {
       await this.bounded("close", backend.close());
     } catch {
-      // It is lost: that has been told already.
+      backend.abandon?.(); // it is lost, which has been told already
     }
   }
 

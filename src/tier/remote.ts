@@ -91,7 +91,7 @@ interface Waiting {
   reject(error: Error): void;
 }
 
-/** The caller's side. `end` is called once after close(), to stop the worker. */
+/** The caller's side. `end` is called after close() or abandon(), to stop the worker. */
 export class RemoteBackend implements Backend {
   readonly name: string;
   private readonly port: Port;
@@ -105,6 +105,13 @@ export class RemoteBackend implements Backend {
     this.port = port;
     this.end = end;
     port.addEventListener("message", (event) => this.settle(event.data as BackendReply));
+  }
+
+  /** Ends the worker, whatever it is doing: its locks and handles go with it. */
+  abandon(): void {
+    this.closed = true;
+    this.end();
+    this.fail("the backend was abandoned");
   }
 
   /** Fails all calls under way: for the owner of the worker, when it dies. */

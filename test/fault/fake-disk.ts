@@ -47,7 +47,12 @@ function concat(parts: readonly Uint8Array[]): Uint8Array {
   return out;
 }
 
-const contentOf = (file: FakeFile): Uint8Array => concat([file.synced, ...file.unsynced]);
+/** A file's bytes as readers see them; not to be written to. */
+const contentOf = (file: FakeFile): Uint8Array =>
+  file.unsynced.length === 0 ? file.synced : concat([file.synced, ...file.unsynced]);
+
+const lengthOf = (file: FakeFile): number =>
+  file.unsynced.reduce((sum, { length }) => sum + length, file.synced.length);
 
 export class World {
   readonly files = new Map<string, FakeFile>();
@@ -89,7 +94,7 @@ export class World {
   }
 
   private afterPowerLoss(file: FakeFile): Uint8Array {
-    const whole = contentOf(file);
+    const whole = contentOf(file).slice();
     let start = file.synced.length;
     let end = start;
     for (const write of file.unsynced) {
@@ -106,10 +111,10 @@ export class World {
 
   /** Flips one bit of one file. */
   rot(): void {
-    const names = [...this.files.keys()].filter((name) => contentOf(this.files.get(name)!).length > 0);
+    const names = [...this.files.keys()].filter((name) => lengthOf(this.files.get(name)!) > 0);
     if (names.length === 0) return;
     const file = this.files.get(this.random.pick(names)) as FakeFile;
-    const content = contentOf(file);
+    const content = contentOf(file).slice();
     const at = this.random.below(content.length);
     content[at] = (content[at] as number) ^ (1 << this.random.below(8));
     file.synced = content.slice(0, file.synced.length);
@@ -124,7 +129,7 @@ export class World {
 
   get bytes(): number {
     let sum = 0;
-    for (const file of this.files.values()) sum += contentOf(file).length;
+    for (const file of this.files.values()) sum += lengthOf(file);
     return sum;
   }
 
@@ -135,7 +140,7 @@ export class World {
 
   content(name: string): Uint8Array | undefined {
     const file = this.files.get(name);
-    return file === undefined ? undefined : contentOf(file);
+    return file === undefined ? undefined : contentOf(file).slice();
   }
 }
 
@@ -183,7 +188,7 @@ export class FakeMedium implements Medium {
 
   async list(): Promise<FileSize[]> {
     await this.step("list");
-    return [...this.world.files].map(([name, file]) => ({ name, bytes: contentOf(file).length }));
+    return [...this.world.files].map(([name, file]) => ({ name, bytes: lengthOf(file) }));
   }
 
   async create(name: string): Promise<Appender> {

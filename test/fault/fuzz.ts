@@ -180,7 +180,7 @@ class Run {
       timer: this.timer,
       clock: this.timer,
       nowEpochMs: () => 1,
-      refreshAfterMs: 0,
+      refreshAfterMs: this.config.processes > 1 ? 0 : 1e9,
       hooks: { trustRecords: this.hooks.trustRecords ?? false },
     });
   }

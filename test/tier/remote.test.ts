@@ -1,10 +1,12 @@
 /** A backend on the other side of a port against the conformance suite, and what happens when that side dies. */
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { Random } from "../../src/base.ts";
 import { MediumError } from "../../src/tier/backend.ts";
 import { RemoteBackend, serveBackend, type Port } from "../../src/tier/remote.ts";
 import { SegmentBackend } from "../../src/tier/segments.ts";
+import { TierStore } from "../../src/tier/store.ts";
 import { FakeMedium, World } from "../fault/fake-disk.ts";
+import { FakeTimer } from "../fault/fake-timer.ts";
 import { casesFor, TEST_SEGMENT_BYTES, type Fixture } from "./conformance.ts";
 
 function remoteFixture(): Fixture {
@@ -53,6 +55,37 @@ describe("remote", () => {
     const waiting = backend.refresh();
     backend.fail("the worker died");
     await expect(waiting).rejects.toBeInstanceOf(MediumError);
+    channel.port1.close();
+  });
+
+  test("a worker that hangs is ended when its store lets it go", async () => {
+    const world = new World(new Random(1));
+    const timer = new FakeTimer();
+    const channel = new MessageChannel();
+    const served = new SegmentBackend(new FakeMedium(world, 0));
+    serveBackend(channel.port1 as unknown as Port, () => Promise.resolve(served));
+    channel.port1.start();
+    channel.port2.start();
+    let ended = 0;
+    const end = (): void => void ended++;
+    const disk = (): RemoteBackend => new RemoteBackend("fake", channel.port2 as unknown as Port, end);
+    const notices: string[] = [];
+    const onNotice = (code: string): void => void notices.push(code);
+    const store = await TierStore.open({
+      ramBytes: 1e6,
+      diskBytes: 1e6,
+      disk,
+      timer,
+      clock: timer,
+      onNotice,
+    });
+    world.rates = { hang: 1 };
+    const refreshed = store.refresh();
+    timer.fireNext();
+    expect(await refreshed).toBe(false);
+    await vi.waitFor(() => expect(timer.fireNext()).toBe(true)); // the time limit of close()
+    await vi.waitFor(() => expect(ended).toBe(1));
+    expect(notices).toEqual(["disk_hung"]);
     channel.port1.close();
   });
 });
