@@ -33,15 +33,12 @@ struct Op {
 @group(0) @binding(3) var<storage, read_write> y: array<out_t>;
 @group(0) @binding(4) var<storage, read> bias: array<f32>;
 
-fn dotVector(sum: f32, w: vec4f, x: vec4f) -> f32 {
-  return fma(w.w, x.w, fma(w.z, x.z, fma(w.y, x.y, fma(w.x, x.x, sum))));
-}
-
-fn dotUnit(sum: f32, w: Unit, x: Unit) -> f32 {
-  let a = dotVector(dotVector(sum, w.w0, x.w0), w.w1, x.w1);
-  let b = dotVector(dotVector(a, w.w2, x.w2), w.w3, x.w3);
-  let c = dotVector(dotVector(b, w.w4, x.w4), w.w5, x.w5);
-  return dotVector(dotVector(c, w.w6, x.w6), w.w7, x.w7);
+// Adds the products of 4 columns of one row of weights with the same columns of 4 rows of x.
+fn multiply(sum: vec4f, w: vec4f, x0: vec4f, x1: vec4f, x2: vec4f, x3: vec4f) -> vec4f {
+  let a = fma(vec4f(w.x), vec4f(x0.x, x1.x, x2.x, x3.x), sum);
+  let b = fma(vec4f(w.y), vec4f(x0.y, x1.y, x2.y, x3.y), a);
+  let c = fma(vec4f(w.z), vec4f(x0.z, x1.z, x2.z, x3.z), b);
+  return fma(vec4f(w.w), vec4f(x0.w, x1.w, x2.w, x3.w), c);
 }
 
 fn store(row: u32, count: u32, n: u32, sum: f32) {
@@ -80,8 +77,22 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let x1 = loadUnit(min(row + 1u, last), unit, op.columns, seat);
     let x2 = loadUnit(min(row + 2u, last), unit, op.columns, seat);
     let x3 = loadUnit(min(row + 3u, last), unit, op.columns, seat);
-    s0 = vec4f(dotUnit(s0.x, w0, x0), dotUnit(s0.y, w0, x1), dotUnit(s0.z, w0, x2), dotUnit(s0.w, w0, x3));
-    s1 = vec4f(dotUnit(s1.x, w1, x0), dotUnit(s1.y, w1, x1), dotUnit(s1.z, w1, x2), dotUnit(s1.w, w1, x3));
+    s0 = multiply(s0, w0.w0, x0.w0, x1.w0, x2.w0, x3.w0);
+    s1 = multiply(s1, w1.w0, x0.w0, x1.w0, x2.w0, x3.w0);
+    s0 = multiply(s0, w0.w1, x0.w1, x1.w1, x2.w1, x3.w1);
+    s1 = multiply(s1, w1.w1, x0.w1, x1.w1, x2.w1, x3.w1);
+    s0 = multiply(s0, w0.w2, x0.w2, x1.w2, x2.w2, x3.w2);
+    s1 = multiply(s1, w1.w2, x0.w2, x1.w2, x2.w2, x3.w2);
+    s0 = multiply(s0, w0.w3, x0.w3, x1.w3, x2.w3, x3.w3);
+    s1 = multiply(s1, w1.w3, x0.w3, x1.w3, x2.w3, x3.w3);
+    s0 = multiply(s0, w0.w4, x0.w4, x1.w4, x2.w4, x3.w4);
+    s1 = multiply(s1, w1.w4, x0.w4, x1.w4, x2.w4, x3.w4);
+    s0 = multiply(s0, w0.w5, x0.w5, x1.w5, x2.w5, x3.w5);
+    s1 = multiply(s1, w1.w5, x0.w5, x1.w5, x2.w5, x3.w5);
+    s0 = multiply(s0, w0.w6, x0.w6, x1.w6, x2.w6, x3.w6);
+    s1 = multiply(s1, w1.w6, x0.w6, x1.w6, x2.w6, x3.w6);
+    s0 = multiply(s0, w0.w7, x0.w7, x1.w7, x2.w7, x3.w7);
+    s1 = multiply(s1, w1.w7, x0.w7, x1.w7, x2.w7, x3.w7);
   }
   storeRows(row, count, n, s0);
   storeRows(row, count, n + LANES, s1);

@@ -5,9 +5,10 @@
 // Bindings: weights: a piece in panels of 16 rows (src/model/formats.ts); x: elem [rows, columns]; y: out_t
 // [rows, outStride]; bias: f32 [rows of the whole matrix], read where HAS_BIAS.
 // A workgroup computes LANES rows n for up to TILE_ROWS rows of x; lane.y of SPLIT shares the columns: it takes every
-// SPLIT-th unit of 32. Neighbouring lanes read neighbouring addresses of a panel. Rows n past the end of the piece lie
-// within its last panel (LANES divides 16), rows of x past the end are clamped to the last one, and neither is stored.
-// Workgroup memory: 4 * SPLIT * LANES * 4 bytes.
+// SPLIT-th unit of 32. Neighbouring lanes read neighbouring addresses of a panel. With lib/input-shared.wgsl goes
+// SPLIT = 1 only, where all invocations want the same activations. Rows n past the end of the piece lie within its last
+// panel (LANES divides 16), rows of x past the end are clamped to the last one, and neither is stored.
+// Workgroup memory: SPLIT * LANES vec4f, 2,048 bytes.
 //
 // Order of summation: unit by unit (unit, unit + SPLIT, ...), within a unit by column, four interleaved partial sums;
 // then those of the lanes in order. It depends on columns and SPLIT alone, never on the number of rows.
@@ -17,7 +18,6 @@ override SPLIT: u32 = 8;
 override TILE_ROWS: u32 = 4; // 4 or 1
 override HAS_BIAS: bool = false;
 override LOGIT_ROWS: bool = false;
-
 
 struct Op {
   columns: u32,

@@ -11,20 +11,20 @@ fn decodeUnit(row: u32, unit: u32, tiles: u32) -> Unit {
   let dm = unpack2x16float(tailWord(tile + 80u, lane));
   let scales = weights[base + 64u][u / 2u] >> ((u & 1u) * 16u);
   let d0 = dm.x * f32(scales & 15u);
-  let m0 = dm.y * f32((scales >> 4u) & 15u);
+  let m0 = -dm.y * f32((scales >> 4u) & 15u);
   let d1 = dm.x * f32((scales >> 8u) & 15u);
-  let m1 = dm.y * f32((scales >> 12u) & 15u);
+  let m1 = -dm.y * f32((scales >> 12u) & 15u);
   let p = weights[base + (u / 4u) * 32u];
   let q = weights[base + (u / 4u) * 32u + 16u];
   let shift = (u % 4u) * 2u;
   return Unit(
-    fields(p.x, shift, 3u) * d0 - m0,
-    fields(p.y, shift, 3u) * d0 - m0,
-    fields(p.z, shift, 3u) * d0 - m0,
-    fields(p.w, shift, 3u) * d0 - m0,
-    fields(q.x, shift, 3u) * d1 - m1,
-    fields(q.y, shift, 3u) * d1 - m1,
-    fields(q.z, shift, 3u) * d1 - m1,
-    fields(q.w, shift, 3u) * d1 - m1,
+    fma(fields(p.x, shift, 3u), vec4f(d0), vec4f(m0)),
+    fma(fields(p.y, shift, 3u), vec4f(d0), vec4f(m0)),
+    fma(fields(p.z, shift, 3u), vec4f(d0), vec4f(m0)),
+    fma(fields(p.w, shift, 3u), vec4f(d0), vec4f(m0)),
+    fma(fields(q.x, shift, 3u), vec4f(d1), vec4f(m1)),
+    fma(fields(q.y, shift, 3u), vec4f(d1), vec4f(m1)),
+    fma(fields(q.z, shift, 3u), vec4f(d1), vec4f(m1)),
+    fma(fields(q.w, shift, 3u), vec4f(d1), vec4f(m1)),
   );
 }

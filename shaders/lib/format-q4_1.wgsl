@@ -6,17 +6,17 @@ fn decodeUnit(row: u32, unit: u32, tiles: u32) -> Unit {
   let lane = row % 16u;
   let base = ((row / 16u) * tiles + unit) * TILE_VECTORS;
   let dm = unpack2x16float(tailWord(base + 16u, lane));
-  let d = dm.x;
-  let m = dm.y;
+  let d = vec4f(dm.x);
+  let m = vec4f(dm.y);
   let q = weights[base + lane];
   return Unit(
-    fields(q.x, 0u, 15u) * d + m,
-    fields(q.y, 0u, 15u) * d + m,
-    fields(q.z, 0u, 15u) * d + m,
-    fields(q.w, 0u, 15u) * d + m,
-    fields(q.x, 4u, 15u) * d + m,
-    fields(q.y, 4u, 15u) * d + m,
-    fields(q.z, 4u, 15u) * d + m,
-    fields(q.w, 4u, 15u) * d + m,
+    fma(fields(q.x, 0u, 15u), d, m),
+    fma(fields(q.y, 0u, 15u), d, m),
+    fma(fields(q.z, 0u, 15u), d, m),
+    fma(fields(q.w, 0u, 15u), d, m),
+    fma(fields(q.x, 4u, 15u), d, m),
+    fma(fields(q.y, 4u, 15u), d, m),
+    fma(fields(q.z, 4u, 15u), d, m),
+    fma(fields(q.w, 4u, 15u), d, m),
   );
 }

@@ -17,19 +17,19 @@ fn decodeUnit(row: u32, unit: u32, tiles: u32) -> Unit {
   let base = ((row / 16u) * tiles + unit / 8u) * TILE_VECTORS + row % 16u;
   let head = weights[base];
   let dm = unpack2x16float(head.x) * groupScales(head.y, head.z, head.w, g);
-  let d = dm.x;
-  let m = dm.y;
+  let d = vec4f(dm.x);
+  let m = vec4f(-dm.y);
   let p = weights[base + 16u + (g / 2u) * 32u];
   let q = weights[base + 32u + (g / 2u) * 32u];
   let shift = (g & 1u) * 4u;
   return Unit(
-    fields(p.x, shift, 15u) * d - m,
-    fields(p.y, shift, 15u) * d - m,
-    fields(p.z, shift, 15u) * d - m,
-    fields(p.w, shift, 15u) * d - m,
-    fields(q.x, shift, 15u) * d - m,
-    fields(q.y, shift, 15u) * d - m,
-    fields(q.z, shift, 15u) * d - m,
-    fields(q.w, shift, 15u) * d - m,
+    fma(fields(p.x, shift, 15u), d, m),
+    fma(fields(p.y, shift, 15u), d, m),
+    fma(fields(p.z, shift, 15u), d, m),
+    fma(fields(p.w, shift, 15u), d, m),
+    fma(fields(q.x, shift, 15u), d, m),
+    fma(fields(q.y, shift, 15u), d, m),
+    fma(fields(q.z, shift, 15u), d, m),
+    fma(fields(q.w, shift, 15u), d, m),
   );
 }

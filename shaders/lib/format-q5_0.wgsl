@@ -10,16 +10,17 @@ fn decodeUnit(row: u32, unit: u32, tiles: u32) -> Unit {
   let lane = row % 16u;
   let base = ((row / 16u) * tiles + unit) * TILE_VECTORS;
   let h = tailWord(base + 16u, lane);
-  let d = tailHalf(base + 20u, lane);
+  let d = vec4f(tailHalf(base + 20u, lane));
+  let m = d * -16.0;
   let q = weights[base + lane];
   return Unit(
-    (fields(q.x, 0u, 15u) + fifths(h, 0u) - 16.0) * d,
-    (fields(q.y, 0u, 15u) + fifths(h, 4u) - 16.0) * d,
-    (fields(q.z, 0u, 15u) + fifths(h, 8u) - 16.0) * d,
-    (fields(q.w, 0u, 15u) + fifths(h, 12u) - 16.0) * d,
-    (fields(q.x, 4u, 15u) + fifths(h, 16u) - 16.0) * d,
-    (fields(q.y, 4u, 15u) + fifths(h, 20u) - 16.0) * d,
-    (fields(q.z, 4u, 15u) + fifths(h, 24u) - 16.0) * d,
-    (fields(q.w, 4u, 15u) + fifths(h, 28u) - 16.0) * d,
+    fma(fields(q.x, 0u, 15u) + fifths(h, 0u), d, m),
+    fma(fields(q.y, 0u, 15u) + fifths(h, 4u), d, m),
+    fma(fields(q.z, 0u, 15u) + fifths(h, 8u), d, m),
+    fma(fields(q.w, 0u, 15u) + fifths(h, 12u), d, m),
+    fma(fields(q.x, 4u, 15u) + fifths(h, 16u), d, m),
+    fma(fields(q.y, 4u, 15u) + fifths(h, 20u), d, m),
+    fma(fields(q.z, 4u, 15u) + fifths(h, 24u), d, m),
+    fma(fields(q.w, 4u, 15u) + fifths(h, 28u), d, m),
   );
 }

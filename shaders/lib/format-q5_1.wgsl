@@ -11,17 +11,17 @@ fn decodeUnit(row: u32, unit: u32, tiles: u32) -> Unit {
   let base = ((row / 16u) * tiles + unit) * TILE_VECTORS;
   let h = tailWord(base + 16u, lane);
   let dm = unpack2x16float(tailWord(base + 20u, lane));
-  let d = dm.x;
-  let m = dm.y;
+  let d = vec4f(dm.x);
+  let m = vec4f(dm.y);
   let q = weights[base + lane];
   return Unit(
-    (fields(q.x, 0u, 15u) + fifths(h, 0u)) * d + m,
-    (fields(q.y, 0u, 15u) + fifths(h, 4u)) * d + m,
-    (fields(q.z, 0u, 15u) + fifths(h, 8u)) * d + m,
-    (fields(q.w, 0u, 15u) + fifths(h, 12u)) * d + m,
-    (fields(q.x, 4u, 15u) + fifths(h, 16u)) * d + m,
-    (fields(q.y, 4u, 15u) + fifths(h, 20u)) * d + m,
-    (fields(q.z, 4u, 15u) + fifths(h, 24u)) * d + m,
-    (fields(q.w, 4u, 15u) + fifths(h, 28u)) * d + m,
+    fma(fields(q.x, 0u, 15u) + fifths(h, 0u), d, m),
+    fma(fields(q.y, 0u, 15u) + fifths(h, 4u), d, m),
+    fma(fields(q.z, 0u, 15u) + fifths(h, 8u), d, m),
+    fma(fields(q.w, 0u, 15u) + fifths(h, 12u), d, m),
+    fma(fields(q.x, 4u, 15u) + fifths(h, 16u), d, m),
+    fma(fields(q.y, 4u, 15u) + fifths(h, 20u), d, m),
+    fma(fields(q.z, 4u, 15u) + fifths(h, 24u), d, m),
+    fma(fields(q.w, 4u, 15u) + fifths(h, 28u), d, m),
   );
 }

@@ -22,21 +22,21 @@ fn decodeUnit(row: u32, unit: u32, tiles: u32) -> Unit {
   let base = ((row / 16u) * tiles + unit / 8u) * TILE_VECTORS + row % 16u;
   let head = weights[base];
   let dm = unpack2x16float(head.x) * groupScales(head.y, head.z, head.w, g);
-  let d = dm.x;
-  let m = dm.y;
+  let d = vec4f(dm.x);
+  let m = vec4f(-dm.y);
   let h = weights[base + 16u];
   let i = weights[base + 32u];
   let p = weights[base + 48u + (g / 2u) * 32u];
   let q = weights[base + 64u + (g / 2u) * 32u];
   let shift = (g & 1u) * 4u;
   return Unit(
-    quints(p.x, shift, h.x, g) * d - m,
-    quints(p.y, shift, h.y, g) * d - m,
-    quints(p.z, shift, h.z, g) * d - m,
-    quints(p.w, shift, h.w, g) * d - m,
-    quints(q.x, shift, i.x, g) * d - m,
-    quints(q.y, shift, i.y, g) * d - m,
-    quints(q.z, shift, i.z, g) * d - m,
-    quints(q.w, shift, i.w, g) * d - m,
+    fma(quints(p.x, shift, h.x, g), d, m),
+    fma(quints(p.y, shift, h.y, g), d, m),
+    fma(quints(p.z, shift, h.z, g), d, m),
+    fma(quints(p.w, shift, h.w, g), d, m),
+    fma(quints(q.x, shift, i.x, g), d, m),
+    fma(quints(q.y, shift, i.y, g), d, m),
+    fma(quints(q.z, shift, i.z, g), d, m),
+    fma(quints(q.w, shift, i.w, g), d, m),
   );
 }
