@@ -5,6 +5,8 @@
 import { assert } from "./base.ts";
 import { fromWire, TidepoolError } from "./errors.ts";
 import type {
+  CacheEntry,
+  CacheStats,
   Call,
   ChatMessage,
   EngineInfo,
@@ -16,6 +18,8 @@ import type {
   LoadProgress,
   ModelReport,
   ModelSpec,
+  Notice,
+  PromptUsage,
   RequestInput,
   ScoreResult,
   StepOutput,
@@ -24,6 +28,9 @@ import type {
 import { startWorker, type WorkerPort } from "./worker/port.ts";
 
 export type {
+  CacheEntry,
+  CacheOptions,
+  CacheStats,
   ChatMessage,
   EngineInfo,
   EngineOptions,
@@ -31,7 +38,9 @@ export type {
   GenerationResult,
   LoadProgress,
   ModelReport,
+  Notice,
   Overflow,
+  PromptUsage,
   ScoreResult,
   Timing,
   TokenLogprob,
@@ -44,6 +53,8 @@ export type Model = string | URL | File | readonly File[];
 export interface LoadOptions extends EngineOptions {
   /** Told how loading goes on. */
   onProgress?: (progress: LoadProgress) => void;
+  /** Told when the storage is missing, full, lost or back. */
+  onNotice?: (notice: Notice) => void;
   /** Ends the loading; the promise rejects with `aborted`. */
   signal?: AbortSignal;
 }
@@ -118,16 +129,23 @@ interface PendingCall {
 export class Engine {
   /** What was loaded and what was chosen: model, adapter, kernels, memory, limits. */
   readonly info: EngineInfo;
+  /** What is computed and stored. */
+  readonly cache: EngineCache;
   private readonly port: WorkerPort;
   private readonly running = new Map<number, Generation>();
   private readonly calls = new Map<number, PendingCall>();
   private nextId = 1;
+  /** What the storage had to say, oldest first; each once. */
+  readonly notices: Notice[] = [];
+  private readonly onNotice: ((notice: Notice) => void) | undefined;
   private dead: TidepoolError | undefined;
   private onClosed: () => void = () => {};
 
-  private constructor(port: WorkerPort, info: EngineInfo) {
+  private constructor(port: WorkerPort, info: EngineInfo, onNotice: ((notice: Notice) => void) | undefined) {
+    this.onNotice = onNotice;
     this.port = port;
     this.info = info;
+    this.cache = new EngineCache((call) => this.call(call));
     port.listen(
       (message) => this.receive(message),
       (error) => this.die(error),
@@ -139,7 +157,7 @@ export class Engine {
    * @throws TidepoolError `not_found`, `invalid_file`, `unsupported`, `no_adapter`, `out_of_memory`, `aborted`.
    */
   static async load(model: Model, options: LoadOptions = {}): Promise<Engine> {
-    const { onProgress, signal, ...engineOptions } = options;
+    const { onProgress, onNotice, signal, ...engineOptions } = options;
     if (signal?.aborted) throw new TidepoolError("aborted", "loading was aborted");
     const port = await startWorker();
     try {
@@ -149,7 +167,7 @@ export class Engine {
         onProgress,
         signal,
       );
-      return new Engine(port, info);
+      return new Engine(port, info, onNotice);
     } catch (error) {
       await port.terminate();
       throw error;
@@ -178,11 +196,7 @@ export class Engine {
     prompt: string | readonly ChatMessage[],
     template?: Record<string, unknown>,
   ): Promise<number> {
-    const input: RequestInput =
-      typeof prompt === "string"
-        ? { kind: "text", text: prompt }
-        : { kind: "chat", messages: prompt, ...(template && { template }) };
-    return (await this.call({ method: "countTokens", input })) as number;
+    return (await this.call({ method: "countTokens", input: promptInput(prompt, template) })) as number;
   }
 
   /** Token ids of a text, without BOS; special tokens in it are plain text. */
@@ -206,9 +220,14 @@ export class Engine {
     return (await this.call({ method: "score", tokens, from, logits })) as ScoreResult;
   }
 
+  /** Computes a prompt, or brings it back from the cache, so that it is ready when it is needed. */
+  async warm(prompt: string | readonly ChatMessage[]): Promise<PromptUsage> {
+    return (await this.call({ method: "warm", input: promptInput(prompt) })) as PromptUsage;
+  }
+
   /** Ends all requests (as aborted), frees the GPU and stops the worker. May be called more than once. */
   async close(): Promise<void> {
-    if (this.dead) return;
+    if (this.dead) return this.port.terminate();
     const closed = new Promise<void>((resolve) => (this.onClosed = resolve));
     this.port.post({ type: "close" });
     await closed;
@@ -257,6 +276,10 @@ export class Engine {
       case "failed":
         this.die(fromWire(message.error));
         break;
+      case "notice":
+        this.notices.push(message.notice);
+        this.onNotice?.(message.notice);
+        break;
       case "closed":
         this.onClosed();
         break;
@@ -303,6 +326,70 @@ async function askHeader(model: Model, options: EngineOptions, question: HeaderQ
     });
   } finally {
     await port.terminate();
+  }
+}
+
+function promptInput(
+  prompt: string | readonly ChatMessage[],
+  template?: Record<string, unknown>,
+): RequestInput {
+  if (typeof prompt === "string") return { kind: "text", text: prompt };
+  return { kind: "chat", messages: prompt, ...(template && { template }) };
+}
+
+/** What a running engine has computed and stored, by tier. */
+export class EngineCache {
+  private readonly call: (call: Call) => Promise<unknown>;
+
+  /** For the engine only. */
+  constructor(call: (call: Call) => Promise<unknown>) {
+    this.call = call;
+  }
+
+  /** Numbers by tier. */
+  async stats(): Promise<CacheStats> {
+    return (await this.call({ method: "cacheStats" })) as CacheStats;
+  }
+
+  /** All records in RAM and on the disk. */
+  async list(): Promise<CacheEntry[]> {
+    return (await this.call({ method: "cacheList" })) as CacheEntry[];
+  }
+
+  /** Reads and checks every record; bad ones are dropped and counted by reason. */
+  async verify(): Promise<{ checked: number; bad: Record<string, number> }> {
+    return (await this.call({ method: "cacheVerify" })) as { checked: number; bad: Record<string, number> };
+  }
+
+  /** Forgets everything, or one namespace's records; what running requests use stays until they end. */
+  async clear(options: { namespace?: string } = {}): Promise<void> {
+    await this.call({ method: "cacheClear", ...options });
+  }
+
+  /** Changes budgets while running; what no longer fits is evicted. */
+  async setBudgets(budgets: { ramBytes?: number; diskBytes?: number }): Promise<void> {
+    await this.call({ method: "cacheBudgets", ...budgets });
+  }
+
+  /** A prompt's stored blocks as one file, for `import` here or elsewhere. `missing`: blocks that are not stored. */
+  async export(
+    prompt: string | readonly ChatMessage[],
+  ): Promise<{ archive: Uint8Array; blocks: number; missing: number }> {
+    const answer = await this.call({ method: "cacheExport", input: promptInput(prompt) });
+    return answer as { archive: Uint8Array; blocks: number; missing: number };
+  }
+
+  /** Takes in an exported file; every record is checked, and those that fail are counted by reason. */
+  async import(archive: Uint8Array): Promise<{ keys: string[]; rejected: Record<string, number> }> {
+    return (await this.call({ method: "cacheImport", archive })) as {
+      keys: string[];
+      rejected: Record<string, number>;
+    };
+  }
+
+  /** Waits until what was computed so far is on the disk, at most `timeoutMs` (default 5,000). */
+  async drain(timeoutMs = 5000): Promise<{ left: number }> {
+    return (await this.call({ method: "cacheDrain", timeoutMs })) as { left: number };
   }
 }
 

@@ -1,8 +1,11 @@
 /** What the world may import. */
-export { Engine, Generation, inspect, tokenize } from "./engine.ts";
+export { Engine, EngineCache, Generation, inspect, tokenize } from "./engine.ts";
 export { TidepoolError } from "./errors.ts";
 export type { ErrorCode } from "./errors.ts";
 export type {
+  CacheEntry,
+  CacheOptions,
+  CacheStats,
   ChatMessage,
   ChatOptions,
   EngineInfo,
@@ -15,7 +18,9 @@ export type {
   LoadProgress,
   Model,
   ModelReport,
+  Notice,
   Overflow,
+  PromptUsage,
   ScoreResult,
   Timing,
   TokenLogprob,

@@ -15,7 +15,7 @@
 import { assert } from "../base.ts";
 import type { BlockState } from "./block-ref.ts";
 import { onDisk, onRam, refOf, slotOf, stateOf } from "./block-ref.ts";
-import type { BlockPool } from "./blocks.ts";
+import type { BlockCounts, BlockPool } from "./blocks.ts";
 import type { Cost } from "./cost.ts";
 import { flopsBetween } from "./cost.ts";
 import type { Need } from "./evictor.ts";
@@ -119,6 +119,11 @@ export class PrefixCache {
   get bytes(): number {
     const { blockCount, tailCount, snapshotCount } = this.tree;
     return (blockCount + tailCount) * this.bytesPerBlock + snapshotCount * this.cost.bytesPerSnapshot;
+  }
+
+  /** How many slots of the pool are free, cached and in use. */
+  poolCounts(): BlockCounts {
+    return this.pool?.counts() ?? { total: 0, free: 0, cached: 0, inUse: 0 };
   }
 
   /** The longest reusable prefix of `tokens[0, limit)`. Read-only. An engine passes `tokens.length - 1` or less, because

@@ -17,7 +17,7 @@ import { destroyWeight } from "./matrix.ts";
 import { INVALID_TOKEN, type SampledRow } from "./sampler.ts";
 import type { SamplingParams } from "./sampling.ts";
 import { StepData, type StepRow } from "./step.ts";
-import { loadWeights, type Weights } from "./weights.ts";
+import { loadWeights, type OnPiece, type Weights } from "./weights.ts";
 
 export interface RunnerOptions {
   /** Arithmetic and activations. */
@@ -98,12 +98,15 @@ export class Runner {
     file: ModelFile,
     options: RunnerOptions,
     onProgress: (progress: RunnerProgress) => void = () => {},
+    onPiece?: OnPiece,
   ): Promise<Runner> {
     const shape = shapeOf(file);
     checkTypes(gpu, options);
     const slots = slotsFor(shape, options);
     const chosen = { ...options, poolTokens: slots * options.blockTokens };
-    const parts = await reportOutOfMemory(gpu.device, () => makeParts(gpu, file, shape, chosen, onProgress));
+    const parts = await reportOutOfMemory(gpu.device, () =>
+      makeParts(gpu, file, shape, chosen, onProgress, onPiece),
+    );
     return new Runner(gpu, shape, chosen, parts);
   }
 
@@ -251,12 +254,12 @@ async function makeParts(
   shape: ModelShape,
   options: RunnerOptions,
   onProgress: (progress: RunnerProgress) => void,
+  onPiece: OnPiece | undefined,
 ): Promise<Parts> {
   const { device } = gpu;
   const { blockTokens, chunkTokens, seats, poolTokens, dtype, kvDtype } = options;
-  const weights = await loadWeights(device, file, shape, (done, total) =>
-    onProgress({ phase: "weights", done, total }),
-  );
+  const onBytes = (done: number, total: number) => onProgress({ phase: "weights", done, total });
+  const weights = await loadWeights(device, file, shape, onBytes, onPiece);
   const pool = new KvPool(device, {
     layers: kvLayers(shape),
     blockTokens,

@@ -48,13 +48,17 @@ export interface Weights {
 /** No vector (norm, bias, divisors) is longer than this. */
 const MAX_VECTOR_BYTES = 16 * 1024 * 1024;
 
+/** Hears of every piece of every tensor as it passes, in order within a tensor. */
+export type OnPiece = (tensor: string, piece: Uint8Array) => void;
+
 export async function loadWeights(
   device: GPUDevice,
   file: ModelFile,
   shape: ModelShape,
   onBytes: (done: number, total: number) => void,
+  onPiece: OnPiece = () => {},
 ): Promise<Weights> {
-  return new Loader(device, file, shape, onBytes).load();
+  return new Loader(device, file, shape, onBytes, onPiece).load();
 }
 
 class Loader {
@@ -62,6 +66,7 @@ class Loader {
   private readonly file: ModelFile;
   private readonly shape: ModelShape;
   private readonly names: TensorNames;
+  private readonly onPiece: OnPiece;
   private readonly onBytes: (done: number, total: number) => void;
   private readonly totalBytes: number;
   private doneBytes = 0;
@@ -73,7 +78,9 @@ class Loader {
     file: ModelFile,
     shape: ModelShape,
     onBytes: (done: number, total: number) => void,
+    onPiece: OnPiece,
   ) {
+    this.onPiece = onPiece;
     this.device = device;
     this.file = file;
     this.shape = shape;
@@ -241,6 +248,7 @@ class Loader {
   private async *counted(tensor: TensorInfo): AsyncGenerator<Uint8Array> {
     this.parameters += tensor.shape.reduce((product, size) => product * size, 1);
     for await (const piece of this.file.readTensor(tensor)) {
+      this.onPiece(tensor.name, piece);
       yield piece;
       this.doneBytes += piece.byteLength;
       this.onBytes(this.doneBytes, this.totalBytes);

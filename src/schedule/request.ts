@@ -13,6 +13,13 @@
  */
 
 import type { Lease } from "../cache/prefix.ts";
+import type { Restore } from "./restore.ts";
+
+/** How far a request's blocks may go: nowhere (nor are they looked for), GPU and RAM, or down to the disk. */
+export type Keep = "off" | "memory" | "disk";
+
+/** Tiers below the GPU. */
+export type LowerTier = "ram" | "disk";
 
 export type RequestState = "waiting" | "prefilling" | "decoding" | "done";
 
@@ -27,8 +34,8 @@ export interface RequestSpec {
   maxNewTokens: number;
   /** Tokens that end the request; the one met is not part of what was generated. */
   stopIds: ReadonlySet<number>;
-  /** false: neither looked for in the cache nor left there. Default true. */
-  cached?: boolean;
+  /** Default "disk". */
+  keep?: Keep;
 }
 
 export class Request {
@@ -42,11 +49,15 @@ export class Request {
   finishReason: FinishReason | undefined;
   /** Index of its persistent sampler state on the GPU, while it has one. */
   seat: number | undefined;
-  readonly cached: boolean;
+  readonly keep: Keep;
   /** Its hold on the prefix cache and its blocks, while it runs. */
   lease: Lease | undefined;
-  /** Prompt tokens whose keys and values were found when it first ran. */
+  /** Its stored blocks on their way back, while its prompt is prefilled. */
+  restore: Restore | undefined;
+  /** Prompt tokens whose keys and values were found on the GPU when it first ran. */
   cachedTokens: number | undefined;
+  /** Prompt tokens that were loaded from lower tiers, by tier, when it first ran. */
+  readonly loadedTokens: Record<LowerTier, number> = { ram: 0, disk: 0 };
   /** Positions whose keys and values have been submitted. */
   computed = 0;
   /** Samples submitted and not committed yet. */
@@ -57,7 +68,7 @@ export class Request {
     this.promptLength = spec.prompt.length;
     this.maxNewTokens = spec.maxNewTokens;
     this.stopIds = spec.stopIds;
-    this.cached = spec.cached ?? true;
+    this.keep = spec.keep ?? "disk";
     this.tokens = [...spec.prompt];
   }
 

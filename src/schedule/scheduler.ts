@@ -15,7 +15,8 @@ import { TidepoolError } from "../errors.ts";
 import type { BlockPool } from "../cache/blocks.ts";
 import { decodeRows, type DecodeRow } from "./decode.ts";
 import { PrefillQueue } from "./prefill.ts";
-import { Request, type FinishReason, type RequestSpec } from "./request.ts";
+import { Request, type FinishReason, type Keep, type LowerTier, type RequestSpec } from "./request.ts";
+import { Restore, type RestoreMode } from "./restore.ts";
 
 /** A run of one prompt's positions [start, start + count); `sample`: the last chunk, whose last row is sampled. */
 export interface PrefillPlan {
@@ -24,6 +25,8 @@ export interface PrefillPlan {
   start: number;
   count: number;
   sample: boolean;
+  /** Blocks that this step completes: for the lower tiers, once it has been submitted. */
+  completes: readonly FullBlock[];
 }
 
 /** One token for each of several requests. */
@@ -34,12 +37,46 @@ export interface DecodePlan {
 
 export type Plan = PrefillPlan | DecodePlan;
 
+/** Tokens from the first on; grows at its end only. */
+export interface Sequence {
+  readonly tokens: readonly number[];
+  readonly keep: Keep;
+}
+
+/** Bytes of one block to be brought from a lower tier into a slot. */
+export interface Move {
+  request: Request;
+  restore: Restore;
+  /** Index in the request's block table. */
+  block: number;
+  slot: number;
+}
+
+/** A block that is complete and that lower tiers should have. */
+export interface FullBlock {
+  sequence: Sequence;
+  block: number;
+  slot: number;
+}
+
+/** The lower tiers as the scheduler sees them. */
+export interface LowerTiers {
+  /** Consecutive blocks of a request's tokens, from block `from` on, that they hold. */
+  storedBlocks(request: Request, from: number): number;
+  /** How to get `blocks` of them back. */
+  restoreMode(blocks: number): RestoreMode;
+  /** Blocks that submitted steps have completed. Their slots may be reused by the very next plan: copy them at once. */
+  spill(blocks: readonly FullBlock[]): void;
+}
+
 export interface SchedulerOptions {
   blockTokens: number;
   /** Prompt tokens a prefill step at most. */
   chunkTokens: number;
   /** Requests that may run at once. */
   seats: number;
+  /** Default: there are none. */
+  lower?: LowerTiers;
 }
 
 /** What a commit found out about one request. */
@@ -110,6 +147,32 @@ export class Scheduler {
     return plan;
   }
 
+  /** Loads to start now; each must be answered by `moved`. */
+  takeMoves(): Move[] {
+    const request = this.prefilling;
+    const restore = request?.restore;
+    const moves: Move[] = [];
+    if (!request || !restore) return moves;
+    for (let block = restore.nextLoad(); block !== undefined; block = restore.nextLoad()) {
+      moves.push({ request, restore, block, slot: request.slots[block] as number });
+    }
+    return moves;
+  }
+
+  /** Whether a load's slot is still meant for it; if not, its bytes must not be written. */
+  isWanted(move: Move): boolean {
+    return move.request === this.prefilling && move.request.restore === move.restore;
+  }
+
+  /** A load has ended: the bytes are in the slot (`tier` says from where), or there were none and they are computed. */
+  moved(move: Move, tier: LowerTier | undefined): void {
+    const { request, block } = move;
+    if (!this.isWanted(move)) return;
+    move.restore.loaded(block, tier !== undefined);
+    const first = request.generatedCount === 0;
+    if (tier !== undefined && first) request.loadedTokens[tier] += this.options.blockTokens;
+  }
+
   /** Takes in what a step sampled, in the order of its rows; a prefill chunk without a sample gives none. */
   commit(plan: Plan, sampled: readonly number[]): Outcome[] {
     if (plan.kind === "prefill") return plan.sample ? this.commitRows([plan.request], sampled) : [];
@@ -143,7 +206,8 @@ export class Scheduler {
   /** Takes a loan back; what was computed in it, `tokens` from the first on, is kept in the cache. */
   giveBack(lease: Lease, tokens: readonly number[]): void {
     assert(this.lent.delete(lease), "a lease that was not lent is given back");
-    this.cache.insert(lease, Int32Array.from(tokens));
+    const { owned } = this.cache.insert(lease, Int32Array.from(tokens));
+    this.options.lower?.spill(fullBlocks({ tokens, keep: "disk" }, lease.table, owned));
     this.cache.release(lease);
     this.full = false;
   }
@@ -176,13 +240,15 @@ export class Scheduler {
   private nextPrefill(): PrefillPlan | undefined {
     const request = this.prefilling ?? this.startPrefill();
     if (!request) return undefined;
+    this.skipLoaded(request);
     const start = request.computed;
-    const count = Math.min(this.options.chunkTokens, request.tokens.length - start);
+    const count = this.chunkAt(request);
+    if (count === 0) return undefined;
     request.computed += count;
-    this.publish(request);
+    const completes = this.publish(request);
     const sample = request.computed === request.tokens.length;
     if (sample) this.startDecoding(request);
-    return { kind: "prefill", request, start, count, sample };
+    return { kind: "prefill", request, start, count, sample, completes };
   }
 
   /** Begins the prompt of the first waiting request that finds a seat, and blocks for all of it. */
@@ -201,24 +267,55 @@ export class Scheduler {
     request.seat = this.freeSeats.pop() as number;
     request.state = "prefilling";
     this.prefilling = request;
+    this.startRestore(request);
     return request;
+  }
+
+  /** Looks for the blocks after those on the GPU in the lower tiers; the last token is always computed. */
+  private startRestore(request: Request): void {
+    const { lower, blockTokens } = this.options;
+    if (!lower || request.keep === "off") return;
+    const from = request.computed / blockTokens;
+    const most = Math.floor((request.tokens.length - 1) / blockTokens) - from;
+    const stored = most > 0 ? Math.min(most, lower.storedBlocks(request, from)) : 0;
+    if (stored > 0) request.restore = new Restore(lower.restoreMode(stored), from, from + stored);
+  }
+
+  /** Moves on over blocks that have been loaded. */
+  private skipLoaded(request: Request): void {
+    const { restore } = request;
+    const { blockTokens } = this.options;
+    const before = request.computed;
+    while (
+      restore &&
+      request.computed % blockTokens === 0 &&
+      restore.isLoaded(request.computed / blockTokens)
+    ) {
+      request.computed += blockTokens;
+    }
+    if (request.computed > before) this.publish(request);
+  }
+
+  /** Tokens of the next chunk: whole blocks that are not being loaded, or what is left of the prompt; 0: wait. */
+  private chunkAt(request: Request): number {
+    const { chunkTokens, blockTokens } = this.options;
+    const left = Math.min(chunkTokens, request.tokens.length - request.computed);
+    const { restore, computed } = request;
+    const block = Math.floor(computed / blockTokens);
+    if (!restore || block >= restore.to) return left;
+    const blocks = Math.ceil((computed + left) / blockTokens) - block;
+    const mayCompute = restore.claim(block, blocks);
+    return Math.max(0, Math.min(left, (block + mayCompute) * blockTokens - computed));
   }
 
   /** What the cache has of a request's tokens (never the last one, whose logits are wanted), and blocks for the rest. */
   private leaseFor(request: Request): Lease | undefined {
     const { tokens } = request;
-    const lease = this.cache.acquire(Int32Array.from(tokens), request.cached ? tokens.length - 1 : 0);
+    const lease = this.cache.acquire(Int32Array.from(tokens), request.keep !== "off" ? tokens.length - 1 : 0);
     const missing = this.blocksFor(tokens.length) - lease.table.length;
     if (missing <= 0 || this.cache.extend(lease, missing)) return lease;
     this.cache.release(lease);
     return undefined;
-  }
-
-  /** Puts what a request has computed of accepted tokens where others find it. */
-  private publish(request: Request): void {
-    if (!request.cached || !request.lease) return;
-    const valid = Math.min(request.computed, request.tokens.length);
-    this.cache.insert(request.lease, Int32Array.from(request.tokens.slice(0, valid)));
   }
 
   private startDecoding(request: Request): void {
@@ -244,6 +341,20 @@ export class Scheduler {
       request.pending++;
     }
     return { kind: "decode", rows };
+  }
+
+  /** Puts what a request has computed of accepted tokens where others find it; gives the blocks that are new there. */
+  private publish(request: Request): FullBlock[] {
+    if (request.keep === "off" || !request.lease) return [];
+    const valid = Math.min(request.computed, request.tokens.length);
+    const { owned } = this.cache.insert(request.lease, Int32Array.from(request.tokens.slice(0, valid)));
+    return fullBlocks(request, request.slots, owned, request.restore);
+  }
+
+  /** Publishes what submitted steps have computed, before its slots are given back. */
+  private publishAndSpill(request: Request): void {
+    const blocks = this.publish(request);
+    if (blocks.length > 0) this.options.lower?.spill(blocks);
   }
 
   /** A decoding request goes before one whose prompt is under way: that one gives its blocks back and waits. */
@@ -278,7 +389,7 @@ export class Scheduler {
 
   private finish(request: Request, reason: FinishReason): void {
     request.finishReason = reason;
-    if (reason !== "error") this.publish(request);
+    if (reason !== "error") this.publishAndSpill(request);
     this.leave(request);
     this.waiting.remove(request);
     request.state = "done";
@@ -286,7 +397,7 @@ export class Scheduler {
 
   /** Gives a running request's blocks and seat back and lets it wait for another prefill. */
   private preempt(request: Request): void {
-    this.publish(request);
+    this.publishAndSpill(request);
     this.leave(request);
     request.state = "waiting";
     this.waiting.pushFront(request);
@@ -295,6 +406,7 @@ export class Scheduler {
   private leave(request: Request): void {
     if (request.lease) this.cache.release(request.lease);
     request.lease = undefined;
+    request.restore = undefined;
     request.computed = 0;
     if (request.seat !== undefined) this.freeSeats.push(request.seat);
     request.seat = undefined;
@@ -306,4 +418,17 @@ export class Scheduler {
   private blocksFor(tokens: number): number {
     return Math.ceil(tokens / this.options.blockTokens);
   }
+}
+
+/** The blocks of a table that the tree has just taken over; those that were loaded are known below. */
+function fullBlocks(
+  sequence: Sequence,
+  table: readonly number[],
+  owned: readonly number[],
+  restore?: Restore,
+): FullBlock[] {
+  const fresh = new Set(owned);
+  return table
+    .map((slot, block): FullBlock => ({ sequence, block, slot }))
+    .filter(({ slot, block }) => fresh.has(slot) && !restore?.isLoaded(block));
 }

@@ -2,7 +2,7 @@
  * READ THIS FIRST. The engine's heart: plan -> run -> commit, for ever. A step is submitted to the GPU before the one
  * before it has been read back, so that the GPU never waits for the host; what was sampled is learned one step late.
  */
-import type { Outcome, Plan, Scheduler } from "../schedule/scheduler.ts";
+import type { FullBlock, Move, Outcome, Plan, Scheduler } from "../schedule/scheduler.ts";
 import { background } from "../base.ts";
 
 /** Steps submitted and not committed yet, at most. */
@@ -12,6 +12,10 @@ const MAX_STEPS_IN_FLIGHT = 2;
 export interface LoopHooks<S extends { token: number }> {
   /** Submits a step to the GPU; resolves with the samples in row order, none for a chunk that is not the last. */
   run(plan: Plan): Promise<readonly S[]>;
+  /** Brings a block from a lower tier and says so to the scheduler; never rejects. */
+  load(move: Move): Promise<void>;
+  /** Copies blocks that a step has just completed to the lower tiers, behind that step. Must not wait. */
+  spill(blocks: readonly FullBlock[]): void;
   /** Called once a step with what was committed. */
   committed(outcomes: readonly Outcome[], samples: readonly S[]): void;
   /** A step failed: nothing that is running can go on. */
@@ -22,6 +26,7 @@ export class Loop<S extends { token: number }> {
   private readonly scheduler: Scheduler;
   private readonly hooks: LoopHooks<S>;
   private wake: () => void = () => {};
+  private notified = false;
   private stopped = false;
   private ended: Promise<void> = Promise.resolve();
 
@@ -37,6 +42,7 @@ export class Loop<S extends { token: number }> {
 
   /** Says that there may be something to do. */
   notify(): void {
+    this.notified = true;
     this.wake();
   }
 
@@ -52,16 +58,31 @@ export class Loop<S extends { token: number }> {
     while (!this.stopped || inFlight.length > 0) {
       while (!this.stopped && inFlight.length < MAX_STEPS_IN_FLIGHT) {
         const plan = this.scheduler.next();
+        this.startMoves();
         if (!plan) break;
-        const samples = this.hooks.run(plan);
-        samples.catch(() => {}); // reported where it is awaited, below
-        inFlight.push({ plan, samples });
+        inFlight.push({ plan, samples: this.submit(plan) });
       }
       const oldest = inFlight.shift();
       if (oldest) await this.commit(oldest.plan, oldest.samples);
       else await this.sleep();
       await nextEvent();
     }
+  }
+
+  private startMoves(): void {
+    for (const move of this.scheduler.takeMoves()) {
+      background(
+        this.hooks.load(move).then(() => this.notify()),
+        "load of a block",
+      );
+    }
+  }
+
+  private submit(plan: Plan): Promise<readonly S[]> {
+    const samples = this.hooks.run(plan);
+    samples.catch(() => {}); // reported where it is awaited, in commit
+    if (plan.kind === "prefill" && plan.completes.length > 0) this.hooks.spill(plan.completes);
+    return samples;
   }
 
   private async commit(plan: Plan, pending: Promise<readonly S[]>): Promise<void> {
@@ -77,11 +98,10 @@ export class Loop<S extends { token: number }> {
     }
   }
 
-  private sleep(): Promise<void> {
-    if (this.stopped || this.scheduler.activeCount > 0) return Promise.resolve();
-    return new Promise((resolve) => {
-      this.wake = resolve;
-    });
+  /** Until there may be something to do: a request, a load that ended, an abort. */
+  private async sleep(): Promise<void> {
+    if (!this.notified && !this.stopped) await new Promise<void>((resolve) => (this.wake = resolve));
+    this.notified = false;
   }
 }
 

@@ -33,6 +33,34 @@ export interface EngineOptions {
   adapter?: string;
   /** false: no subgroup operations. Default: used where the adapter has them. */
   subgroups?: boolean;
+  /** Lower tiers of the KV cache. */
+  cache?: CacheOptions;
+}
+
+/** Where computed keys and values are kept. */
+export interface CacheOptions {
+  /**
+   * Node and Deno: a folder for the disk tier; without one there is no disk tier. Browsers: the name of the store,
+   * default "tidepool-kv".
+   */
+  directory?: string;
+  /** false: no disk tier. */
+  disk?: boolean;
+  /** Budgets in bytes. Defaults: 256 MiB of RAM; 1 GiB of disk, in browsers at most half of the origin's quota. */
+  ramBytes?: number;
+  diskBytes?: number;
+  /** How stored blocks come back: "auto" (default) loads, computes or does both by measured rates. */
+  restore?: "auto" | "load" | "compute" | "both";
+  /** Salts the keys, so that users of one app cannot find each other's prefixes. */
+  namespace?: string;
+  /** Stores blocks quantised; off by default, because it changes what is computed from them. */
+  atRestBits?: 8 | 4;
+}
+
+/** Something about the disk that the user should hear of, said once. */
+export interface Notice {
+  code: string;
+  message: string;
 }
 
 /** What is said while a model loads. */
@@ -103,6 +131,8 @@ export interface GenerateParams {
   logprobs?: number;
   /** Default "error". */
   overflow?: Overflow;
+  /** How far this request's keys and values may go: nowhere, GPU and RAM, or (default) the disk too. */
+  cache?: "off" | "memory" | "disk";
 }
 
 export interface TokenLogprob {
@@ -150,6 +180,15 @@ export type Call =
   | { method: "tokenize"; text: string }
   | { method: "detokenize"; tokens: readonly number[] }
   | { method: "countTokens"; input: RequestInput }
+  | { method: "warm"; input: RequestInput }
+  | { method: "cacheStats" }
+  | { method: "cacheList" }
+  | { method: "cacheVerify" }
+  | { method: "cacheClear"; namespace?: string }
+  | { method: "cacheBudgets"; ramBytes?: number; diskBytes?: number }
+  | { method: "cacheExport"; input: RequestInput }
+  | { method: "cacheImport"; archive: Uint8Array }
+  | { method: "cacheDrain"; timeoutMs: number }
   | { method: "score"; tokens: readonly number[]; from: number; logits: boolean };
 
 /** Log-probabilities of given tokens: `logprobs[i]` is that of token `from + 1 + i` after those before it. */
@@ -199,6 +238,48 @@ export interface ModelReport {
 /** Questions about a model that its header answers. */
 export type HeaderQuestion = { ask: "inspect" } | { ask: "tokenize"; text: string };
 
+/** Numbers of one tier. */
+export interface CacheTierStats {
+  bytes: number;
+  budgetBytes: number;
+  records: number;
+  hits: number;
+  /** By reason. */
+  misses: Record<string, number>;
+  promotions: number;
+  demotions: number;
+  drops: number;
+}
+
+export interface CacheStats {
+  gpu: {
+    blocks: { total: number; free: number; cached: number; inUse: number };
+    bytes: number;
+    lookups: number;
+    tokensAsked: number;
+    tokensMatched: number;
+    flopsSaved: number;
+    evictions: number;
+  };
+  ram: CacheTierStats;
+  disk: CacheTierStats & { state: string };
+  /** Blocks that were not copied down because too much was under way. */
+  spillsDropped: number;
+  /** Records that wait for the disk. */
+  waiting: number;
+}
+
+/** One stored record. */
+export interface CacheEntry {
+  key: string;
+  kind: string;
+  blockIndex: number;
+  tokens: number;
+  bytes: number;
+  createdAtMs: number;
+  tiers: string[];
+}
+
 export type ToWorker =
   | { type: "header"; model: ModelSpec; options: EngineOptions; question: HeaderQuestion }
   | { type: "load"; model: ModelSpec; options: EngineOptions }
@@ -216,4 +297,5 @@ export type FromWorker =
   | { type: "finished"; id: number; result: GenerationResult }
   | { type: "refused"; id: number; error: WireError }
   | { type: "answer"; id: number; value: unknown }
+  | { type: "notice"; notice: Notice }
   | { type: "closed" };

@@ -3,33 +3,42 @@
  * what is committed back into text. It owns the model's file, tokenizer, runner and scheduler; it does not speak the
  * protocol's wire (worker.ts does) and holds no kernels.
  */
-import { assert } from "../base.ts";
+import { assert, systemClock } from "../base.ts";
 import { BlockPool } from "../cache/blocks.ts";
 import { costOf, type Cost } from "../cache/cost.ts";
 import { createPrefixCache } from "../cache/create.ts";
+import type { PrefixCache } from "../cache/prefix.ts";
 import { TidepoolError, toWire } from "../errors.ts";
 import type { Gpu } from "../gpu/device.ts";
 import type { ModelFile } from "../load/model-file.ts";
-import { Runner, type RunnerOptions } from "../model/runner.ts";
+import { Runner, type RunnerOptions, type RunnerProgress } from "../model/runner.ts";
 import type { SampledRow } from "../model/sampler.ts";
 import { samplingParams, type SamplingParams } from "../model/sampling.ts";
-import type { Lease } from "../cache/prefix.ts";
 import type { Request } from "../schedule/request.ts";
-import { Scheduler, type Outcome, type Plan } from "../schedule/scheduler.ts";
+import { Scheduler, type Move, type Outcome, type Plan } from "../schedule/scheduler.ts";
+import type { TierStore } from "../tier/store.ts";
+import { answerCacheCall, exportPrefix } from "./cache-calls.ts";
+import { WeightsIdentity } from "./identity.ts";
+import { Keeper } from "./keeper.ts";
 import { fitPrompt } from "./limits.ts";
 import { Loop } from "./loop.ts";
 import { Output } from "./output.ts";
 import { Prompts } from "./prompts.ts";
+import { scoreTokens } from "./score.ts";
 import type {
+  CacheOptions,
   Call,
   EngineInfo,
   FromWorker,
   GenerateParams,
+  GenerationResult,
   PromptUsage,
   RequestInput,
-  ScoreResult,
   StepOutput,
 } from "./protocol.ts";
+
+/** How long `close()` waits for records on their way to the disk. */
+const CLOSE_DRAIN_MS = 5000;
 
 /** Requests that may wait or run at once; more are refused, so that the queue has an end. */
 const MAX_ACTIVE_REQUESTS = 1024;
@@ -40,36 +49,69 @@ export class Session {
   readonly info: EngineInfo;
   readonly runner: Runner;
   readonly scheduler: Scheduler;
+  readonly cache: PrefixCache;
+  readonly keeper: Keeper | undefined;
   private readonly prompts: Prompts;
   private readonly loop: Loop<SampledRow>;
   private readonly outputs = new Map<Request, Output>();
   private readonly requests = new Map<number, Request>();
   private readonly post: Post;
   private closed = false;
+  /** Requests of our own, by negative ids: their outcome is not posted. */
+  private readonly hidden = new Map<
+    number,
+    { resolve(r: GenerationResult): void; reject(e: unknown): void }
+  >();
+  private nextHiddenId = -1;
 
-  constructor(gpu: Gpu, runner: Runner, prompts: Prompts, post: Post) {
+  private constructor(gpu: Gpu, runner: Runner, prompts: Prompts, keeper: Keeper | undefined, post: Post) {
     const { blockTokens, chunkTokens, seats } = runner.options;
     this.runner = runner;
     this.prompts = prompts;
+    this.keeper = keeper;
     this.post = post;
     const pool = new BlockPool(runner.pool.options.slots);
     const { cache } = createPrefixCache({ policy: "lru", blockTokens, cost: cacheCost(runner), pool });
-    this.scheduler = new Scheduler(cache, pool, { blockTokens, chunkTokens, seats });
+    this.cache = cache;
+    const lower = keeper && { lower: keeper };
+    this.scheduler = new Scheduler(cache, pool, { blockTokens, chunkTokens, seats, ...lower });
     this.info = describe(gpu, runner, prompts);
     this.loop = new Loop(this.scheduler, {
       run: (plan) => this.run(plan),
+      load: (move) => this.load(move),
+      spill: (blocks) => this.keeper?.spill(blocks),
       committed: (outcomes, samples) => this.committed(outcomes, samples),
       failed: (error) => this.fail(error),
     });
     this.loop.start();
   }
 
-  /** Loads weights and compiles pipelines. The file is closed when the weights are on the GPU. */
-  static async load(gpu: Gpu, file: ModelFile, options: RunnerOptions, post: Post): Promise<Session> {
-    const runner = await Runner.load(gpu, file, options, (progress) => post({ type: "progress", progress }));
+  /**
+   * Loads weights and compiles pipelines; the file is closed when the weights are on the GPU.
+   * @param store the lower tiers, which the session closes; none: the GPU alone
+   */
+  static async load(
+    gpu: Gpu,
+    file: ModelFile,
+    options: RunnerOptions,
+    post: Post,
+    store?: TierStore,
+    cache: CacheOptions = {},
+  ): Promise<Session> {
+    const identity = new WeightsIdentity();
+    const onProgress = (progress: RunnerProgress) => post({ type: "progress", progress });
+    const runner = await Runner.load(gpu, file, options, onProgress, store && identity.onPiece);
     const prompts = new Prompts(file);
     await file.close();
-    return new Session(gpu, runner, prompts, post);
+    const keeper =
+      store &&
+      new Keeper({
+        ...{ store, pool: runner.pool, namespace: cache.namespace ?? "", restore: cache.restore ?? "auto" },
+        fingerprint: identity.fingerprint(runner.shape, runner.options),
+        flopsPerToken: cacheCost(runner).flopsLinear,
+        nowMs: () => systemClock.nowMs(),
+      });
+    return new Session(gpu, runner, prompts, keeper, post);
   }
 
   /** Queues a request; what is wrong with it is posted as `refused`. */
@@ -77,7 +119,7 @@ export class Session {
     try {
       this.accept(id, input, params);
     } catch (error) {
-      this.post({ type: "refused", id, error: toWire(error) });
+      this.refuse(id, error);
     }
   }
 
@@ -86,6 +128,7 @@ export class Session {
     if (!request) return;
     this.scheduler.abort(request);
     this.finish(request, "aborted");
+    this.loop.notify();
   }
 
   /** Answers a question; throws what is wrong with it. */
@@ -98,8 +141,27 @@ export class Session {
       case "countTokens":
         return this.prompts.encode(call.input).tokens.length;
       case "score":
-        return this.score(call.tokens, call.from, call.logits);
+        this.checkTokens(call.tokens);
+        return scoreTokens(this, { tokens: call.tokens, from: call.from, wantLogits: call.logits }).finally(
+          () => this.loop.notify(),
+        );
+      case "warm":
+        return this.warm(this.prompts.encode(call.input).tokens);
+      case "cacheExport":
+        return exportPrefix(this, this.prompts.encode(call.input).tokens);
+      default:
+        return answerCacheCall(this, call);
     }
+  }
+
+  /** Computes a prompt, or brings it back, so that it is ready when it is needed. */
+  async warm(tokens: readonly number[]): Promise<PromptUsage> {
+    const id = this.nextHiddenId--;
+    const { usage } = await new Promise<GenerationResult>((resolve, reject) => {
+      this.hidden.set(id, { resolve, reject });
+      this.submit(id, { kind: "tokens", tokens }, { maxTokens: 1 });
+    });
+    return usage;
   }
 
   /** Ends every request as aborted and frees the GPU's buffers. */
@@ -108,6 +170,8 @@ export class Session {
     this.closed = true;
     for (const id of [...this.requests.keys()]) this.abort(id);
     await this.loop.stop();
+    await this.keeper?.drain(CLOSE_DRAIN_MS);
+    await this.keeper?.store.close(CLOSE_DRAIN_MS);
     this.runner.destroy();
   }
 
@@ -121,7 +185,14 @@ export class Session {
     this.checkTokens(tokens);
     const limit = Math.min(this.info.model.contextTokens, this.scheduler.capacityTokens);
     const { prompt, maxNewTokens } = fitPrompt({ tokens, keep, limit, params });
-    const request = this.scheduler.submit({ id, prompt, maxNewTokens, stopIds: this.prompts.stopIds });
+    const { stopIds } = this.prompts;
+    const request = this.scheduler.submit({
+      id,
+      prompt,
+      maxNewTokens,
+      stopIds,
+      keep: params.cache ?? "disk",
+    });
     this.requests.set(id, request);
     const decoder = this.prompts.decoder(prompt);
     this.outputs.set(request, new Output(id, decoder, sampling, params.stop ?? []));
@@ -141,12 +212,19 @@ export class Session {
     }
     const { request, start, count, sample } = plan;
     const output = this.outputOf(request);
-    if (start === 0) output.startPrefill();
+    output.startPrefill();
     if (sample) {
       this.runner.takeSeat(request.seat as number, request.tokens, request.promptLength, output.sampling);
     }
     const tokens = request.tokens.slice(start, start + count);
-    return this.runner.prefill({ ...this.rowOf(request, start), tokens, sample });
+    const started = systemClock.nowMs();
+    const done = this.runner.prefill({ ...this.rowOf(request, start), tokens, sample });
+    return done.finally(() => this.keeper?.computed(count, systemClock.nowMs() - started));
+  }
+
+  private async load(move: Move): Promise<void> {
+    const tier = await this.keeper?.load(move, () => this.scheduler.isWanted(move));
+    this.scheduler.moved(move, tier);
   }
 
   private rowOf(request: Request, position: number) {
@@ -168,7 +246,7 @@ export class Session {
       if (!output) continue;
       if (token !== undefined) {
         const step = output.accept(samples[sampleIndex] as SampledRow);
-        if (step) steps.push(step);
+        if (step && output.id > 0) steps.push(step);
       }
       if (output.stopped) this.scheduler.abort(request, "stop");
       if (output.stopped) done.push([request, "stop"]);
@@ -184,77 +262,42 @@ export class Session {
     this.outputs.delete(request);
     this.requests.delete(output.id);
     const rest = output.flush();
+    const result = output.result(reason, usageOf(request));
+    const hidden = this.hidden.get(output.id);
+    if (hidden) {
+      this.hidden.delete(output.id);
+      hidden.resolve(result);
+      return;
+    }
     if (rest) this.post({ type: "step", outputs: [rest] });
-    this.post({
-      type: "finished",
-      id: output.id,
-      result: output.result(reason, promptUsage(request.promptLength, request.cachedTokens ?? 0)),
-    });
+    this.post({ type: "finished", id: output.id, result });
+  }
+
+  private refuse(id: number, error: unknown): void {
+    const hidden = this.hidden.get(id);
+    this.hidden.delete(id);
+    if (hidden) hidden.reject(error);
+    else this.post({ type: "refused", id, error: toWire(error) });
   }
 
   private fail(error: unknown): void {
     for (const [id, request] of this.requests) {
       this.scheduler.abort(request, "error");
       this.outputs.delete(request);
-      this.post({ type: "refused", id, error: toWire(error) });
+      this.refuse(id, error);
     }
     this.requests.clear();
     this.scheduler.forget();
   }
-
-  /** Runs given tokens through prefill, reading the logits of the rows from `from` on. */
-  private async score(tokens: readonly number[], from: number, wantLogits: boolean): Promise<ScoreResult> {
-    this.checkTokens(tokens);
-    const limit = Math.min(this.info.model.contextTokens, this.scheduler.capacityTokens);
-    if (tokens.length === 0) throw new TidepoolError("invalid_argument", "score needs at least one token");
-    if (tokens.length > limit) {
-      throw new TidepoolError("too_long", `${tokens.length} tokens are over the limit of ${limit}`, {
-        limit,
-      });
-    }
-    if (!Number.isInteger(from) || from < 0 || from >= tokens.length) {
-      throw new TidepoolError("invalid_argument", `from is ${from}, expected 0 to ${tokens.length - 1}`);
-    }
-    const lease = this.scheduler.borrow(tokens, Math.min(from, tokens.length - 1));
-    let done = lease.tokens;
-    try {
-      return await this.scoreIn(lease, tokens, from, wantLogits, (end) => (done = end));
-    } finally {
-      this.scheduler.giveBack(lease, tokens.slice(0, done));
-      this.loop.notify();
-    }
-  }
-
-  private async scoreIn(
-    lease: Lease,
-    tokens: readonly number[],
-    from: number,
-    wantLogits: boolean,
-    onDone: (end: number) => void,
-  ): Promise<ScoreResult> {
-    const { vocabSize } = this.info.model;
-    const logprobs: number[] = [];
-    const kept = wantLogits ? new Float32Array((tokens.length - from) * vocabSize) : undefined;
-    const chunk = this.runner.scoreRows;
-    for (let start = lease.tokens; start < tokens.length; start += chunk) {
-      const part = tokens.slice(start, start + chunk);
-      const firstRow = Math.min(Math.max(from - start, 0), part.length);
-      const logits = await this.runner.score({ slots: lease.table, position: start, tokens: part, firstRow });
-      for (let row = firstRow; row < part.length; row++) {
-        const values = logits.subarray((row - firstRow) * vocabSize, (row - firstRow + 1) * vocabSize);
-        kept?.set(values, (start + row - from) * vocabSize);
-        const next = tokens[start + row + 1];
-        if (next !== undefined) logprobs.push(logprobOf(values, next));
-      }
-      onDone(start + part.length);
-    }
-    const usage = promptUsage(tokens.length, lease.tokens);
-    return { from, logprobs, usage, ...(kept && { logits: kept }) };
-  }
 }
 
-function promptUsage(promptTokens: number, gpu: number): PromptUsage {
-  return { promptTokens, computedTokens: promptTokens - gpu, cachedTokens: { gpu, ram: 0, disk: 0 } };
+function usageOf({ promptLength, cachedTokens = 0, loadedTokens }: Request): PromptUsage {
+  const { ram, disk } = loadedTokens;
+  return {
+    promptTokens: promptLength,
+    computedTokens: promptLength - cachedTokens - ram - disk,
+    cachedTokens: { gpu: cachedTokens, ram, disk },
+  };
 }
 
 /** What a token of this model costs in FLOPs and bytes, for the cache's policies. */
@@ -273,17 +316,8 @@ function cacheCost({ shape, options }: Runner): Cost {
 
 /** The sampling part of a request's settings; greedy where the caller says nothing. */
 function samplingOf(params: GenerateParams): Partial<SamplingParams> {
-  const { maxTokens: _maxTokens, stop: _stop, overflow: _overflow, ...sampling } = params;
+  const { maxTokens: _maxTokens, stop: _stop, overflow: _overflow, cache: _cache, ...sampling } = params;
   return { temperature: 0, ...sampling };
-}
-
-/** log softmax(values)[token], in float64. */
-function logprobOf(values: Float32Array, token: number): number {
-  let max = -Infinity;
-  for (const value of values) if (value > max) max = value;
-  let sum = 0;
-  for (const value of values) sum += Math.exp(value - max);
-  return (values[token] as number) - max - Math.log(sum);
 }
 
 function describe(gpu: Gpu, runner: Runner, prompts: Prompts): EngineInfo {

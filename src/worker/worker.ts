@@ -8,6 +8,7 @@ import { findProvider, openGpu, type Gpu } from "../gpu/device.ts";
 import { openModel, type ModelLocation } from "../load/model-file.ts";
 import { openBlob } from "../load/source.ts";
 import { gpuOptions, runnerOptions } from "./options.ts";
+import { openStore } from "./disk.ts";
 import { inspectModel } from "./inspect.ts";
 import { Prompts } from "./prompts.ts";
 import type { Call, EngineOptions, FromWorker, HeaderQuestion, ModelSpec, ToWorker } from "./protocol.ts";
@@ -54,7 +55,9 @@ async function load(model: ModelSpec, options: EngineOptions): Promise<void> {
   try {
     const file = await openModel(locationOf(model));
     gpu = await openGpu(await findProvider(), gpuOptions(options));
-    session = await Session.load(gpu, file, runnerOptions(gpu, options), scope.post);
+    const { cache = {} } = options;
+    const store = await openStore(cache, (notice) => scope.post({ type: "notice", notice }));
+    session = await Session.load(gpu, file, runnerOptions(gpu, options), scope.post, store, cache);
     scope.post({ type: "loaded", info: session.info });
   } catch (error) {
     scope.post({ type: "failed", error: toWire(error) });

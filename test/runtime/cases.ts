@@ -14,6 +14,7 @@ import { cases as generate } from "../model/generate.cases.ts";
 import { cases as golden } from "../model/golden.cases.ts";
 import { cases as quants } from "../model/quants.cases.ts";
 import { cases as shipped } from "../model/shipped.cases.ts";
+import { cases as tiers } from "../model/tiers.cases.ts";
 import type { Case } from "../support/cases.ts";
 
 export const allCases: Case[] = [
@@ -31,5 +32,6 @@ export const allCases: Case[] = [
   ...generate,
   ...golden,
   ...quants,
+  ...tiers,
   ...shipped,
 ];

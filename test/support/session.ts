@@ -3,6 +3,7 @@ import { TidepoolError, fromWire } from "../../src/errors.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 import { openModel, type ModelFile } from "../../src/load/model-file.ts";
 import { openBytes } from "../../src/load/source.ts";
+import type { TierStore } from "../../src/tier/store.ts";
 import { runnerOptions } from "../../src/worker/options.ts";
 import type {
   EngineOptions,
@@ -32,16 +33,26 @@ export class TestSession {
     this.running = running;
   }
 
-  static async load(gpu: Gpu, model: Uint8Array, options: EngineOptions = {}): Promise<TestSession> {
-    return TestSession.open(gpu, await openModel([openBytes(model, "model.gguf")]), options);
+  /** @param store lower tiers, closed with the session; default: none */
+  static async load(
+    gpu: Gpu,
+    model: Uint8Array,
+    options: EngineOptions = {},
+    store?: TierStore,
+  ): Promise<TestSession> {
+    return TestSession.open(gpu, await openModel([openBytes(model, "model.gguf")]), options, store);
   }
 
   /** Takes the file over. */
-  static async open(gpu: Gpu, file: ModelFile, options: EngineOptions = {}): Promise<TestSession> {
+  static async open(
+    gpu: Gpu,
+    file: ModelFile,
+    options: EngineOptions = {},
+    store?: TierStore,
+  ): Promise<TestSession> {
     const running = new Map<number, Running>();
-    const session = await Session.load(gpu, file, runnerOptions(gpu, options), (message) =>
-      receive(running, message),
-    );
+    const post = (message: FromWorker) => receive(running, message);
+    const session = await Session.load(gpu, file, runnerOptions(gpu, options), post, store, options.cache);
     return new TestSession(session, running);
   }
 

@@ -7,7 +7,16 @@ import { Random } from "../../src/base.ts";
 import { BlockPool } from "../../src/cache/blocks.ts";
 import { createPrefixCache } from "../../src/cache/create.ts";
 import type { Request } from "../../src/schedule/request.ts";
-import { Scheduler, type Plan, type SchedulerOptions } from "../../src/schedule/scheduler.ts";
+import type { RestoreMode } from "../../src/schedule/restore.ts";
+import {
+  Scheduler,
+  type FullBlock,
+  type LowerTiers,
+  type Move,
+  type Plan,
+  type SchedulerOptions,
+  type Sequence,
+} from "../../src/schedule/scheduler.ts";
 import { testSeed } from "../support/seed.ts";
 
 const STOP = 0;
@@ -52,6 +61,20 @@ class FakeGpu {
     });
   }
 
+  /** What a load brings. */
+  fill({ request, block }: Move): void {
+    const start = block * this.blockTokens;
+    for (let at = start; at < start + this.blockTokens; at++)
+      this.write(request, at, request.tokens[at] as number);
+  }
+
+  read(slot: number): number[] {
+    return Array.from(
+      { length: this.blockTokens },
+      (_, at) => this.memory.get(slot * this.blockTokens + at) as number,
+    );
+  }
+
   private write(request: Request, position: number, token: number): void {
     const slot = request.slots[Math.floor(position / this.blockTokens)];
     if (slot === undefined) throw new Error(`position ${position} of request ${request.id} has no slot`);
@@ -81,31 +104,87 @@ interface World {
   scheduler: Scheduler;
   gpu: FakeGpu;
   inFlight: { plan: Plan; samples: number[] }[];
+  lower: FakeTiers;
+}
+
+/** Lower tiers that hold some blocks by content, lose some, and answer loads late and in any order. */
+class FakeTiers implements LowerTiers {
+  readonly held = new Set<string>();
+  readonly loading: Move[] = [];
+  mode: RestoreMode = "both";
+  private readonly gpu: FakeGpu;
+  private readonly blockTokens: number;
+
+  constructor(gpu: FakeGpu, blockTokens: number) {
+    this.gpu = gpu;
+    this.blockTokens = blockTokens;
+  }
+
+  storedBlocks({ tokens }: Sequence, from: number): number {
+    let count = 0;
+    while (this.held.has(this.keyOf(tokens, from + count))) count++;
+    return count;
+  }
+
+  restoreMode(): RestoreMode {
+    return this.mode;
+  }
+
+  /** Ends one load: with the right bytes, or, one time in four, with none. */
+  endOne(random: Random, scheduler: Scheduler, gpu: FakeGpu): boolean {
+    if (this.loading.length === 0) return false;
+    const [move] = this.loading.splice(random.below(this.loading.length), 1) as [Move];
+    const ok = random.below(4) > 0;
+    if (ok && scheduler.isWanted(move)) gpu.fill(move);
+    scheduler.moved(move, ok ? random.pick(["ram", "disk"] as const) : undefined);
+    return true;
+  }
+
+  /** Keeps what has become full; checks that the bytes are those of the tokens, now and not later. */
+  spill(blocks: readonly FullBlock[]): void {
+    for (const { sequence, block, slot } of blocks) {
+      const start = block * this.blockTokens;
+      expect(this.gpu.read(slot)).toEqual(sequence.tokens.slice(start, start + this.blockTokens));
+      this.held.add(this.keyOf(sequence.tokens, block));
+    }
+  }
+
+  private keyOf(tokens: readonly number[], block: number): string {
+    const end = (block + 1) * this.blockTokens;
+    return end > tokens.length ? "none" : tokens.slice(0, end).join(",");
+  }
 }
 
 function makeWorld(random: Random): World {
   const blockTokens = random.pick([1, 2, 4]);
   const slots = Math.ceil(48 / blockTokens) + random.below(20);
-  const options = { blockTokens, chunkTokens: 1 + random.below(9), seats: 1 + random.below(4) };
-  return { scheduler: makeScheduler(slots, options), gpu: new FakeGpu(blockTokens), inFlight: [] };
+  const gpu = new FakeGpu(blockTokens);
+  const lower = new FakeTiers(gpu, blockTokens);
+  lower.mode = random.pick(["load", "compute", "both"] as const);
+  const options = { blockTokens, chunkTokens: 1 + random.below(9), seats: 1 + random.below(4), lower };
+  return { scheduler: makeScheduler(slots, options), gpu, inFlight: [], lower };
 }
 
-/** Up to two steps in flight, like the loop. */
-function step({ scheduler, gpu, inFlight }: World): boolean {
+/** Up to two steps in flight, like the loop; loads end now and then, and always where nothing else can go on. */
+function step(world: World, random: Random): boolean {
+  const { scheduler, gpu, inFlight, lower } = world;
   while (inFlight.length < 2) {
     const plan = scheduler.next();
+    lower.loading.push(...scheduler.takeMoves());
     if (!plan) break;
     inFlight.push({ plan, samples: gpu.run(plan) });
+    if (plan.kind === "prefill") lower.spill(plan.completes);
   }
+  const ended = random.below(3) === 0 && lower.endOne(random, scheduler, gpu);
   const oldest = inFlight.shift();
-  if (!oldest) return false;
-  scheduler.commit(oldest.plan, oldest.samples);
+  if (oldest) scheduler.commit(oldest.plan, oldest.samples);
+  else if (!ended && !lower.endOne(random, scheduler, gpu)) return false;
   scheduler.check();
   return true;
 }
 
 describe("scheduler", () => {
-  it("gives every request the tokens it would have alone, through pre-emption and aborts", () => {
+  it("gives every request the tokens it would have alone, through pre-emption, aborts and restores", () => {
     const random = new Random(testSeed("scheduler"));
     for (let round = 0; round < 300; round++) {
       const world = makeWorld(random);
@@ -125,17 +204,20 @@ describe("scheduler", () => {
           prompt,
           max,
         });
-        for (let steps = random.below(4); steps > 0; steps--) step(world);
+        for (let steps = random.below(4); steps > 0; steps--) step(world, random);
         if (random.below(6) === 0) world.scheduler.abort(random.pick(submitted).request);
+        if (random.below(4) === 0) world.scheduler.forget();
       }
       let steps = 0;
-      while (step(world)) expect(++steps).toBeLessThan(5000);
+      while (step(world, random)) expect(++steps).toBeLessThan(5000);
       world.scheduler.check();
       expect(world.scheduler.activeCount).toBe(0);
       expect(world.scheduler.usedBlocks).toBe(0);
       for (const { request, prompt, max } of submitted) {
         const wanted = alone(prompt, max);
         const got = request.tokens.slice(prompt.length);
+        const { ram, disk } = request.loadedTokens;
+        expect((request.cachedTokens ?? 0) + ram + disk).toBeLessThan(prompt.length);
         if (request.finishReason === "aborted") expect(wanted.slice(0, got.length)).toEqual(got);
         else expect(got).toEqual(wanted);
       }

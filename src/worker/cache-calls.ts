@@ -1,0 +1,98 @@
+/**
+ * The calls behind `engine.cache`: numbers, list, check, clearing, budgets, export and import of prefixes.
+ */
+import type { PrefixCache } from "../cache/prefix.ts";
+import { TidepoolError } from "../errors.ts";
+import type { Scheduler } from "../schedule/scheduler.ts";
+import type { TierStore } from "../tier/store.ts";
+import type { Runner } from "../model/runner.ts";
+import type { Keeper } from "./keeper.ts";
+import type { CacheEntry, CacheStats, Call } from "./protocol.ts";
+
+/** What the calls look at. */
+export interface CacheRooms {
+  cache: PrefixCache;
+  scheduler: Scheduler;
+  runner: Runner;
+  keeper: Keeper | undefined;
+}
+
+type CacheCall = Extract<Call, { method: `cache${string}` }>;
+
+/** Answers every cache call but the export, which needs a prompt's tokens. @throws TidepoolError `unsupported`. */
+export async function answerCacheCall(
+  rooms: CacheRooms,
+  call: Exclude<CacheCall, { method: "cacheExport" }>,
+): Promise<unknown> {
+  switch (call.method) {
+    case "cacheStats":
+      return cacheStats(rooms);
+    case "cacheList":
+      return storeOf(rooms).list().map(entryOf);
+    case "cacheVerify":
+      return storeOf(rooms).verify();
+    case "cacheClear":
+      return clear(rooms, call.namespace);
+    case "cacheBudgets": {
+      const { ramBytes, diskBytes } = call;
+      return storeOf(rooms).setBudgets({
+        ...(ramBytes !== undefined && { ramBytes }),
+        ...(diskBytes !== undefined && { diskBytes }),
+      });
+    }
+    case "cacheImport":
+      return storeOf(rooms).importRecords(call.archive);
+    case "cacheDrain":
+      return rooms.keeper ? rooms.keeper.drain(call.timeoutMs) : { left: 0 };
+  }
+}
+
+/** A prompt's stored blocks as one file. `missing`: its full blocks that are in no lower tier. */
+export async function exportPrefix(
+  rooms: CacheRooms,
+  tokens: readonly number[],
+): Promise<{ archive: Uint8Array; blocks: number; missing: number }> {
+  const store = storeOf(rooms);
+  const keys = (rooms.keeper as Keeper).keysOf({ tokens, keep: "disk" });
+  const { archive, missing } = await store.exportRecords(keys);
+  return { archive, blocks: keys.length - missing.length, missing: missing.length };
+}
+
+async function cacheStats({ cache, runner, keeper }: CacheRooms): Promise<CacheStats> {
+  const { lookups, tokensAsked, tokensMatched, flopsSaved, evictions } = cache.stats;
+  const blocks = cache.poolCounts();
+  const gpu = { blocks, bytes: (blocks.cached + blocks.inUse) * runner.pool.slotBytes };
+  const store = await keeper?.store.stats();
+  const none = {
+    bytes: 0,
+    budgetBytes: 0,
+    records: 0,
+    hits: 0,
+    misses: {},
+    promotions: 0,
+    demotions: 0,
+    drops: 0,
+  };
+  return {
+    gpu: { ...gpu, lookups, tokensAsked, tokensMatched, flopsSaved, evictions },
+    ram: store?.ram ?? none,
+    disk: store?.disk ?? { ...none, state: "none" },
+    spillsDropped: keeper?.dropped ?? 0,
+    waiting: store?.queue.records ?? 0,
+  };
+}
+
+async function clear(rooms: CacheRooms, namespace: string | undefined): Promise<void> {
+  if (namespace === undefined || namespace === rooms.keeper?.namespace) rooms.scheduler.forget();
+  await rooms.keeper?.store.clear(namespace === undefined ? {} : { namespace });
+}
+
+function storeOf({ keeper }: CacheRooms): TierStore {
+  if (keeper) return keeper.store;
+  throw new TidepoolError("unsupported", "the engine runs without lower cache tiers");
+}
+
+function entryOf(entry: ReturnType<TierStore["list"]>[number]): CacheEntry {
+  const { key, kind, blockIndex, tokenCount, bytes, createdAtMs, tiers } = entry;
+  return { key, kind, blockIndex, tokens: tokenCount, bytes, createdAtMs, tiers };
+}

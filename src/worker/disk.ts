@@ -1,0 +1,71 @@
+/**
+ * Opens the lower tiers for this platform: RAM, and a disk that is OPFS or IndexedDB in browsers and a folder in Node and
+ * Deno. What the platform lacks is told as a notice, never hidden.
+ */
+import type { Backend } from "../tier/backend.ts";
+import { IdbBackend } from "../tier/idb.ts";
+import { spawnOpfsBackend } from "../tier/opfs-spawn.ts";
+import { TierStore } from "../tier/store.ts";
+import type { CacheOptions, Notice } from "./protocol.ts";
+
+/** Budgets where the caller names none. */
+const DEFAULT_RAM_BYTES = 256 * 2 ** 20;
+const DEFAULT_DISK_BYTES = 2 ** 30;
+
+/** The disk's budget is at most this share of what the origin may store. */
+const QUOTA_SHARE = 0.5;
+
+const FOLDER = "tidepool-kv";
+
+/** How often idle work (compaction, expiry) is done. */
+const MAINTAIN_EVERY_MS = 60_000;
+
+export async function openStore(
+  options: CacheOptions,
+  onNotice: (notice: Notice) => void,
+): Promise<TierStore> {
+  const disk = diskMaker(options);
+  return TierStore.open({
+    ramBytes: options.ramBytes ?? DEFAULT_RAM_BYTES,
+    diskBytes: await diskBudget(options),
+    maintainEveryMs: MAINTAIN_EVERY_MS,
+    ...(disk && { disk }),
+    ...(disk && inBrowser() && { newsChannel: FOLDER }),
+    ...(options.atRestBits && { atRestBits: options.atRestBits }),
+    onNotice: (code, message) => onNotice({ code, message }),
+  });
+}
+
+function diskMaker(options: CacheOptions): (() => Backend | Promise<Backend>) | undefined {
+  if (options.disk === false) return undefined;
+  const { directory } = options;
+  if (!inBrowser()) return directory === undefined ? undefined : () => openFolder(directory);
+  const folder = directory ?? FOLDER;
+  return async () => ((await hasOpfs()) ? spawnOpfsBackend({ folder }) : new IdbBackend(folder));
+}
+
+/** Imported when needed: browsers have no `node:fs`. */
+async function openFolder(directory: string): Promise<Backend> {
+  const { openFilesBackend } = await import("../tier/files.ts");
+  return openFilesBackend(directory);
+}
+
+async function diskBudget({ diskBytes }: CacheOptions): Promise<number> {
+  if (diskBytes !== undefined || !inBrowser()) return diskBytes ?? DEFAULT_DISK_BYTES;
+  const { quota } = await navigator.storage.estimate();
+  return Math.min(DEFAULT_DISK_BYTES, Math.floor((quota ?? 0) * QUOTA_SHARE));
+}
+
+function inBrowser(): boolean {
+  return typeof process === "undefined" && !("Deno" in globalThis);
+}
+
+/** Private windows may have the method and refuse. */
+async function hasOpfs(): Promise<boolean> {
+  try {
+    await navigator.storage.getDirectory();
+    return true;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,158 @@
+/**
+ * Blocks on their way between the GPU's slots and the lower tiers: looks stored blocks up by chain hash, loads them into
+ * slots, copies full blocks down behind the steps that computed them, and measures both rates, so that the scheduler can
+ * choose. It decides neither what is evicted (the policies) nor how records lie on the disk (tier/).
+ */
+import { background } from "../base.ts";
+import type { KvPool } from "../gpu/pool.ts";
+import type { LowerTier } from "../schedule/request.ts";
+import { chooseMode, type RestoreMode } from "../schedule/restore.ts";
+import type { FullBlock, LowerTiers, Move, Sequence } from "../schedule/scheduler.ts";
+import { recordKey, rootKey, type Key } from "../tier/keys.ts";
+import type { KvLayout } from "../tier/kv-quant.ts";
+import type { TierStore } from "../tier/store.ts";
+
+export interface KeeperOptions {
+  store: TierStore;
+  pool: KvPool;
+  /** Of everything that decides a block's bytes. */
+  fingerprint: Key;
+  /** Salts the chain, so that users of one app cannot see each other's prefixes. "" for none. */
+  namespace: string;
+  /** "auto" chooses by measured rates. */
+  restore: RestoreMode | "auto";
+  /** FLOPs of one token: what a record is worth when something must be dropped. */
+  flopsPerToken: number;
+  nowMs(): number;
+}
+
+/** Blocks read from the GPU for the lower tiers at once; more are dropped, and counted. */
+const MAX_SPILLING_BLOCKS = 512;
+
+/** Weight of the newest measurement in a rate. */
+const RATE_WEIGHT = 0.3;
+
+export class Keeper implements LowerTiers {
+  readonly store: TierStore;
+  readonly fingerprint: Key;
+  readonly namespace: string;
+  /** Blocks that were not copied down because too many were under way. */
+  dropped = 0;
+  private readonly options: KeeperOptions;
+  private readonly blockTokens: number;
+  private readonly keys = new WeakMap<Sequence, Key[]>();
+  private readonly spilling = new Set<Promise<void>>();
+  private spillingBlocks = 0;
+  /** Tokens per second, 0 until measured. */
+  private loadRate = 0;
+  private computeRate = 0;
+
+  constructor(options: KeeperOptions) {
+    this.options = options;
+    this.store = options.store;
+    this.fingerprint = options.fingerprint;
+    this.namespace = options.namespace;
+    this.blockTokens = options.pool.options.blockTokens;
+  }
+
+  storedBlocks(sequence: Sequence, from: number): number {
+    const keys = this.keysOf(sequence).slice(from);
+    const tiers = this.store.has(keys);
+    if (sequence.keep !== "memory") return tiers.length;
+    const onDisk = tiers.indexOf("disk");
+    return onDisk < 0 ? tiers.length : onDisk;
+  }
+
+  restoreMode(): RestoreMode {
+    const { restore } = this.options;
+    return restore === "auto" ? chooseMode(this.loadRate, this.computeRate) : restore;
+  }
+
+  /** Tells how long a prefill chunk took. */
+  computed(tokens: number, ms: number): void {
+    this.computeRate = blend(this.computeRate, (1000 * tokens) / Math.max(ms, 0.01));
+  }
+
+  /** Brings one block's bytes into its slot if it is still wanted then; the tier they came from, or undefined. */
+  async load(move: Move, isWanted: () => boolean): Promise<LowerTier | undefined> {
+    const started = this.options.nowMs();
+    const keys = this.keysOf(move.request);
+    const start = move.block * this.blockTokens;
+    const tokens = Uint32Array.from(move.request.tokens.slice(start, start + this.blockTokens));
+    const found = await this.store.get(keys[move.block] as Key, { tokens, fingerprint: this.fingerprint });
+    if (!found.hit || found.record.payload.byteLength !== this.options.pool.slotBytes || !isWanted())
+      return undefined;
+    this.options.pool.writeSlot(move.slot, found.record.payload.slice());
+    this.loadRate = blend(
+      this.loadRate,
+      (1000 * this.blockTokens) / Math.max(this.options.nowMs() - started, 0.01),
+    );
+    return found.tier;
+  }
+
+  /** Copies full blocks down. The copy on the GPU is ordered behind the steps submitted so far. */
+  spill(blocks: readonly FullBlock[]): void {
+    const room = MAX_SPILLING_BLOCKS - this.spillingBlocks;
+    const taken = blocks.filter(({ sequence }) => sequence.keep !== "off").slice(0, Math.max(0, room));
+    this.dropped += blocks.length - taken.length;
+    if (taken.length === 0) return;
+    this.spillingBlocks += taken.length;
+    const work = this.spillNow(taken).finally(() => {
+      this.spillingBlocks -= taken.length;
+      this.spilling.delete(work);
+    });
+    this.spilling.add(work);
+    background(work, "spill");
+  }
+
+  /** Waits until everything computed so far is in the lower tiers, but no longer than `timeoutMs`. */
+  async drain(timeoutMs: number): Promise<{ left: number }> {
+    await Promise.allSettled(this.spilling);
+    return this.store.drain(timeoutMs);
+  }
+
+  /** The keys of all full blocks of a sequence, kept while it lives. */
+  keysOf(sequence: Sequence): readonly Key[] {
+    const keys = this.keys.get(sequence) ?? [];
+    this.keys.set(sequence, keys);
+    let parent = keys.at(-1) ?? rootKey(this.fingerprint, this.namespace);
+    const { tokens } = sequence;
+    for (let end = (keys.length + 1) * this.blockTokens; end <= tokens.length; end += this.blockTokens) {
+      parent = recordKey("block", parent, tokens.slice(end - this.blockTokens, end));
+      keys.push(parent);
+    }
+    return keys;
+  }
+
+  private async spillNow(blocks: readonly FullBlock[]): Promise<void> {
+    const payloads = await this.options.pool.readSlots(blocks.map(({ slot }) => slot));
+    blocks.forEach(({ sequence, block }, index) => {
+      const keys = this.keysOf(sequence);
+      const start = block * this.blockTokens;
+      this.store.put(
+        {
+          kind: "block",
+          parentKey: keys[block - 1] ?? rootKey(this.fingerprint, this.namespace),
+          fingerprint: this.fingerprint,
+          namespace: this.namespace,
+          blockIndex: block,
+          tokens: sequence.tokens.slice(start, start + this.blockTokens),
+          payload: payloads[index] as Uint8Array,
+          rebuildCost: this.options.flopsPerToken * this.blockTokens,
+          layout: this.layout(),
+        },
+        sequence.keep === "memory" ? "ram" : "disk",
+      );
+    });
+  }
+
+  private layout(): KvLayout {
+    const { layers, blockTokens, dtype } = this.options.pool.options;
+    const first = layers[0] as (typeof layers)[number];
+    return { layers: layers.length, kvHeads: first.kvHeads, headDim: first.headDim, blockTokens, dtype };
+  }
+}
+
+function blend(rate: number, measured: number): number {
+  return rate === 0 ? measured : rate + RATE_WEIGHT * (measured - rate);
+}

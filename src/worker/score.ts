@@ -1,0 +1,87 @@
+/**
+ * Log-probabilities of given tokens: runs them through prefill beside the requests' loop, in blocks lent by the
+ * scheduler, and reads the logits of the rows that are wanted.
+ */
+import type { Lease } from "../cache/prefix.ts";
+import { TidepoolError } from "../errors.ts";
+import type { Runner } from "../model/runner.ts";
+import type { Scheduler } from "../schedule/scheduler.ts";
+import type { PromptUsage, ScoreResult } from "./protocol.ts";
+
+export interface ScoreInput {
+  tokens: readonly number[];
+  /** Rows from here on are wanted; the tokens before may come from the cache. */
+  from: number;
+  wantLogits: boolean;
+}
+
+export interface ScoreRooms {
+  runner: Runner;
+  scheduler: Scheduler;
+  /** Makes sure that tokens are computed or brought back from the lower tiers. */
+  warm(tokens: readonly number[]): Promise<PromptUsage>;
+}
+
+/** @throws TidepoolError `invalid_argument`, `too_long`, `out_of_memory`. */
+export async function scoreTokens(rooms: ScoreRooms, input: ScoreInput): Promise<ScoreResult> {
+  const { tokens, from } = input;
+  const { runner, scheduler } = rooms;
+  checkInput(tokens, from, Math.min(runner.shape.contextTokens, scheduler.capacityTokens));
+  const reusable = Math.min(from, tokens.length - 1);
+  const before =
+    reusable >= runner.options.blockTokens ? await rooms.warm(tokens.slice(0, reusable)) : undefined;
+  const lease = scheduler.borrow(tokens, reusable);
+  let done = lease.tokens;
+  try {
+    const scored = await scoreLent(runner, lease, input, (end) => (done = end));
+    const cachedTokens = before?.cachedTokens ?? { gpu: lease.tokens, ram: 0, disk: 0 };
+    const cached = cachedTokens.gpu + cachedTokens.ram + cachedTokens.disk;
+    const usage = { promptTokens: tokens.length, computedTokens: tokens.length - cached, cachedTokens };
+    return { from, usage, ...scored };
+  } finally {
+    scheduler.giveBack(lease, tokens.slice(0, done));
+  }
+}
+
+function checkInput(tokens: readonly number[], from: number, limit: number): void {
+  if (tokens.length === 0) throw new TidepoolError("invalid_argument", "score needs at least one token");
+  if (tokens.length > limit) {
+    throw new TidepoolError("too_long", `${tokens.length} tokens are over the limit of ${limit}`, { limit });
+  }
+  if (!Number.isInteger(from) || from < 0 || from >= tokens.length) {
+    throw new TidepoolError("invalid_argument", `from is ${from}, expected 0 to ${tokens.length - 1}`);
+  }
+}
+
+async function scoreLent(
+  runner: Runner,
+  lease: Lease,
+  { tokens, from, wantLogits }: ScoreInput,
+  onDone: (end: number) => void,
+): Promise<Pick<ScoreResult, "logprobs" | "logits">> {
+  const { vocabSize } = runner.shape;
+  const logprobs: number[] = [];
+  const kept = wantLogits ? new Float32Array((tokens.length - from) * vocabSize) : undefined;
+  for (let start = lease.tokens; start < tokens.length; start += runner.scoreRows) {
+    const part = tokens.slice(start, start + runner.scoreRows);
+    const firstRow = Math.min(Math.max(from - start, 0), part.length);
+    const logits = await runner.score({ slots: lease.table, position: start, tokens: part, firstRow });
+    for (let row = firstRow; row < part.length; row++) {
+      const values = logits.subarray((row - firstRow) * vocabSize, (row - firstRow + 1) * vocabSize);
+      kept?.set(values, (start + row - from) * vocabSize);
+      const next = tokens[start + row + 1];
+      if (next !== undefined) logprobs.push(logprobOf(values, next));
+    }
+    onDone(start + part.length);
+  }
+  return { logprobs, ...(kept && { logits: kept }) };
+}
+
+/** log softmax(values)[token], in float64. */
+function logprobOf(values: Float32Array, token: number): number {
+  let max = -Infinity;
+  for (const value of values) if (value > max) max = value;
+  let sum = 0;
+  for (const value of values) sum += Math.exp(value - max);
+  return (values[token] as number) - max - Math.log(sum);
+}
