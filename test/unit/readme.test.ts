@@ -4,7 +4,8 @@ import { expect, test } from "vitest";
 import { readmeExample } from "../support/readme.ts";
 
 test("an example is the fenced block after its mark", () => {
-  const text = "```sh\nnot this\n```\n<!-- example: one -->\n\n```ts\nconst a = 1;\n```\n```ts\nnor this\n```\n";
+  const text =
+    "```sh\nnot this\n```\n<!-- example: one -->\n\n```ts\nconst a = 1;\n```\n```ts\nnor this\n```\n";
   expect(readmeExample("one", text)).toBe("const a = 1;\n");
   expect(() => readmeExample("two", text)).toThrow("README.md has no example named two");
 });
