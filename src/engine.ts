@@ -5,8 +5,6 @@
 import { assert } from "./base.ts";
 import { fromWire, TidepoolError } from "./errors.ts";
 import type {
-  CacheEntry,
-  CacheStats,
   Call,
   ChatMessage,
   EngineInfo,
@@ -25,7 +23,8 @@ import type {
   StepOutput,
   ToWorker,
 } from "./worker/protocol.ts";
-import { startWorker, type WorkerPort } from "./worker/port.ts";
+import { EngineCache, promptInput } from "./stored.ts";
+import { askWorker, startWorker, type WorkerPort } from "./worker/port.ts";
 
 export type {
   CacheEntry,
@@ -314,83 +313,8 @@ export async function tokenize(model: Model, text: string): Promise<number[]> {
   return (await askHeader(model, {}, { ask: "tokenize", text })) as number[];
 }
 
-async function askHeader(model: Model, options: EngineOptions, question: HeaderQuestion): Promise<unknown> {
-  const port = await startWorker();
-  try {
-    return await new Promise((resolve, reject) => {
-      port.listen((message) => {
-        if (message.type === "header") resolve(message.value);
-        else if (message.type === "failed") reject(fromWire(message.error));
-      }, reject);
-      port.post({ type: "header", model: modelSpec(model), options, question });
-    });
-  } finally {
-    await port.terminate();
-  }
-}
-
-function promptInput(
-  prompt: string | readonly ChatMessage[],
-  template?: Record<string, unknown>,
-): RequestInput {
-  if (typeof prompt === "string") return { kind: "text", text: prompt };
-  return { kind: "chat", messages: prompt, ...(template && { template }) };
-}
-
-/** What a running engine has computed and stored, by tier. */
-export class EngineCache {
-  private readonly call: (call: Call) => Promise<unknown>;
-
-  /** For the engine only. */
-  constructor(call: (call: Call) => Promise<unknown>) {
-    this.call = call;
-  }
-
-  /** Numbers by tier. */
-  async stats(): Promise<CacheStats> {
-    return (await this.call({ method: "cacheStats" })) as CacheStats;
-  }
-
-  /** All records in RAM and on the disk. */
-  async list(): Promise<CacheEntry[]> {
-    return (await this.call({ method: "cacheList" })) as CacheEntry[];
-  }
-
-  /** Reads and checks every record; bad ones are dropped and counted by reason. */
-  async verify(): Promise<{ checked: number; bad: Record<string, number> }> {
-    return (await this.call({ method: "cacheVerify" })) as { checked: number; bad: Record<string, number> };
-  }
-
-  /** Forgets everything, or one namespace's records; what running requests use stays until they end. */
-  async clear(options: { namespace?: string } = {}): Promise<void> {
-    await this.call({ method: "cacheClear", ...options });
-  }
-
-  /** Changes budgets while running; what no longer fits is evicted. */
-  async setBudgets(budgets: { ramBytes?: number; diskBytes?: number }): Promise<void> {
-    await this.call({ method: "cacheBudgets", ...budgets });
-  }
-
-  /** A prompt's stored blocks as one file, for `import` here or elsewhere. `missing`: blocks that are not stored. */
-  async export(
-    prompt: string | readonly ChatMessage[],
-  ): Promise<{ archive: Uint8Array; blocks: number; missing: number }> {
-    const answer = await this.call({ method: "cacheExport", input: promptInput(prompt) });
-    return answer as { archive: Uint8Array; blocks: number; missing: number };
-  }
-
-  /** Takes in an exported file; every record is checked, and those that fail are counted by reason. */
-  async import(archive: Uint8Array): Promise<{ keys: string[]; rejected: Record<string, number> }> {
-    return (await this.call({ method: "cacheImport", archive })) as {
-      keys: string[];
-      rejected: Record<string, number>;
-    };
-  }
-
-  /** Waits until what was computed so far is on the disk, at most `timeoutMs` (default 5,000). */
-  async drain(timeoutMs = 5000): Promise<{ left: number }> {
-    return (await this.call({ method: "cacheDrain", timeoutMs })) as { left: number };
-  }
+function askHeader(model: Model, options: EngineOptions, question: HeaderQuestion): Promise<unknown> {
+  return askWorker({ type: "header", model: modelSpec(model), options, question });
 }
 
 function modelSpec(model: Model): ModelSpec {

@@ -1,5 +1,6 @@
 /** What the world may import. */
-export { Engine, EngineCache, Generation, inspect, tokenize } from "./engine.ts";
+export { Engine, Generation, inspect, tokenize } from "./engine.ts";
+export { EngineCache, StoredCache } from "./stored.ts";
 export { TidepoolError } from "./errors.ts";
 export type { ErrorCode } from "./errors.ts";
 export type {

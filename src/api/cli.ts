@@ -7,7 +7,8 @@ import { existsSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
 import { Engine, inspect as inspectModel, tokenize as tokenizeText } from "../engine.ts";
 import { TidepoolError } from "../errors.ts";
-import type { EngineOptions, GenerateParams, GenerationResult } from "../engine.ts";
+import type { CacheOptions, EngineOptions, GenerateParams, GenerationResult, Notice } from "../engine.ts";
+import { cacheClear, cacheExport, cacheImport, cacheList, cacheStats, cacheVerify } from "./cache.ts";
 import { runReplay, type ReplayArguments } from "./replay.ts";
 import { reportLines } from "./report.ts";
 import { DEFAULT_MODEL, resolveModel, RUNNABLE_NAMES } from "./shipped.ts";
@@ -19,6 +20,11 @@ interface EngineFlags {
   chunkTokens?: number;
   adapter?: string;
   subgroups: boolean;
+  cacheDir?: string;
+  gpuCache?: number;
+  ramCache?: number;
+  diskCache?: number;
+  restore?: "auto" | "load" | "compute" | "both";
 }
 
 interface RunFlags extends EngineFlags {
@@ -65,6 +71,39 @@ function withEngineOptions(command: Command): Command {
     .option("--no-subgroups", "no subgroup operations");
 }
 
+function withCacheOptions(command: Command): Command {
+  return command
+    .option("--cache-dir <dir>", "keep computed keys and values in this folder")
+    .option("--gpu-cache <bytes>", "KV pool on the GPU", integer)
+    .option("--ram-cache <bytes>", "budget of the RAM tier", integer)
+    .option("--disk-cache <bytes>", "budget of the disk tier", integer)
+    .addOption(
+      new Option("--restore <way>", "how stored blocks come back").choices([
+        "auto",
+        "load",
+        "compute",
+        "both",
+      ]),
+    );
+}
+
+function cacheOptions(flags: EngineFlags): CacheOptions {
+  const { cacheDir, ramCache, diskCache, restore } = flags;
+  return withoutUndefined({ directory: cacheDir, ramBytes: ramCache, diskBytes: diskCache, restore });
+}
+
+/** Loads a model; what the storage has to say goes to standard error. */
+function load(model: string, flags: EngineFlags): Promise<Engine> {
+  const onNotice = ({ code, message }: Notice) => process.stderr.write(`tidepool: ${code}: ${message}\n`);
+  const pool = flags.gpuCache === undefined ? {} : { poolBytes: flags.gpuCache };
+  return Engine.load(resolveModel(model), {
+    ...engineOptions(flags),
+    ...pool,
+    cache: cacheOptions(flags),
+    onNotice,
+  });
+}
+
 function engineOptions(flags: EngineFlags): EngineOptions {
   const { dtype, kvDtype, blockTokens, chunkTokens, adapter, subgroups } = flags;
   const given = {
@@ -99,7 +138,7 @@ async function run(first: string, second: string | undefined, flags: RunFlags): 
   const { maxTokens, temperature, seed } = flags;
   const [model, prompt] = modelAndPrompt(first, second);
   const params = withoutUndefined({ maxTokens, temperature, seed }) as GenerateParams;
-  const engine = await Engine.load(resolveModel(model), engineOptions(flags));
+  const engine = await load(model, flags);
   try {
     const generation = flags.chat
       ? engine.chat([{ role: "user", content: prompt }], params)
@@ -120,7 +159,7 @@ function runJson({ text, tokens, finishReason, usage, timing }: GenerationResult
 }
 
 async function score(model: string, flags: ScoreFlags): Promise<void> {
-  const engine = await Engine.load(resolveModel(model), engineOptions(flags));
+  const engine = await load(model, flags);
   try {
     const tokens = await scoreTokens(engine, flags);
     const { from } = flags;
@@ -131,7 +170,9 @@ async function score(model: string, flags: ScoreFlags): Promise<void> {
     const mean = result.logprobs.reduce((sum, value) => sum + value, 0) / Math.max(1, result.logprobs.length);
     const perplexity = Math.exp(-mean);
     if (flags.json) {
-      print(`${JSON.stringify({ from, tokens, logprobs: result.logprobs, perplexity })}\n`);
+      print(
+        `${JSON.stringify({ from, tokens, logprobs: result.logprobs, perplexity, usage: result.usage })}\n`,
+      );
       return;
     }
     result.logprobs.forEach((value, index) =>
@@ -178,11 +219,47 @@ async function inspect(model: string, flags: EngineFlags & { json?: boolean }): 
 
 const MODEL_HELP = `shipped with Tidepool: ${RUNNABLE_NAMES.join(", ")}; or path or URL of a GGUF file or of a folder with safetensors`;
 
+function addCacheCommands(cache: Command): void {
+  const line = (text: string): void => print(`${text}\n`);
+  const store = (name: string, description: string) =>
+    cache.command(name).description(description).requiredOption("--cache-dir <dir>", "the folder");
+  store("ls", "all records")
+    .option("--json")
+    .action(async (flags) => line(await cacheList(flags)));
+  store("stats", "counts and bytes")
+    .option("--json")
+    .action(async (flags) => line(await cacheStats(flags)));
+  store("verify", "check every record, drop the bad")
+    .option("--json")
+    .action(async (flags) => line(await cacheVerify(flags)));
+  store("clear", "forget everything")
+    .option("--namespace <name>", "or only this namespace's records")
+    .action(async (flags) => line(await cacheClear(flags)));
+  store("import", "take an exported file in")
+    .argument("<file>")
+    .action(async (file: string, flags) => line(await cacheImport(file, flags)));
+  withCacheOptions(withEngineOptions(cache.command("export").description("a prompt's blocks as one file")))
+    .argument("<model>", MODEL_HELP)
+    .argument("<prompt>", "text")
+    .requiredOption("--out <file>", "the file to write")
+    .option("--chat", "put the prompt into the model's chat template")
+    .action(async (model: string, prompt: string, flags: EngineFlags & { out: string; chat?: boolean }) => {
+      const engine = await load(model, flags);
+      try {
+        line(await cacheExport(engine, prompt, flags.chat === true, flags.out));
+      } finally {
+        await engine.close();
+      }
+    });
+}
+
 function program(): Command {
   const root = new Command("tidepool")
     .description("Runs language models on WebGPU and keeps what it has computed")
     .showHelpAfterError();
-  withEngineOptions(root.command("run").description("continue a prompt, or answer it with --chat"))
+  withCacheOptions(
+    withEngineOptions(root.command("run").description("continue a prompt, or answer it with --chat")),
+  )
     .argument("<model>", `${MODEL_HELP}; may be left out: ${DEFAULT_MODEL}`)
     .argument("[prompt]", "text")
     .usage("[options] [model] <prompt>")
@@ -196,7 +273,9 @@ function program(): Command {
     .option("--seed <s>", "for sampling, default 0", integer)
     .option("--json", "one JSON object instead of streamed text")
     .action(run);
-  withEngineOptions(root.command("score").description("log-probability of each token, and the perplexity"))
+  withCacheOptions(
+    withEngineOptions(root.command("score").description("log-probability of each token, and the perplexity")),
+  )
     .argument("<model>", MODEL_HELP)
     .option("--tokens <ids>", "comma-separated token ids, used as they are", tokenList)
     .option("--tokens-file <file>", "JSON array of ids, or an object with a tokens array")
@@ -216,6 +295,7 @@ function program(): Command {
     .argument("<model>", MODEL_HELP)
     .option("--json", "one JSON object")
     .action(inspect);
+  addCacheCommands(root.command("cache").description("what is stored in a cache folder"));
   root
     .command("replay")
     .description("replays a trace of requests against cache policies; no model and no GPU")

@@ -7,7 +7,7 @@ import { assert } from "../base.ts";
 import { TidepoolError } from "../errors.ts";
 import { adapterLine, type Gpu } from "../gpu/device.ts";
 import { Kernels, type Elem } from "../gpu/kernel.ts";
-import { KvPool, maxSlots } from "../gpu/pool.ts";
+import { blockBytes, KvPool, maxSlots } from "../gpu/pool.ts";
 import { Recorder } from "../gpu/recorder.ts";
 import type { StepShape } from "../gpu/op.ts";
 import type { ModelFile } from "../load/model-file.ts";
@@ -31,6 +31,8 @@ export interface RunnerOptions {
   seats: number;
   /** KV positions in the pool; rounded up to whole blocks. */
   poolTokens: number;
+  /** Bytes of the pool; goes before `poolTokens`. */
+  poolBytes?: number;
 }
 
 /** A running request's part of a step. */
@@ -291,8 +293,16 @@ function logitRows(shape: ModelShape, { seats, chunkTokens }: RunnerOptions): nu
   return Math.max(seats, Math.min(chunkTokens, fit));
 }
 
-function slotsFor(shape: ModelShape, { blockTokens, poolTokens, kvDtype }: RunnerOptions): number {
-  return Math.min(Math.ceil(poolTokens / blockTokens), maxSlots(kvLayers(shape), blockTokens, kvDtype));
+/** @throws TidepoolError `out_of_memory` where `poolBytes` holds no block. */
+function slotsFor(shape: ModelShape, options: RunnerOptions): number {
+  const { blockTokens, poolTokens, poolBytes, kvDtype } = options;
+  const layers = kvLayers(shape);
+  const perBlock = blockBytes(layers, blockTokens, kvDtype);
+  const wanted =
+    poolBytes === undefined ? Math.ceil(poolTokens / blockTokens) : Math.floor(poolBytes / perBlock);
+  if (wanted > 0) return Math.min(wanted, maxSlots(layers, blockTokens, kvDtype));
+  const message = `a KV pool of ${poolBytes} bytes holds no block: one of ${blockTokens} tokens has ${perBlock} bytes`;
+  throw new TidepoolError("out_of_memory", message, { poolBytes, blockBytes: perBlock });
 }
 
 function checkTypes(gpu: Gpu, { dtype, kvDtype }: RunnerOptions): void {

@@ -22,11 +22,22 @@ const LOADING = 1;
 const LOADED = 2;
 const COMPUTED = 3;
 
-/** Which way is fastest, by measured tokens per second of loading and of computing; 0: not measured yet. */
-export function chooseMode(loadRate: number, computeRate: number): RestoreMode {
-  if (loadRate === 0 || computeRate === 0) return "both";
-  if (loadRate > ONE_SIDE_FACTOR * computeRate) return "load";
-  return computeRate > ONE_SIDE_FACTOR * loadRate ? "compute" : "both";
+/** How to restore, and the share of what is computed where both sides work. */
+export interface RestoreChoice {
+  mode: RestoreMode;
+  /** In (0, 1): the front's share of blocks that are neither here nor on their way. */
+  computeShare: number;
+}
+
+/**
+ * Which way is fastest, by measured tokens per second of loading and of computing; 0: not measured yet. Unmeasured, it
+ * loads: that measures, and reading is far faster than computing on every machine but the oddest.
+ */
+export function chooseRestore(loadRate: number, computeRate: number): RestoreChoice {
+  if (loadRate === 0 || computeRate === 0) return { mode: "load", computeShare: 0.5 };
+  const computeShare = computeRate / (computeRate + loadRate);
+  if (loadRate > ONE_SIDE_FACTOR * computeRate) return { mode: "load", computeShare };
+  return { mode: computeRate > ONE_SIDE_FACTOR * loadRate ? "compute" : "both", computeShare };
 }
 
 export class Restore {
@@ -35,10 +46,12 @@ export class Restore {
   readonly from: number;
   readonly to: number;
   private readonly state: Uint8Array;
+  private readonly computeShare: number;
   private loading = 0;
 
-  constructor(mode: RestoreMode, from: number, to: number) {
+  constructor({ mode, computeShare }: RestoreChoice, from: number, to: number) {
     this.mode = mode;
+    this.computeShare = computeShare;
     this.from = from;
     this.to = to;
     this.state = new Uint8Array(to - from).fill(mode === "compute" ? COMPUTED : ABSENT);
@@ -68,10 +81,18 @@ export class Restore {
 
   /** How many blocks from `block` on may be computed now, at most `max`; 0: wait for loads. They count as computed. */
   claim(block: number, max: number): number {
+    const most = Math.min(max, this.frontShare(block));
     let count = 0;
-    while (count < max && this.isOurs(block + count)) count++;
+    while (count < most && this.isOurs(block + count)) count++;
     for (let at = block; at < Math.min(block + count, this.to); at++) this.state[at - this.from] = COMPUTED;
     return count;
+  }
+
+  /** Where both sides work, a chunk must not take what loading would have brought sooner. */
+  private frontShare(block: number): number {
+    const absent = this.state.filter((state) => state === ABSENT).length;
+    if (this.mode !== "both" || absent === 0 || this.state[block - this.from] !== ABSENT) return Infinity;
+    return Math.max(1, Math.ceil(absent * this.computeShare));
   }
 
   private isOurs(block: number): boolean {

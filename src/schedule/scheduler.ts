@@ -16,7 +16,7 @@ import type { BlockPool } from "../cache/blocks.ts";
 import { decodeRows, type DecodeRow } from "./decode.ts";
 import { PrefillQueue } from "./prefill.ts";
 import { Request, type FinishReason, type Keep, type LowerTier, type RequestSpec } from "./request.ts";
-import { Restore, type RestoreMode } from "./restore.ts";
+import { Restore, type RestoreChoice } from "./restore.ts";
 
 /** A run of one prompt's positions [start, start + count); `sample`: the last chunk, whose last row is sampled. */
 export interface PrefillPlan {
@@ -64,7 +64,7 @@ export interface LowerTiers {
   /** Consecutive blocks of a request's tokens, from block `from` on, that they hold. */
   storedBlocks(request: Request, from: number): number;
   /** How to get `blocks` of them back. */
-  restoreMode(blocks: number): RestoreMode;
+  restoreChoice(blocks: number): RestoreChoice;
   /** Blocks that submitted steps have completed. Their slots may be reused by the very next plan: copy them at once. */
   spill(blocks: readonly FullBlock[]): void;
 }
@@ -278,7 +278,7 @@ export class Scheduler {
     const from = request.computed / blockTokens;
     const most = Math.floor((request.tokens.length - 1) / blockTokens) - from;
     const stored = most > 0 ? Math.min(most, lower.storedBlocks(request, from)) : 0;
-    if (stored > 0) request.restore = new Restore(lower.restoreMode(stored), from, from + stored);
+    if (stored > 0) request.restore = new Restore(lower.restoreChoice(stored), from, from + stored);
   }
 
   /** Moves on over blocks that have been loaded. */

@@ -3,6 +3,7 @@
  * dynamic import (`await import("./files.ts")`), because it needs `node:fs`.
  * Locks are file-lock.ts. There is no cache here but open read handles, at most MAX_READ_HANDLES.
  */
+import { Buffer } from "node:buffer";
 import { open, readdir, stat, unlink, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import {
@@ -17,6 +18,8 @@ import { codeOf, makeFolder, takeFileLock } from "./file-lock.ts";
 import { SegmentBackend, type SegmentOptions } from "./segments.ts";
 
 export const MAX_READ_HANDLES = 16;
+/** Buffers gathered in one write. Systems take 1,024 or more. */
+export const MAX_PARTS_A_WRITE = 256;
 
 /** A Backend on a folder, which is made if it is missing. */
 export async function openFilesBackend(
@@ -151,7 +154,8 @@ export class FilesMedium implements Medium {
 }
 
 async function readFully(file: FileHandle, offset: number, length: number): Promise<Uint8Array> {
-  const bytes = new Uint8Array(length);
+  // Not zeroed: a short read is cut to what was filled.
+  const bytes = new Uint8Array(Buffer.allocUnsafeSlow(length).buffer);
   let filled = 0;
   while (filled < length) {
     const { bytesRead } = await file.read(bytes, filled, length - filled, offset + filled);
@@ -159,6 +163,18 @@ async function readFully(file: FileHandle, offset: number, length: number): Prom
     filled += bytesRead;
   }
   return bytes;
+}
+
+/** What is left of `parts` after their first `count` bytes. */
+function withoutFirst(parts: readonly Uint8Array[], count: number): Uint8Array[] {
+  let left = count;
+  const rest: Uint8Array[] = [];
+  for (const part of parts) {
+    const taken = Math.min(left, part.length);
+    left -= taken;
+    if (taken < part.length) rest.push(part.subarray(taken));
+  }
+  return rest;
 }
 
 class FileAppender implements Appender {
@@ -171,12 +187,17 @@ class FileAppender implements Appender {
   }
 
   async append(parts: readonly Uint8Array[]): Promise<void> {
-    for (const part of parts) {
-      let done = 0;
-      while (done < part.length) {
-        const { bytesWritten } = await tell(this.name, () => this.file.write(part, done));
-        done += bytesWritten;
-      }
+    for (let at = 0; at < parts.length; at += MAX_PARTS_A_WRITE) {
+      await this.appendAll(parts.slice(at, at + MAX_PARTS_A_WRITE));
+    }
+  }
+
+  /** Gathered into one write; the system may take less of them. */
+  private async appendAll(parts: Uint8Array[]): Promise<void> {
+    let rest = parts.filter((part) => part.length > 0);
+    while (rest.length > 0) {
+      const { bytesWritten } = await tell(this.name, () => this.file.writev(rest));
+      rest = withoutFirst(rest, bytesWritten);
     }
   }
 

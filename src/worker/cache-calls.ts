@@ -7,7 +7,7 @@ import type { Scheduler } from "../schedule/scheduler.ts";
 import type { TierStore } from "../tier/store.ts";
 import type { Runner } from "../model/runner.ts";
 import type { Keeper } from "./keeper.ts";
-import type { CacheEntry, CacheStats, Call } from "./protocol.ts";
+import type { CacheEntry, CacheStats, Call, StoreCall } from "./protocol.ts";
 
 /** What the calls look at. */
 export interface CacheRooms {
@@ -44,6 +44,24 @@ export async function answerCacheCall(
       return storeOf(rooms).importRecords(call.archive);
     case "cacheDrain":
       return rooms.keeper ? rooms.keeper.drain(call.timeoutMs) : { left: 0 };
+  }
+}
+
+/** Answers a call about a store that no session has open. */
+export async function answerStoreCall(store: TierStore, call: StoreCall): Promise<unknown> {
+  switch (call.method) {
+    case "cacheStats": {
+      const { ram, disk } = await store.stats();
+      return { ram, disk };
+    }
+    case "cacheList":
+      return store.list().map(entryOf);
+    case "cacheVerify":
+      return store.verify();
+    case "cacheClear":
+      return store.clear(call.namespace === undefined ? {} : { namespace: call.namespace });
+    case "cacheImport":
+      return store.importRecords(call.archive);
   }
 }
 

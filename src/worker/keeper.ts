@@ -6,7 +6,7 @@
 import { background } from "../base.ts";
 import type { KvPool } from "../gpu/pool.ts";
 import type { LowerTier } from "../schedule/request.ts";
-import { chooseMode, type RestoreMode } from "../schedule/restore.ts";
+import { chooseRestore, type RestoreChoice, type RestoreMode } from "../schedule/restore.ts";
 import type { FullBlock, LowerTiers, Move, Sequence } from "../schedule/scheduler.ts";
 import { recordKey, rootKey, type Key } from "../tier/keys.ts";
 import type { KvLayout } from "../tier/kv-quant.ts";
@@ -63,9 +63,10 @@ export class Keeper implements LowerTiers {
     return onDisk < 0 ? tiers.length : onDisk;
   }
 
-  restoreMode(): RestoreMode {
+  restoreChoice(): RestoreChoice {
     const { restore } = this.options;
-    return restore === "auto" ? chooseMode(this.loadRate, this.computeRate) : restore;
+    const choice = chooseRestore(this.loadRate, this.computeRate);
+    return restore === "auto" ? choice : { ...choice, mode: restore };
   }
 
   /** Tells how long a prefill chunk took. */

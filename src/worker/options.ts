@@ -11,6 +11,7 @@ const BLOCK_TOKENS = [16, 32, 64];
 const MAX_CHUNK_TOKENS = 512;
 const MAX_REQUESTS = 16;
 const MAX_POOL_TOKENS = 2 ** 24;
+const MAX_POOL_BYTES = 2 ** 40;
 
 /** Fills in defaults and checks ranges. @throws TidepoolError `invalid_argument` naming the option. */
 export function runnerOptions(gpu: Gpu, options: EngineOptions): RunnerOptions {
@@ -22,7 +23,17 @@ export function runnerOptions(gpu: Gpu, options: EngineOptions): RunnerOptions {
   checkRange("chunkTokens", chunkTokens, 1, MAX_CHUNK_TOKENS);
   checkRange("maxRequests", seats, 1, MAX_REQUESTS);
   checkRange("poolTokens", poolTokens, blockTokens, MAX_POOL_TOKENS);
-  return { dtype: chosen, kvDtype: options.kvDtype ?? chosen, blockTokens, chunkTokens, seats, poolTokens };
+  const { poolBytes } = options;
+  if (poolBytes !== undefined) checkRange("poolBytes", poolBytes, 1, MAX_POOL_BYTES);
+  return {
+    ...(poolBytes !== undefined && { poolBytes }),
+    dtype: chosen,
+    kvDtype: options.kvDtype ?? chosen,
+    blockTokens,
+    chunkTokens,
+    seats,
+    poolTokens,
+  };
 }
 
 /** f16 where it is faster: software adapters emulate it. */

@@ -2,7 +2,7 @@
  * A worker as a port that speaks the protocol, the same in browsers, Deno and Node. It knows how a worker is started
  * and ended on each platform, and nothing of what is said.
  */
-import { TidepoolError } from "../errors.ts";
+import { fromWire, TidepoolError } from "../errors.ts";
 import type { FromWorker, ToWorker } from "./protocol.ts";
 
 export interface WorkerPort {
@@ -17,6 +17,22 @@ export async function startWorker(): Promise<WorkerPort> {
   const inNode =
     typeof process !== "undefined" && process.versions?.node !== undefined && !("Deno" in globalThis);
   return inNode ? startNodeWorker() : startWebWorker();
+}
+
+/** Asks one thing of a worker of its own, and ends it. @throws the worker's error. */
+export async function askWorker(question: Extract<ToWorker, { type: "header" | "store" }>): Promise<unknown> {
+  const port = await startWorker();
+  try {
+    return await new Promise((resolve, reject) => {
+      port.listen((message) => {
+        if (message.type === "header") resolve(message.value);
+        else if (message.type === "failed") reject(fromWire(message.error));
+      }, reject);
+      port.post(question);
+    });
+  } finally {
+    await port.terminate();
+  }
 }
 
 function startWebWorker(): WorkerPort {

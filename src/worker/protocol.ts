@@ -29,6 +29,8 @@ export interface EngineOptions {
   maxRequests?: number;
   /** Tokens of KV that the GPU pool holds for all requests together. Default: the model's context, at most 8,192. */
   poolTokens?: number;
+  /** The same in bytes; goes before `poolTokens`. */
+  poolBytes?: number;
   /** Part of the wanted adapter's name. */
   adapter?: string;
   /** false: no subgroup operations. Default: used where the adapter has them. */
@@ -235,6 +237,12 @@ export interface ModelReport {
   problems: string[];
 }
 
+/** Questions about a store that need no model. */
+export type StoreCall = Extract<
+  Call,
+  { method: "cacheStats" | "cacheList" | "cacheVerify" | "cacheClear" | "cacheImport" }
+>;
+
 /** Questions about a model that its header answers. */
 export type HeaderQuestion = { ask: "inspect" } | { ask: "tokenize"; text: string };
 
@@ -282,6 +290,7 @@ export interface CacheEntry {
 
 export type ToWorker =
   | { type: "header"; model: ModelSpec; options: EngineOptions; question: HeaderQuestion }
+  | { type: "store"; options: CacheOptions; call: StoreCall }
   | { type: "load"; model: ModelSpec; options: EngineOptions }
   | { type: "submit"; id: number; input: RequestInput; params: GenerateParams }
   | { type: "abort"; id: number }
@@ -291,7 +300,7 @@ export type ToWorker =
 export type FromWorker =
   | { type: "progress"; progress: LoadProgress }
   | { type: "loaded"; info: EngineInfo }
-  | { type: "header"; value: ModelReport | number[] }
+  | { type: "header"; value: unknown }
   | { type: "failed"; error: WireError }
   | { type: "step"; outputs: StepOutput[] }
   | { type: "finished"; id: number; result: GenerationResult }

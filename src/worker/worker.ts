@@ -8,10 +8,21 @@ import { findProvider, openGpu, type Gpu } from "../gpu/device.ts";
 import { openModel, type ModelLocation } from "../load/model-file.ts";
 import { openBlob } from "../load/source.ts";
 import { gpuOptions, runnerOptions } from "./options.ts";
+import { answerStoreCall } from "./cache-calls.ts";
 import { openStore } from "./disk.ts";
 import { inspectModel } from "./inspect.ts";
 import { Prompts } from "./prompts.ts";
-import type { Call, EngineOptions, FromWorker, HeaderQuestion, ModelSpec, ToWorker } from "./protocol.ts";
+import type {
+  CacheOptions,
+  Call,
+  EngineOptions,
+  FromWorker,
+  HeaderQuestion,
+  Notice,
+  StoreCall,
+  ModelSpec,
+  ToWorker,
+} from "./protocol.ts";
 import { Session, type Post } from "./session.ts";
 
 /** What is used of a dedicated worker's global scope. */
@@ -40,6 +51,8 @@ async function receive(message: ToWorker): Promise<void> {
       return load(message.model, message.options);
     case "header":
       return header(message.model, message.options, message.question);
+    case "store":
+      return store(message.options, message.call);
     case "submit":
       return session?.submit(message.id, message.input, message.params);
     case "abort":
@@ -73,6 +86,21 @@ async function header(model: ModelSpec, options: EngineOptions, question: Header
         ? await inspectModel(file, options)
         : new Prompts(file).tokenizer.encode(question.text);
     await file.close();
+    scope.post({ type: "header", value });
+  } catch (error) {
+    scope.post({ type: "failed", error: toWire(error) });
+  }
+}
+
+/** Answers about a store that no session has open. */
+async function store(options: CacheOptions, call: StoreCall): Promise<void> {
+  try {
+    const notices: Notice[] = [];
+    const opened = await openStore(options, (notice) => notices.push(notice));
+    const value = await answerStoreCall(opened, call);
+    await opened.close();
+    const [problem] = notices;
+    if (problem) throw new TidepoolError("source", `${problem.code}: ${problem.message}`);
     scope.post({ type: "header", value });
   } catch (error) {
     scope.post({ type: "failed", error: toWire(error) });

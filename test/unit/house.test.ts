@@ -22,7 +22,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   schedule: ["base", "cache", "schedule"],
   sim: ["base", "cache", "schedule", "sim"],
   worker: ["base", "gpu", "load", "tier", "text", "cache", "model", "schedule", "worker"],
-  engine: ["base"],
+  engine: ["base", "engine"],
   api: ["base", "engine", "sim", "api"],
   index: ["base", "engine"],
   demo: ["index", "sim", "demo"],
@@ -34,6 +34,7 @@ const FILE_ROOMS: Record<Source, string> = {
   "src/errors.ts": "base",
   "src/wgsl.d.ts": "base",
   "src/engine.ts": "engine",
+  "src/stored.ts": "engine",
   "src/index.ts": "index",
 };
 

@@ -7,7 +7,7 @@ import { Random } from "../../src/base.ts";
 import { BlockPool } from "../../src/cache/blocks.ts";
 import { createPrefixCache } from "../../src/cache/create.ts";
 import type { Request } from "../../src/schedule/request.ts";
-import type { RestoreMode } from "../../src/schedule/restore.ts";
+import type { RestoreChoice, RestoreMode } from "../../src/schedule/restore.ts";
 import {
   Scheduler,
   type FullBlock,
@@ -126,8 +126,8 @@ class FakeTiers implements LowerTiers {
     return count;
   }
 
-  restoreMode(): RestoreMode {
-    return this.mode;
+  restoreChoice(): RestoreChoice {
+    return { mode: this.mode, computeShare: 0.4 };
   }
 
   /** Ends one load: with the right bytes, or, one time in four, with none. */
