@@ -1,0 +1,172 @@
+/** The built command as a person runs it, on real models, in processes of its own. */
+import { execFile } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, describe, expect, it } from "vitest";
+import { readmeExample } from "../support/readme.ts";
+import { sharedPath, sharedPresent, skipLoudly } from "../support/shared.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "tidepool-cli-"));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+const LIMIT_MS = 240_000;
+
+interface Ended {
+  code: number;
+  out: string;
+  err: string;
+}
+
+function runNode(args: string[]): Promise<Ended> {
+  return new Promise((resolve) => {
+    const done = (error: { code?: unknown } | null, out: string, err: string): void =>
+      resolve({ code: typeof error?.code === "number" ? error.code : error ? 1 : 0, out, err });
+    execFile(process.execPath, args, { timeout: LIMIT_MS, maxBuffer: 2 ** 26 }, done);
+  });
+}
+
+const tidepool = (...args: string[]): Promise<Ended> => runNode(["dist/lib/cli.js", ...args]);
+
+interface RunJson {
+  text: string;
+  tokens: number[];
+  finishReason: string;
+  usage: {
+    promptTokens: number;
+    completionTokens: number;
+    computedTokens: number;
+    cachedTokens: { disk: number };
+  };
+  timing: { ttftMs: number };
+}
+
+/** About 20 blocks of 32 tokens of the shipped model. */
+const DOCUMENT = "The Marigold came in at noon with nine crates of salt for the keeper. ".repeat(20);
+
+describe("the command on the shipped model", { timeout: LIMIT_MS }, () => {
+  it("answers with one argument", async () => {
+    const { code, out } = await tidepool("run", "The harbour was quiet and", "--max-tokens", "12");
+    expect(code).toBe(0);
+    expect(out.trim().length).toBeGreaterThan(5);
+  });
+
+  it("shows in a second process what the first one left, and gives the same answer", async () => {
+    const args = [
+      "run",
+      "tide-dense",
+      DOCUMENT,
+      "--max-tokens",
+      "8",
+      "--json",
+      "--cache-dir",
+      join(folder, "kv"),
+    ];
+    const cold = JSON.parse((await tidepool(...args)).out) as RunJson;
+    const warm = JSON.parse((await tidepool(...args)).out) as RunJson;
+    expect(cold.usage.computedTokens).toBe(cold.usage.promptTokens);
+    expect(warm.usage.cachedTokens.disk).toBe(Math.floor((warm.usage.promptTokens - 1) / 32) * 32);
+    expect(warm.tokens).toEqual(cold.tokens);
+    console.log(
+      `time to first token: cold ${cold.timing.ttftMs.toFixed(0)} ms, from disk ${warm.timing.ttftMs.toFixed(0)} ms`,
+    );
+  });
+
+  it("lists, checks and clears what is stored, and carries it as one file", async () => {
+    const at = ["--cache-dir", join(folder, "one")];
+    const other = ["--cache-dir", join(folder, "other")];
+    const file = join(folder, "prefix.tide");
+    expect((await tidepool("cache", "export", "tide-dense", DOCUMENT, "--out", file, ...at)).out).toMatch(
+      /^\d+ blocks, \d+ bytes/,
+    );
+    expect((await tidepool("cache", "import", file, ...other)).out).toMatch(
+      /^[1-9]\d* records taken in, 0 refused/,
+    );
+    expect((await tidepool("cache", "verify", ...other)).out).toMatch(/^[1-9]\d* records checked, none bad/);
+    const stats = JSON.parse((await tidepool("cache", "stats", "--json", ...other)).out) as {
+      disk: { records: number };
+    };
+    expect(stats.disk.records).toBeGreaterThan(5);
+    const warm = await tidepool("run", "tide-dense", DOCUMENT, "--max-tokens", "2", "--json", ...other);
+    expect((JSON.parse(warm.out) as RunJson).usage.cachedTokens.disk).toBeGreaterThan(0);
+    await tidepool("cache", "clear", ...other);
+    expect((await tidepool("cache", "ls", ...other)).out.trim()).toBe("0 records");
+  });
+
+  it("runs the library example of the README", async () => {
+    const code = readmeExample("library").replace(
+      '"tidepool"',
+      JSON.stringify(`${process.cwd()}/dist/lib/index.js`),
+    );
+    const file = join(folder, "example.mjs");
+    writeFileSync(file, code.replaceAll(".cache/kv", join(folder, "example-kv")));
+    const { code: status, out, err } = await runNode([file]);
+    expect(err.replaceAll(/^Warning: .*\n/gm, "")).toBe("");
+    expect(status).toBe(0);
+    expect(out.length).toBeGreaterThan(20);
+  });
+
+  it("names what is wrong, and ends with 1", async () => {
+    const missing = await tidepool("run", "no-such-model.gguf", "x");
+    expect([missing.code, missing.err]).toEqual([1, expect.stringContaining("no-such-model.gguf")]);
+    const long = await tidepool("run", "tide-dense", "word ".repeat(3000));
+    expect([long.code, long.err]).toEqual([1, expect.stringMatching(/over the limit of \d+ tokens/)]);
+    const option = await tidepool("run", "tide-dense", "x", "--block-tokens", "17");
+    expect([option.code, option.err]).toEqual([1, expect.stringContaining("blockTokens is 17")]);
+  });
+});
+
+if (!sharedPresent) skipLoudly("the command on given models", 3);
+
+describe.skipIf(!sharedPresent)("the command on given models", { timeout: LIMIT_MS }, () => {
+  it("continues stories260K with the published text", async () => {
+    const model = sharedPath("goldens/stories260K/model.gguf");
+    const stories = JSON.parse(readFileSync(sharedPath("goldens/stories260K/golden.json"), "utf8")) as {
+      prompt: string;
+      greedyTokens: number[];
+      text: string;
+    }[];
+    for (const { prompt, greedyTokens, text } of stories) {
+      const { out } = await tidepool(
+        "run",
+        model,
+        prompt,
+        "--max-tokens",
+        String(greedyTokens.length),
+        "--json",
+      );
+      const result = JSON.parse(out) as RunJson;
+      expect([result.text, result.tokens]).toEqual([text, greedyTokens]);
+      expect(result.usage.completionTokens).toBe(greedyTokens.length);
+    }
+  });
+
+  it("writes the logits of given tokens", async () => {
+    const golden = sharedPath("goldens/models/llama");
+    const file = join(folder, "logits.f32");
+    const tokens = ["--tokens-file", `${golden}/golden.json`];
+    const { out } = await tidepool("score", `${golden}/model.gguf`, ...tokens, "--logits", file, "--json");
+    const { perplexity } = JSON.parse(out) as { perplexity: number };
+    const want = JSON.parse(readFileSync(`${golden}/golden.json`, "utf8")) as { perplexity: number };
+    expect(perplexity / want.perplexity).toBeCloseTo(1, 4);
+    const [got, expected] = [file, `${golden}/logits.f32`].map(
+      (name) => new Float32Array(readFileSync(name).buffer.slice(0)),
+    );
+    expect(got?.length).toBe(expected?.length);
+    const worst = Math.max(
+      ...[...(expected as Float32Array)].map((value, index) => Math.abs(value - (got?.[index] as number))),
+    );
+    expect(worst).toBeLessThan(1e-3);
+  });
+
+  it("tokenises and inspects vocabulary-only files", async () => {
+    const vocabulary = sharedPath("goldens/tokenizers/qwen2.gguf");
+    expect((await tidepool("tokenize", vocabulary, "", "--json")).out.trim()).toBe("[]");
+    expect((await tidepool("tokenize", vocabulary, "Hello world", "--json")).out.trim()).toBe("[9707,1879]");
+    const report = await tidepool("inspect", vocabulary);
+    expect([report.code, report.out]).toEqual([
+      0,
+      expect.stringContaining('no: the architecture "qwen2" is not known'),
+    ]);
+  });
+});
