@@ -29,6 +29,7 @@ const outside = [/^node:/, "webgpu", "playwright", "commander"];
 const TESTS: Record<string, string[]> = {
   whole: ["test/{browser,runtime}/**/*.test.ts"],
   full: ["test/{browser,runtime,full}/**/*.test.ts"],
+  training: ["test/training/**/*.test.ts"],
 };
 
 export default defineConfig(({ mode }): ViteUserConfig => ({

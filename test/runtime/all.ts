@@ -39,6 +39,7 @@ async function main(): Promise<number> {
   const env = { ...driverEnv(machine.driverFile), CHROMIUM: machine.chromium };
   if (chosen("checks")) finish(await checks());
   if (chosen("unit")) finish(await vitest("unit", "test", env, log));
+  if (chosen("training")) finish(await vitest("training", "training", env, log));
   await runSuites(machine);
   if (chosen("whole")) finish(await vitest("whole", values.full ? "full" : "whole", env, log));
   return conclude(machine);
@@ -49,7 +50,7 @@ const chosen = (name: string): boolean =>
     ? values.only.split(",").includes(name)
     : values.filter === "" || !STEPS_WITHOUT_CASES.has(name);
 
-const STEPS_WITHOUT_CASES: ReadonlySet<string> = new Set(["checks", "unit", "whole"]);
+const STEPS_WITHOUT_CASES: ReadonlySet<string> = new Set(["checks", "unit", "training", "whole"]);
 
 function finish(result: StepResult): void {
   results.push(result);

@@ -6,6 +6,8 @@ export interface RunOptions {
   /** Only cases whose name contains this text. */
   filter: string;
   full: boolean;
+  /** Leaves out the cases whose name begins so; "" leaves out none. */
+  without?: string;
   log: (line: string) => void;
 }
 
@@ -59,7 +61,9 @@ export async function printAdapter(log: (line: string) => void): Promise<void> {
 
 async function runCases(cases: readonly Case[], env: CaseEnv, options: RunOptions): Promise<SummaryLine> {
   const { adapter, features } = env.gpu;
-  const chosen = cases.filter((c) => c.name.includes(options.filter) && runsOn(c, features, options.full));
+  const { filter, full, without = "" } = options;
+  const left = (name: string): boolean => without !== "" && name.startsWith(without);
+  const chosen = cases.filter((c) => c.name.includes(filter) && !left(c.name) && runsOn(c, features, full));
   const lines: CaseLine[] = [];
   for (const testCase of chosen) {
     const line = await runOne(testCase, env);
