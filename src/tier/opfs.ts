@@ -48,6 +48,7 @@ export class OpfsMedium implements Medium {
   readonly name = "opfs";
   private readonly directory: FileSystemDirectoryHandle;
   private readonly writing = new Map<string, SyncHandle>();
+  private isCleared = false;
 
   constructor(directory: FileSystemDirectoryHandle) {
     this.directory = directory;
@@ -79,8 +80,27 @@ export class OpfsMedium implements Medium {
       const file = (await this.directory.getFileHandle(name, { create: true })) as WorkerFileHandle;
       const handle = await file.createSyncAccessHandle();
       this.writing.set(name, handle);
-      return new OpfsAppender(name, handle, () => this.writing.delete(name));
+      return new OpfsAppender(name, handle, {
+        assertThere: () => this.assertThere(name),
+        close: () => this.closeHandle(name, handle),
+      });
     });
+  }
+
+  /** Nobody can remove a file while its handle is open, except the user who clears the site's data. */
+  private async assertThere(name: string): Promise<void> {
+    try {
+      await this.directory.getFileHandle(name);
+    } catch (error) {
+      this.isCleared = true;
+      throw error;
+    }
+  }
+
+  /** Seen in Chromium: closing a handle after its file was cleared blocks for ever; it goes with the worker. */
+  private closeHandle(name: string, handle: SyncHandle): void {
+    this.writing.delete(name);
+    if (!this.isCleared) handle.close();
   }
 
   read(name: string, offset: number, length: number): Promise<Uint8Array> {
@@ -107,8 +127,7 @@ export class OpfsMedium implements Medium {
   }
 
   close(): Promise<void> {
-    for (const handle of this.writing.values()) handle.close();
-    this.writing.clear();
+    for (const [name, handle] of [...this.writing]) this.closeHandle(name, handle);
     return Promise.resolve();
   }
 }
@@ -150,24 +169,31 @@ function takeWebLock(name: string): Promise<Release | undefined> {
   });
 }
 
+interface AppenderHooks {
+  /** Fails if the file is no longer in its folder. */
+  assertThere(): Promise<void>;
+  close(): void;
+}
+
 class OpfsAppender implements Appender {
   private readonly name: string;
   private readonly handle: SyncHandle;
-  private readonly onClose: () => void;
+  private readonly hooks: AppenderHooks;
   private end: number;
 
-  constructor(name: string, handle: SyncHandle, onClose: () => void) {
+  constructor(name: string, handle: SyncHandle, hooks: AppenderHooks) {
     this.name = name;
     this.handle = handle;
-    this.onClose = onClose;
+    this.hooks = hooks;
     this.end = handle.getSize();
   }
 
   append(parts: readonly Uint8Array[]): Promise<void> {
-    return tell(this.name, () => {
+    return tell(this.name, async () => {
       for (const part of parts) {
         const written = this.handle.write(part, { at: this.end });
         if (written !== part.length) {
+          await this.hooks.assertThere(); // what Chromium gives for a cleared file is no count at all
           throw new MediumError("full", `${this.name}: wrote ${written} of ${part.length} bytes`);
         }
         this.end += written;
@@ -175,13 +201,16 @@ class OpfsAppender implements Appender {
     });
   }
 
+  /** A handle outlives the removal of its file (the user clears the site's data): what it wrote would be lost in silence. */
   sync(): Promise<void> {
-    return tell(this.name, () => this.handle.flush());
+    return tell(this.name, async () => {
+      this.handle.flush();
+      await this.hooks.assertThere();
+    });
   }
 
   close(): Promise<void> {
-    this.onClose();
-    return tell(this.name, () => this.handle.close());
+    return tell(this.name, () => this.hooks.close());
   }
 }
 
