@@ -1,5 +1,5 @@
 /** Starts headless Chromium with WebGPU for tests. It installs none: see setup.ts. */
-import { chromium, type Browser } from "playwright";
+import { chromium, type Browser, type BrowserContext, type LaunchOptions } from "playwright";
 import { findChromium } from "./machine.ts";
 
 const QUIET = [
@@ -14,9 +14,18 @@ const QUIET = [
  * elsewhere on the machine's GPU. The caller closes it.
  */
 export async function launchChromium(executablePath = findChromium()): Promise<Browser> {
+  return await chromium.launch(settings(executablePath));
+}
+
+/** As launchChromium, but what pages store goes into `folder` and is there when it is launched again. */
+export async function launchProfile(folder: string): Promise<BrowserContext> {
+  return await chromium.launchPersistentContext(folder, settings(findChromium()));
+}
+
+function settings(executablePath: string | undefined): LaunchOptions {
   if (executablePath === undefined) throw new Error("no Chromium found; npm test says how to install it");
   const args = ["--enable-unsafe-webgpu", ...QUIET];
   if (process.platform === "linux") args.push("--use-webgpu-adapter=swiftshader");
   if (process.getuid?.() === 0) args.push("--no-sandbox");
-  return await chromium.launch({ executablePath, headless: true, args });
+  return { executablePath, headless: true, args };
 }
