@@ -160,13 +160,12 @@ export class Engine {
     if (signal?.aborted) throw new TidepoolError("aborted", "loading was aborted");
     const port = await startWorker();
     try {
-      const info = await loaded(
-        port,
-        { type: "load", model: modelSpec(model), options: engineOptions },
-        onProgress,
-        signal,
-      );
-      return new Engine(port, info, onNotice);
+      const early: Notice[] = [];
+      const told = { onProgress, onNotice: (notice: Notice) => void early.push(notice) };
+      const message = { type: "load", model: modelSpec(model), options: engineOptions } as const;
+      const engine = new Engine(port, await loaded(port, message, told, signal), onNotice);
+      for (const notice of early) engine.hear(notice);
+      return engine;
     } catch (error) {
       await port.terminate();
       throw error;
@@ -276,8 +275,7 @@ export class Engine {
         this.die(fromWire(message.error));
         break;
       case "notice":
-        this.notices.push(message.notice);
-        this.onNotice?.(message.notice);
+        this.hear(message.notice);
         break;
       case "closed":
         this.onClosed();
@@ -287,6 +285,16 @@ export class Engine {
       case "loaded":
         assert(false, `"${message.type}" after loading`);
     }
+  }
+
+  private hear(notice: Notice): void {
+    this.notices.push(notice);
+    this.onNotice?.(notice);
+  }
+
+  private heed(notice: Notice): void {
+    this.notices.push(notice);
+    this.onNotice?.(notice);
   }
 
   private refuse(id: number, error: TidepoolError): void {
@@ -324,19 +332,21 @@ function modelSpec(model: Model): ModelSpec {
   return files.map((file) => ({ name: file.name, blob: file }));
 }
 
+interface LoadListeners {
+  onProgress: ((progress: LoadProgress) => void) | undefined;
+  onNotice: (notice: Notice) => void;
+  signal: AbortSignal | undefined;
+}
+
 /** Posts the load message and follows the worker until it is loaded or has failed. */
-function loaded(
-  port: WorkerPort,
-  message: ToWorker,
-  onProgress: ((progress: LoadProgress) => void) | undefined,
-  signal: AbortSignal | undefined,
-): Promise<EngineInfo> {
+function loaded(port: WorkerPort, message: ToWorker, listeners: LoadListeners): Promise<EngineInfo> {
+  const { onProgress, onNotice, signal } = listeners;
   return new Promise((resolve, reject) => {
-    signal?.addEventListener("abort", () => reject(new TidepoolError("aborted", "loading was aborted")), {
-      once: true,
-    });
+    const abort = () => reject(new TidepoolError("aborted", "loading was aborted"));
+    signal?.addEventListener("abort", abort, { once: true });
     port.listen((answer) => {
       if (answer.type === "progress") onProgress?.(answer.progress);
+      else if (answer.type === "notice") onNotice(answer.notice);
       else if (answer.type === "loaded") resolve(answer.info);
       else if (answer.type === "failed") reject(fromWire(answer.error));
     }, reject);

@@ -7,6 +7,7 @@ import { TidepoolError, toWire } from "../errors.ts";
 import { findProvider, openGpu, type Gpu } from "../gpu/device.ts";
 import { openModel, type ModelLocation } from "../load/model-file.ts";
 import { openBlob } from "../load/source.ts";
+import type { TierStore } from "../tier/store.ts";
 import { gpuOptions, runnerOptions } from "./options.ts";
 import { answerStoreCall } from "./cache-calls.ts";
 import { openStore } from "./disk.ts";
@@ -52,7 +53,7 @@ async function receive(message: ToWorker): Promise<void> {
     case "header":
       return header(message.model, message.options, message.question);
     case "store":
-      return store(message.options, message.call);
+      return askStore(message.options, message.call);
     case "submit":
       return session?.submit(message.id, message.input, message.params);
     case "abort":
@@ -65,14 +66,18 @@ async function receive(message: ToWorker): Promise<void> {
 }
 
 async function load(model: ModelSpec, options: EngineOptions): Promise<void> {
+  const { cache = {} } = options;
+  let store: TierStore | undefined;
   try {
     const file = await openModel(locationOf(model));
     gpu = await openGpu(await findProvider(), gpuOptions(options));
-    const { cache = {} } = options;
-    const store = await openStore(cache, (notice) => scope.post({ type: "notice", notice }));
-    session = await Session.load(gpu, file, runnerOptions(gpu, options), scope.post, store, cache);
+    const chosen = runnerOptions(gpu, options);
+    store = await openStore(cache, (notice) => scope.post({ type: "notice", notice }));
+    session = await Session.load(gpu, file, chosen, scope.post, store, cache);
     scope.post({ type: "loaded", info: session.info });
   } catch (error) {
+    await store?.close(0);
+    gpu?.device.destroy();
     scope.post({ type: "failed", error: toWire(error) });
   }
 }
@@ -93,7 +98,7 @@ async function header(model: ModelSpec, options: EngineOptions, question: Header
 }
 
 /** Answers about a store that no session has open. */
-async function store(options: CacheOptions, call: StoreCall): Promise<void> {
+async function askStore(options: CacheOptions, call: StoreCall): Promise<void> {
   try {
     const notices: Notice[] = [];
     const opened = await openStore(options, (notice) => notices.push(notice));
