@@ -161,9 +161,9 @@ export class Engine {
     const port = await startWorker();
     try {
       const early: Notice[] = [];
-      const told = { onProgress, onNotice: (notice: Notice) => void early.push(notice) };
+      const told = { onProgress, signal, onNotice: (notice: Notice) => void early.push(notice) };
       const message = { type: "load", model: modelSpec(model), options: engineOptions } as const;
-      const engine = new Engine(port, await loaded(port, message, told, signal), onNotice);
+      const engine = new Engine(port, await loaded(port, message, told), onNotice);
       for (const notice of early) engine.hear(notice);
       return engine;
     } catch (error) {
@@ -275,7 +275,7 @@ export class Engine {
         this.die(fromWire(message.error));
         break;
       case "notice":
-        this.hear(message.notice);
+        this.heed(message.notice);
         break;
       case "closed":
         this.onClosed();
@@ -285,16 +285,6 @@ export class Engine {
       case "loaded":
         assert(false, `"${message.type}" after loading`);
     }
-  }
-
-  private hear(notice: Notice): void {
-    this.notices.push(notice);
-    this.onNotice?.(notice);
-  }
-
-  private heed(notice: Notice): void {
-    this.notices.push(notice);
-    this.onNotice?.(notice);
   }
 
   private refuse(id: number, error: TidepoolError): void {
