@@ -12,6 +12,8 @@ import { parseArgs } from "node:util";
 import { adapterLine, findProvider, openGpu } from "../../src/gpu/device.ts";
 import { measureAdapter } from "./adapter.ts";
 import { chooseDriver } from "./driver.ts";
+import { measureAtRest } from "./measure-at-rest.ts";
+import { measureCache } from "./measure-cache.ts";
 import {
   measureBatches,
   measureModel,
@@ -19,6 +21,8 @@ import {
   READ_PER_TOKEN,
   type Amounts,
 } from "./measure-model.ts";
+import { measureStore } from "./measure-store.ts";
+import { measureTree } from "./measure-tree.ts";
 import { randomModel } from "./random-model.ts";
 import { csv, median, tableLines, type Measurement, type RunFacts } from "./report.ts";
 import { chooseTargets, TARGETS, type Target } from "./targets.ts";
@@ -80,7 +84,7 @@ async function parent(): Promise<void> {
 /** Makes the target's model and measures it in a child process. */
 async function measureInChild(target: Target, folder: string): Promise<Answer> {
   const file = join(folder, `${target.name}.gguf`);
-  if (target.kind !== "adapter") writeFileSync(file, randomModel(target.shape, target.type, MODEL_SEED));
+  if ("shape" in target) writeFileSync(file, randomModel(target.shape, target.type, MODEL_SEED));
   const self = fileURLToPath(import.meta.url);
   const args = [self, "--measure", target.name, "--model", file];
   const numbers = ["--repeats", flags.repeats, "--prompt", flags.prompt, "--new", flags.new];
@@ -106,6 +110,8 @@ async function child(name: string): Promise<void> {
   async function measure(target: Target, provider: GPU): Promise<Measurement[]> {
     if (target.kind === "model") return measureModel(provider, target, flags.model, amounts);
     if (target.kind === "batch") return measureBatches(provider, target, flags.model, amounts);
+    if (target.kind === "cache") return measureWholeCache(provider, target.name);
+    if (target.kind === "kv-at-rest") return measureAtRest(provider, target.name, console.error);
     const speed = await measureAdapter(gpu, amounts.repeats);
     const giga = (values: number[]) => values.map((value) => value / 1e9);
     return [
@@ -114,6 +120,16 @@ async function child(name: string): Promise<void> {
       { name, metric: MULTIPLY_ADD_RATE, unit: "G/s", values: giga(speed.multiplyAddsPerSecond) },
     ];
   }
+}
+
+/** From the tree up: the pure structure, the disk tier, and a session over both. */
+async function measureWholeCache(provider: GPU, name: string): Promise<Measurement[]> {
+  const { repeats } = amounts;
+  return [
+    ...(await measureCache(provider, name, repeats)),
+    ...(await measureStore(`${name}, disk tier`, repeats, console.error)),
+    ...measureTree(`${name}, prefix tree`, repeats),
+  ];
 }
 
 const BUFFER_COPY = "copy of buffers, read and written";

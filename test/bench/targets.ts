@@ -8,7 +8,13 @@ export interface ModelTarget {
   type: MatrixType;
 }
 
-export type Target = { kind: "adapter"; name: "adapter" } | ModelTarget;
+/** A target that brings its own subject: the adapter, the KV cache, KV stored in fewer bits. */
+export interface PlainTarget {
+  kind: "adapter" | "cache" | "kv-at-rest";
+  name: string;
+}
+
+export type Target = PlainTarget | ModelTarget;
 
 /** Measured first in every run: the others are given as fractions of it. */
 export const ADAPTER: Target = { kind: "adapter", name: "adapter" };
@@ -19,6 +25,8 @@ export const TARGETS: readonly Target[] = [
   { kind: "model", name: "28m-f16", shape: RANDOM_28M, type: "F16" },
   { kind: "model", name: "28m-q4_0", shape: RANDOM_28M, type: "Q4_0" },
   { kind: "batch", name: "batch", shape: RANDOM_28M, type: "Q4_0" },
+  { kind: "cache", name: "cache" },
+  { kind: "kv-at-rest", name: "kv-at-rest" },
 ];
 
 /** The targets whose names begin with one of `names` (all where there is none), and always the adapter. */

@@ -117,7 +117,7 @@ export function argmaxMisses(actual: Float32Array, expected: Float32Array, vocab
   return misses;
 }
 
-function argmax(values: Float32Array): number {
+export function argmax(values: Float32Array): number {
   let best = 0;
   for (let i = 1; i < values.length; i++) if ((values[i] as number) > (values[best] as number)) best = i;
   return best;

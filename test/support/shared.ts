@@ -5,7 +5,7 @@
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
-const root = new URL("../../../shared/", import.meta.url);
+const root = new URL(/* @vite-ignore */ "../../../shared/", import.meta.url);
 
 export const sharedPresent: boolean =
   process.env["WITHOUT_SHARED"] !== "1" && existsSync(new URL("README.md", root));
