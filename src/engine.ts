@@ -275,7 +275,7 @@ export class Engine {
         this.die(fromWire(message.error));
         break;
       case "notice":
-        this.heed(message.notice);
+        this.hear(message.notice);
         break;
       case "closed":
         this.onClosed();
@@ -285,6 +285,11 @@ export class Engine {
       case "loaded":
         assert(false, `"${message.type}" after loading`);
     }
+  }
+
+  private hear(notice: Notice): void {
+    this.notices.push(notice);
+    this.onNotice?.(notice);
   }
 
   private refuse(id: number, error: TidepoolError): void {
