@@ -17,6 +17,11 @@ const QUOTA_SHARE = 0.5;
 
 const FOLDER = "tidepool-kv";
 
+const NO_OPFS: Notice = {
+  code: "opfs_unavailable",
+  message: "no OPFS here, as in some private windows: the disk tier is IndexedDB",
+};
+
 /** How often idle work (compaction, expiry) is done. */
 const MAINTAIN_EVERY_MS = 60_000;
 
@@ -24,7 +29,7 @@ export async function openStore(
   options: CacheOptions,
   onNotice: (notice: Notice) => void,
 ): Promise<TierStore> {
-  const disk = diskMaker(options);
+  const disk = diskMaker(options, onNotice);
   return TierStore.open({
     ramBytes: options.ramBytes ?? DEFAULT_RAM_BYTES,
     diskBytes: await diskBudget(options),
@@ -36,12 +41,21 @@ export async function openStore(
   });
 }
 
-function diskMaker(options: CacheOptions): (() => Backend | Promise<Backend>) | undefined {
+function diskMaker(
+  options: CacheOptions,
+  onNotice: (notice: Notice) => void,
+): (() => Backend | Promise<Backend>) | undefined {
   if (options.disk === false) return undefined;
   const { directory } = options;
   if (!inBrowser()) return directory === undefined ? undefined : () => openFolder(directory);
   const folder = directory ?? FOLDER;
-  return async () => ((await hasOpfs()) ? spawnOpfsBackend({ folder }) : new IdbBackend(folder));
+  let isTold = false;
+  return async () => {
+    if (await hasOpfs()) return spawnOpfsBackend({ folder });
+    if (!isTold) onNotice(NO_OPFS);
+    isTold = true;
+    return new IdbBackend(folder);
+  };
 }
 
 /** Imported when needed: browsers have no `node:fs`. */
