@@ -2,7 +2,7 @@
 import type { GenerationResult } from "../src/index.ts";
 import { background } from "./background.ts";
 import { button, el } from "./dom.ts";
-import { errorText, secondsText } from "./format.ts";
+import { countedTokens, errorText, promptText, secondsText } from "./format.ts";
 
 /** How long the copy button says what became of it. */
 const SAID_MS = 2000;
@@ -28,9 +28,10 @@ export function answerView(prompt: string, shape: TurnShape): AnswerView {
   const body = el("span", { class: "text" });
   const passage = el("p", { class: "passage" }, ...given, body);
   const note = el("p", { class: "note" });
+  const origin = el("p", { class: "origin" });
   const actions = el("div", { class: "actions" });
   const answer = el("div", { class: "answer", role: "article", "aria-label": name, "aria-busy": "true" });
-  answer.append(el("p", { class: "who" }, name), passage, note, actions);
+  answer.append(el("p", { class: "who" }, name), passage, note, origin, actions);
   const element = el("div", { class: "turn" }, ...(shape === "answer" ? [question(prompt)] : []), answer);
   const end = (): void => {
     answer.removeAttribute("aria-busy");
@@ -46,6 +47,7 @@ export function answerView(prompt: string, shape: TurnShape): AnswerView {
     finish(result, seed) {
       body.textContent = result.text;
       note.textContent = numbersOf(result, seed);
+      origin.textContent = promptText(result.usage);
       end();
     },
     fail(error) {
@@ -68,7 +70,7 @@ const ENDINGS: Record<GenerationResult["finishReason"], string> = {
 
 function numbersOf({ usage, timing, finishReason }: GenerationResult, seed: number | undefined): string {
   const tokens = usage.completionTokens;
-  const parts = [`${tokens} token${tokens === 1 ? "" : "s"}`];
+  const parts = [countedTokens(tokens)];
   if (tokens > 1) parts.push(`${timing.decodeTokensPerSecond.toFixed(1)} tokens/s`);
   if (tokens > 0) parts.push(`first after ${secondsText(timing.ttftMs)}`);
   if (seed !== undefined) parts.push(`seed ${seed}`);

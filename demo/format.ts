@@ -1,5 +1,5 @@
 /** Numbers as the page says them, and what it says of an error. */
-import { TidepoolError, type ErrorCode } from "../src/index.ts";
+import { TidepoolError, type ErrorCode, type Notice, type Usage } from "../src/index.ts";
 
 const UNITS = ["bytes", "KB", "MB", "GB", "TB"];
 
@@ -34,6 +34,41 @@ export function numberText(value: number): string {
 /** "0.42 s". */
 export function secondsText(ms: number): string {
   return `${(ms / 1000).toFixed(ms < 10_000 ? 2 : 1)} s`;
+}
+
+/** "prompt 512 tokens: 480 from disk, 32 computed". */
+export function promptText({ promptTokens, computedTokens, cachedTokens }: Usage): string {
+  const { gpu, ram, disk } = cachedTokens;
+  const sources: [number, string][] = [
+    [gpu, "from the GPU"],
+    [ram, "from memory"],
+    [disk, "from disk"],
+    [computedTokens, "computed"],
+  ];
+  const parts = sources.filter(([tokens]) => tokens > 0);
+  return `prompt ${countedTokens(promptTokens)}: ${parts.map(([tokens, how]) => `${numberText(tokens)} ${how}`).join(", ")}`;
+}
+
+/** "1 token", "1,200 tokens". */
+export function countedTokens(tokens: number): string {
+  return `${numberText(tokens)} token${tokens === 1 ? "" : "s"}`;
+}
+
+/** What the storage's notices mean for the user, and what to do. */
+const NOTICES: Record<string, string> = {
+  opfs_unavailable:
+    "This browser keeps no files for the page, as in private windows: prompts are stored in its database. Use a normal window if they should last.",
+  disk_unavailable:
+    "Prompts cannot be stored here and are kept in memory until the page closes. Allow the site to store data, or use a normal window.",
+  disk_full:
+    "The browser's storage is full: new prompts are kept in memory only. Free some room on the disk, or clear other sites' data.",
+  disk_lost: "The stored prompts are gone, perhaps cleared. Nothing to do: new ones are stored again soon.",
+  disk_hung: "The disk does not answer, so prompts are kept in memory. Reload the page if this lasts.",
+  disk_back: "Prompts are stored on the disk again.",
+};
+
+export function noticeText({ code, message }: Notice): string {
+  return NOTICES[code] ?? message;
 }
 
 /** What a user can do about an error, for the codes where there is something. */

@@ -2,7 +2,9 @@
  * The page's one engine: which model is loaded, how loading goes, what went wrong; told to every view that watches.
  * It knows nothing of the DOM, and keeps no conversation.
  */
-import { Engine, inspect, TidepoolError, type LoadProgress, type Model } from "../src/index.ts";
+import { Engine, inspect, TidepoolError, type LoadProgress, type Model, type Notice } from "../src/index.ts";
+import { background } from "./background.ts";
+import { keepStored } from "./keep-stored.ts";
 
 /** A model that can be loaded, and what to call it meanwhile. */
 export interface Choice {
@@ -15,6 +17,8 @@ export interface HostState {
   loading?: { name: string; progress?: LoadProgress };
   /** Why the last choice could not be loaded. */
   problem?: { name: string; error: unknown };
+  /** The newest word of the engine's storage. */
+  notice?: Notice;
 }
 
 export class Host {
@@ -22,6 +26,7 @@ export class Host {
   private readonly watchers: ((state: HostState) => void)[] = [];
   private attempt: AbortController | undefined;
   private choice: Choice | undefined;
+  private isKept = false;
 
   /** Calls now and after each change. */
   watch(watcher: (state: HostState) => void): void {
@@ -38,7 +43,8 @@ export class Host {
     try {
       const engine = await this.open(choice, attempt.signal);
       this.choice = choice;
-      this.set({ engine });
+      this.set({ ...this.noticed(), engine });
+      this.keepOnce();
       return engine;
     } catch (error) {
       if (this.attempt === attempt) this.fail(choice.name, error);
@@ -67,6 +73,7 @@ export class Host {
     const engine = await Engine.load(model, {
       signal,
       onProgress: (progress) => this.progress(progress, signal),
+      onNotice: (notice) => this.set({ ...this.state, notice }),
     });
     if (!signal.aborted) return engine;
     await engine.close();
@@ -84,7 +91,17 @@ export class Host {
   }
 
   private kept(): HostState {
-    return this.state.engine ? { engine: this.state.engine } : {};
+    return { ...this.noticed(), ...(this.state.engine && { engine: this.state.engine }) };
+  }
+
+  private noticed(): HostState {
+    return this.state.notice ? { notice: this.state.notice } : {};
+  }
+
+  /** There is something worth keeping once a model has been loaded: earlier, a question about it would come from nowhere. */
+  private keepOnce(): void {
+    if (!this.isKept) background(keepStored());
+    this.isKept = true;
   }
 
   private set(state: HostState): void {

@@ -2,7 +2,7 @@
 import type { EngineInfo, LoadProgress } from "../src/index.ts";
 import { background } from "./background.ts";
 import { button, el, labelled } from "./dom.ts";
-import { bytesOfText, bytesText, countText, errorText, numberText } from "./format.ts";
+import { bytesOfText, bytesText, countText, errorText, noticeText, numberText } from "./format.ts";
 import type { Choice, Host, HostState } from "./host.ts";
 import { shippedModels, type Shipped } from "./shipped.ts";
 
@@ -49,8 +49,11 @@ function nowView(host: Host, now: HTMLElement): (state: HostState) => void {
   const progress = progressView(() => host.cancel());
   const problem = el("div", { role: "alert" });
   const facts = el("dl", { class: "facts" });
-  now.append(progress.element, problem, facts);
-  return ({ engine, loading, problem: failed }) => {
+  const notice = el("p", { class: "notice", role: "status" });
+  now.append(progress.element, problem, facts, notice);
+  return ({ engine, loading, problem: failed, notice: told }) => {
+    const said = told ? noticeText(told) : "";
+    if (notice.textContent !== said) notice.textContent = said; // screen readers hear it once
     progress.element.hidden = loading === undefined;
     if (loading) progress.show(loading.progress);
     problem.replaceChildren(...(failed ? [el("p", { class: "problem" }, failureText(failed))] : []));

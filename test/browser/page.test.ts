@@ -251,8 +251,14 @@ test.skipIf(!shipped)(
     await named("button", `Use ${SHIPPED}`).waitFor();
     await page.getByText("Settings").click();
     await page.getByLabel("Max tokens").fill("8");
-    await ask("What is in the harbour?");
+    await ask("What is in the harbour? ".repeat(12).trim()); // some full blocks, so that the second time finds them
     await note().filter({ hasText: "tokens" }).waitFor();
+    expect(await answer().locator(".origin").textContent()).toMatch(/^prompt (\d+) tokens: \1 computed$/);
+    await named("button", "Retry").click();
+    const again = answer().locator(".origin").filter({ hasText: "prompt" });
+    expect(await again.textContent()).toMatch(
+      /^prompt \d+ tokens: .*\d+ from (the GPU|memory|disk).* computed$/,
+    );
     expect((await named("article", "Answer").locator(".text").textContent())?.length).toBeGreaterThan(0);
   },
 );
