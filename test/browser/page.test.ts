@@ -241,7 +241,7 @@ describe.skipIf(!sharedPresent)("with a model", { timeout: 3 * PATIENT_MS }, () 
 
 const SHIPPED = "tide-dense";
 const shipped = existsSync(`demo/models/${SHIPPED}.gguf`);
-if (!shipped) console.warn(`SKIPPED 1 cases of the page: demo/models has no ${SHIPPED}.gguf`);
+if (!shipped) console.warn(`SKIPPED 2 cases of the page: demo/models has no ${SHIPPED}.gguf`);
 
 test.skipIf(!shipped)(
   "the first message loads the shipped model and is answered by it",
@@ -263,9 +263,39 @@ test.skipIf(!shipped)(
   },
 );
 
+test.skipIf(!shipped)(
+  "storage that lasts is asked for once a model is there; what the storage lacks is shown",
+  { timeout: PATIENT_MS },
+  async () => {
+    await page.addInitScript(() => {
+      globalThis.asked = 0;
+      StorageManager.prototype.persisted = () => Promise.resolve(false);
+      StorageManager.prototype.persist = () => Promise.resolve(++globalThis.asked > 0);
+    });
+    await page.route("**/assets/worker-*.js", async (route) => {
+      const response = await route.fetch();
+      const refuse = "StorageManager.prototype.getDirectory = () => Promise.reject(new Error('refused'));";
+      await route.fulfill({ response, body: `${refuse}\n${await response.text()}` });
+    });
+    await page.goto(server.address);
+    expect(await page.evaluate(() => asked)).toBe(0);
+    for (const open of [() => Promise.resolve(), () => page.getByText("Another model").click()]) {
+      await open();
+      await named("button", `Use ${SHIPPED}`).click();
+      await page.getByText(`Loading ${SHIPPED}`).waitFor();
+      await page.locator(".facts").waitFor();
+      await page.locator(".notice").filter({ hasText: "stored in its database" }).waitFor();
+    }
+    expect(await page.locator(".notice").count()).toBe(1);
+    expect(await page.evaluate(() => asked)).toBe(1);
+  },
+);
+
 declare global {
   /** In the page: every text that an answer has shown. */
   var states: Set<string>;
+  /** In the page: how often storage that lasts was asked for. */
+  var asked: number;
 }
 
 /** Collects what answers show from now on. */
