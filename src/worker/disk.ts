@@ -66,8 +66,14 @@ async function openFolder(directory: string): Promise<Backend> {
 
 async function diskBudget({ diskBytes }: CacheOptions): Promise<number> {
   if (diskBytes !== undefined || !inBrowser()) return diskBytes ?? DEFAULT_DISK_BYTES;
-  const { quota } = await navigator.storage.estimate();
-  return Math.min(DEFAULT_DISK_BYTES, Math.floor((quota ?? 0) * QUOTA_SHARE));
+  try {
+    const { quota } = await navigator.storage.estimate();
+    return quota === undefined
+      ? DEFAULT_DISK_BYTES
+      : Math.min(DEFAULT_DISK_BYTES, Math.floor(quota * QUOTA_SHARE));
+  } catch {
+    return DEFAULT_DISK_BYTES; // a browser that keeps its quota to itself says so when it is full
+  }
 }
 
 function inBrowser(): boolean {
