@@ -6,7 +6,7 @@
 import { background } from "../base.ts";
 import type { KvPool } from "../gpu/pool.ts";
 import type { LowerTier } from "../schedule/request.ts";
-import { chooseRestore, type RestoreChoice, type RestoreMode } from "../schedule/restore.ts";
+import { chooseRestore, MAX_LOADS, type RestoreChoice, type RestoreMode } from "../schedule/restore.ts";
 import type { FullBlock, LowerTiers, Move, Sequence } from "../schedule/scheduler.ts";
 import { recordKey, rootKey, type Key } from "../tier/keys.ts";
 import type { KvLayout } from "../tier/kv-quant.ts";
@@ -43,8 +43,8 @@ export class Keeper implements LowerTiers {
   private readonly keys = new WeakMap<Sequence, Key[]>();
   private readonly spilling = new Set<Promise<void>>();
   private spillingBlocks = 0;
+  private readonly loadRate: LoadRate;
   /** Tokens per second, 0 until measured. */
-  private loadRate = 0;
   private computeRate = 0;
 
   constructor(options: KeeperOptions) {
@@ -53,6 +53,7 @@ export class Keeper implements LowerTiers {
     this.fingerprint = options.fingerprint;
     this.namespace = options.namespace;
     this.blockTokens = options.pool.options.blockTokens;
+    this.loadRate = new LoadRate(this.blockTokens);
   }
 
   storedBlocks(sequence: Sequence, from: number): number {
@@ -65,7 +66,7 @@ export class Keeper implements LowerTiers {
 
   restoreChoice(): RestoreChoice {
     const { restore } = this.options;
-    const choice = chooseRestore(this.loadRate, this.computeRate);
+    const choice = chooseRestore(this.loadRate.perSecond, this.computeRate);
     return restore === "auto" ? choice : { ...choice, mode: restore };
   }
 
@@ -76,7 +77,18 @@ export class Keeper implements LowerTiers {
 
   /** Brings one block's bytes into its slot if it is still wanted then; the tier they came from, or undefined. */
   async load(move: Move, isWanted: () => boolean): Promise<LowerTier | undefined> {
-    const started = this.options.nowMs();
+    this.loadRate.begin(this.options.nowMs());
+    let loaded = 0;
+    try {
+      const tier = await this.loadNow(move, isWanted);
+      if (tier !== undefined) loaded = this.blockTokens;
+      return tier;
+    } finally {
+      this.loadRate.end(this.options.nowMs(), loaded);
+    }
+  }
+
+  private async loadNow(move: Move, isWanted: () => boolean): Promise<LowerTier | undefined> {
     const keys = this.keysOf(move.request);
     const start = move.block * this.blockTokens;
     const tokens = Uint32Array.from(move.request.tokens.slice(start, start + this.blockTokens));
@@ -84,10 +96,6 @@ export class Keeper implements LowerTiers {
     if (!found.hit || found.record.payload.byteLength !== this.options.pool.slotBytes || !isWanted())
       return undefined;
     this.options.pool.writeSlot(move.slot, found.record.payload.slice());
-    this.loadRate = blend(
-      this.loadRate,
-      (1000 * this.blockTokens) / Math.max(this.options.nowMs() - started, 0.01),
-    );
     return found.tier;
   }
 
@@ -151,6 +159,38 @@ export class Keeper implements LowerTiers {
     const { layers, blockTokens, dtype } = this.options.pool.options;
     const first = layers[0] as (typeof layers)[number];
     return { layers: layers.length, kvHeads: first.kvHeads, headDim: first.headDim, blockTokens, dtype };
+  }
+}
+
+/**
+ * Tokens per second of all loads together, while any is under way: what one takes by itself says little, because several
+ * share the medium. Measured anew each time as many have ended as may be under way at once, or none is left.
+ */
+class LoadRate {
+  /** 0 until measured. */
+  perSecond = 0;
+  private readonly windowTokens: number;
+  private underWay = 0;
+  private sinceMs = 0;
+  private tokens = 0;
+
+  constructor(blockTokens: number) {
+    this.windowTokens = MAX_LOADS * blockTokens;
+  }
+
+  begin(nowMs: number): void {
+    if (this.underWay++ > 0) return;
+    this.sinceMs = nowMs;
+    this.tokens = 0;
+  }
+
+  end(nowMs: number, tokens: number): void {
+    this.tokens += tokens;
+    this.underWay--;
+    if (this.tokens === 0 || (this.underWay > 0 && this.tokens < this.windowTokens)) return;
+    this.perSecond = blend(this.perSecond, (1000 * this.tokens) / Math.max(nowMs - this.sinceMs, 0.01));
+    this.sinceMs = nowMs;
+    this.tokens = 0;
   }
 }
 

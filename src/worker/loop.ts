@@ -69,12 +69,14 @@ export class Loop<S extends { token: number }> {
     }
   }
 
+  /** Also when one ends, so that loading goes on while a step is computed. */
   private startMoves(): void {
     for (const move of this.scheduler.takeMoves()) {
-      background(
-        this.hooks.load(move).then(() => this.notify()),
-        "load of a block",
-      );
+      const done = this.hooks.load(move).then(() => {
+        if (!this.stopped) this.startMoves();
+        this.notify();
+      });
+      background(done, "load of a block");
     }
   }
 
