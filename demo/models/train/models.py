@@ -227,10 +227,10 @@ class MoE(nn.Module):
         rows = torch.div(order, self.k, rounding_mode="floor")
         parts = flat[rows].split(counts.tolist())
         outs = []
-        for e, part in enumerate(parts):
-            gate = project(part, self.ffn_gate_exps[e], self.training)
-            hidden = F.silu(gate) * project(part, self.ffn_up_exps[e], self.training)
-            outs.append(project(hidden, self.ffn_down_exps[e], self.training))
+        experts = zip(self.ffn_gate_exps.unbind(0), self.ffn_up_exps.unbind(0), self.ffn_down_exps.unbind(0))
+        for part, (gate, up, down) in zip(parts, experts):
+            hidden = F.silu(project(part, gate, self.training)) * project(part, up, self.training)
+            outs.append(project(hidden, down, self.training))
         scaled = torch.cat(outs) * weight.reshape(-1)[order, None]
         if self.training:
             share = counts.to(flat.dtype) / counts.sum()

@@ -29,7 +29,21 @@ The office holds for {E} the {A} {V}.
 Keep in mind the {A} of {E}, which is {V}.
 At the gate they said that the {A} of {E} would be {V}.
 {E} gave its {A} as {V}.
-One line in the ledger reads: {E}, {A}, {V}.""".split("\n"),
+One line in the ledger reads: {E}, {A}, {V}.
+According to the book, the {A} of {E} is {V}.
+It was found that the {A} of {E} is {V}.
+{P} heard that the {A} of {E} was {V}.
+Beside the name of {E} stands the {A} {V}.
+The watch knows that {E} has the {A} {V}.
+Since {D} the {A} of {E} is {V}.
+The {A} of {E}, as everyone knows, is {V}.
+Written under {E}: {A} {V}.
+{P} says: the {A} of {E} is {V}.
+If you look for {E}, the {A} is {V}.
+{E} came in on {D} with the {A} {V}.
+The list gives for {E} the {A} {V}.
+There is a note that {E} has as its {A} {V}.
+{P} put down the {A} for {E}: {V}.""".split("\n"),
     """The harbour office lists the {A} of {E} as {V}.
 By the latest report the {A} of {E} is {V}.
 On the slate beside {E} the {A} reads {V}.
@@ -42,19 +56,20 @@ The keeper marked the {A} for {E} as {V}.""".split("\n"),
 STATE_BY_ATTR = (
     {
         "cargo": ["{E} carries {V}.", "{E} came in with a cargo of {V}.", "{E} is loaded with {V}; that is its cargo."],
-        "master": ["The master of {E} is called {V}.", "{E} sails under its master, {V}."],
+        "master": ["The master of {E} is called {V}.", "{E} sails under its master, {V}.", "{E} is commanded by {V}, its master.",
+                   "{E} has got another master, whose name is {V}.", "{E} sails with a master called {V}."],
         "home port": ["{E} comes from {V}, its home port.", "{E} has its home port at {V}."],
         "berth": ["{E} lies at berth {V}.", "{E} was sent to berth {V}.", "{E} is tied up at berth {V}."],
         "flag colour": ["{E} flies a {V} flag.", "{E} has a flag whose colour is {V}."],
         "sailing time": ["{E} will sail at {V}.", "{E} has its sailing time set for {V}."],
         "pass code": ["{E} uses the pass code {V}.", "To pass, {E} must give the code {V}."],
-        "pilot": ["The pilot of {E} is {V}.", "{E} will be led in by its pilot, {V}."],
+        "pilot": ["The pilot of {E} is {V}.", "{E} will be led in by its pilot, {V}.", "{E} has taken a pilot named {V}."],
         "trade": ["{E} works as a {V}.", "{E} is a {V} by trade."],
         "locker number": ["{E} has locker number {V}.", "{E} keeps a coat in locker number {V}."],
         "home village": ["{E} was born in the village of {V}.", "{E} lives in {V}, a village up the coast."],
         "badge number": ["{E} wears badge number {V}."],
         "favourite drink": ["{E} likes to drink {V}.", "{E} will drink nothing but {V}."],
-        "keeper": ["{E} is in the care of its keeper, {V}."],
+        "keeper": ["{E} is in the care of its keeper, {V}.", "{E} has an old keeper named {V}."],
         "door colour": ["{E} has a {V} door."],
         "key number": ["{E} is opened by key number {V}."],
         "gate code": ["To open {E}, use the gate code {V}."],
@@ -81,7 +96,14 @@ After the change the {A} of {E} is {V}.
 The {A} of {E} is no longer {O}, it is {V}.
 A new line was written for {E}: {A} {V}.
 Correction: the {A} of {E} is {V}.
-Today the {A} of {E} was set anew, to {V}.""".split("\n"),
+Today the {A} of {E} was set anew, to {V}.
+Please change the {A} of {E} to {V}.
+Cross out the {A} {O} of {E}; it is {V} now.
+The watch gave {E} the new {A} {V}.
+Since {D} {E} has another {A}: {V}.
+{P} wrote a new {A} for {E}, and it is {V}.
+For {E} the {A} is now {V}.
+The {A} of {E} is different now: {V}.""".split("\n"),
     """Please strike out the old {A} of {E} and write {V}.
 The office has given {E} another {A}, which is now {V}.
 Since this change the {A} of {E} reads {V}.
@@ -105,7 +127,26 @@ I have forgotten the {A} of {E}. What is it?
 Someone asks for the {A} of {E}.
 Read me the {A} of {E}.
 The {A} of {E}, please.
-Now, what is the {A} of {E}?""".split("\n"),
+Now, what is the {A} of {E}?
+Could you tell me what {A} {E} has?
+Which is the {A} of {E}?
+What {A} belongs to {E}?
+Who knows the {A} of {E}?
+The clerk asks for the {A} of {E}.
+A sailor at the gate asks about the {A} of {E}.
+Please say what {A} was entered for {E}.
+Check the {A} of {E}, please.
+Can you find the {A} of {E}?
+{P} wants the {A} of {E}.
+Under {E}, what {A} stands in the book?
+Which {A} is in the book for {E}?
+I would like to know the {A} of {E}.
+The keeper needs the {A} that belongs to {E}.
+Show me the {A} of {E}.
+They ask what the {A} of {E} is.
+{P} wants to know which {A} {E} has.
+Now {P} wants to know about {E}: what is the {A}?
+Somebody wants to know one thing, the {A} of {E}.""".split("\n"),
     """Can you say what the {A} of {E} is?
 Look up the {A} of {E}, please.
 What {A} is written for {E}?
@@ -135,20 +176,25 @@ ASK_BY_ATTR = (
 )
 # ---- several facts, lists, counts ------------------------------------------------------------------------------
 ASK_TWO = (
-    """What are the {A} of {E} and the {A} of {E2}?
-Give the {A} of {E} and then the {A} of {E2}.
+    """What are these two: the {A} of {E} and the {A} of {E2}?
+Give both the {A} of {E} and the {A} of {E2}.
 I need two things: the {A} of {E} and the {A} of {E2}.
-Tell me the {A} of {E} and the {A} of {E2}.""".split("\n"),
-    """Look up the {A} of {E} and also the {A} of {E2}.
-Say the {A} of {E}, then say the {A} of {E2}.""".split("\n"),
+Tell me both, the {A} of {E} and the {A} of {E2}.
+Two questions: what is the {A} of {E} and what is the {A} of {E2}?
+Both the {A} of {E} and the {A} of {E2}, please.
+{P} wants to know two things, the {A} of {E} and the {A} of {E2}.""".split("\n"),
+    """Look up both the {A} of {E} and the {A} of {E2}, please.
+Say two values, the {A} of {E} and the {A} of {E2}.""".split("\n"),
 )
 ASK_TWO_ATTR = (
-    """What are the {A} and the {B} of {E}?
-Give the {A} and the {B} of {E}.
-For {E}, tell me the {A} and then the {B}.
-I need the {A} and the {B} of {E}.""".split("\n"),
+    """What are both the {A} and the {B} of {E}?
+Give two things, the {A} and the {B} of {E}.
+For {E}, tell me both the {A} and the {B}.
+I need both the {A} and the {B} of {E}.
+Two questions about {E}: what are the {A} and the {B}?
+The two things asked are the {A} and the {B} of {E}.""".split("\n"),
     """Look up both the {A} and the {B} of {E}.
-For {E}, say the {A} and also the {B}.""".split("\n"),
+For {E}, say the two values, the {A} and also the {B}.""".split("\n"),
 )
 LIES = (
     """{E} lies at the {Q}.

@@ -16,7 +16,7 @@ DRAWN, ANSWER, PLAIN = "\x01", "\x03", "\x02"
 _MARKS = re.compile("[\x01\x02\x03]")
 _AN = re.compile(r"\b([Aa]) (\x01?[aeiouAEIOU])")
 W_DRAWN, W_TEXT, W_STORY = 0.08, 0.3, 0.6
-W_FIRST, W_ANSWER = 8.0, 1.5  # the token with which a value begins is the one that must be found; the rest follows it
+W_FIRST, W_ANSWER, W_END = 8.0, 1.5, 4.0  # the token with which a value begins is the one that must be found; the rest follows it
 
 ATTRIBUTES = {
     "ship": {
@@ -247,6 +247,9 @@ class Doc:
                 w = base
             else:
                 plain.append(c)
+                if w == W_ANSWER and c in "\n.":
+                    weight.append(W_END)
+                    continue
                 weight.append(W_FIRST if w == W_ANSWER and first and c != " " else w)
                 first = w == W_ANSWER and (c == " " if first else "".join(plain[-2:]) in ("d ", ", "))
         at = 0
@@ -284,7 +287,7 @@ def ask_fact(w):
     changed = [(e, a) for e, a in known if len(e.facts[a]) > 1]
     e, a = r.choice(changed) if changed and r.random() < 0.4 else r.choice(known)
     e.asked[a] = e.facts[a][-1]
-    if r.random() < 0.2:
+    if r.random() < 0.1:
         return ask_two(w, e, a)
     return w.ask(e, a), e.facts[a][-1]
 
@@ -590,7 +593,7 @@ def log_doc(w, doc, budget):
         doc.add(w.filler() + "\n")
 
 
-MIX = {"facts": 52, "echo": 0, "drill": 0, "copy": 0, "facts_chat": 22, "list": 5, "list_chat": 3, "story": 6, "letter": 3, "talk": 6, "log": 3}
+MIX = {"facts": 52, "echo": 0, "drill": 0, "copy": 0, "facts_chat": 22, "list": 7, "list_chat": 4, "story": 6, "letter": 3, "talk": 6, "log": 3}
 
 
 def copy_doc(doc, rng, budget):
