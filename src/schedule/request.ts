@@ -13,7 +13,7 @@
  */
 
 import type { Lease } from "../cache/prefix.ts";
-import type { Restore } from "./restore.ts";
+import type { Restore, RestoreMode } from "./restore.ts";
 
 /** How far a request's blocks may go: nowhere (nor are they looked for), GPU and RAM, or down to the disk. */
 export type Keep = "off" | "memory" | "disk";
@@ -54,6 +54,8 @@ export class Request {
   lease: Lease | undefined;
   /** Its stored blocks on their way back, while its prompt is prefilled. */
   restore: Restore | undefined;
+  /** How its stored blocks came back when it first ran; undefined: there were none. */
+  restoredBy: RestoreMode | undefined;
   /** Prompt tokens whose keys and values were found on the GPU when it first ran. */
   cachedTokens: number | undefined;
   /** Prompt tokens that were loaded from lower tiers, by tier, when it first ran. */

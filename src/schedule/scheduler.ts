@@ -278,7 +278,9 @@ export class Scheduler {
     const from = request.computed / blockTokens;
     const most = Math.floor((request.tokens.length - 1) / blockTokens) - from;
     const stored = most > 0 ? Math.min(most, lower.storedBlocks(request, from)) : 0;
-    if (stored > 0) request.restore = new Restore(lower.restoreChoice(stored), from, from + stored);
+    if (stored === 0) return;
+    request.restore = new Restore(lower.restoreChoice(stored), from, from + stored);
+    request.restoredBy ??= request.restore.mode;
   }
 
   /** Moves on over blocks that have been loaded. */

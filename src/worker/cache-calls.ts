@@ -95,6 +95,7 @@ async function cacheStats({ cache, runner, keeper }: CacheRooms): Promise<CacheS
     gpu: { ...gpu, lookups, tokensAsked, tokensMatched, flopsSaved, evictions },
     ram: store?.ram ?? none,
     disk: store?.disk ?? { ...none, state: "none" },
+    timeSavedMs: { ...(keeper?.timeSavedMs ?? { gpu: 0, ram: 0, disk: 0 }) },
     spillsDropped: keeper?.dropped ?? 0,
     waiting: store?.queue.records ?? 0,
   };

@@ -24,6 +24,8 @@ export interface KeeperOptions {
   /** FLOPs of one token: what a record is worth when something must be dropped. */
   flopsPerToken: number;
   nowMs(): number;
+  /** Records expire so long after they were made. Default: never. */
+  maxAgeMs?: number;
 }
 
 /** Blocks read from the GPU for the lower tiers at once; more are dropped, and counted. */
@@ -38,6 +40,8 @@ export class Keeper implements LowerTiers {
   readonly namespace: string;
   /** Blocks that were not copied down because too many were under way. */
   dropped = 0;
+  /** What cached tokens would have taken to compute. */
+  readonly timeSavedMs = { gpu: 0, ram: 0, disk: 0 };
   private readonly options: KeeperOptions;
   private readonly blockTokens: number;
   private readonly keys = new WeakMap<Sequence, Key[]>();
@@ -73,6 +77,14 @@ export class Keeper implements LowerTiers {
   /** Tells how long a prefill chunk took. */
   computed(tokens: number, ms: number): void {
     this.computeRate = blend(this.computeRate, (1000 * tokens) / Math.max(ms, 0.01));
+  }
+
+  /** Counts a request's cached tokens as time saved, once a rate of computing is known. */
+  credit(cachedTokens: { gpu: number; ram: number; disk: number }): void {
+    if (this.computeRate === 0) return;
+    for (const tier of ["gpu", "ram", "disk"] as const) {
+      this.timeSavedMs[tier] += (1000 * cachedTokens[tier]) / this.computeRate;
+    }
   }
 
   /** Brings one block's bytes into its slot if it is still wanted then; the tier they came from, or undefined. */
@@ -134,6 +146,8 @@ export class Keeper implements LowerTiers {
   }
 
   private async spillNow(blocks: readonly FullBlock[]): Promise<void> {
+    const { maxAgeMs } = this.options;
+    const expiry = maxAgeMs === undefined ? {} : { expiresAtMs: Date.now() + maxAgeMs };
     const payloads = await this.options.pool.readSlots(blocks.map(({ slot }) => slot));
     blocks.forEach(({ sequence, block }, index) => {
       const keys = this.keysOf(sequence);
@@ -148,17 +162,20 @@ export class Keeper implements LowerTiers {
           tokens: sequence.tokens.slice(start, start + this.blockTokens),
           payload: payloads[index] as Uint8Array,
           rebuildCost: this.options.flopsPerToken * this.blockTokens,
-          layout: this.layout(),
+          ...this.layout(),
+          ...expiry,
         },
         sequence.keep === "memory" ? "ram" : "disk",
       );
     });
   }
 
-  private layout(): KvLayout {
+  /** Lets the store quantise; only where all layers are alike. */
+  private layout(): { layout?: KvLayout } {
     const { layers, blockTokens, dtype } = this.options.pool.options;
-    const first = layers[0] as (typeof layers)[number];
-    return { layers: layers.length, kvHeads: first.kvHeads, headDim: first.headDim, blockTokens, dtype };
+    const { kvHeads, headDim } = layers[0] as (typeof layers)[number];
+    const alike = layers.every((layer) => layer.kvHeads === kvHeads && layer.headDim === headDim);
+    return alike ? { layout: { layers: layers.length, kvHeads, headDim, blockTokens, dtype } } : {};
   }
 }
 

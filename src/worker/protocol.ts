@@ -55,6 +55,8 @@ export interface CacheOptions {
   restore?: "auto" | "load" | "compute" | "both";
   /** Salts the keys, so that users of one app cannot find each other's prefixes. */
   namespace?: string;
+  /** Stored blocks expire so long after they were computed. Default: never. */
+  maxAgeMs?: number;
   /** Stores blocks quantised; off by default, because it changes what is computed from them. */
   atRestBits?: 8 | 4;
 }
@@ -148,6 +150,8 @@ export interface PromptUsage {
   promptTokens: number;
   computedTokens: number;
   cachedTokens: { gpu: number; ram: number; disk: number };
+  /** How stored blocks were brought back; absent where there were none. */
+  restore?: "load" | "compute" | "both";
 }
 
 export interface Usage extends PromptUsage {
@@ -271,6 +275,8 @@ export interface CacheStats {
   };
   ram: CacheTierStats;
   disk: CacheTierStats & { state: string };
+  /** What cached tokens would have taken to compute, by the rate measured in this session. */
+  timeSavedMs: { gpu: number; ram: number; disk: number };
   /** Blocks that were not copied down because too much was under way. */
   spillsDropped: number;
   /** Records that wait for the disk. */

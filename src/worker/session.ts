@@ -110,6 +110,7 @@ export class Session {
         fingerprint: identity.fingerprint(runner.shape, runner.options),
         flopsPerToken: cacheCost(runner).flopsLinear,
         nowMs: () => systemClock.nowMs(),
+        ...(cache.maxAgeMs !== undefined && { maxAgeMs: cache.maxAgeMs }),
       });
     return new Session(gpu, runner, prompts, keeper, post);
   }
@@ -262,7 +263,9 @@ export class Session {
     this.outputs.delete(request);
     this.requests.delete(output.id);
     const rest = output.flush();
-    const result = output.result(reason, usageOf(request));
+    const usage = usageOf(request);
+    this.keeper?.credit(usage.cachedTokens);
+    const result = output.result(reason, usage);
     const hidden = this.hidden.get(output.id);
     if (hidden) {
       this.hidden.delete(output.id);
@@ -291,12 +294,13 @@ export class Session {
   }
 }
 
-function usageOf({ promptLength, cachedTokens = 0, loadedTokens }: Request): PromptUsage {
+function usageOf({ promptLength, cachedTokens = 0, loadedTokens, restoredBy }: Request): PromptUsage {
   const { ram, disk } = loadedTokens;
   return {
     promptTokens: promptLength,
     computedTokens: promptLength - cachedTokens - ram - disk,
     cachedTokens: { gpu: cachedTokens, ram, disk },
+    ...(restoredBy && { restore: restoredBy }),
   };
 }
 
