@@ -103,6 +103,7 @@ function receive(running: Map<number, Running>, message: FromWorker): void {
     case "header":
     case "failed":
     case "answer":
+    case "notice":
     case "closed":
       break;
   }
