@@ -384,6 +384,7 @@ export class Scheduler {
       return { request, token: undefined, finished: "stop" };
     }
     request.tokens.push(token);
+    if (request.tokens.length % this.options.blockTokens === 1) this.publishAndSpill(request); // a block is complete
     const finished = request.generatedCount >= request.maxNewTokens ? "length" : undefined;
     if (finished) this.finish(request, finished);
     return { request, token, finished };
