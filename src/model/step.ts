@@ -17,6 +17,20 @@ export interface StepRow {
   sequence: number;
 }
 
+/** Slots of the state pool that a sequence's recurrent layers read and write in a step. */
+export interface StateSlots {
+  /** `NO_STATE` at the start of a sequence. */
+  read: number;
+  /** Never the slot that is read: a request that stops late still has the state before. */
+  write: number;
+}
+
+/** Stands for a state of zeros, as shaders/lib/step.wgsl has it. */
+export const NO_STATE = 0xffffffff;
+
+/** Words behind each sequence's block table: the state slots. */
+const STATE_WORDS = 2;
+
 export interface StepLimits {
   blockTokens: number;
   /** Rows of a step at most. */
@@ -63,7 +77,7 @@ export class StepData {
         ropeFrequencies(ropeDivisors ? { ...spec, divisors: ropeDivisors } : spec),
       ),
     );
-    this.tableStride = Math.ceil(maxContext / blockTokens);
+    this.tableStride = Math.ceil(maxContext / blockTokens) + STATE_WORDS;
     this.host = {
       rows: new Uint32Array(4 * maxRows),
       tables: new Uint32Array(seats * this.tableStride),
@@ -92,12 +106,14 @@ export class StepData {
    * Writes a step, ordered after the steps submitted before.
    * @param tables one block table a sequence
    * @param given tokens that rows refer to behind the seats
+   * @param states one entry a sequence, for models with recurrent layers
    */
   write(
     rows: readonly StepRow[],
     tables: readonly (readonly number[])[],
     logitRows: readonly number[],
     given: readonly number[] = [],
+    states: readonly StateSlots[] = [],
   ): StepShape {
     const { queue } = this.device;
     const { maxRows, seats, maxContext } = this.limits;
@@ -108,7 +124,7 @@ export class StepData {
       "more sequences or tokens than there is room for",
     );
     assert(maxPosition < maxContext, `position ${maxPosition} is outside the context of ${maxContext}`);
-    this.fill(rows, tables);
+    this.fill(rows, tables, states);
     const { host, buffers, tableStride } = this;
     const step = Uint32Array.of(rows.length, tables.length, tableStride, logitRows.length);
     queue.writeBuffer(buffers.step, 0, step);
@@ -129,10 +145,18 @@ export class StepData {
     for (const buffer of [this.tokens, ...Object.values(this.buffers)]) buffer.destroy();
   }
 
-  private fill(rows: readonly StepRow[], tables: readonly (readonly number[])[]): void {
+  private fill(
+    rows: readonly StepRow[],
+    tables: readonly (readonly number[])[],
+    states: readonly StateSlots[],
+  ): void {
     const { host, tableStride } = this;
     const { blockTokens } = this.limits;
-    tables.forEach((table, sequence) => host.tables.set(table.slice(0, tableStride), sequence * tableStride));
+    const blocks = tableStride - STATE_WORDS;
+    tables.forEach((table, sequence) => host.tables.set(table.slice(0, blocks), sequence * tableStride));
+    states.forEach(({ read, write }, sequence) =>
+      host.tables.set([read, write], sequence * tableStride + blocks),
+    );
     rows.forEach(({ token, position, sequence }, index) => {
       const slot = tables[sequence]?.[Math.floor(position / blockTokens)];
       assert(slot !== undefined, `position ${position} has no block`);

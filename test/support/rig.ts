@@ -14,6 +14,7 @@ import {
   USAGE_STORAGE,
   type Op,
 } from "../../src/gpu/op.ts";
+import type { StateSlots } from "../../src/model/step.ts";
 import type { Setting } from "./cases.ts";
 
 /** A step as a test describes it; what is left out is empty or zero. */
@@ -21,6 +22,8 @@ export interface StepInput {
   rows: readonly { position?: number; sequence?: number; write?: number }[];
   /** The block table of each sequence. */
   tables?: readonly (readonly number[])[];
+  /** The state slots of each sequence. */
+  states?: readonly StateSlots[];
   ropeTable?: Float32Array;
   logitRows?: readonly number[];
 }
@@ -95,12 +98,15 @@ export class Rig {
   }
 
   private stepBindings(input: StepInput): GPUBuffer[] {
-    const tables = input.tables ?? [];
-    const stride = Math.max(1, ...tables.map((table) => table.length));
+    const tables = input.tables ?? input.states?.map(() => []) ?? [];
+    const blocksEach = Math.max(1, ...tables.map((table) => table.length));
+    const stride = blocksEach + 2;
     const rows = input.rows.flatMap((row) => [0, row.position ?? 0, row.sequence ?? 0, row.write ?? 0]);
-    const blocks = tables.flatMap((table) => [
+    const blocks = tables.flatMap((table, sequence) => [
       ...table,
-      ...Array<number>(stride - table.length).fill(NO_SLOT),
+      ...Array<number>(blocksEach - table.length).fill(NO_SLOT),
+      input.states?.[sequence]?.read ?? NO_SLOT,
+      input.states?.[sequence]?.write ?? NO_SLOT,
     ]);
     const { rows: rowCount, sequences, logitRows } = stepShape(input);
     const step = new Uint32Array([rowCount, sequences, stride, logitRows]);
@@ -125,7 +131,7 @@ const MAP_READ = 1;
 function stepShape(input: StepInput) {
   return {
     rows: input.rows.length,
-    sequences: Math.max(1, input.tables?.length ?? 1),
+    sequences: Math.max(1, (input.tables ?? input.states)?.length ?? 1),
     logitRows: input.logitRows?.length ?? 0,
     maxContext: 1 + Math.max(0, ...input.rows.map((row) => row.position ?? 0)),
   };
