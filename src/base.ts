@@ -15,6 +15,19 @@ export interface Clock {
 
 export const systemClock: Clock = { nowMs: () => performance.now() };
 
+/** Calls after a time. Handed in where something waits, so that tests need not. */
+export interface Timer {
+  /** Calls `run` once after `ms` milliseconds; the returned function calls it off. */
+  after(ms: number, run: () => void): () => void;
+}
+
+export const systemTimer: Timer = {
+  after(ms, run) {
+    const handle = setTimeout(run, ms);
+    return () => clearTimeout(handle);
+  },
+};
+
 /**
  * Seeded pseudo-random numbers (SplitMix32): small, fast, equal on every platform. Not for secrets.
  * The same seed gives the same sequence.

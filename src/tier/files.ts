@@ -1,7 +1,7 @@
 /**
  * The Medium of Node and Deno: a folder of the file system. Import it only there, and from a browser build only through a
  * dynamic import (`await import("./files.ts")`), because it needs `node:fs`.
- * Locks are file-lock.ts. There is no cache here but open read handles, at most MAX_READ_HANDLES.
+ * Locks are src/file-lock.ts. There is no cache here but open read handles, at most MAX_READ_HANDLES.
  */
 import { Buffer } from "node:buffer";
 import { open, readdir, stat, unlink, type FileHandle } from "node:fs/promises";
@@ -14,7 +14,7 @@ import {
   type MediumFault,
   type Release,
 } from "./backend.ts";
-import { codeOf, makeFolder, takeFileLock } from "./file-lock.ts";
+import { codeOf, makeFolder, takeFileLock } from "../file-lock.ts";
 import { SegmentBackend, type SegmentOptions } from "./segments.ts";
 
 export const MAX_READ_HANDLES = 16;

@@ -1,17 +1,8 @@
 /** Time limits for calls that may never answer. The timer is handed in, so that tests need not wait. */
+import type { Timer } from "../base.ts";
 import { MediumError } from "./backend.ts";
 
-export interface Timer {
-  /** Calls `run` once after `ms` milliseconds; the returned function calls it off. */
-  after(ms: number, run: () => void): () => void;
-}
-
-export const systemTimer: Timer = {
-  after(ms, run) {
-    const handle = setTimeout(run, ms);
-    return () => clearTimeout(handle);
-  },
-};
+export { systemTimer, type Timer } from "../base.ts";
 
 /** The promise's result, or MediumError "hung" after `ms`. A late result is dropped. */
 export function within<T>(timer: Timer, ms: number, label: string, promise: Promise<T>): Promise<T> {

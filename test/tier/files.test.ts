@@ -3,7 +3,7 @@ import { mkdtemp, readdir, rm, utimes, writeFile } from "node:fs/promises";
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { takeFileLock } from "../../src/tier/file-lock.ts";
+import { takeFileLock } from "../../src/file-lock.ts";
 import { openFilesBackend } from "../../src/tier/files.ts";
 import { casesFor } from "./conformance.ts";
 import { folderFixture } from "./files-entry.ts";

@@ -11,11 +11,13 @@ import { mkdir, open, readdir, readFile, stat, unlink, utimes } from "node:fs/pr
 import { hostname } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
-import { background } from "../base.ts";
-import type { Release } from "./backend.ts";
+import { background } from "./base.ts";
 
 export const HEARTBEAT_MS = 10_000;
 export const STALE_MS = 60_000;
+
+/** Gives a lock back. */
+type Release = () => Promise<void>;
 
 const LOCK_FILE = /^([0-9a-f]{16})-(\d{1,9})\.lock$/;
 
