@@ -1,11 +1,12 @@
 /**
- * Text to token ids and back, for the tokenizers of GGUF files and of tokenizer.json. Encoding is @huggingface/tokenizers';
- * decoding is done here on bytes, so that a stream of tokens and the whole list give the same text.
+ * Text to token ids, for the tokenizers of GGUF files and of tokenizer.json, by @huggingface/tokenizers. It runs the file's
+ * own regular expressions, which nothing here can stop: that takes a worker that can be ended.
  * Tokenizers do not add a beginning-of-sequence token: `addBos` says whether the model wants one.
- * It knows no chat templates (chat.ts).
+ * Ids back to text is detokenizer.ts; chat templates are chat.ts.
  */
 import { Tokenizer as Encoder } from "@huggingface/tokenizers";
-import { TidepoolError } from "../errors.ts";
+import { createDetokenizer } from "./detokenizer.ts";
+import type { Detokenizer, TextOptions } from "./detokenizer.ts";
 import { ggufVocabulary } from "./gguf-vocabulary.ts";
 import { jsonVocabulary } from "./json-vocabulary.ts";
 import type { JsonParts } from "./json-vocabulary.ts";
@@ -16,74 +17,20 @@ import type { Vocabulary } from "./vocabulary.ts";
 export type TokenizerParts =
   { format: "gguf"; metadata: ReadonlyMap<string, unknown> } | ({ format: "safetensors" } & JsonParts);
 
-export interface TextOptions {
-  /**
-   * Encoding: special tokens written in the text become their ids (for rendered templates). Decoding: control tokens
-   * are written out. Default false: in text they are plain text, and decoding leaves them out.
-   */
-  special?: boolean;
-  /**
-   * The text goes on after other text, so that no word-start space is put before it or taken away. Matters for
-   * SentencePiece vocabularies only. Default false.
-   */
-  continues?: boolean;
-}
+export type { TextOptions, TextStream } from "./detokenizer.ts";
 
-/** Decodes ids one by one. The pushes and the end together give what `decode` gives for all of them. */
-export interface TextStream {
-  /** The text that this id completes: never half a character, "" while one is unfinished. */
-  push(id: number): string;
-  /** What is left; an unfinished character becomes U+FFFD. */
-  end(): string;
-}
-
-export interface Tokenizer {
+export interface Tokenizer extends Detokenizer {
   encode(text: string, options?: TextOptions): number[];
-  /** Throws `invalid_argument` for what is no id. Ids without a token (padding of the vocabulary) decode to nothing. */
-  decode(ids: Iterable<number>, options?: TextOptions): string;
-  stream(options?: TextOptions): TextStream;
-  readonly bosId: number | undefined;
-  /** The declared end-of-sequence id; one of `eosIds`. */
-  readonly eosId: number | undefined;
-  /** Every id that ends a generation, ascending. */
-  readonly eosIds: readonly number[];
-  /** Whether a prompt begins with `bosId`, unless a chat template has put it there. */
-  readonly addBos: boolean;
-  readonly vocabSize: number;
-  /** The spellings of all control tokens. */
-  readonly controlTokens: readonly string[];
-  isControl(id: number): boolean;
-  /** The token as it stands in the vocabulary (byte-level and metaspace spellings not decoded). */
-  idToToken(id: number): string | undefined;
   tokenToId(token: string): number | undefined;
 }
 
 /** Builds a tokenizer. 70 ms for 32k tokens, 2 s for 256k. Throws `invalid_file`, `unsupported` or `not_found`. */
 export function createTokenizer(parts: TokenizerParts): Tokenizer {
   const vocabulary = parts.format === "gguf" ? ggufVocabulary(parts.metadata) : jsonVocabulary(parts);
-  const { tokens, kinds } = vocabulary;
   const encoders = encodersOf(vocabulary);
-  const pieces = pieceReader(vocabulary);
-  const stream = (options: TextOptions = {}): TextStream => textStream(vocabulary, pieces, options);
   return {
+    ...createDetokenizer(vocabulary),
     encode: (text, options = {}) => encode(encoders, text, options),
-    decode: (ids, options) => {
-      const out = stream(options);
-      let text = "";
-      for (const id of ids) text += out.push(id);
-      return text + out.end();
-    },
-    stream,
-    bosId: vocabulary.bosId,
-    eosId: vocabulary.eosId,
-    eosIds: vocabulary.eosIds,
-    addBos: vocabulary.addBos,
-    vocabSize: tokens.length,
-    controlTokens: tokens.filter(
-      (token, id): token is string => token !== undefined && kinds[id] === "control",
-    ),
-    isControl: (id) => kinds[id] === "control",
-    idToToken: (id) => tokens[id],
     tokenToId: (token) => encoders.special.token_to_id(token),
   };
 }
@@ -132,7 +79,7 @@ function build(json: Record<string, unknown>): Encoder {
   try {
     return new Encoder(json, ENCODER_CONFIG);
   } catch (error) {
-    throw invalid(`the tokenizer is malformed: ${(error as Error).message}`);
+    throw invalid(`the tokenizer is malformed: ${messageOf(error)}`);
   }
 }
 
@@ -164,9 +111,18 @@ function encode(encoders: Encoders, text: string, options: TextOptions): number[
 
 function idsOf(encoder: Encoder, text: string): number[] {
   if (text === "") return [];
-  const ids: (number | undefined)[] = encoder.encode(text, { add_special_tokens: false }).ids;
+  const ids = encodeOrThrow(encoder, text);
   if (ids.includes(undefined)) throw invalid("the tokenizer gave a token that has no id");
   return ids as number[];
+}
+
+/** What a malformed tokenizer.json throws when it meets a text (a text over the longest string, say) is the file's fault. */
+function encodeOrThrow(encoder: Encoder, text: string): (number | undefined)[] {
+  try {
+    return encoder.encode(text, { add_special_tokens: false }).ids;
+  } catch (error) {
+    throw invalid(`the tokenizer failed on a text of ${text.length} characters: ${messageOf(error)}`);
+  }
 }
 
 function firstIndexOf(text: string, needles: string[]): number {
@@ -178,79 +134,7 @@ function firstIndexOf(text: string, needles: string[]): number {
   return first;
 }
 
-const utf8 = new TextEncoder();
-const NOTHING = new Uint8Array(0);
-
-type PieceReader = (id: number, special: boolean) => Uint8Array;
-
-/** The bytes of a token in decoded text. */
-function pieceReader({ tokens, kinds, spelling }: Vocabulary): PieceReader {
-  return (id, special) => {
-    if (!Number.isInteger(id) || id < 0) {
-      throw new TidepoolError("invalid_argument", `${id} is not a token id`, { id });
-    }
-    const token = tokens[id];
-    if (token === undefined) return NOTHING;
-    const kind = kinds[id] ?? "unused";
-    switch (kind) {
-      case "control":
-        return special ? utf8.encode(token) : NOTHING;
-      case "byte":
-        return Uint8Array.of(Number.parseInt(token.slice(3, 5), 16));
-      case "added":
-        return spelling === "metaspace" ? metaspaceBytes(token) : utf8.encode(token);
-      case "normal":
-        return spelling === "metaspace" ? metaspaceBytes(token) : byteLevelBytes(token);
-      case "unused":
-        return NOTHING;
-    }
-  };
-}
-
-function metaspaceBytes(token: string): Uint8Array {
-  return utf8.encode(token.replaceAll("\u2581", " "));
-}
-
-/**
- * GPT-2's spelling of bytes as printable characters: printable Latin-1 stands for itself, every other byte, in order, for the
- * characters from U+0100 on.
- */
-const BYTE_OF_CHAR: ReadonlyMap<string, number> = byteSpelling();
-
-function byteSpelling(): Map<string, number> {
-  const map = new Map<string, number>();
-  let next = 0x100;
-  for (let byte = 0; byte < 256; byte++) {
-    const printable = (byte > 0x20 && byte < 0x7f) || (byte > 0xa0 && byte !== 0xad);
-    map.set(String.fromCodePoint(printable ? byte : next++), byte);
-  }
-  return map;
-}
-
-function byteLevelBytes(token: string): Uint8Array {
-  const bytes: number[] = [];
-  for (const char of token) {
-    const byte = BYTE_OF_CHAR.get(char);
-    if (byte !== undefined) bytes.push(byte);
-    // A character that spells no byte stands for itself: some vocabularies hold plain text among their tokens.
-    else bytes.push(...utf8.encode(char));
-  }
-  return Uint8Array.from(bytes);
-}
-
-function textStream(vocabulary: Vocabulary, pieceOf: PieceReader, options: TextOptions): TextStream {
-  const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
-  const special = options.special === true;
-  let dropSpace = vocabulary.prefixSpace && options.continues !== true;
-  return {
-    push: (id) => {
-      let bytes = pieceOf(id, special);
-      if (dropSpace && bytes.length > 0) {
-        dropSpace = false;
-        if (bytes[0] === 0x20) bytes = bytes.subarray(1);
-      }
-      return decoder.decode(bytes, { stream: true });
-    },
-    end: () => decoder.decode(),
-  };
+/** Libraries throw what they like. */
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }

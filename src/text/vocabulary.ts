@@ -11,7 +11,8 @@ export type TokenKind = "normal" | "control" | "added" | "byte" | "unused";
 /** How the text of a normal token maps to bytes. */
 export type TokenSpelling = "byte-level" | "metaspace";
 
-export interface Vocabulary {
+/** What turns ids into text, as plain data. */
+export interface TokenTable {
   /** By id; `undefined` where an id has no token. */
   tokens: (string | undefined)[];
   kinds: TokenKind[];
@@ -24,6 +25,9 @@ export interface Vocabulary {
   /** Every id that ends a generation. */
   eosIds: number[];
   addBos: boolean;
+}
+
+export interface Vocabulary extends TokenTable {
   /** The object that @huggingface/tokenizers takes. */
   tokenizerJson: Record<string, unknown>;
 }
