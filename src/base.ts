@@ -72,6 +72,18 @@ export class Random {
   }
 }
 
+declare const BUILT_FOR_BROWSERS: true | undefined;
+
+/** What this program runs in. The build for browsers says so beforehand, and contains nothing for Node and Deno. */
+export const RUNTIME: "browser" | "deno" | "node" =
+  typeof BUILT_FOR_BROWSERS !== "undefined"
+    ? "browser"
+    : "Deno" in globalThis
+      ? "deno"
+      : typeof process !== "undefined" && process.versions?.node !== undefined
+        ? "node"
+        : "browser";
+
 type BackgroundHandler = (error: unknown, label: string) => void;
 
 let onBackgroundError: BackgroundHandler = (error, label) => {

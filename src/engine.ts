@@ -158,7 +158,7 @@ export class Engine {
   static async load(model: Model, options: LoadOptions = {}): Promise<Engine> {
     const { onProgress, onNotice, signal, ...engineOptions } = options;
     if (signal?.aborted) throw new TidepoolError("aborted", "loading was aborted");
-    const port = await startWorker();
+    const port = startWorker();
     try {
       const early: Notice[] = [];
       const told = { onProgress, signal, onNotice: (notice: Notice) => void early.push(notice) };

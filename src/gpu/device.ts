@@ -2,6 +2,7 @@
  * A GPU in a browser, Deno or Node (through Dawn): finds the provider, chooses the adapter, asks for the features and
  * limits that Tidepool can use, and reports what it got. It compiles nothing and holds no buffers.
  */
+import { RUNTIME } from "../base.ts";
 import { TidepoolError } from "../errors.ts";
 
 /** What a caller may say about the choice of GPU. */
@@ -49,7 +50,7 @@ export const MAX_STORAGE_BUFFERS = 10;
 export async function findProvider(): Promise<GPU> {
   const native = (globalThis.navigator as Navigator | undefined)?.gpu;
   if (native) return native;
-  if (typeof process === "undefined" || process.versions?.node === undefined) {
+  if (RUNTIME === "browser") {
     throw new TidepoolError(
       "no_adapter",
       "this browser has no WebGPU: navigator.gpu is missing; use a current Chromium, Safari 26 or Firefox 141+ over https or localhost",

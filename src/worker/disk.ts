@@ -2,6 +2,7 @@
  * Opens the lower tiers for this platform: RAM, and a disk that is OPFS or IndexedDB in browsers and a folder in Node and
  * Deno. What the platform lacks is told as a notice, never hidden.
  */
+import { RUNTIME } from "../base.ts";
 import type { Backend } from "../tier/backend.ts";
 import { IdbBackend } from "../tier/idb.ts";
 import { spawnOpfsBackend } from "../tier/opfs-spawn.ts";
@@ -35,7 +36,7 @@ export async function openStore(
     diskBytes: await diskBudget(options),
     maintainEveryMs: MAINTAIN_EVERY_MS,
     ...(disk && { disk }),
-    ...(disk && inBrowser() && { newsChannel: FOLDER }),
+    ...(disk && RUNTIME === "browser" && { newsChannel: FOLDER }),
     ...(options.atRestBits && { atRestBits: options.atRestBits }),
     onNotice: (code, message) => onNotice({ code, message }),
   });
@@ -47,7 +48,7 @@ function diskMaker(
 ): (() => Backend | Promise<Backend>) | undefined {
   if (options.disk === false) return undefined;
   const { directory } = options;
-  if (!inBrowser()) return directory === undefined ? undefined : () => openFolder(directory);
+  if (RUNTIME !== "browser") return directory === undefined ? undefined : () => openFolder(directory);
   const folder = directory ?? FOLDER;
   let isTold = false;
   return async () => {
@@ -65,7 +66,7 @@ async function openFolder(directory: string): Promise<Backend> {
 }
 
 async function diskBudget({ diskBytes }: CacheOptions): Promise<number> {
-  if (diskBytes !== undefined || !inBrowser()) return diskBytes ?? DEFAULT_DISK_BYTES;
+  if (diskBytes !== undefined || RUNTIME !== "browser") return diskBytes ?? DEFAULT_DISK_BYTES;
   try {
     const { quota } = await navigator.storage.estimate();
     return quota === undefined
@@ -74,10 +75,6 @@ async function diskBudget({ diskBytes }: CacheOptions): Promise<number> {
   } catch {
     return DEFAULT_DISK_BYTES; // a browser that keeps its quota to itself says so when it is full
   }
-}
-
-function inBrowser(): boolean {
-  return typeof process === "undefined" && !("Deno" in globalThis);
 }
 
 /** Private windows may have the method and refuse. */

@@ -1,8 +1,9 @@
 /**
- * A worker as a port that speaks the protocol, the same in browsers, Deno and Node. It knows how a worker is started
- * and ended on each platform, and nothing of what is said.
+ * A worker as a port that speaks the protocol, the same in browsers, Deno and Node. It starts it and
+ * names its death; how a worker is started on each platform stands in spawn.ts.
  */
 import { fromWire, TidepoolError } from "../errors.ts";
+import { spawn } from "../spawn.ts";
 import type { FromWorker, ToWorker } from "./protocol.ts";
 
 export interface WorkerPort {
@@ -13,15 +14,21 @@ export interface WorkerPort {
 }
 
 /** Starts the engine's worker. */
-export async function startWorker(): Promise<WorkerPort> {
-  const inNode =
-    typeof process !== "undefined" && process.versions?.node !== undefined && !("Deno" in globalThis);
-  return inNode ? startNodeWorker() : startWebWorker();
+export function startWorker(): WorkerPort {
+  const file = "./worker.js"; // beside this file in the built library
+  const worker = spawn<ToWorker, FromWorker>(
+    () => new Worker(new URL("./worker.ts", import.meta.url), { type: "module", name: "tidepool" }),
+    new URL(file, import.meta.url),
+  );
+  return {
+    ...worker,
+    listen: (onMessage, onDeath) => worker.listen(onMessage, (why) => onDeath(workerDied(why))),
+  };
 }
 
 /** Asks one thing of a worker of its own, and ends it. @throws the worker's error. */
 export async function askWorker(question: Extract<ToWorker, { type: "header" | "store" }>): Promise<unknown> {
-  const port = await startWorker();
+  const port = startWorker();
   try {
     return await new Promise((resolve, reject) => {
       port.listen((message) => {
@@ -33,45 +40,6 @@ export async function askWorker(question: Extract<ToWorker, { type: "header" | "
   } finally {
     await port.terminate();
   }
-}
-
-function startWebWorker(): WorkerPort {
-  const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module", name: "tidepool" });
-  return {
-    post: (message) => worker.postMessage(message),
-    listen(onMessage, onDeath) {
-      worker.onmessage = (event: MessageEvent<FromWorker>) => onMessage(event.data);
-      worker.onerror = (event) => {
-        event.preventDefault();
-        onDeath(workerDied(event.message || "it could not be started"));
-      };
-    },
-    terminate() {
-      worker.terminate();
-      return Promise.resolve();
-    },
-  };
-}
-
-async function startNodeWorker(): Promise<WorkerPort> {
-  const { Worker: NodeWorker } = await import("node:worker_threads");
-  const file = "./worker.js"; // beside this file in the built library
-  const worker = new NodeWorker(new URL(file, import.meta.url), { name: "tidepool" });
-  return {
-    post: (message) => worker.postMessage(message),
-    listen(onMessage, onDeath) {
-      worker.removeAllListeners();
-      worker.on("message", onMessage);
-      worker.on("error", (error) =>
-        onDeath(workerDied(error instanceof Error ? error.message : String(error))),
-      );
-      worker.on("exit", (code) => onDeath(workerDied(`it ended with code ${code}`)));
-    },
-    async terminate() {
-      worker.removeAllListeners();
-      await worker.terminate();
-    },
-  };
 }
 
 function workerDied(why: string): TidepoolError {

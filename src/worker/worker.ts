@@ -2,7 +2,7 @@
  * The worker's entry and composition root: opens the GPU and the model, builds the session, answers messages. The same
  * file runs as a Web Worker (browsers, Deno) and as a Node worker thread.
  */
-import { background, setBackgroundHandler } from "../base.ts";
+import { background, RUNTIME, setBackgroundHandler } from "../base.ts";
 import { TidepoolError, toWire } from "../errors.ts";
 import { findProvider, openGpu, type Gpu } from "../gpu/device.ts";
 import { openModel, type ModelLocation } from "../load/model-file.ts";
@@ -37,7 +37,7 @@ interface Scope {
   listen(onMessage: (message: ToWorker) => void): void;
 }
 
-const scope = await findScope();
+const scope = findScope();
 let session: Session | undefined;
 let gpu: Gpu | undefined;
 
@@ -134,17 +134,15 @@ async function close(): Promise<void> {
 }
 
 /** The message port of whichever worker this is. */
-async function findScope(): Promise<Scope> {
-  const inNode =
-    typeof process !== "undefined" && process.versions?.node !== undefined && !("Deno" in globalThis);
-  if (!inNode) {
+function findScope(): Scope {
+  if (RUNTIME !== "node") {
     const self = globalThis as unknown as WorkerSelf;
     return {
       post: (message, transfer = []) => self.postMessage(message, transfer),
       listen: (onMessage) => (self.onmessage = (event: MessageEvent<ToWorker>) => onMessage(event.data)),
     };
   }
-  const { parentPort } = await import("node:worker_threads");
+  const { parentPort } = process.getBuiltinModule("node:worker_threads");
   if (!parentPort) throw new Error("worker.js runs as a worker thread only");
   return {
     post: (message: FromWorker, transfer = []) => parentPort.postMessage(message, transfer),

@@ -32,6 +32,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
 const FILE_ROOMS: Record<Source, string> = {
   "src/base.ts": "base",
   "src/errors.ts": "base",
+  "src/spawn.ts": "base",
   "src/file-lock.ts": "base",
   "src/wgsl.d.ts": "base",
   "src/engine.ts": "engine",

@@ -1,0 +1,100 @@
+/**
+ * Starts workers: in browsers also from a script of another origin, in Node as threads. It knows nothing of what is said
+ * to them.
+ */
+import { RUNTIME } from "./base.ts";
+
+/** A worker under way, the same in browsers, Deno and Node. */
+export interface Spawned<ToIt, FromIt> {
+  post(message: ToIt, transfer?: Transferable[]): void;
+  /** Says who hears; replaces the listeners before. `onDeath` is told why it died. */
+  listen(onMessage: (message: FromIt) => void, onDeath: (why: string) => void): void;
+  terminate(): Promise<void>;
+}
+
+/**
+ * Starts a worker. `onWeb` must be `() => new Worker(new URL("./x.ts", import.meta.url), { type: "module", name })`,
+ * spelled out where it is called: bundlers find a worker by that very expression. `thread` is the built file for Node,
+ * `new URL(file, import.meta.url)` with `file` a variable, so that no bundler takes it for one more file of the page.
+ */
+export function spawn<ToIt, FromIt>(onWeb: () => Worker, thread: URL): Spawned<ToIt, FromIt> {
+  return RUNTIME === "node" ? spawnThread(thread) : spawnWeb(startWebWorker(onWeb));
+}
+
+function spawnWeb<ToIt, FromIt>(worker: Worker): Spawned<ToIt, FromIt> {
+  return {
+    post: (message, transfer = []) => worker.postMessage(message, transfer),
+    listen(onMessage, onDeath) {
+      worker.onmessage = (event: MessageEvent<FromIt>) => onMessage(event.data);
+      worker.onerror = (event) => {
+        event.preventDefault();
+        onDeath(event.message || "it could not be started");
+      };
+    },
+    terminate() {
+      worker.terminate();
+      return Promise.resolve();
+    },
+  };
+}
+
+function spawnThread<ToIt, FromIt>(file: URL): Spawned<ToIt, FromIt> {
+  const { Worker: Thread } = process.getBuiltinModule("node:worker_threads");
+  const thread = new Thread(file, { name: "tidepool" });
+  return {
+    post: (message, transfer = []) => thread.postMessage(message, transfer as ArrayBuffer[]),
+    listen(onMessage, onDeath) {
+      thread.removeAllListeners();
+      thread.on("message", onMessage);
+      thread.on("error", (error) => onDeath(error instanceof Error ? error.message : String(error)));
+      thread.on("exit", (code) => onDeath(`it ended with code ${code}`));
+    },
+    async terminate() {
+      thread.removeAllListeners();
+      await thread.terminate();
+    },
+  };
+}
+
+/**
+ * Starts a Web Worker whose script may lie on another origin, which browsers refuse: then a script of our own origin, a
+ * blob, takes it in. The other origin must allow it (CORS), and the page's policy `worker-src blob:`.
+ *
+ * Only the bundler knows where the script will lie, and it replaces nothing but the whole expression in `start`. So the
+ * address is seen where the expression hands it over: while `start` runs, `Worker` is ours.
+ */
+export function startWebWorker(start: () => Worker): Worker {
+  const Native = globalThis.Worker;
+  globalThis.Worker = class extends Native {
+    constructor(script: string | URL, options?: WorkerOptions) {
+      const { href } = new URL(script, globalThis.location?.href);
+      super(isElsewhere(href) ? scriptHere(href, options?.type) : script, options);
+    }
+  };
+  try {
+    return start();
+  } finally {
+    globalThis.Worker = Native;
+  }
+}
+
+/** Whether a script lies on another web origin. Files and blobs do not, nor does anything in Deno without `--location`. */
+export function isElsewhere(href: string, here = globalThis.location?.origin): boolean {
+  const { protocol, origin } = new URL(href);
+  return /^https?:$/.test(protocol) && here !== undefined && here !== "null" && origin !== here;
+}
+
+/** Addresses of the scripts made here, by what they take in: as many as there are kinds of worker. */
+const scriptsHere = new Map<string, string>();
+
+/** The address of a script of our own origin that takes in the one at `href`. */
+function scriptHere(href: string, type: WorkerType | undefined): string {
+  // Imported statically or by importScripts, so that no message arrives before the script listens.
+  const quoted = JSON.stringify(href);
+  const code = type === "module" ? `import ${quoted};` : `importScripts(${quoted});`;
+  const made = scriptsHere.get(code);
+  if (made !== undefined) return made;
+  const address = URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
+  scriptsHere.set(code, address);
+  return address;
+}
