@@ -15,6 +15,7 @@ export type ErrorCode =
   | "out_of_memory" // GPU memory or pool space is not enough
   | "too_long" // a request is longer than the model or the pool allows
   | "rejected" // the scheduler refused a request early
+  | "timed_out" // a file's template or tokenizer took longer than it may, and was stopped
   | "aborted" // the caller's signal fired
   | "closed" // the engine was closed
   | "internal"; // a mistake of ours that reached the wall
@@ -30,6 +31,15 @@ export class TidepoolError extends Error {
     this.code = code;
     this.details = details;
   }
+}
+
+/** The same error, naming the file at fault where it does not yet. What a caller did wrong stays as it is. */
+export function inFile(file: string, error: TidepoolError): TidepoolError {
+  const isFiles = error.code === "invalid_file" || error.code === "unsupported";
+  if (!isFiles || error.details["file"] !== undefined) return error;
+  const named = new TidepoolError(error.code, `${file}: ${error.message}`, { ...error.details, file });
+  if (error.stack !== undefined) named.stack = error.stack;
+  return named;
 }
 
 /** An error as plain data, for a message between threads. */

@@ -11,7 +11,7 @@ import { ggufVocabulary } from "./gguf-vocabulary.ts";
 import { jsonVocabulary } from "./json-vocabulary.ts";
 import type { JsonParts } from "./json-vocabulary.ts";
 import { invalid, isRecord } from "./vocabulary.ts";
-import type { Vocabulary } from "./vocabulary.ts";
+import type { TokenTable, Vocabulary } from "./vocabulary.ts";
 
 /** What a tokenizer is made from; a model file of either format fits. */
 export type TokenizerParts =
@@ -22,14 +22,18 @@ export type { TextOptions, TextStream } from "./detokenizer.ts";
 export interface Tokenizer extends Detokenizer {
   encode(text: string, options?: TextOptions): number[];
   tokenToId(token: string): number | undefined;
+  /** What decoding needs, to be sent to another thread (detokenizer.ts). */
+  readonly table: TokenTable;
 }
 
 /** Builds a tokenizer. 70 ms for 32k tokens, 2 s for 256k. Throws `invalid_file`, `unsupported` or `not_found`. */
 export function createTokenizer(parts: TokenizerParts): Tokenizer {
   const vocabulary = parts.format === "gguf" ? ggufVocabulary(parts.metadata) : jsonVocabulary(parts);
   const encoders = encodersOf(vocabulary);
+  const { tokenizerJson: _tokenizerJson, ...table } = vocabulary;
   return {
-    ...createDetokenizer(vocabulary),
+    ...createDetokenizer(table),
+    table,
     encode: (text, options = {}) => encode(encoders, text, options),
     tokenToId: (token) => encoders.special.token_to_id(token),
   };
