@@ -1,10 +1,16 @@
 /**
  * Getting a prompt's stored blocks back: which block is loaded next, and which the engine computes meanwhile. After Cake
  * (arXiv 2410.03065): computing runs from the front, because a token costs more the further back it stands; loading runs
- * from the back; they meet where they meet. Where one side is far faster it works alone. Pure; it moves no bytes.
+ * from the back; they meet where they meet. Where one side is far faster it works alone. Pure: it moves no bytes, and
+ * time and rates are what it is told.
  *
  *     from                                        to          end of the prompt
  *     |-- computed -->  ....  <-- loaded, loading --|--- computed afterwards ---|
+ *
+ * Rates known beforehand may be wrong, so they are held against what this restore itself sees: after `t` ms, loading is
+ * at least as slow as if all that was begun had just ended, and at most as slow as if nothing but what has ended had been
+ * worked on. A step of computing cannot be taken back, so it bets no more time than was spent looking, unless it would
+ * be right even if loading were far faster than believed.
  */
 import { assert } from "../base.ts";
 
@@ -14,64 +20,87 @@ export type RestoreMode = "load" | "compute" | "both";
 /** Loads of one request under way at once. */
 export const MAX_LOADS = 8;
 
-/** Both sides work only where neither is this many times faster than the other (measured rates). */
+/** Where loading is so many times faster than computing it works alone: the other's share would not pay for the steps. */
 const ONE_SIDE_FACTOR = 8;
+
+/** So wrong a rate known beforehand may be. */
+const MISTAKE_FACTOR = 8;
 
 const ABSENT = 0;
 const LOADING = 1;
 const LOADED = 2;
 const COMPUTED = 3;
 
-/** How to restore, and the share of what is computed where both sides work. */
-export interface RestoreChoice {
-  mode: RestoreMode;
-  /** In (0, 1): the front's share of blocks that are neither here nor on their way. */
-  computeShare: number;
-}
-
-/**
- * Which way is fastest, by measured tokens per second of loading and of computing; 0: not measured yet. Unmeasured, it
- * loads: that measures, and reading is far faster than computing on every machine but the oddest.
- */
-export function chooseRestore(loadRate: number, computeRate: number): RestoreChoice {
-  if (loadRate === 0 || computeRate === 0) return { mode: "load", computeShare: 0.5 };
-  const computeShare = computeRate / (computeRate + loadRate);
-  if (loadRate > ONE_SIDE_FACTOR * computeRate) return { mode: "load", computeShare };
-  return { mode: computeRate > ONE_SIDE_FACTOR * loadRate ? "compute" : "both", computeShare };
+/** What is known of this machine when a restore begins, and how to learn more. */
+export interface RestoreTerms {
+  /** "auto": what is fastest, as far as can be seen. */
+  mode: RestoreMode | "auto";
+  /** For each stored block: milliseconds until it is loaded, when others are loaded too; above 0. */
+  loadMs: readonly number[];
+  /** Milliseconds of computing a block, by what was last measured; above 0. */
+  computeMs(): number;
+  nowMs(): number;
 }
 
 export class Restore {
-  readonly mode: RestoreMode;
   /** Blocks [from, to) are in a lower tier. */
   readonly from: number;
   readonly to: number;
+  private readonly terms: RestoreTerms;
   private readonly state: Uint8Array;
-  private readonly computeShare: number;
+  private readonly startedMs: number;
   private loading = 0;
+  /** Expected milliseconds of the loads under way, and of those that have ended with bytes. */
+  private underWayMs = 0;
+  private endedMs = 0;
+  private loadedCount = 0;
+  /** Stored blocks that were computed by choice. */
+  private takenCount = 0;
+  /** When the steps claimed so far should have run. */
+  private busyUntilMs = 0;
 
-  constructor({ mode, computeShare }: RestoreChoice, from: number, to: number) {
-    this.mode = mode;
-    this.computeShare = computeShare;
+  constructor(terms: RestoreTerms, from: number) {
+    this.terms = terms;
     this.from = from;
-    this.to = to;
-    this.state = new Uint8Array(to - from).fill(mode === "compute" ? COMPUTED : ABSENT);
+    this.to = from + terms.loadMs.length;
+    this.startedMs = terms.nowMs();
+    this.state = new Uint8Array(terms.loadMs.length).fill(terms.mode === "compute" ? COMPUTED : ABSENT);
+  }
+
+  /** How the blocks have come back; of "auto": what it came to. */
+  get mode(): RestoreMode {
+    const { mode } = this.terms;
+    if (mode !== "auto") return mode;
+    if (this.takenCount === 0) return "load";
+    return this.loadedCount === 0 ? "compute" : "both";
   }
 
   /** The next block to load, now counted as loading; undefined where enough are under way or none is left. */
   nextLoad(): number | undefined {
     if (this.loading >= MAX_LOADS) return undefined;
-    const at = this.mode === "both" ? this.state.lastIndexOf(ABSENT) : this.state.indexOf(ABSENT);
-    if (at < 0) return undefined;
+    const at = this.terms.mode === "load" ? this.state.indexOf(ABSENT) : this.state.lastIndexOf(ABSENT);
+    if (at < 0 || this.loading >= this.loadsThatPay()) return undefined;
     this.state[at] = LOADING;
     this.loading++;
+    this.underWayMs += this.expectedMs(at);
     return this.from + at;
   }
 
   /** A load has ended; one that failed leaves the block to be computed. */
   loaded(block: number, ok: boolean): void {
-    assert(this.state[block - this.from] === LOADING, `block ${block} was not being loaded`);
-    this.state[block - this.from] = ok ? LOADED : COMPUTED;
+    const at = block - this.from;
+    assert(this.loading > 0, `block ${block} was not being loaded`);
     this.loading--;
+    this.underWayMs -= this.expectedMs(at);
+    if (ok) this.endedMs += this.expectedMs(at);
+    if (this.state[at] !== LOADING) return; // computed meanwhile
+    this.state[at] = ok ? LOADED : COMPUTED;
+    if (ok) this.loadedCount++;
+  }
+
+  /** Whether this block's bytes may still be written: a late load's block may have been claimed. */
+  isWanted(block: number): boolean {
+    return this.state[block - this.from] === LOADING;
   }
 
   /** Whether this block's keys and values are in place by loading. */
@@ -81,23 +110,77 @@ export class Restore {
 
   /** How many blocks from `block` on may be computed now, at most `max`; 0: wait for loads. They count as computed. */
   claim(block: number, max: number): number {
-    const most = Math.min(max, this.frontShare(block));
+    const share = this.frontShare(block);
     let count = 0;
-    while (count < most && this.isOurs(block + count)) count++;
-    for (let at = block; at < Math.min(block + count, this.to); at++) this.state[at - this.from] = COMPUTED;
+    let taken = 0;
+    for (; count < max; count++) {
+      const state = this.stateOf(block + count);
+      if (state === LOADED || (state !== COMPUTED && taken === share)) break;
+      if (state !== COMPUTED) taken++;
+      if (block + count < this.to) this.state[block + count - this.from] = COMPUTED;
+    }
+    this.takenCount += taken;
+    this.busyUntilMs = Math.max(this.busyUntilMs, this.terms.nowMs()) + count * this.terms.computeMs();
     return count;
   }
 
-  /** Where both sides work, a chunk must not take what loading would have brought sooner. */
-  private frontShare(block: number): number {
-    const absent = this.state.filter((state) => state === ABSENT).length;
-    if (this.mode !== "both" || absent === 0 || this.state[block - this.from] !== ABSENT) return Infinity;
-    return Math.max(1, Math.ceil(absent * this.computeShare));
+  private stateOf(block: number): number {
+    return block >= this.to ? COMPUTED : (this.state[block - this.from] as number);
   }
 
-  private isOurs(block: number): boolean {
-    if (block >= this.to) return true;
-    const state = this.state[block - this.from];
-    return state === COMPUTED || (state === ABSENT && this.mode === "both");
+  private expectedMs(at: number): number {
+    return this.terms.loadMs[at] as number;
   }
+
+  /** Blocks that computing should take next, so that both sides end together; those under way may be among them. */
+  private frontShare(block: number): number {
+    const { mode } = this.terms;
+    if (mode === "load" || mode === "compute" || this.stateOf(block) === COMPUTED) return 0;
+    const nowMs = this.terms.nowMs();
+    const computeMs = this.terms.computeMs();
+    const { blocks, ms } = this.leftToLoad();
+    if (mode === "auto" && ms * ONE_SIDE_FACTOR < computeMs * blocks) return 0;
+    const backlogMs = Math.max(0, this.busyUntilMs - nowMs);
+    const fair = fairShare(blocks, ms, computeMs, backlogMs);
+    if (mode === "both") return fair;
+    const safe = fairShare(blocks, ms / MISTAKE_FACTOR, computeMs, backlogMs);
+    const betMs = Math.max(computeMs, nowMs - this.startedMs) - backlogMs;
+    return Math.min(fair, Math.max(safe, Math.floor(betMs / computeMs), 0));
+  }
+
+  /** Loads to have under way: not more than will end before computing gets there. One always is, because it measures. */
+  private loadsThatPay(): number {
+    if (this.terms.mode === "load") return MAX_LOADS;
+    const { blocks, ms } = this.leftToLoad();
+    const computeMs = this.terms.computeMs() * blocks;
+    return Math.max(1, Math.ceil((blocks * computeMs) / (computeMs + ms)));
+  }
+
+  /** Blocks not loaded yet, and how long loading them all should take by what has been seen. */
+  private leftToLoad(): { blocks: number; ms: number } {
+    let blocks = 0;
+    let ms = 0;
+    for (let at = 0; at < this.state.length; at++) {
+      if (this.state[at] !== ABSENT && this.state[at] !== LOADING) continue;
+      blocks++;
+      ms += this.expectedMs(at);
+    }
+    return { blocks, ms: ms * this.slowness() };
+  }
+
+  /** How many times longer than expected loading takes: as expected, within what the clock allows. */
+  private slowness(): number {
+    const elapsedMs = this.terms.nowMs() - this.startedMs;
+    const begunMs = this.endedMs + this.underWayMs;
+    const least = begunMs === 0 ? 0 : elapsedMs / begunMs;
+    const most = this.endedMs === 0 ? Infinity : elapsedMs / this.endedMs;
+    return Math.min(Math.max(1, least), most);
+  }
+}
+
+/** How many of `blocks`, which take `loadMs` to load, to compute when the engine is free again in `backlogMs`. */
+function fairShare(blocks: number, loadMs: number, computeMs: number, backlogMs: number): number {
+  const fair = Math.floor((loadMs - backlogMs) / (computeMs + loadMs / blocks));
+  if (fair >= 1) return fair;
+  return backlogMs + computeMs <= loadMs ? 1 : 0;
 }

@@ -16,7 +16,7 @@ import type { BlockPool } from "../cache/blocks.ts";
 import { decodeRows, type DecodeRow } from "./decode.ts";
 import { PrefillQueue } from "./prefill.ts";
 import { Request, type FinishReason, type Keep, type LowerTier, type RequestSpec } from "./request.ts";
-import { Restore, type RestoreChoice } from "./restore.ts";
+import { Restore, type RestoreTerms } from "./restore.ts";
 
 /** A run of one prompt's positions [start, start + count); `sample`: the last chunk, whose last row is sampled. */
 export interface PrefillPlan {
@@ -63,8 +63,8 @@ export interface FullBlock {
 export interface LowerTiers {
   /** Consecutive blocks of a request's tokens, from block `from` on, that they hold. */
   storedBlocks(request: Request, from: number): number;
-  /** How to get `blocks` of them back. */
-  restoreChoice(blocks: number): RestoreChoice;
+  /** How to get `blocks` of them back, from block `from` on. */
+  restoreTerms(request: Request, from: number, blocks: number): RestoreTerms;
   /** Blocks that submitted steps have completed. Their slots may be reused by the very next plan: copy them at once. */
   spill(blocks: readonly FullBlock[]): void;
 }
@@ -161,14 +161,16 @@ export class Scheduler {
 
   /** Whether a load's slot is still meant for it; if not, its bytes must not be written. */
   isWanted(move: Move): boolean {
-    return move.request === this.prefilling && move.request.restore === move.restore;
+    const isRunning = move.request === this.prefilling && move.request.restore === move.restore;
+    return isRunning && move.restore.isWanted(move.block);
   }
 
   /** A load has ended: the bytes are in the slot (`tier` says from where), or there were none and they are computed. */
   moved(move: Move, tier: LowerTier | undefined): void {
     const { request, block } = move;
-    if (!this.isWanted(move)) return;
+    const isWanted = this.isWanted(move);
     move.restore.loaded(block, tier !== undefined);
+    if (!isWanted) return;
     const first = request.generatedCount === 0;
     if (tier !== undefined && first) request.loadedTokens[tier] += this.options.blockTokens;
   }
@@ -279,8 +281,7 @@ export class Scheduler {
     const most = Math.floor((request.tokens.length - 1) / blockTokens) - from;
     const stored = most > 0 ? Math.min(most, lower.storedBlocks(request, from)) : 0;
     if (stored === 0) return;
-    request.restore = new Restore(lower.restoreChoice(stored), from, from + stored);
-    request.restoredBy ??= request.restore.mode;
+    request.restore = new Restore(lower.restoreTerms(request, from, stored), from);
   }
 
   /** Moves on over blocks that have been loaded. */
@@ -409,6 +410,7 @@ export class Scheduler {
   private leave(request: Request): void {
     if (request.lease) this.cache.release(request.lease);
     request.lease = undefined;
+    request.restoredBy ??= request.restore?.mode;
     request.restore = undefined;
     request.computed = 0;
     if (request.seat !== undefined) this.freeSeats.push(request.seat);

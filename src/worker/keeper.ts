@@ -6,10 +6,11 @@
 import { background } from "../base.ts";
 import type { KvPool } from "../gpu/pool.ts";
 import type { LowerTier } from "../schedule/request.ts";
-import { chooseRestore, MAX_LOADS, type RestoreChoice, type RestoreMode } from "../schedule/restore.ts";
+import { MAX_LOADS, type RestoreMode, type RestoreTerms } from "../schedule/restore.ts";
 import type { FullBlock, LowerTiers, Move, Sequence } from "../schedule/scheduler.ts";
 import { recordKey, rootKey, type Key } from "../tier/keys.ts";
 import type { KvLayout } from "../tier/kv-quant.ts";
+import type { GetResult } from "../tier/store-options.ts";
 import type { TierStore } from "../tier/store.ts";
 
 export interface KeeperOptions {
@@ -23,6 +24,8 @@ export interface KeeperOptions {
   restore: RestoreMode | "auto";
   /** FLOPs of one token: what a record is worth when something must be dropped. */
   flopsPerToken: number;
+  /** Whether the adapter is a processor: what is assumed of its speed before it is measured. Default: a GPU. */
+  isSoftware?: boolean;
   nowMs(): number;
   /** Records expire so long after they were made. Default: never. */
   maxAgeMs?: number;
@@ -32,7 +35,11 @@ export interface KeeperOptions {
 const MAX_SPILLING_BLOCKS = 512;
 
 /** Weight of the newest measurement in a rate. */
-const RATE_WEIGHT = 0.3;
+const RATE_WEIGHT = 0.5;
+
+/** Rates that are assumed until they are measured: a restore finds out soon, but must begin somehow. */
+const ASSUMED_BYTES_PER_SECOND: Record<LowerTier, number> = { ram: 4e9, disk: 5e8 };
+const ASSUMED_FLOPS_PER_SECOND = { gpu: 5e11, software: 1e10 };
 
 export class Keeper implements LowerTiers {
   readonly store: TierStore;
@@ -47,9 +54,10 @@ export class Keeper implements LowerTiers {
   private readonly keys = new WeakMap<Sequence, Key[]>();
   private readonly spilling = new Set<Promise<void>>();
   private spillingBlocks = 0;
-  private readonly loadRate: LoadRate;
+  private readonly loadRates: Record<LowerTier, LoadRate>;
   /** Tokens per second, 0 until measured. */
   private computeRate = 0;
+  private computedAtMs = -Infinity;
 
   constructor(options: KeeperOptions) {
     this.options = options;
@@ -57,7 +65,7 @@ export class Keeper implements LowerTiers {
     this.fingerprint = options.fingerprint;
     this.namespace = options.namespace;
     this.blockTokens = options.pool.options.blockTokens;
-    this.loadRate = new LoadRate(this.blockTokens);
+    this.loadRates = { ram: new LoadRate(this.blockTokens), disk: new LoadRate(this.blockTokens) };
   }
 
   storedBlocks(sequence: Sequence, from: number): number {
@@ -68,15 +76,33 @@ export class Keeper implements LowerTiers {
     return onDisk < 0 ? tiers.length : onDisk;
   }
 
-  restoreChoice(): RestoreChoice {
-    const { restore } = this.options;
-    const choice = chooseRestore(this.loadRate.perSecond, this.computeRate);
-    return restore === "auto" ? choice : { ...choice, mode: restore };
+  restoreTerms(sequence: Sequence, from: number, blocks: number): RestoreTerms {
+    const tiers = this.store.has(this.keysOf(sequence).slice(from, from + blocks));
+    return {
+      mode: this.options.restore,
+      loadMs: Array.from({ length: blocks }, (_, index) => this.loadMs(tiers[index] ?? "disk")),
+      computeMs: () => this.computeMs(),
+      nowMs: () => this.options.nowMs(),
+    };
   }
 
-  /** Tells how long a prefill chunk took. */
+  private loadMs(tier: LowerTier): number {
+    const assumed = (this.blockTokens * ASSUMED_BYTES_PER_SECOND[tier]) / this.options.pool.slotBytes;
+    return (1000 * this.blockTokens) / (this.loadRates[tier].perSecond || assumed);
+  }
+
+  private computeMs(): number {
+    const { flopsPerToken, isSoftware } = this.options;
+    const assumed = ASSUMED_FLOPS_PER_SECOND[isSoftware === true ? "software" : "gpu"] / flopsPerToken;
+    return (1000 * this.blockTokens) / (this.computeRate || assumed);
+  }
+
+  /** Tells that a prefill chunk, submitted `ms` ago, has run; it began when the one before it had ended. */
   computed(tokens: number, ms: number): void {
-    this.computeRate = blend(this.computeRate, (1000 * tokens) / Math.max(ms, 0.01));
+    const nowMs = this.options.nowMs();
+    const tookMs = Math.max(0.01, Math.min(ms, nowMs - this.computedAtMs));
+    this.computedAtMs = nowMs;
+    this.computeRate = blend(this.computeRate, (1000 * tokens) / tookMs);
   }
 
   /** Counts a request's cached tokens as time saved, once a rate of computing is known. */
@@ -89,26 +115,27 @@ export class Keeper implements LowerTiers {
 
   /** Brings one block's bytes into its slot if it is still wanted then; the tier they came from, or undefined. */
   async load(move: Move, isWanted: () => boolean): Promise<LowerTier | undefined> {
-    this.loadRate.begin(this.options.nowMs());
+    const [expected = "disk"] = this.store.has([this.keysOf(move.request)[move.block] as Key]);
+    const rate = this.loadRates[expected];
+    rate.begin(this.options.nowMs());
     let loaded = 0;
     try {
-      const tier = await this.loadNow(move, isWanted);
-      if (tier !== undefined) loaded = this.blockTokens;
-      return tier;
+      const found = await this.find(move);
+      if (!found.hit) return undefined;
+      if (found.tier === expected) loaded = this.blockTokens;
+      const { payload } = found.record;
+      if (payload.byteLength !== this.options.pool.slotBytes || !isWanted()) return undefined;
+      this.options.pool.writeSlot(move.slot, payload as Uint8Array<ArrayBuffer>);
+      return found.tier;
     } finally {
-      this.loadRate.end(this.options.nowMs(), loaded);
+      rate.end(this.options.nowMs(), loaded);
     }
   }
 
-  private async loadNow(move: Move, isWanted: () => boolean): Promise<LowerTier | undefined> {
-    const keys = this.keysOf(move.request);
-    const start = move.block * this.blockTokens;
-    const tokens = Uint32Array.from(move.request.tokens.slice(start, start + this.blockTokens));
-    const found = await this.store.get(keys[move.block] as Key, { tokens, fingerprint: this.fingerprint });
-    if (!found.hit || found.record.payload.byteLength !== this.options.pool.slotBytes || !isWanted())
-      return undefined;
-    this.options.pool.writeSlot(move.slot, found.record.payload.slice());
-    return found.tier;
+  private find({ request, block }: Move): Promise<GetResult> {
+    const start = block * this.blockTokens;
+    const tokens = Uint32Array.from(request.tokens.slice(start, start + this.blockTokens));
+    return this.store.get(this.keysOf(request)[block] as Key, { tokens, fingerprint: this.fingerprint });
   }
 
   /** Copies full blocks down. The copy on the GPU is ordered behind the steps submitted so far. */
@@ -180,8 +207,8 @@ export class Keeper implements LowerTiers {
 }
 
 /**
- * Tokens per second of all loads together, while any is under way: what one takes by itself says little, because several
- * share the medium. Measured anew each time as many have ended as may be under way at once, or none is left.
+ * Tokens per second of all loads from one tier, while any is under way: what one takes by itself says little, because
+ * several share the medium. Measured anew each time as many have ended as may be under way at once, or none is left.
  */
 class LoadRate {
   /** 0 until measured. */
@@ -211,6 +238,7 @@ class LoadRate {
   }
 }
 
+/** Geometric, so that a rate that was far too high is left as soon as one that was far too low. */
 function blend(rate: number, measured: number): number {
-  return rate === 0 ? measured : rate + RATE_WEIGHT * (measured - rate);
+  return rate === 0 ? measured : rate ** (1 - RATE_WEIGHT) * measured ** RATE_WEIGHT;
 }

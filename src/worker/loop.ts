@@ -8,6 +8,9 @@ import { background } from "../base.ts";
 /** Steps submitted and not committed yet, at most. */
 const MAX_STEPS_IN_FLIGHT = 2;
 
+/** While loads are all there is to wait for, the scheduler is asked so often: a late one changes what should be computed. */
+const ASK_AGAIN_MS = 10;
+
 /** What the loop needs of the outer rooms. `S` is whatever a sample carries beside its token. */
 export interface LoopHooks<S extends { token: number }> {
   /** Submits a step to the GPU; resolves with the samples in row order, none for a chunk that is not the last. */
@@ -28,6 +31,7 @@ export class Loop<S extends { token: number }> {
   private wake: () => void = () => {};
   private notified = false;
   private stopped = false;
+  private loads = 0;
   private ended: Promise<void> = Promise.resolve();
 
   constructor(scheduler: Scheduler, hooks: LoopHooks<S>) {
@@ -72,7 +76,9 @@ export class Loop<S extends { token: number }> {
   /** Also when one ends, so that loading goes on while a step is computed. */
   private startMoves(): void {
     for (const move of this.scheduler.takeMoves()) {
+      this.loads++;
       const done = this.hooks.load(move).then(() => {
+        this.loads--;
         if (!this.stopped) this.startMoves();
         this.notify();
       });
@@ -102,7 +108,11 @@ export class Loop<S extends { token: number }> {
 
   /** Until there may be something to do: a request, a load that ended, an abort. */
   private async sleep(): Promise<void> {
-    if (!this.notified && !this.stopped) await new Promise<void>((resolve) => (this.wake = resolve));
+    if (!this.notified && !this.stopped) {
+      const timer = this.loads > 0 ? setTimeout(() => this.wake(), ASK_AGAIN_MS) : undefined;
+      await new Promise<void>((resolve) => (this.wake = resolve));
+      clearTimeout(timer);
+    }
     this.notified = false;
   }
 }

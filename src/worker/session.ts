@@ -109,6 +109,7 @@ export class Session {
         ...{ store, pool: runner.pool, namespace: cache.namespace ?? "", restore: cache.restore ?? "auto" },
         fingerprint: identity.fingerprint(runner.shape, runner.options),
         flopsPerToken: cacheCost(runner).flopsLinear,
+        isSoftware: gpu.adapter.software,
         nowMs: () => systemClock.nowMs(),
         ...(cache.maxAgeMs !== undefined && { maxAgeMs: cache.maxAgeMs }),
       });

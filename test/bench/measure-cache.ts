@@ -66,7 +66,7 @@ async function openRig(provider: GPU, folder: string): Promise<Rig> {
   const test = await TestSession.open(gpu, await openModel(MODEL), { dtype: "f32", maxRequests: 1 }, store);
   const { session } = test;
   const keeper = session.keeper as Keeper;
-  const choose = keeper.restoreChoice.bind(keeper);
+  const termsOf = keeper.restoreTerms.bind(keeper);
   const random = new Random(SEED);
   const { pool, options } = session.runner;
   return {
@@ -82,7 +82,7 @@ async function openRig(provider: GPU, folder: string): Promise<Rig> {
       await store.setBudgets({ ramBytes: RAM_BYTES });
     },
     restoreBy(mode) {
-      keeper.restoreChoice = () => (mode === "auto" ? choose() : { ...choose(), mode });
+      keeper.restoreTerms = (...asked) => ({ ...termsOf(...asked), mode });
     },
     slow,
     kvBytesPerToken: pool.slotBytes / options.blockTokens,

@@ -7,7 +7,7 @@ import { Random } from "../../src/base.ts";
 import { BlockPool } from "../../src/cache/blocks.ts";
 import { createPrefixCache } from "../../src/cache/create.ts";
 import type { Request } from "../../src/schedule/request.ts";
-import type { RestoreChoice, RestoreMode } from "../../src/schedule/restore.ts";
+import type { RestoreTerms } from "../../src/schedule/restore.ts";
 import {
   Scheduler,
   type FullBlock,
@@ -111,7 +111,8 @@ interface World {
 class FakeTiers implements LowerTiers {
   readonly held = new Set<string>();
   readonly loading: Move[] = [];
-  mode: RestoreMode = "both";
+  mode: RestoreTerms["mode"] = "both";
+  private clockMs = 0;
   private readonly gpu: FakeGpu;
   private readonly blockTokens: number;
 
@@ -126,8 +127,10 @@ class FakeTiers implements LowerTiers {
     return count;
   }
 
-  restoreChoice(): RestoreChoice {
-    return { mode: this.mode, computeShare: 0.4 };
+  /** Its clock ticks whenever it is looked at. */
+  restoreTerms(_request: Sequence, _from: number, blocks: number): RestoreTerms {
+    const loadMs = Array.from({ length: blocks }, () => 2);
+    return { mode: this.mode, loadMs, computeMs: () => 3, nowMs: () => this.clockMs++ };
   }
 
   /** Ends one load: with the right bytes, or, one time in four, with none. */
@@ -160,7 +163,7 @@ function makeWorld(random: Random): World {
   const slots = Math.ceil(48 / blockTokens) + random.below(20);
   const gpu = new FakeGpu(blockTokens);
   const lower = new FakeTiers(gpu, blockTokens);
-  lower.mode = random.pick(["load", "compute", "both"] as const);
+  lower.mode = random.pick(["load", "compute", "both", "auto"] as const);
   const options = { blockTokens, chunkTokens: 1 + random.below(9), seats: 1 + random.below(4), lower };
   return { scheduler: makeScheduler(slots, options), gpu, inFlight: [], lower };
 }
