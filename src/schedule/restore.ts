@@ -26,6 +26,9 @@ const ONE_SIDE_FACTOR = 8;
 /** So wrong a rate known beforehand may be. */
 const MISTAKE_FACTOR = 8;
 
+/** A clock may be too coarse to see a step. */
+const SHORTEST_STEP_MS = 0.01;
+
 const ABSENT = 0;
 const LOADING = 1;
 const LOADED = 2;
@@ -56,8 +59,11 @@ export class Restore {
   private loadedCount = 0;
   /** Stored blocks that were computed by choice. */
   private takenCount = 0;
-  /** When the steps claimed so far should have run. */
-  private busyUntilMs = 0;
+  /** Blocks of each step that was claimed and has not run yet, oldest first; when the oldest began. */
+  private readonly pending: number[] = [];
+  private stepStartedMs = 0;
+  /** Milliseconds of a block in the last step that ran. */
+  private ranMs: number | undefined;
 
   constructor(terms: RestoreTerms, from: number) {
     this.terms = terms;
@@ -120,8 +126,20 @@ export class Restore {
       if (block + count < this.to) this.state[block + count - this.from] = COMPUTED;
     }
     this.takenCount += taken;
-    this.busyUntilMs = Math.max(this.busyUntilMs, this.terms.nowMs()) + count * this.terms.computeMs();
+    if (count > 0) {
+      if (this.pending.length === 0) this.stepStartedMs = this.terms.nowMs();
+      this.pending.push(count);
+    }
     return count;
+  }
+
+  /** The oldest step whose blocks were claimed has run. */
+  ran(): void {
+    const blocks = this.pending.shift();
+    if (blocks === undefined) return;
+    const nowMs = this.terms.nowMs();
+    this.ranMs = Math.max(nowMs - this.stepStartedMs, SHORTEST_STEP_MS) / blocks;
+    this.stepStartedMs = nowMs;
   }
 
   private stateOf(block: number): number {
@@ -136,51 +154,72 @@ export class Restore {
   private frontShare(block: number): number {
     const { mode } = this.terms;
     if (mode === "load" || mode === "compute" || this.stateOf(block) === COMPUTED) return 0;
-    const nowMs = this.terms.nowMs();
-    const computeMs = this.terms.computeMs();
-    const { blocks, ms } = this.leftToLoad();
-    if (mode === "auto" && ms * ONE_SIDE_FACTOR < computeMs * blocks) return 0;
-    const backlogMs = Math.max(0, this.busyUntilMs - nowMs);
-    const fair = fairShare(blocks, ms, computeMs, backlogMs);
-    if (mode === "both") return fair;
-    const safe = fairShare(blocks, ms / MISTAKE_FACTOR, computeMs, backlogMs);
-    const betMs = Math.max(computeMs, nowMs - this.startedMs) - backlogMs;
-    return Math.min(fair, Math.max(safe, Math.floor(betMs / computeMs), 0));
+    const { blocks, expectedMs } = this.leftToLoad();
+    const computeMs = this.computeMs();
+    const loadMs = expectedMs * this.slowness();
+    if (mode === "auto" && loadMs * ONE_SIDE_FACTOR < computeMs * blocks) return 0;
+    const fair = this.fairShare(blocks, loadMs, computeMs);
+    if (mode === "both" || fair === 0) return fair;
+    const leastLoadMs = expectedMs * Math.max(this.leastSlowness(), this.slowness() / MISTAKE_FACTOR);
+    const mostComputeMs = this.ranMs === undefined ? computeMs * MISTAKE_FACTOR : computeMs;
+    const safe = this.fairShare(blocks, leastLoadMs, mostComputeMs);
+    const bet = Math.floor(this.elapsedMs() / computeMs) - this.pendingBlocks();
+    return Math.min(fair, Math.max(safe, bet, this.pending.length === 0 ? 1 : 0));
+  }
+
+  /** How many of `blocks`, which take `loadMs` to load, to compute after the steps that are still running. */
+  private fairShare(blocks: number, loadMs: number, computeMs: number): number {
+    const backlogMs = this.pendingBlocks() * computeMs;
+    const fair = Math.floor((loadMs - backlogMs) / (computeMs + loadMs / blocks));
+    if (fair >= 1) return fair;
+    return backlogMs + computeMs <= loadMs ? 1 : 0;
   }
 
   /** Loads to have under way: not more than will end before computing gets there. One always is, because it measures. */
   private loadsThatPay(): number {
     if (this.terms.mode === "load") return MAX_LOADS;
-    const { blocks, ms } = this.leftToLoad();
-    const computeMs = this.terms.computeMs() * blocks;
-    return Math.max(1, Math.ceil((blocks * computeMs) / (computeMs + ms)));
+    const { blocks, expectedMs } = this.leftToLoad();
+    const computeMs = this.computeMs() * blocks;
+    return Math.max(1, Math.ceil((blocks * computeMs) / (computeMs + expectedMs * this.slowness())));
   }
 
-  /** Blocks not loaded yet, and how long loading them all should take by what has been seen. */
-  private leftToLoad(): { blocks: number; ms: number } {
+  /** Blocks not loaded yet, and how long loading them all would take if all were as expected. */
+  private leftToLoad(): { blocks: number; expectedMs: number } {
     let blocks = 0;
-    let ms = 0;
+    let expectedMs = 0;
     for (let at = 0; at < this.state.length; at++) {
       if (this.state[at] !== ABSENT && this.state[at] !== LOADING) continue;
       blocks++;
-      ms += this.expectedMs(at);
+      expectedMs += this.expectedMs(at);
     }
-    return { blocks, ms: ms * this.slowness() };
+    return { blocks, expectedMs };
   }
 
   /** How many times longer than expected loading takes: as expected, within what the clock allows. */
   private slowness(): number {
-    const elapsedMs = this.terms.nowMs() - this.startedMs;
-    const begunMs = this.endedMs + this.underWayMs;
-    const least = begunMs === 0 ? 0 : elapsedMs / begunMs;
-    const most = this.endedMs === 0 ? Infinity : elapsedMs / this.endedMs;
-    return Math.min(Math.max(1, least), most);
+    const most = this.endedMs === 0 ? Infinity : this.elapsedMs() / this.endedMs;
+    return Math.min(Math.max(1, this.leastSlowness()), most);
   }
-}
 
-/** How many of `blocks`, which take `loadMs` to load, to compute when the engine is free again in `backlogMs`. */
-function fairShare(blocks: number, loadMs: number, computeMs: number, backlogMs: number): number {
-  const fair = Math.floor((loadMs - backlogMs) / (computeMs + loadMs / blocks));
-  if (fair >= 1) return fair;
-  return backlogMs + computeMs <= loadMs ? 1 : 0;
+  private leastSlowness(): number {
+    const begunMs = this.endedMs + this.underWayMs;
+    return begunMs === 0 ? 0 : this.elapsedMs() / begunMs;
+  }
+
+  private elapsedMs(): number {
+    return this.terms.nowMs() - this.startedMs;
+  }
+
+  /** Of a block: as the last step, or as believed before one has run; but not less than the running one has taken. */
+  private computeMs(): number {
+    const computeMs = this.ranMs ?? this.terms.computeMs();
+    const [running] = this.pending;
+    return running === undefined
+      ? computeMs
+      : Math.max(computeMs, (this.terms.nowMs() - this.stepStartedMs) / running);
+  }
+
+  private pendingBlocks(): number {
+    return this.pending.reduce((sum, blocks) => sum + blocks, 0);
+  }
 }

@@ -177,7 +177,10 @@ export class Scheduler {
 
   /** Takes in what a step sampled, in the order of its rows; a prefill chunk without a sample gives none. */
   commit(plan: Plan, sampled: readonly number[]): Outcome[] {
-    if (plan.kind === "prefill") return plan.sample ? this.commitRows([plan.request], sampled) : [];
+    if (plan.kind === "prefill") {
+      plan.request.restore?.ran();
+      return plan.sample ? this.commitRows([plan.request], sampled) : [];
+    }
     return this.commitRows(
       plan.rows.map((row) => row.request),
       sampled,

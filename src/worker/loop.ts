@@ -9,7 +9,7 @@ import { background } from "../base.ts";
 const MAX_STEPS_IN_FLIGHT = 2;
 
 /** While loads are all there is to wait for, the scheduler is asked so often: a late one changes what should be computed. */
-const ASK_AGAIN_MS = 10;
+const ASK_AGAIN_MS = 4;
 
 /** What the loop needs of the outer rooms. `S` is whatever a sample carries beside its token. */
 export interface LoopHooks<S extends { token: number }> {
