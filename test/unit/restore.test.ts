@@ -184,20 +184,14 @@ it("auto never takes over a tenth and a block longer than the better of loading 
   expect(worst.over).toBeLessThanOrEqual(1.1);
 });
 
-it.each([0.3, 3, 40])(
-  "nor where nothing was measured and computing a block takes %d ms",
-  (computeMs) => {
-    const results = judgeGrid(computeMs, [1]).map(({ machine }) =>
-      judge({ ...machine, believedLoadMs: 0.25, believedComputeMs: 3 }),
-    );
-    const worst = worstOf(results);
-    console.log(
-      `restore: worst of ${results.length} is ${percent(worst.over)}`,
-      JSON.stringify(worst.machine),
-    );
-    expect(worst.over).toBeLessThanOrEqual(1.1);
-  },
-);
+it.each([0.3, 3, 40])("nor where nothing was measured and computing a block takes %d ms", (computeMs) => {
+  const results = judgeGrid(computeMs, [1]).map(({ machine }) =>
+    judge({ ...machine, believedLoadMs: 0.25, believedComputeMs: 3 }),
+  );
+  const worst = worstOf(results);
+  console.log(`restore: worst of ${results.length} is ${percent(worst.over)}`, JSON.stringify(worst.machine));
+  expect(worst.over).toBeLessThanOrEqual(1.1);
+});
 
 const termsOf = (clock: { ms: number }, over: Partial<RestoreTerms>): RestoreTerms => ({
   mode: "auto",
