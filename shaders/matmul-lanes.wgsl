@@ -11,6 +11,7 @@
 // Order of summation: by column, one chain, as in matmul.wgsl. It never depends on the number of rows.
 
 override HAS_BIAS: bool = false;
+override ACCUMULATE: bool = false; // y += the product
 override LOGIT_ROWS: bool = false;
 
 const LANES = 16u;
@@ -49,7 +50,11 @@ fn store(row: u32, count: u32, n: u32, sum: f32) {
   if (HAS_BIAS) {
     value += bias[op.firstRow + n];
   }
-  y[row * op.outStride + op.outOffset + op.firstRow + n] = out_t(value);
+  let at = row * op.outStride + op.outOffset + op.firstRow + n;
+  if (ACCUMULATE) {
+    value += f32(y[at]);
+  }
+  y[at] = out_t(value);
 }
 
 fn storeRows(row: u32, count: u32, n: u32, sums: vec4f) {

@@ -14,6 +14,7 @@
 // Order of summation: by column, one chain. It depends on columns alone, never on the number of rows.
 
 override HAS_BIAS: bool = false;
+override ACCUMULATE: bool = false; // y += the product
 override LOGIT_ROWS: bool = false;
 
 const TILE_N = 64u;
@@ -75,7 +76,11 @@ fn store(row: u32, count: u32, n: u32, sum: f32) {
   if (HAS_BIAS) {
     value += bias[op.firstRow + n];
   }
-  y[row * op.outStride + op.outOffset + op.firstRow + n] = out_t(value);
+  let at = row * op.outStride + op.outOffset + op.firstRow + n;
+  if (ACCUMULATE) {
+    value += f32(y[at]);
+  }
+  y[at] = out_t(value);
 }
 
 fn storeRows(row: u32, count: u32, n: u32, sums: vec4f) {

@@ -17,6 +17,7 @@ override LANES: u32 = 16;
 override SPLIT: u32 = 8;
 override TILE_ROWS: u32 = 4; // 4 or 1
 override HAS_BIAS: bool = false;
+override ACCUMULATE: bool = false; // y += the product
 override LOGIT_ROWS: bool = false;
 
 struct Op {
@@ -52,7 +53,11 @@ fn store(row: u32, n: u32, sum: f32) {
   if (HAS_BIAS) {
     value += bias[op.firstRow + n];
   }
-  y[row * op.outStride + op.outOffset + op.firstRow + n] = out_t(value);
+  let at = row * op.outStride + op.outOffset + op.firstRow + n;
+  if (ACCUMULATE) {
+    value += f32(y[at]);
+  }
+  y[at] = out_t(value);
 }
 
 @compute @workgroup_size(LANES, SPLIT)

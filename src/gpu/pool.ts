@@ -25,8 +25,12 @@ export interface PoolOptions {
   dtype: Elem;
 }
 
+/** Slots of a model without attention layers: places in block tables, without a byte behind them. */
+const MAX_SLOTS_WITHOUT_KV = 1 << 20;
+
 /** The most slots that fit: every layer's K buffer must stay within one binding. */
 export function maxSlots(layers: readonly KvLayer[], blockTokens: number, dtype: Elem): number {
+  if (layers.length === 0) return MAX_SLOTS_WITHOUT_KV;
   const widest = Math.max(...layers.map((layer) => layerBlockBytes(layer, blockTokens, dtype)));
   return Math.floor(MAX_BINDING_BYTES / widest);
 }
@@ -73,7 +77,7 @@ export class KvPool {
 
   /** Reads whole slots, each as the bytes of a record's payload. Later GPU work does not change the result. */
   async readSlots(slots: readonly number[]): Promise<Uint8Array<ArrayBuffer>[]> {
-    if (slots.length === 0) return [];
+    if (slots.length === 0 || this.slotBytes === 0) return slots.map(() => new Uint8Array());
     const size = this.slotBytes * slots.length;
     const staging = this.device.createBuffer({
       label: "read slots",
@@ -105,6 +109,16 @@ export class KvPool {
     this.eachPart(slot, (buffer, offset, bytes, at) =>
       this.device.queue.writeBuffer(buffer, offset, payload, at, bytes),
     );
+  }
+
+  /** Copies a slot over another, ordered behind the GPU work submitted so far. */
+  copySlot(from: number, to: number): void {
+    assert(from !== to, `slot ${from} is copied onto itself`);
+    const encoder = this.device.createCommandEncoder({ label: "copy slot" });
+    this.eachPart(from, (buffer, offset, bytes) =>
+      encoder.copyBufferToBuffer(buffer, offset, buffer, to * bytes, bytes),
+    );
+    this.device.queue.submit([encoder.finish()]);
   }
 
   destroy(): void {

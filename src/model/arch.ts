@@ -5,68 +5,19 @@
  * Facts come from GGUF metadata or from a Hugging Face config.json; both are first brought to one plain form (`Facts`).
  */
 import { TidepoolError } from "../errors.ts";
-import type { KvLayer } from "../gpu/pool.ts";
 import type { ModelFile } from "../load/model-file.ts";
 import type { Activation } from "./ffn.ts";
 import { factsFromConfig, factsFromMetadata, type Facts, type Metadata } from "./facts.ts";
 import type { RopeParams } from "./rope.ts";
-
-/** Which pairs of a head's entries RoPE rotates: (i, i + rot/2) or (2i, 2i + 1). */
-export type RopeLayout = "half" | "interleaved";
-
-/** Softmax attention with grouped-query heads. */
-export interface AttentionMixer {
-  kind: "attention";
-  heads: number;
-  kvHeads: number;
-  headDim: number;
-  /** Multiplies q.k before the softmax. */
-  scale: number;
-  /** A key is visible if it is fewer than `window` tokens back; 0: no limit. */
-  window: number;
-  /** Scores s become cap * tanh(s / cap); 0: no cap. */
-  softCap: number;
-  /** Index into the model's `ropeTables`; undefined: no rotation (NoPE). */
-  ropeTable: number | undefined;
-  /** RMS norm over each head of q and k, before rotation. */
-  qkNorm: boolean;
-}
-
-export interface MlpFeedForward {
-  kind: "mlp";
-  width: number;
-  activation: Activation;
-}
-
-/** What a layer does: a mixer over positions, then a feed-forward. New kinds are new members of these unions. */
-export interface LayerShape {
-  mixer: AttentionMixer;
-  ffn: MlpFeedForward;
-}
-
-/** Everything about a model but its weights. Sizes are element counts. */
-export interface ModelShape {
-  architecture: string;
-  name: string;
-  hiddenSize: number;
-  vocabSize: number;
-  /** Tokens of context that the model was made for. */
-  contextTokens: number;
-  layers: LayerShape[];
-  normEps: number;
-  /** Multiplies the embedding. */
-  embeddingScale: number;
-  /** Multiplies each mixer's and feed-forward's output before it is added. */
-  residualScale: number;
-  /** Multiplies the logits. */
-  logitScale: number;
-  ropeTables: RopeParams[];
-  ropeLayout: RopeLayout;
-  /** Norms after the mixer and the feed-forward too (Gemma). */
-  postNorms: boolean;
-  /** Added to every norm weight of the file (1 for zero-centred norms in safetensors, else 0). */
-  normOffset: number;
-}
+import type {
+  AttentionMixer,
+  DeltaMixer,
+  LayerShape,
+  MambaMixer,
+  Mixer,
+  ModelShape,
+  RopeLayout,
+} from "./shape.ts";
 
 /** A row: what the facts alone do not say. */
 interface Architecture {
@@ -85,6 +36,14 @@ interface Architecture {
   attention?(index: number, facts: Facts): { ropeTable: number | undefined; window: number };
   /** Tables after the first one. */
   moreRopeTables?(facts: Facts): RopeParams[];
+  /** The mixers of layer `index`. Default: attention alone. */
+  mixers?(index: number, facts: Facts, attention: () => AttentionMixer): Mixer[];
+  /** Its safetensors files are not read: they need folded multipliers, A from A_log, other norms. */
+  ggufOnly?: boolean;
+  /** No feed-forwards (Mamba-2). */
+  withoutFfn?: boolean;
+  /** W_q carries a gate for each head. */
+  gatedAttention?: boolean;
 }
 
 /** Gemma 3: one global layer after five local ones, unless config.json lists the layers. */
@@ -127,7 +86,103 @@ const ARCHITECTURES: readonly Architecture[] = [
       { theta: facts.localRopeTheta ?? GEMMA3_LOCAL_THETA, rot: facts.ropeDims, scaling: { type: "none" } },
     ],
   },
+  {
+    ...plain,
+    gguf: "lfm2",
+    config: ["lfm2"],
+    ropeLayout: "half",
+    qkNorm: true,
+    ggufOnly: true,
+    mixers: (index, facts, attention) =>
+      isRecurrent(index, facts) ? [{ kind: "short-conv", kernel: facts.convKernel }] : [attention()],
+  },
+  {
+    ...plain,
+    gguf: "granitehybrid",
+    config: ["granitemoehybrid"],
+    ropeLayout: "interleaved",
+    ggufOnly: true,
+    attention: (_, facts) => ({ ropeTable: facts.ropeFinetuned ? 0 : undefined, window: 0 }),
+    mixers: (index, facts, attention) => (isRecurrent(index, facts) ? [mamba(facts)] : [attention()]),
+  },
+  {
+    ...plain,
+    gguf: "mamba2",
+    config: ["mamba2"],
+    ropeLayout: "half",
+    ggufOnly: true,
+    withoutFfn: true,
+    mixers: (_, facts) => [mamba(facts)],
+  },
+  {
+    ...plain,
+    gguf: "falcon-h1",
+    config: ["falcon_h1"],
+    ropeLayout: "half",
+    ggufOnly: true,
+    mixers: (_, facts, attention) => [attention(), mamba(facts)],
+  },
+  {
+    ...plain,
+    gguf: "qwen35",
+    config: ["qwen3_5", "qwen3_5_text"],
+    ropeLayout: "half",
+    qkNorm: true,
+    ggufOnly: true,
+    gatedAttention: true,
+    mixers: (index, facts, attention) =>
+      isInterval(index, facts) ? [attention()] : [delta(facts, "interleaved", false)],
+  },
+  {
+    ...plain,
+    gguf: "qwen3next",
+    config: ["qwen3_next"],
+    ropeLayout: "half",
+    qkNorm: true,
+    ggufOnly: true,
+    gatedAttention: true,
+    mixers: (index, facts, attention) =>
+      isInterval(index, facts) ? [attention()] : [delta(facts, "blocked", true)],
+  },
 ];
+
+/** A layer without KV heads is recurrent. */
+function isRecurrent(index: number, facts: Facts): boolean {
+  return facts.kvHeads[index] === 0;
+}
+
+/** Qwen3.5 and Qwen3-Next: attention in every fourth layer, unless the file names another interval. */
+function isInterval(index: number, facts: Facts): boolean {
+  return (index + 1) % facts.attentionInterval === 0;
+}
+
+function mamba({ ssm, convKernel }: Facts): MambaMixer {
+  const { innerSize, stateSize, heads, groups } = ssm;
+  const shape = { kind: "mamba2", heads, headDim: innerSize / heads, groups, stateSize } as const;
+  checkDivides("ssm.inner_size", innerSize, "ssm.time_step_rank", heads);
+  checkDivides("ssm.time_step_rank", heads, "ssm.group_count", groups);
+  return { ...shape, kernel: convKernel };
+}
+
+function delta(
+  { ssm, convKernel }: Facts,
+  keyHeadOrder: DeltaMixer["keyHeadOrder"],
+  baGrouped: boolean,
+): DeltaMixer {
+  const { innerSize, stateSize: keyDim, heads: valueHeads, groups: keyHeads } = ssm;
+  checkDivides("ssm.inner_size", innerSize, "ssm.time_step_rank", valueHeads);
+  checkDivides("ssm.time_step_rank", valueHeads, "ssm.group_count", keyHeads);
+  const sizes = { keyHeads, valueHeads, keyDim, valueDim: innerSize / valueHeads };
+  return { kind: "gated-delta", ...sizes, kernel: convKernel, keyHeadOrder, baGrouped };
+}
+
+function checkDivides(whole: string, value: number, part: string, divisor: number): void {
+  if (divisor > 0 && value > 0 && value % divisor === 0) return;
+  throw new TidepoolError(
+    "invalid_file",
+    `${whole} is ${value} and ${part} is ${divisor}: it must divide it`,
+  );
+}
 
 function windowed(_index: number, facts: Facts): { ropeTable: number; window: number } {
   return { ropeTable: 0, window: facts.window };
@@ -160,6 +215,11 @@ export function shapeFromMetadata(metadata: Metadata): ModelShape {
   const row = ARCHITECTURES.find((candidate) => candidate.gguf === name);
   if (!row) throw unknownArchitecture(String(name));
   const facts = factsFromMetadata(metadata, row.gguf);
+  if (facts.experts > 0) {
+    throw new TidepoolError("unsupported", `"${row.gguf}" with ${facts.experts} experts does not run yet`, {
+      architecture: row.gguf,
+    });
+  }
   return build(row, facts, row.ropeLayout, 0);
 }
 
@@ -171,6 +231,10 @@ export function shapeFromConfig(config: Record<string, unknown>): ModelShape {
   const type = config["model_type"];
   const row = ARCHITECTURES.find((candidate) => candidate.config.includes(String(type)));
   if (!row) throw unknownArchitecture(String(type));
+  if (row.ggufOnly) {
+    const message = `"${String(type)}" is read from GGUF files only, not from safetensors`;
+    throw new TidepoolError("unsupported", message, { architecture: row.gguf });
+  }
   return build(row, factsFromConfig(config), "half", row.zeroCentredNorms ? 1 : 0);
 }
 
@@ -194,9 +258,9 @@ function build(row: Architecture, facts: Facts, ropeLayout: RopeLayout, normOffs
     contextTokens: facts.contextTokens,
     layers,
     normEps: facts.normEps,
-    embeddingScale: row.scaleEmbedding ? Math.sqrt(facts.hiddenSize) : 1,
-    residualScale: 1,
-    logitScale: 1,
+    embeddingScale: row.scaleEmbedding ? Math.sqrt(facts.hiddenSize) : facts.embeddingScale,
+    residualScale: facts.residualScale,
+    logitScale: 1 / facts.logitDivisor,
     ropeTables: [
       { theta: facts.ropeTheta, rot: facts.ropeDims, scaling: facts.ropeScaling },
       ...(row.moreRopeTables?.(facts) ?? []),
@@ -208,31 +272,40 @@ function build(row: Architecture, facts: Facts, ropeLayout: RopeLayout, normOffs
 }
 
 function layerShape(row: Architecture, facts: Facts, index: number): LayerShape {
-  const { ropeTable, window } = row.attention?.(index, facts) ?? { ropeTable: 0, window: 0 };
-  const kvHeads = facts.kvHeads[index] as number;
-  if (facts.heads % kvHeads !== 0) {
-    throw new TidepoolError(
-      "invalid_file",
-      `${facts.heads} query heads cannot share ${kvHeads} KV heads evenly`,
-    );
-  }
+  const attention = () => attentionMixer(row, facts, index);
   return {
-    mixer: {
-      kind: "attention",
-      heads: facts.heads,
-      kvHeads,
-      headDim: facts.headDim,
-      scale: facts.attentionScale ?? 1 / Math.sqrt(facts.headDim),
-      window,
-      softCap: facts.softCap,
-      ropeTable,
-      qkNorm: row.qkNorm,
-    },
-    ffn: { kind: "mlp", width: facts.ffnWidth[index] as number, activation: row.activation },
+    mixers: row.mixers?.(index, facts, attention) ?? [attention()],
+    ffn: row.withoutFfn
+      ? undefined
+      : { kind: "mlp", width: ffnWidth(facts, index), activation: row.activation },
   };
 }
 
-/** What the KV pool must hold of each layer. */
-export function kvLayers(shape: ModelShape): KvLayer[] {
-  return shape.layers.map(({ mixer }) => ({ kvHeads: mixer.kvHeads, headDim: mixer.headDim }));
+function ffnWidth(facts: Facts, index: number): number {
+  const width = facts.ffnWidth[index] ?? 0;
+  if (width > 0) return width;
+  throw new TidepoolError("invalid_file", `layer ${index} has a feed-forward of width ${width}`);
+}
+
+function attentionMixer(row: Architecture, facts: Facts, index: number): AttentionMixer {
+  const { ropeTable, window } = row.attention?.(index, facts) ?? { ropeTable: 0, window: 0 };
+  const kvHeads = facts.kvHeads[index] ?? 0;
+  if (kvHeads === 0 || facts.heads % kvHeads !== 0) {
+    throw new TidepoolError(
+      "invalid_file",
+      `layer ${index}: ${facts.heads} query heads cannot share ${kvHeads} KV heads evenly`,
+    );
+  }
+  return {
+    kind: "attention",
+    heads: facts.heads,
+    kvHeads,
+    headDim: facts.headDim,
+    scale: facts.attentionScale ?? 1 / Math.sqrt(facts.headDim),
+    window,
+    softCap: facts.softCap,
+    ropeTable,
+    qkNorm: row.qkNorm,
+    gated: row.gatedAttention ?? false,
+  };
 }

@@ -32,6 +32,21 @@ export interface Facts {
   /** Per layer, where the file says it: does it rotate, and is it local. */
   ropeLayers: boolean[] | undefined;
   localLayers: boolean[] | undefined;
+  /** Whether attention rotates at all, where an architecture leaves it open (Granite hybrids). */
+  ropeFinetuned: boolean;
+  /** Granite's multipliers; 1 elsewhere. */
+  embeddingScale: number;
+  residualScale: number;
+  /** Logits are divided by it. */
+  logitDivisor: number;
+  /** Experts a layer; 0 for none. */
+  experts: number;
+  /** Tokens that the convolutions of recurrent layers see; 0 where there are none. */
+  convKernel: number;
+  /** Sizes of Mamba-2 and gated-delta layers; zeros where there are none. */
+  ssm: { innerSize: number; stateSize: number; heads: number; groups: number };
+  /** One attention layer in so many. */
+  attentionInterval: number;
 }
 
 /** Bounds on what a file may claim, far above real models and far below what would hurt. */
@@ -40,6 +55,11 @@ const MAX_WIDTH = 1 << 20;
 const MAX_VOCAB = 1 << 22;
 const MAX_CONTEXT = 1 << 27;
 const MAX_HEAD_DIM = 512;
+const MAX_CONV_KERNEL = 16;
+const MAX_EXPERTS = 4096;
+
+/** Qwen3.5 and Qwen3-Next, where the file does not say. */
+const ATTENTION_INTERVAL = 4;
 
 /** Reads values by name and complains by name. */
 class Reader {
@@ -59,12 +79,12 @@ class Reader {
     return number;
   }
 
-  integer(key: string, max: number, fallback?: number): number {
+  integer(key: string, max: number, fallback?: number, min = 1): number {
     const value = this.optional(key) ?? fallback;
     if (value === undefined)
       throw new TidepoolError("invalid_file", `${this.where}: ${key} is missing`, { key });
-    if (!Number.isInteger(value) || value < 1 || value > max)
-      throw this.bad(key, value, `an integer from 1 to ${max}`);
+    if (!Number.isInteger(value) || value < min || value > max)
+      throw this.bad(key, value, `an integer from ${min} to ${max}`);
     return value;
   }
 
@@ -76,15 +96,15 @@ class Reader {
     return value;
   }
 
-  /** A number for all layers, or a list with one a layer. */
+  /** A number from 0 on for all layers, or a list with one a layer: 0 where a layer has no such part. */
   perLayer(key: string, layers: number, max: number, fallback?: number): number[] {
-    const value = this.get(key);
-    if (!Array.isArray(value)) return Array<number>(layers).fill(this.integer(key, max, fallback));
+    const value = listOf(this.get(key));
+    if (!value) return Array<number>(layers).fill(this.integer(key, max, fallback, 0));
     if (value.length < layers) throw this.bad(key, `${value.length} entries`, `${layers} entries`);
     return value.slice(0, layers).map((entry: unknown) => {
       const number = Number(entry);
-      if (!Number.isInteger(number) || number < 1 || number > max)
-        throw this.bad(key, entry, `integers from 1 to ${max}`);
+      if (!Number.isInteger(number) || number < 0 || number > max)
+        throw this.bad(key, entry, `integers from 0 to ${max}`);
       return number;
     });
   }
@@ -98,14 +118,21 @@ class Reader {
   }
 }
 
+/** A list as an array; GGUF's lists of numbers may be typed arrays. */
+function listOf(value: unknown): unknown[] | undefined {
+  if (Array.isArray(value)) return value;
+  return ArrayBuffer.isView(value) ? Array.from(value as Int32Array) : undefined;
+}
+
 /** Facts from GGUF metadata of architecture `arch`. @throws TidepoolError `invalid_file` naming the key. */
 export function factsFromMetadata(metadata: Metadata, arch: string): Facts {
   const read = new Reader((key) => metadata.get(key), "GGUF metadata");
   const key = (name: string) => `${arch}.${name}`;
   const layers = read.integer(key("block_count"), MAX_LAYERS);
   const hiddenSize = read.integer(key("embedding_length"), MAX_WIDTH);
-  const heads = read.integer(key("attention.head_count"), MAX_WIDTH);
-  const headDim = read.integer(key("attention.key_length"), MAX_HEAD_DIM, Math.floor(hiddenSize / heads));
+  const heads = read.integer(key("attention.head_count"), MAX_WIDTH, undefined, 0);
+  const headDim =
+    heads === 0 ? 0 : read.integer(key("attention.key_length"), MAX_HEAD_DIM, Math.floor(hiddenSize / heads));
   const tokens = metadata.get("tokenizer.ggml.tokens");
   return {
     name: String(metadata.get("general.name") ?? arch),
@@ -120,13 +147,31 @@ export function factsFromMetadata(metadata: Metadata, arch: string): Facts {
     normEps: read.positive(key("attention.layer_norm_rms_epsilon")),
     ropeTheta: read.positive(key("rope.freq_base"), 10_000),
     localRopeTheta: read.optional(key("rope.freq_base_swa")),
-    ropeDims: read.integer(key("rope.dimension_count"), headDim, headDim),
+    ropeDims: heads === 0 ? 0 : read.integer(key("rope.dimension_count"), headDim, headDim),
     ropeScaling: ggufRopeScaling(read, metadata, key),
     attentionScale: read.optional(key("attention.scale")) || undefined,
     softCap: read.optional(key("attn_logit_softcapping")) ?? 0,
     window: read.optional(key("attention.sliding_window")) ?? 0,
     ropeLayers: undefined,
     localLayers: undefined,
+    ropeFinetuned: metadata.get(key("rope.scaling.finetuned")) !== false,
+    embeddingScale: read.positive(key("embedding_scale"), 1),
+    residualScale: read.positive(key("residual_scale"), 1),
+    logitDivisor: read.positive(key("logit_scale"), 1),
+    experts: read.integer(key("expert_count"), MAX_EXPERTS, 0, 0),
+    convKernel: read.integer(
+      key("shortconv.l_cache"),
+      MAX_CONV_KERNEL,
+      read.integer(key("ssm.conv_kernel"), MAX_CONV_KERNEL, 0, 0),
+      0,
+    ),
+    ssm: {
+      innerSize: read.integer(key("ssm.inner_size"), MAX_WIDTH, 0, 0),
+      stateSize: read.integer(key("ssm.state_size"), MAX_WIDTH, 0, 0),
+      heads: read.integer(key("ssm.time_step_rank"), MAX_WIDTH, 0, 0),
+      groups: read.integer(key("ssm.group_count"), MAX_WIDTH, 0, 0),
+    },
+    attentionInterval: read.integer(key("full_attention_interval"), MAX_LAYERS, ATTENTION_INTERVAL),
   };
 }
 
@@ -180,6 +225,14 @@ export function factsFromConfig(whole: Record<string, unknown>): Facts {
     localLayers: Array.isArray(types)
       ? types.map((type: unknown) => type === "sliding_attention")
       : undefined,
+    ropeFinetuned: true,
+    embeddingScale: 1,
+    residualScale: 1,
+    logitDivisor: 1,
+    experts: read.integer("num_experts", MAX_EXPERTS, 0, 0),
+    convKernel: 0,
+    ssm: { innerSize: 0, stateSize: 0, heads: 0, groups: 0 },
+    attentionInterval: ATTENTION_INTERVAL,
   };
 }
 

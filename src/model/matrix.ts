@@ -310,6 +310,8 @@ export interface MatrixOptions {
   scale?: number;
   /** f32 [weight.rows], added after scaling. Default: none. */
   bias?: GPUBuffer;
+  /** Adds to what stands in y. Default: false. */
+  accumulate?: boolean;
   /** Which count of the step says how many rows x has. Default: "rows". */
   rowsFrom?: "rows" | "logitRows";
 }
@@ -401,6 +403,7 @@ async function matrixOp(
     ...kernel.overrides,
     ...(way === "shared" ? { SHARE: shareOf(kernels) } : {}),
     HAS_BIAS: bias ? 1 : 0,
+    ACCUMULATE: options.accumulate ? 1 : 0,
     LOGIT_ROWS: rowsFrom === "logitRows" ? 1 : 0,
   });
   const uniform = uniformBuffer(device, matrixWords(options), source.name);

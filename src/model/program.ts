@@ -1,34 +1,17 @@
 /**
  * The layer table -> programs: for each phase the list of ops of one step, with the buffers between them. New mixers and
- * feed-forwards add their ops in `mixerOps` and `ffnOps` by kind; nothing else here changes with them.
+ * feed-forwards add their ops in mixers.ts and in `ffnOps` by kind; nothing else here changes with them.
  */
-import type { Elem, Kernels, KernelTypes } from "../gpu/kernel.ts";
-import { USAGE_COPY_DST, USAGE_COPY_SRC, USAGE_STORAGE, type Op } from "../gpu/op.ts";
-import type { KvPool } from "../gpu/pool.ts";
-import type { ModelShape } from "./arch.ts";
-import { attentionOps, kvWriteOp, scratchBytes } from "./attention.ts";
+import type { Elem, KernelTypes } from "../gpu/kernel.ts";
+import type { Op } from "../gpu/op.ts";
 import { activationOp } from "./ffn.ts";
 import { embedOp, matmulOp, matvecOp } from "./matrix.ts";
+import { attentionMixerOps, recurrentMixerOps, type MixerContext, type RecurrentWeights } from "./mixers.ts";
 import { normOp } from "./norm.ts";
-import { ropeOp } from "./rope.ts";
 import { createSampler, type Sampler } from "./sampler.ts";
-import type { StepData } from "./step.ts";
-import type { LayerWeights, Projection, Weights } from "./weights.ts";
-
-/** Prefill: many rows of one sequence. Decode: one row of each of several sequences. */
-export type Phase = "prefill" | "decode";
-
-export interface ProgramInput {
-  kernels: Kernels;
-  shape: ModelShape;
-  weights: Weights;
-  pool: KvPool;
-  step: StepData;
-  dtype: Elem;
-  kvDtype: Elem;
-  /** Rows whose logits are computed in one step, at most. */
-  logitRows: number;
-}
+import type { LayerShape, MlpFeedForward, Mixer } from "./shape.ts";
+import type { AttentionWeights, FfnWeights, LayerWeights, MixerWeights, Projection } from "./weights.ts";
+import { makeWorkspace, type Phase, type ProgramInput, type Workspace } from "./workspace.ts";
 
 export interface Programs {
   /** Embedding to the last layer's output. */
@@ -45,20 +28,6 @@ export interface Programs {
   /** Bytes of the buffers between ops. */
   workspaceBytes: number;
   destroy(): void;
-}
-
-/** Buffers between ops; shared by all layers and both phases. */
-interface Workspace {
-  hidden: GPUBuffer;
-  normed: GPUBuffer;
-  qkv: GPUBuffer;
-  attended: GPUBuffer;
-  delta: GPUBuffer;
-  gateUp: GPUBuffer;
-  activated: GPUBuffer;
-  headInput: GPUBuffer;
-  logits: GPUBuffer;
-  scratch: GPUBuffer;
 }
 
 export async function buildPrograms(
@@ -96,39 +65,6 @@ export async function buildPrograms(
   };
 }
 
-function makeWorkspace({ kernels, shape, dtype, step, logitRows }: ProgramInput): Workspace {
-  const { device } = kernels.gpu;
-  const { maxRows, seats, maxContext } = step.limits;
-  const elem = dtype === "f16" ? 2 : 4;
-  const widest = (width: (layer: ModelShape["layers"][number]) => number) =>
-    Math.max(...shape.layers.map(width));
-  const make = (label: string, bytes: number) =>
-    device.createBuffer({
-      label,
-      size: Math.max(16, Math.ceil(bytes / 16) * 16),
-      usage: USAGE_STORAGE | USAGE_COPY_SRC | USAGE_COPY_DST,
-    });
-  const d = shape.hiddenSize;
-  const heads = widest(({ mixer }) => mixer.heads * mixer.headDim);
-  const qkv = widest(({ mixer }) => (mixer.heads + 2 * mixer.kvHeads) * mixer.headDim);
-  const ffn = widest((layer) => layer.ffn.width);
-  return {
-    hidden: make("hidden", maxRows * d * 4),
-    normed: make("normed", maxRows * d * elem),
-    qkv: make("qkv", maxRows * qkv * elem),
-    attended: make("attended", maxRows * heads * elem),
-    delta: make("delta", maxRows * d * 4),
-    gateUp: make("gate and up", maxRows * 2 * ffn * elem),
-    activated: make("activated", maxRows * ffn * elem),
-    headInput: make("head input", logitRows * d * elem),
-    logits: make("logits", logitRows * shape.vocabSize * 4),
-    scratch: make(
-      "attention splits",
-      widest(({ mixer }) => scratchBytes(mixer, seats, maxContext)),
-    ),
-  };
-}
-
 type MatrixMaker = typeof matvecOp;
 
 class Builder {
@@ -137,6 +73,9 @@ class Builder {
   private readonly onPipeline: (done: number, total: number) => void;
   private made = 0;
   private phase: Phase = "prefill";
+  /** The next attention mixer's layer in the KV pool, and the next recurrent one's in the state pool. */
+  private kvLayer = 0;
+  private stateLayer = 0;
 
   constructor(input: ProgramInput, space: Workspace, onPipeline: (done: number, total: number) => void) {
     this.input = input;
@@ -144,7 +83,7 @@ class Builder {
     this.onPipeline = onPipeline;
   }
 
-  /** Embedding and all layers; the last feed-forward's output stays in `delta`, added by the head's norm. */
+  /** Embedding and all layers; the last layer's output stays in `delta`, added by the head's norm. */
   async body(phase: Phase): Promise<Op[]> {
     this.phase = phase;
     const { kernels, shape, weights, step } = this.input;
@@ -160,12 +99,17 @@ class Builder {
       };
       ops.push(await embedOp(kernels, this.types("f32"), options));
     }
+    this.kvLayer = 0;
+    this.stateLayer = 0;
     for (const [index, layer] of weights.layers.entries()) {
       const previous = weights.layers[index - 1];
-      ops.push(await this.norm(layer.mixerNorm, index > 0, previous?.ffnPostNorm));
+      const postNorm = previous?.ffn ? previous.ffn.postNorm : previous?.mixerPostNorm;
+      ops.push(await this.norm(layer.mixerNorm, index > 0, postNorm));
       ops.push(...(await this.mixerOps(index, layer)));
-      ops.push(await this.norm(layer.ffnNorm, true, layer.mixerPostNorm));
-      ops.push(...(await this.ffnOps(index, layer)));
+      if (layer.ffn) {
+        ops.push(await this.norm(layer.ffn.norm, true, layer.mixerPostNorm));
+        ops.push(...(await this.ffnOps(shape.layers[index] as LayerShape, layer.ffn)));
+      }
       this.onPipeline(++this.made, 2 * weights.layers.length);
     }
     return ops;
@@ -175,7 +119,8 @@ class Builder {
   async head(maker: MatrixMaker): Promise<Op[]> {
     const { kernels, shape, weights } = this.input;
     const { hidden, delta, headInput, logits } = this.space;
-    const postWeight = weights.layers.at(-1)?.ffnPostNorm;
+    const last = weights.layers.at(-1);
+    const postWeight = last?.ffn ? last.ffn.postNorm : last?.mixerPostNorm;
     const norm = await normOp(kernels, this.types("f32"), {
       label: "head norm",
       ...{
@@ -214,68 +159,37 @@ class Builder {
     });
   }
 
+  /** The layer's mixers, each adding its output to `delta` behind the first. */
   private async mixerOps(index: number, layer: LayerWeights): Promise<Op[]> {
-    const { mixer } = this.layer(index);
-    const { heads, kvHeads, headDim } = mixer;
-    const { qkv, attended, delta } = this.space;
-    const width = (heads + 2 * kvHeads) * headDim;
-    const ops = await this.project(layer.attention.qkv, this.space.normed, qkv, width, this.input.dtype);
-    ops.push(...(await this.rotate(index, layer)));
-    ops.push(...(await this.attend(index)));
-    ops.push(
-      ...(await this.project(layer.attention.output, attended, delta, this.input.shape.hiddenSize, "f32")),
-    );
+    const ops: Op[] = [];
+    for (const [place, mixer] of (this.input.shape.layers[index]?.mixers ?? []).entries()) {
+      const weights = layer.mixers[place] as MixerWeights;
+      ops.push(...(await this.mixer(mixer, weights, place > 0)));
+    }
     return ops;
   }
 
-  private async rotate(index: number, { attention }: LayerWeights): Promise<Op[]> {
-    const { kernels, shape } = this.input;
-    const { heads, kvHeads, headDim, ropeTable } = this.layer(index).mixer;
-    const { qNorm, kNorm } = attention;
-    if (ropeTable === undefined && !qNorm) return [];
-    const rope = await ropeOp(kernels, this.types("f32"), {
-      ...{ qkv: this.space.qkv, heads, kvHeads, headDim },
-      rot: ropeTable === undefined ? 0 : (shape.ropeTables[ropeTable]?.rot ?? 0),
-      interleaved: shape.ropeLayout === "interleaved",
-      table: ropeTable ?? 0,
-      ...(qNorm && kNorm && { norm: { qWeight: qNorm, kWeight: kNorm, eps: shape.normEps } }),
-    });
-    return [rope];
-  }
-
-  private async attend(index: number): Promise<Op[]> {
-    const { kernels, pool, step } = this.input;
-    const { heads, kvHeads, headDim, scale, softCap, window } = this.layer(index).mixer;
-    const shared = {
-      ...{ heads, kvHeads, headDim, blockTokens: pool.options.blockTokens, qkv: this.space.qkv },
-      keys: pool.keys[index] as GPUBuffer,
-      values: pool.values[index] as GPUBuffer,
+  private mixer(mixer: Mixer, weights: MixerWeights, accumulate: boolean): Promise<Op[]> {
+    const context: MixerContext = {
+      ...{ input: this.input, space: this.space, phase: this.phase, accumulate },
+      project: (...call) => this.project(...call),
     };
-    const attention = await attentionOps(kernels, this.types("f32"), {
-      ...shared,
-      ...{
-        out: this.space.attended,
-        scratch: this.space.scratch,
-        phase: this.phase,
-        scale,
-        cap: softCap,
-        window,
-      },
-      maxContext: step.limits.maxContext,
-    });
-    return [await kvWriteOp(kernels, this.types("f32"), shared), ...attention];
+    if (mixer.kind === "attention") {
+      return attentionMixerOps(context, this.kvLayer++, mixer, weights as AttentionWeights);
+    }
+    return recurrentMixerOps(context, this.stateLayer++, mixer, weights as RecurrentWeights);
   }
 
-  private async ffnOps(index: number, layer: LayerWeights): Promise<Op[]> {
-    const { ffn } = this.layer(index);
+  private async ffnOps(layer: LayerShape, weights: FfnWeights): Promise<Op[]> {
+    const { width, activation } = layer.ffn as MlpFeedForward;
     const { normed, gateUp, activated, delta } = this.space;
     const { kernels, dtype, shape } = this.input;
     return [
-      ...(await this.project(layer.gateUp, normed, gateUp, 2 * ffn.width, dtype)),
+      ...(await this.project(weights.gateUp, normed, gateUp, 2 * width, dtype)),
       await activationOp(kernels, this.types("f32"), {
-        ...{ gateUp, act: activated, ff: ffn.width, activation: ffn.activation },
+        ...{ gateUp, act: activated, ff: width, activation },
       }),
-      ...(await this.project(layer.down, activated, delta, shape.hiddenSize, "f32")),
+      ...(await this.project(weights.down, activated, delta, shape.hiddenSize, "f32")),
     ];
   }
 
@@ -285,20 +199,17 @@ class Builder {
     y: GPUBuffer,
     outStride: number,
     out: Elem,
+    accumulate = false,
   ): Promise<Op[]> {
     const maker: MatrixMaker = this.phase === "prefill" ? matmulOp : matvecOp;
     const ops: Op[] = [];
     for (const { weight, outOffset, bias } of projection) {
       for (const piece of weight.pieces) {
-        const options = { weight, piece, x, y, outStride, outOffset, ...(bias && { bias }) };
+        const options = { weight, piece, x, y, outStride, outOffset, accumulate, ...(bias && { bias }) };
         ops.push(await maker(this.input.kernels, this.types(out), options));
       }
     }
     return ops;
-  }
-
-  private layer(index: number): ModelShape["layers"][number] {
-    return this.input.shape.layers[index] as ModelShape["layers"][number];
   }
 
   private types(out: Elem): KernelTypes {

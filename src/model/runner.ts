@@ -8,16 +8,17 @@ import { TidepoolError } from "../errors.ts";
 import { adapterLine, type Gpu } from "../gpu/device.ts";
 import { Kernels, type Elem } from "../gpu/kernel.ts";
 import { blockBytes, KvPool, maxSlots } from "../gpu/pool.ts";
+import { maxStateSlots, stateBytes, StatePool } from "../gpu/state-pool.ts";
 import { Recorder } from "../gpu/recorder.ts";
 import type { StepShape } from "../gpu/op.ts";
 import type { ModelFile } from "../load/model-file.ts";
-import { kvLayers, shapeOf, type ModelShape } from "./arch.ts";
+import { shapeOf } from "./arch.ts";
 import { buildPrograms, type Programs } from "./program.ts";
-import { destroyWeight } from "./matrix.ts";
 import { INVALID_TOKEN, type SampledRow } from "./sampler.ts";
 import type { SamplingParams } from "./sampling.ts";
-import { StepData, type StepRow } from "./step.ts";
-import { loadWeights, type OnPiece, type Weights } from "./weights.ts";
+import { kvLayers, stateLayers, type ModelShape } from "./shape.ts";
+import { StepData, type StateSlots, type StepRow } from "./step.ts";
+import { destroyWeights, loadWeights, type OnPiece, type Weights } from "./weights.ts";
 
 export interface RunnerOptions {
   /** Arithmetic and activations. */
@@ -33,6 +34,13 @@ export interface RunnerOptions {
   poolTokens: number;
   /** Bytes of the pool; goes before `poolTokens`. */
   poolBytes?: number;
+  /** Snapshots of recurrent state that the GPU holds at most, beside two states a seat. Default: what 128 MiB hold. */
+  snapshots?: number;
+}
+
+/** Slots of the state pool: two for each seat, used in turns, and two more for scoring; then the snapshots. */
+export function firstSnapshotSlot(seats: number): number {
+  return 2 * (seats + 1);
 }
 
 /** A running request's part of a step. */
@@ -42,6 +50,8 @@ export interface RunnerRow {
   position: number;
   /** Its block table; covers every position of the step. */
   slots: readonly number[];
+  /** Where its recurrent state is read and written, in models that have one. */
+  state?: StateSlots;
 }
 
 export interface PrefillStep extends RunnerRow {
@@ -56,6 +66,7 @@ export interface ScoreStep {
   tokens: readonly number[];
   /** Logits are read from this row of the step on. */
   firstRow: number;
+  state?: StateSlots;
 }
 
 export interface RunnerProgress {
@@ -70,6 +81,7 @@ const LOGITS_BYTES = 32 * 1024 * 1024;
 interface Parts {
   weights: Weights;
   pool: KvPool;
+  states: StatePool;
   step: StepData;
   programs: Programs;
 }
@@ -79,6 +91,7 @@ export class Runner {
   readonly shape: ModelShape;
   readonly options: RunnerOptions;
   readonly pool: KvPool;
+  readonly states: StatePool;
   readonly recorder: Recorder;
   private readonly parts: Parts;
 
@@ -87,6 +100,7 @@ export class Runner {
     this.shape = shape;
     this.options = options;
     this.pool = parts.pool;
+    this.states = parts.states;
     this.parts = parts;
     this.recorder = new Recorder(gpu, gpu.features.timestamps);
   }
@@ -127,11 +141,17 @@ export class Runner {
   }
 
   /** Bytes on the GPU. */
-  get memory(): { weightBytes: number; kvPoolBytes: number; workspaceBytes: number } {
-    const { weights, pool, programs, step } = this.parts;
+  get memory(): {
+    weightBytes: number;
+    kvPoolBytes: number;
+    statePoolBytes: number;
+    workspaceBytes: number;
+  } {
+    const { weights, pool, states, programs, step } = this.parts;
     return {
       weightBytes: weights.bytes,
       kvPoolBytes: pool.bytes,
+      statePoolBytes: states.bytes,
       workspaceBytes: programs.workspaceBytes + step.bytes,
     };
   }
@@ -158,7 +178,7 @@ export class Runner {
   decode(inputs: readonly RunnerRow[]): Promise<SampledRow[]> {
     const rows = inputs.map(({ seat, position }, sequence): StepRow => ({ token: seat, position, sequence }));
     const tables = inputs.map(({ slots }) => slots);
-    const shape = this.parts.step.write(rows, tables, [...rows.keys()]);
+    const shape = this.parts.step.write(rows, tables, [...rows.keys()], [], statesOf(inputs));
     this.dispatch(this.parts.programs.decode, shape);
     return this.sample(
       inputs.map(({ seat, position }) => ({ seat, position: position + 1 })),
@@ -183,6 +203,7 @@ export class Runner {
     position: number;
     slots: readonly number[];
     token: number;
+    state?: StateSlots;
   }): Promise<Float32Array<ArrayBuffer>> {
     const { programs } = this.parts;
     const shape = this.writeGiven({ ...input, tokens: [input.token] }, 0);
@@ -191,8 +212,9 @@ export class Runner {
   }
 
   destroy(): void {
-    const { weights, pool, programs, step } = this.parts;
+    const { weights, pool, states, programs, step } = this.parts;
     pool.destroy();
+    states.destroy();
     programs.destroy();
     step.destroy();
     this.recorder.destroy();
@@ -201,7 +223,7 @@ export class Runner {
 
   /** Writes a step of given tokens of one sequence; logits are wanted from row `firstLogitRow` on. */
   private writeGiven(
-    input: { position: number; slots: readonly number[]; tokens: readonly number[] },
+    input: { position: number; slots: readonly number[]; tokens: readonly number[]; state?: StateSlots },
     firstLogitRow: number,
   ): StepShape {
     const { tokens, position, slots } = input;
@@ -211,7 +233,8 @@ export class Runner {
       position: position + row,
       sequence: 0,
     }));
-    return this.parts.step.write(rows, [slots], [...rows.keys()].slice(firstLogitRow), tokens);
+    const logitRows = [...rows.keys()].slice(firstLogitRow);
+    return this.parts.step.write(rows, [slots], logitRows, tokens, statesOf([input]));
   }
 
   private dispatch(ops: Programs["prefill"], shape: StepShape): void {
@@ -268,6 +291,8 @@ async function makeParts(
     slots: poolTokens / blockTokens,
     dtype: kvDtype,
   });
+  const stateSlots = firstSnapshotSlot(seats) + snapshotSlots(shape, options);
+  const states = new StatePool(device, stateLayers(shape), stateSlots);
   const maxContext = Math.min(Math.ceil(shape.contextTokens / blockTokens) * blockTokens, poolTokens);
   const limits = { blockTokens, maxRows: Math.max(chunkTokens, seats), seats, maxContext };
   const step = new StepData(device, shape, weights.ropeDivisors, limits);
@@ -277,6 +302,7 @@ async function makeParts(
       shape,
       weights,
       pool,
+      states,
       step,
       dtype,
       kvDtype,
@@ -284,7 +310,28 @@ async function makeParts(
     },
     (done, total) => onProgress({ phase: "pipelines", done, total }),
   );
-  return { weights, pool, step, programs };
+  return { weights, pool, states, step, programs };
+}
+
+/** Bytes of snapshots on the GPU where nothing else is asked for, and how many they are at least and at most. */
+const SNAPSHOT_BYTES = 128 * 1024 * 1024;
+const MIN_SNAPSHOTS = 4;
+const MAX_SNAPSHOTS = 256;
+
+/** Snapshots that fit: as asked, or as many as the default's bytes hold. 0 in models without recurrent layers. */
+export function snapshotSlots(
+  shape: ModelShape,
+  { seats, snapshots }: Pick<RunnerOptions, "seats" | "snapshots">,
+): number {
+  const layers = stateLayers(shape);
+  if (layers.length === 0) return 0;
+  const room = maxStateSlots(layers) - firstSnapshotSlot(seats);
+  const wanted = snapshots ?? Math.floor(SNAPSHOT_BYTES / stateBytes(layers));
+  return Math.max(0, Math.min(room, MAX_SNAPSHOTS, Math.max(wanted, snapshots ?? MIN_SNAPSHOTS)));
+}
+
+function statesOf(inputs: readonly { state?: StateSlots }[]): StateSlots[] {
+  return inputs.flatMap(({ state }) => (state ? [state] : []));
 }
 
 /** Rows that the logits buffer holds: one a seat at least. */
@@ -298,8 +345,8 @@ function slotsFor(shape: ModelShape, options: RunnerOptions): number {
   const { blockTokens, poolTokens, poolBytes, kvDtype } = options;
   const layers = kvLayers(shape);
   const perBlock = blockBytes(layers, blockTokens, kvDtype);
-  const wanted =
-    poolBytes === undefined ? Math.ceil(poolTokens / blockTokens) : Math.floor(poolBytes / perBlock);
+  const byTokens = poolBytes === undefined || perBlock === 0; // pure recurrent models keep no KV
+  const wanted = byTokens ? Math.ceil(poolTokens / blockTokens) : Math.floor(poolBytes / perBlock);
   if (wanted > 0) return Math.min(wanted, maxSlots(layers, blockTokens, kvDtype));
   const message = `a KV pool of ${poolBytes} bytes holds no block: one of ${blockTokens} tokens has ${perBlock} bytes`;
   throw new TidepoolError("out_of_memory", message, { poolBytes, blockBytes: perBlock });
@@ -326,13 +373,4 @@ async function reportOutOfMemory<T>(device: GPUDevice, make: () => Promise<T>): 
   if (problem)
     throw new TidepoolError("out_of_memory", `GPU memory is not enough for the model: ${problem.message}`);
   return made;
-}
-
-function destroyWeights(weights: Weights): void {
-  destroyWeight(weights.embedding);
-  if (weights.head !== weights.embedding) destroyWeight(weights.head);
-  for (const { attention, gateUp, down } of weights.layers) {
-    for (const { weight } of [...attention.qkv, ...attention.output, ...gateUp, ...down])
-      destroyWeight(weight);
-  }
 }

@@ -5,7 +5,7 @@
 import { assert } from "../base.ts";
 import type { Kernels, Pipeline } from "../gpu/kernel.ts";
 import { USAGE_COPY_DST, USAGE_STORAGE, USAGE_UNIFORM, type StepShape } from "../gpu/op.ts";
-import type { ModelShape } from "./arch.ts";
+import type { ModelShape } from "./shape.ts";
 import { ropeFrequencies, RopeTable } from "./rope.ts";
 
 /** One token of a step. */
@@ -19,8 +19,8 @@ export interface StepRow {
 
 /** Slots of the state pool that a sequence's recurrent layers read and write in a step. */
 export interface StateSlots {
-  /** `NO_STATE` at the start of a sequence. */
-  read: number;
+  /** undefined or NO_STATE at the start of a sequence: the state is zero. */
+  read: number | undefined;
   /** Never the slot that is read: a request that stops late still has the state before. */
   write: number;
 }
@@ -155,7 +155,7 @@ export class StepData {
     const blocks = tableStride - STATE_WORDS;
     tables.forEach((table, sequence) => host.tables.set(table.slice(0, blocks), sequence * tableStride));
     states.forEach(({ read, write }, sequence) =>
-      host.tables.set([read, write], sequence * tableStride + blocks),
+      host.tables.set([read ?? NO_STATE, write], sequence * tableStride + blocks),
     );
     rows.forEach(({ token, position, sequence }, index) => {
       const slot = tables[sequence]?.[Math.floor(position / blockTokens)];

@@ -4,7 +4,7 @@
  */
 import { TidepoolError } from "../errors.ts";
 import type { ModelFile, TensorInfo } from "../load/model-file.ts";
-import type { ModelShape } from "./arch.ts";
+import type { Mixer, ModelShape } from "./shape.ts";
 import { formatOf } from "./formats.ts";
 
 /** GGUF name without "blk.N." and ".weight" -> the name in safetensors, without the layer's prefix and ".weight". */
@@ -49,7 +49,10 @@ export class TensorNames {
 
   /** A tensor of the whole model: "token_embd", "output_norm", "output". */
   model(name: string, suffix = "weight"): TensorInfo | undefined {
-    if (this.file.format === "gguf") return this.file.tensors.get(`${name}.${suffix}`);
+    if (this.file.format === "gguf") {
+      const other = name === "output_norm" ? "token_embd_norm" : name; // LFM2's final norm
+      return this.first([`${name}.${suffix}`, `${other}.${suffix}`]);
+    }
     if (name === "output")
       return this.first(["lm_head", "language_model.lm_head"].map((head) => `${head}.${suffix}`));
     return this.first(PREFIXES.map((prefix) => `${prefix}${MODEL_NAMES[name] ?? name}.${suffix}`));
@@ -57,11 +60,19 @@ export class TensorNames {
 
   /** A tensor of a layer: "attn_q", "ffn_norm". */
   layer(index: number, name: string, suffix = "weight"): TensorInfo | undefined {
-    if (this.file.format === "gguf") return this.file.tensors.get(`blk.${index}.${name}.${suffix}`);
+    if (this.file.format === "gguf") {
+      return this.file.tensors.get(`blk.${index}.${name}${suffix === "" ? "" : `.${suffix}`}`);
+    }
     const other = (this.postNorms && POST_NORM_NAMES[name]) || LAYER_NAMES[name];
     return other === undefined
       ? undefined
       : this.first(PREFIXES.map((prefix) => `${prefix}layers.${index}.${other}.${suffix}`));
+  }
+
+  /** The norm before the feed-forward: Falcon-H1 writes it without a suffix, Qwen3.5 under the name of a post-norm. */
+  ffnNorm(index: number): TensorInfo | undefined {
+    const named = this.layer(index, "ffn_norm") ?? this.layer(index, "ffn_norm", "");
+    return named ?? (this.postNorms ? undefined : this.layer(index, "post_attention_norm"));
   }
 
   /** @throws TidepoolError `invalid_file` naming the tensor. */
@@ -79,17 +90,24 @@ export class TensorNames {
   }
 }
 
+/** GGUF names of the matrices that a mixer cannot do without. */
+const MIXER_MATRICES: Record<Mixer["kind"], readonly string[]> = {
+  attention: ["attn_q", "attn_k", "attn_v", "attn_output"],
+  "short-conv": ["shortconv.in_proj", "shortconv.conv", "shortconv.out_proj"],
+  mamba2: ["ssm_in", "ssm_conv1d", "ssm_out"],
+  "gated-delta": ["attn_qkv", "attn_gate", "ssm_conv1d", "ssm_norm", "ssm_out"],
+};
+
 /** Checks by the header alone that the tensors a model cannot do without are there, in formats that have kernels. */
 export function checkTensors(file: ModelFile, shape: ModelShape): void {
   const names = new TensorNames(file, shape.postNorms);
   names.require(names.model("token_embd"), "token_embd.weight");
   names.require(names.model("output_norm"), "output_norm.weight");
-  shape.layers.forEach((_, index) => {
-    for (const name of Object.keys(LAYER_NAMES).filter(
-      (key) => !key.endsWith("_q_norm") && !key.endsWith("_k_norm"),
-    )) {
-      names.require(names.layer(index, name), `blk.${index}.${name}.weight`);
-    }
+  shape.layers.forEach(({ mixers, ffn }, index) => {
+    const wanted = ["attn_norm", ...mixers.flatMap(({ kind }) => MIXER_MATRICES[kind])];
+    if (ffn) wanted.push("ffn_gate", "ffn_up", "ffn_down");
+    for (const name of wanted) names.require(names.layer(index, name), `blk.${index}.${name}.weight`);
+    if (ffn) names.require(names.ffnNorm(index), `blk.${index}.ffn_norm.weight`);
   });
   for (const tensor of file.tensors.values()) formatOf(tensor.type, tensor.name);
 }

@@ -6,29 +6,92 @@
 import { TidepoolError } from "../errors.ts";
 import type { ModelFile, TensorInfo } from "../load/model-file.ts";
 import { USAGE_COPY_DST, USAGE_STORAGE } from "../gpu/op.ts";
-import type { LayerShape, ModelShape } from "./arch.ts";
-import { canStack, uploadStacked, type PackedWeight, type WeightInfo } from "./matrix.ts";
+import {
+  convChannels,
+  type AttentionMixer,
+  type DeltaMixer,
+  type LayerShape,
+  type MambaMixer,
+  type Mixer,
+  type ModelShape,
+  type RecurrentMixer,
+  type ShortConvMixer,
+} from "./shape.ts";
+import { canStack, destroyWeight, uploadStacked, type PackedWeight, type WeightInfo } from "./matrix.ts";
 import { TensorNames } from "./tensors.ts";
 
 /** Matrices whose outputs stand side by side in one row, each at its offset. */
 export type Projection = readonly { weight: PackedWeight; outOffset: number; bias: GPUBuffer | undefined }[];
 
 export interface AttentionWeights {
+  kind: "attention";
+  /** q, k and v; where the mixer is gated, k and v, and `queryGate` has the queries. */
   qkv: Projection;
+  /** [q; gate] head by head. */
+  queryGate: Projection | undefined;
   qNorm: GPUBuffer | undefined;
   kNorm: GPUBuffer | undefined;
   output: Projection;
 }
 
-export interface LayerWeights {
-  mixerNorm: GPUBuffer;
-  attention: AttentionWeights;
-  /** Norm of the mixer's output, before it is added. */
-  mixerPostNorm: GPUBuffer | undefined;
-  ffnNorm: GPUBuffer;
+/** f32 [channels][kernel], and a bias for each channel. */
+export interface ConvWeights {
+  taps: GPUBuffer;
+  bias: GPUBuffer | undefined;
+}
+
+export interface ShortConvWeights {
+  kind: "short-conv";
+  /** B, C and X. */
+  input: Projection;
+  conv: ConvWeights;
+  output: Projection;
+}
+
+export interface MambaWeights {
+  kind: "mamba2";
+  /** z, xBC and dt. */
+  input: Projection;
+  conv: ConvWeights;
+  /** f32 [heads]; a = -exp(A_log). */
+  dtBias: GPUBuffer;
+  a: GPUBuffer;
+  d: GPUBuffer;
+  /** f32 [inner]; some Falcon-H1 have none. */
+  norm: GPUBuffer | undefined;
+  output: Projection;
+}
+
+export interface DeltaWeights {
+  kind: "gated-delta";
+  /** qkv, z, then b and a. */
+  input: Projection;
+  conv: ConvWeights;
+  /** f32 [valueHeads]; a = -exp(A_log). */
+  dtBias: GPUBuffer;
+  a: GPUBuffer;
+  /** f32 [valueDim]. */
+  norm: GPUBuffer;
+  output: Projection;
+}
+
+export type MixerWeights = AttentionWeights | ShortConvWeights | MambaWeights | DeltaWeights;
+
+export interface FfnWeights {
+  norm: GPUBuffer;
   gateUp: Projection;
   down: Projection;
-  ffnPostNorm: GPUBuffer | undefined;
+  /** Norm of the output, before it is added. */
+  postNorm: GPUBuffer | undefined;
+}
+
+export interface LayerWeights {
+  mixerNorm: GPUBuffer;
+  /** In the order of the layer's mixers. */
+  mixers: MixerWeights[];
+  /** Norm of the mixers' output, before it is added. */
+  mixerPostNorm: GPUBuffer | undefined;
+  ffn: FfnWeights | undefined;
 }
 
 export interface Weights {
@@ -45,6 +108,9 @@ export interface Weights {
   parameters: number;
 }
 
+/** A matrix of a projection: its tensor's name and its rows. */
+type Part = readonly [name: string, rows: number];
+
 /** No vector (norm, bias, divisors) is longer than this. */
 const MAX_VECTOR_BYTES = 16 * 1024 * 1024;
 
@@ -59,6 +125,21 @@ export async function loadWeights(
   onPiece: OnPiece = () => {},
 ): Promise<Weights> {
   return new Loader(device, file, shape, onBytes, onPiece).load();
+}
+
+/** Frees the matrices; vectors go with the device. */
+export function destroyWeights(weights: Weights): void {
+  destroyWeight(weights.embedding);
+  if (weights.head !== weights.embedding) destroyWeight(weights.head);
+  for (const { mixers, ffn } of weights.layers) {
+    const projections = [...mixers.flatMap(projectionsOf), ...(ffn ? [ffn.gateUp, ffn.down] : [])];
+    for (const { weight } of projections.flat()) destroyWeight(weight);
+  }
+}
+
+function projectionsOf(mixer: MixerWeights): Projection[] {
+  if (mixer.kind !== "attention") return [mixer.input, mixer.output];
+  return [mixer.qkv, mixer.output, ...(mixer.queryGate ? [mixer.queryGate] : [])];
 }
 
 class Loader {
@@ -110,44 +191,143 @@ class Loader {
     };
   }
 
-  private async layer(index: number, { mixer, ffn }: LayerShape): Promise<LayerWeights> {
+  private async layer(index: number, { mixers, ffn }: LayerShape): Promise<LayerWeights> {
     const d = this.shape.hiddenSize;
-    const { heads, kvHeads, headDim, qkNorm } = mixer;
-    const norm = (name: string, width: number) =>
-      this.norm(this.names.layer(index, name), `blk.${index}.${name}`, width);
-    const optional = (wanted: boolean, name: string, width: number) =>
-      wanted ? norm(name, width) : undefined;
-    const qRows = heads * headDim;
-    const kvRows = kvHeads * headDim;
+    const mixerNorm = await this.layerVector(index, "attn_norm", d, "norm");
+    const loaded: MixerWeights[] = [];
+    for (const mixer of mixers) loaded.push(await this.mixer(index, mixer));
+    const { postNorms } = this.shape;
     return {
-      mixerNorm: await norm("attn_norm", d),
-      attention: {
-        qkv: await this.projection(index, d, [
-          ["attn_q", qRows],
-          ["attn_k", kvRows],
-          ["attn_v", kvRows],
-        ]),
-        qNorm: await optional(qkNorm, "attn_q_norm", headDim),
-        kNorm: await optional(qkNorm, "attn_k_norm", headDim),
-        output: await this.projection(index, qRows, [["attn_output", d]]),
-      },
-      mixerPostNorm: await optional(this.shape.postNorms, "post_attention_norm", d),
-      ffnNorm: await norm("ffn_norm", d),
-      gateUp: await this.projection(index, d, [
-        ["ffn_gate", ffn.width],
-        ["ffn_up", ffn.width],
-      ]),
-      down: await this.projection(index, ffn.width, [["ffn_down", d]]),
-      ffnPostNorm: await optional(this.shape.postNorms, "post_ffw_norm", d),
+      mixerNorm,
+      mixers: loaded,
+      mixerPostNorm: postNorms ? await this.layerVector(index, "post_attention_norm", d, "norm") : undefined,
+      ffn: ffn && (await this.ffn(index, ffn.width)),
     };
   }
 
-  /** Matrices with one input: stacked where all formats agree, else one by one. */
-  private async projection(
+  private async ffn(index: number, width: number): Promise<FfnWeights> {
+    const d = this.shape.hiddenSize;
+    return {
+      norm: await this.norm(this.names.ffnNorm(index), `blk.${index}.ffn_norm`, d),
+      gateUp: await this.projection(index, d, [
+        ["ffn_gate", width],
+        ["ffn_up", width],
+      ]),
+      down: await this.projection(index, width, [["ffn_down", d]]),
+      postNorm: this.shape.postNorms ? await this.layerVector(index, "post_ffw_norm", d, "norm") : undefined,
+    };
+  }
+
+  private mixer(index: number, mixer: Mixer): Promise<MixerWeights> {
+    switch (mixer.kind) {
+      case "attention":
+        return this.attention(index, mixer);
+      case "short-conv":
+        return this.shortConv(index, mixer);
+      case "mamba2":
+        return this.mamba(index, mixer);
+      case "gated-delta":
+        return this.delta(index, mixer);
+    }
+  }
+
+  private async attention(index: number, mixer: AttentionMixer): Promise<AttentionWeights> {
+    const d = this.shape.hiddenSize;
+    const { heads, kvHeads, headDim, qkNorm, gated } = mixer;
+    const queries: Part[] = [["attn_q", heads * headDim]];
+    const keysAndValues: Part[] = [
+      ["attn_k", kvHeads * headDim],
+      ["attn_v", kvHeads * headDim],
+    ];
+    const headNorm = (name: string) => this.layerVector(index, name, headDim, "norm");
+    return {
+      kind: "attention",
+      qkv: await this.projection(index, d, gated ? keysAndValues : [...queries, ...keysAndValues]),
+      queryGate: gated ? await this.projection(index, d, [["attn_q", 2 * heads * headDim]]) : undefined,
+      qNorm: qkNorm ? await headNorm("attn_q_norm") : undefined,
+      kNorm: qkNorm ? await headNorm("attn_k_norm") : undefined,
+      output: await this.projection(index, heads * headDim, [["attn_output", d]]),
+    };
+  }
+
+  private async shortConv(index: number, mixer: ShortConvMixer): Promise<ShortConvWeights> {
+    const d = this.shape.hiddenSize;
+    return {
+      kind: "short-conv",
+      input: await this.projection(index, d, [["shortconv.in_proj", 3 * d]]),
+      conv: await this.conv(index, "shortconv.conv", mixer),
+      output: await this.projection(index, d, [["shortconv.out_proj", d]]),
+    };
+  }
+
+  private async mamba(index: number, mixer: MambaMixer): Promise<MambaWeights> {
+    const d = this.shape.hiddenSize;
+    const { heads, headDim } = mixer;
+    const inner = heads * headDim;
+    const rows = inner + convChannels(mixer, d) + heads;
+    const hasNorm = this.names.layer(index, "ssm_norm") !== undefined;
+    return {
+      kind: "mamba2",
+      input: await this.projection(index, d, [["ssm_in", rows]]),
+      conv: await this.conv(index, "ssm_conv1d", mixer),
+      dtBias: await this.layerVector(index, "ssm_dt", heads, "plain", "bias"),
+      a: await this.layerVector(index, "ssm_a", heads, "plain", ""),
+      d: await this.layerVector(index, "ssm_d", heads, "plain", ""),
+      norm: hasNorm ? await this.layerVector(index, "ssm_norm", inner, "plain") : undefined,
+      output: await this.projection(index, inner, [["ssm_out", d]]),
+    };
+  }
+
+  private async delta(index: number, mixer: DeltaMixer): Promise<DeltaWeights> {
+    const d = this.shape.hiddenSize;
+    const { valueHeads, valueDim, baGrouped } = mixer;
+    const values = valueHeads * valueDim;
+    const gates: Part[] = baGrouped
+      ? [["ssm_ba", 2 * valueHeads]]
+      : [
+          ["ssm_beta", valueHeads],
+          ["ssm_alpha", valueHeads],
+        ];
+    return {
+      kind: "gated-delta",
+      input: await this.projection(index, d, [
+        ["attn_qkv", convChannels(mixer, d)],
+        ["attn_gate", values],
+        ...gates,
+      ]),
+      conv: await this.conv(index, "ssm_conv1d", mixer),
+      dtBias: await this.layerVector(index, "ssm_dt", valueHeads, "plain", "bias"),
+      a: await this.layerVector(index, "ssm_a", valueHeads, "plain", ""),
+      norm: await this.layerVector(index, "ssm_norm", valueDim, "plain"),
+      output: await this.projection(index, values, [["ssm_out", d]]),
+    };
+  }
+
+  private async conv(index: number, name: string, mixer: RecurrentMixer): Promise<ConvWeights> {
+    const channels = convChannels(mixer, this.shape.hiddenSize);
+    const hasBias = this.names.layer(index, name, "bias") !== undefined;
+    return {
+      taps: await this.layerVector(index, name, channels * mixer.kernel, "plain"),
+      bias: hasBias ? await this.layerVector(index, name, channels, "plain", "bias") : undefined,
+    };
+  }
+
+  /** A vector of a layer; "norm": with the shape's norm offset added. */
+  private async layerVector(
     index: number,
-    columns: number,
-    parts: readonly (readonly [name: string, rows: number])[],
-  ): Promise<Projection> {
+    name: string,
+    length: number,
+    how: "norm" | "plain",
+    suffix = "weight",
+  ): Promise<GPUBuffer> {
+    const tensor = this.names.layer(index, name, suffix);
+    const label = `blk.${index}.${name}${suffix === "" ? "" : `.${suffix}`}`;
+    if (how === "norm") return this.norm(tensor, label, length);
+    return this.vectorBuffer(await this.vector(this.names.require(tensor, label), length), label);
+  }
+
+  /** Matrices with one input: stacked where all formats agree, else one by one. */
+  private async projection(index: number, columns: number, parts: readonly Part[]): Promise<Projection> {
     const tensors = parts.map(([name, rows]) => {
       const tensor = this.names.require(this.names.layer(index, name), `blk.${index}.${name}.weight`);
       return {

@@ -2,7 +2,7 @@
  * What makes two models the same for stored keys and values: the weights' bytes, the shape, the numbers' types and the
  * block size. Chunking and the GPU are left out: they change results within rounding only.
  */
-import type { ModelShape } from "../model/arch.ts";
+import type { ModelShape } from "../model/shape.ts";
 import type { OnPiece } from "../model/weights.ts";
 import type { RunnerOptions } from "../model/runner.ts";
 import { checksum } from "../tier/checksum.ts";

@@ -6,7 +6,8 @@ import { TidepoolError } from "../errors.ts";
 import { adapterLine, findProvider, openGpu } from "../gpu/device.ts";
 import { blockBytes, maxSlots } from "../gpu/pool.ts";
 import type { ModelFile } from "../load/model-file.ts";
-import { kvLayers, shapeOf, type ModelShape } from "../model/arch.ts";
+import { shapeOf } from "../model/arch.ts";
+import { kvLayers, mixersOf, type ModelShape } from "../model/shape.ts";
 import { checkTensors } from "../model/tensors.ts";
 import { gpuOptions, runnerOptions } from "./options.ts";
 import { Prompts } from "./prompts.ts";
@@ -14,7 +15,8 @@ import type { EngineOptions, ModelReport } from "./protocol.ts";
 
 /** Describes an open model; never throws for a model that would not run: the report says why. */
 export async function inspectModel(file: ModelFile, options: EngineOptions): Promise<ModelReport> {
-  const prompts = new Prompts(file);
+  const prompts = await Prompts.open(file, { timeoutMs: options.textTimeoutMs });
+  prompts.close();
   const report: ModelReport = {
     name: file.name,
     format: file.format,
@@ -97,6 +99,6 @@ function elements(file: ModelFile): number {
 function shapeSummary(shape: ModelShape): NonNullable<ModelReport["shape"]> {
   const { name, layers, hiddenSize, vocabSize, contextTokens } = shape;
   const mixers: Record<string, number> = {};
-  for (const { mixer } of layers) mixers[mixer.kind] = (mixers[mixer.kind] ?? 0) + 1;
+  for (const { kind } of mixersOf(shape)) mixers[kind] = (mixers[kind] ?? 0) + 1;
   return { name, layers: layers.length, mixers, hiddenSize, vocabSize, contextTokens };
 }

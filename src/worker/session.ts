@@ -5,7 +5,6 @@
  */
 import { assert, systemClock } from "../base.ts";
 import { BlockPool } from "../cache/blocks.ts";
-import { costOf, type Cost } from "../cache/cost.ts";
 import { createPrefixCache } from "../cache/create.ts";
 import type { PrefixCache } from "../cache/prefix.ts";
 import { TidepoolError, toWire } from "../errors.ts";
@@ -20,6 +19,7 @@ import type { TierStore } from "../tier/store.ts";
 import { answerCacheCall, exportPrefix } from "./cache-calls.ts";
 import { WeightsIdentity } from "./identity.ts";
 import { Keeper } from "./keeper.ts";
+import { cacheCost } from "./cost.ts";
 import { fitPrompt } from "./limits.ts";
 import { Loop } from "./loop.ts";
 import { Output } from "./output.ts";
@@ -303,20 +303,6 @@ function usageOf({ promptLength, cachedTokens = 0, loadedTokens, restoredBy }: R
     cachedTokens: { gpu: cachedTokens, ram, disk },
     ...(restoredBy && { restore: restoredBy }),
   };
-}
-
-/** What a token of this model costs in FLOPs and bytes, for the cache's policies. */
-function cacheCost({ shape, options }: Runner): Cost {
-  return costOf({
-    name: shape.name,
-    hiddenSize: shape.hiddenSize,
-    kvElementBytes: options.kvDtype === "f16" ? 2 : 4,
-    stateElementBytes: 4,
-    layers: shape.layers.flatMap(({ mixer, ffn }) => [
-      { kind: mixer.kind, count: 1, heads: mixer.heads, kvHeads: mixer.kvHeads, headDim: mixer.headDim },
-      { kind: ffn.kind, count: 1, inner: ffn.width, matrices: 3 },
-    ]),
-  });
 }
 
 /** The sampling part of a request's settings; greedy where the caller says nothing. */

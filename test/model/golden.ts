@@ -5,6 +5,7 @@ import type { Elem } from "../../src/gpu/kernel.ts";
 import { openModel, type ModelFile } from "../../src/load/model-file.ts";
 import { openBytes } from "../../src/load/source.ts";
 import { Runner } from "../../src/model/runner.ts";
+import { SeatState } from "../../src/schedule/seat-state.ts";
 import type { CaseEnv } from "../support/cases.ts";
 
 export interface Golden {
@@ -73,12 +74,15 @@ export async function runFile(
   const out = new Float32Array(tokens.length * runner.shape.vocabSize);
   try {
     const step = feed === "once" ? tokens.length : feed === "one by one" ? 1 : 7;
+    const seat = new SeatState(0);
+    seat.start();
     for (let start = 0; start < tokens.length; start += step) {
       const part = tokens.slice(start, start + step);
+      const state = seat.step(start + part.length);
       const logits =
         feed === "one by one"
-          ? await runner.scoreDecode({ position: start, slots, token: part[0] as number })
-          : await runner.score({ position: start, slots, tokens: part, firstRow: 0 });
+          ? await runner.scoreDecode({ position: start, slots, token: part[0] as number, state })
+          : await runner.score({ position: start, slots, tokens: part, firstRow: 0, state });
       out.set(logits, start * runner.shape.vocabSize);
     }
   } finally {

@@ -105,7 +105,7 @@ export class Rig {
     const blocks = tables.flatMap((table, sequence) => [
       ...table,
       ...Array<number>(blocksEach - table.length).fill(NO_SLOT),
-      input.states?.[sequence]?.read ?? NO_SLOT,
+      input.states?.[sequence] ? (input.states[sequence].read ?? 0xffffffff) : NO_SLOT,
       input.states?.[sequence]?.write ?? NO_SLOT,
     ]);
     const { rows: rowCount, sequences, logitRows } = stepShape(input);

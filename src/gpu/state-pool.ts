@@ -1,0 +1,112 @@
+/**
+ * The state pool: what the recurrent layers of a sequence carry from token to token, as slots in one f32 buffer a layer,
+ * and the copying of whole slots: within the pool, out and in. Which slot holds what is not its business.
+ *
+ * Slot s of a layer lies at s * floats. A slot's bytes at rest are layer-major.
+ */
+import { assert } from "../base.ts";
+import { TidepoolError } from "../errors.ts";
+import { MAX_BINDING_BYTES } from "./device.ts";
+import { MAP_READ, USAGE_COPY_DST, USAGE_COPY_SRC, USAGE_MAP_READ, USAGE_STORAGE } from "./op.ts";
+
+/** Numbers that one recurrent layer keeps of a sequence. */
+export interface StateLayer {
+  floats: number;
+}
+
+/** Bytes of one sequence's state in all layers; 0 in a model without recurrent layers. */
+export function stateBytes(layers: readonly StateLayer[]): number {
+  return layers.reduce((sum, { floats }) => sum + 4 * floats, 0);
+}
+
+/** The most slots that fit: a layer's buffer must stay within one binding. */
+export function maxStateSlots(layers: readonly StateLayer[]): number {
+  const widest = layers.reduce((most, { floats }) => Math.max(most, 4 * floats), 4);
+  return Math.floor(MAX_BINDING_BYTES / widest);
+}
+
+export class StatePool {
+  readonly layers: readonly StateLayer[];
+  readonly slots: number;
+  /** Bytes of one slot in all layers. */
+  readonly slotBytes: number;
+  /** One buffer a recurrent layer. */
+  readonly buffers: readonly GPUBuffer[];
+  private readonly device: GPUDevice;
+
+  /** @throws TidepoolError `out_of_memory` when `slots` would need a binding over 128 MiB. */
+  constructor(device: GPUDevice, layers: readonly StateLayer[], slots: number) {
+    if (layers.length > 0 && slots > maxStateSlots(layers)) {
+      const message = `${slots} states do not fit: at most ${maxStateSlots(layers)} of this model's size; use fewer requests at once`;
+      throw new TidepoolError("out_of_memory", message, { slots, most: maxStateSlots(layers) });
+    }
+    this.device = device;
+    this.layers = layers;
+    this.slots = slots;
+    this.slotBytes = stateBytes(layers);
+    this.buffers = layers.map(({ floats }, index) =>
+      device.createBuffer({
+        label: `state ${index}`,
+        size: Math.max(16, slots * floats * 4),
+        usage: USAGE_STORAGE | USAGE_COPY_SRC | USAGE_COPY_DST,
+      }),
+    );
+  }
+
+  /** Bytes on the GPU. */
+  get bytes(): number {
+    return this.slotBytes * this.slots;
+  }
+
+  /** Copies a slot over another, ordered behind the GPU work submitted so far. */
+  copySlot(from: number, to: number): void {
+    assert(from !== to, `state slot ${from} is copied onto itself`);
+    const encoder = this.device.createCommandEncoder({ label: "copy state" });
+    this.eachPart((buffer, bytes) =>
+      encoder.copyBufferToBuffer(buffer, from * bytes, buffer, to * bytes, bytes),
+    );
+    this.device.queue.submit([encoder.finish()]);
+  }
+
+  /** Reads a slot as the bytes of a record. Later GPU work does not change the result. */
+  async readSlot(slot: number): Promise<Uint8Array<ArrayBuffer>> {
+    const usage = USAGE_COPY_DST | USAGE_MAP_READ;
+    const staging = this.device.createBuffer({ label: "read state", size: this.slotBytes, usage });
+    const encoder = this.device.createCommandEncoder({ label: "read state" });
+    this.eachPart((buffer, bytes, at) =>
+      encoder.copyBufferToBuffer(buffer, slot * bytes, staging, at, bytes),
+    );
+    this.device.queue.submit([encoder.finish()]);
+    try {
+      await staging.mapAsync(MAP_READ);
+      return new Uint8Array(staging.getMappedRange().slice(0));
+    } finally {
+      staging.destroy();
+    }
+  }
+
+  /** Writes the bytes of a record into a slot, ordered before GPU work that is submitted later. */
+  writeSlot(slot: number, state: Uint8Array<ArrayBuffer>): void {
+    assert(
+      state.byteLength === this.slotBytes,
+      `a state of ${state.byteLength} bytes, not ${this.slotBytes}`,
+    );
+    assert(slot >= 0 && slot < this.slots, `state slot ${slot} is outside the pool of ${this.slots}`);
+    this.eachPart((buffer, bytes, at) =>
+      this.device.queue.writeBuffer(buffer, slot * bytes, state, at, bytes),
+    );
+  }
+
+  destroy(): void {
+    for (const buffer of this.buffers) buffer.destroy();
+  }
+
+  /** Calls back for each layer: its buffer, its bytes a slot, and the offset of its part in a record. */
+  private eachPart(visit: (buffer: GPUBuffer, bytes: number, at: number) => void): void {
+    let at = 0;
+    this.layers.forEach(({ floats }, index) => {
+      visit(this.buffers[index] as GPUBuffer, 4 * floats, at);
+      at += 4 * floats;
+    });
+  }
+}
