@@ -1,8 +1,10 @@
 /** The list of all GPU cases; a house test holds that no file of cases is missing. */
 import { cases as activation } from "../kernel/activation.cases.ts";
 import { cases as attention } from "../kernel/attention.cases.ts";
+import { cases as delta } from "../kernel/delta.cases.ts";
 import { cases as embed } from "../kernel/embed.cases.ts";
 import { cases as kvWrite } from "../kernel/kv-write.cases.ts";
+import { cases as mamba } from "../kernel/mamba.cases.ts";
 import { cases as matrix } from "../kernel/matrix.cases.ts";
 import { cases as norm } from "../kernel/norm.cases.ts";
 import { cases as reduce } from "../kernel/reduce.cases.ts";
@@ -22,8 +24,10 @@ export const allCases: Case[] = [
   ...formats,
   ...activation,
   ...attention,
+  ...delta,
   ...embed,
   ...kvWrite,
+  ...mamba,
   ...matrix,
   ...norm,
   ...reduce,
