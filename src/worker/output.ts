@@ -87,6 +87,22 @@ export class Output {
   }
 }
 
+/** The result of a request that was aborted before its prompt was known. */
+export function nothing(): GenerationResult {
+  return {
+    text: "",
+    tokens: [],
+    finishReason: "aborted",
+    usage: {
+      promptTokens: 0,
+      computedTokens: 0,
+      cachedTokens: { gpu: 0, ram: 0, disk: 0 },
+      completionTokens: 0,
+    },
+    timing: { ttftMs: 0, prefillTokensPerSecond: 0, decodeTokensPerSecond: 0 },
+  };
+}
+
 function perSecond(tokens: number, ms: number): number {
   return ms > 0 && tokens > 0 ? (tokens * 1000) / ms : 0;
 }

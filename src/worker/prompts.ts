@@ -1,115 +1,124 @@
 /**
- * A model's text side: requests in -> token ids, and a decoder out. A model without a usable tokenizer or template still
- * runs on token ids; the reason is kept and told when text is asked for.
+ * A model's text side: requests in -> token ids, and a decoder out. Encoding runs in the text worker (text-client.ts),
+ * decoding here, by table look-up, where no template and no regular expression of the file takes part. A model without a
+ * usable tokenizer or template still runs on token ids; the reason is kept and told when text is asked for.
  */
-import { TidepoolError } from "../errors.ts";
+import { fromWire, TidepoolError } from "../errors.ts";
 import type { ModelFile } from "../load/model-file.ts";
-import { chatTemplateOf, encodeConversation, type ChatTemplate, type ChatTurn } from "../text/chat.ts";
-import { createTokenizer, type Tokenizer } from "../text/tokenizer.ts";
+import { createDetokenizer, type Detokenizer } from "../text/detokenizer.ts";
 import type { Decoder } from "./output.ts";
-import type { ChatMessage, RequestInput } from "./protocol.ts";
+import type { Notice, RequestInput } from "./protocol.ts";
+import { DEFAULT_TEXT_TIMEOUT_MS, TextClient, type TextPort } from "./text-client.ts";
+import { hasTokenizer, textParts, type EncodedPrompt, type TextQuestion } from "./text-messages.ts";
+import { startTextWorker } from "./text-spawn.ts";
 
-/** A prompt in tokens; `keep` leading ones survive truncation (BOS, the system prompt). */
-export interface EncodedPrompt {
-  tokens: number[];
-  keep: number;
+export interface PromptOptions {
+  /** The longest that one text may take to become ids. Default: DEFAULT_TEXT_TIMEOUT_MS. */
+  timeoutMs?: number | undefined;
+  /** Starts the text worker. */
+  start?: () => TextPort;
 }
 
-type Made<T> = { value: T } | { problem: TidepoolError };
+const MIN_TIMEOUT_MS = 10;
+const MAX_TIMEOUT_MS = 3_600_000;
 
 export class Prompts {
-  private readonly madeTokenizer: Made<Tokenizer>;
-  private readonly madeTemplate: Made<ChatTemplate>;
+  private readonly client: TextClient;
+  private readonly detokenizer: Detokenizer | undefined;
 
-  constructor(file: ModelFile) {
-    this.madeTokenizer = attempt(() => createTokenizer(file));
-    this.madeTemplate = attempt(() => chatTemplateOf(file, this.tokenizer));
+  private constructor(client: TextClient) {
+    this.client = client;
+    const { tokenizer } = client.facts;
+    this.detokenizer = "table" in tokenizer ? createDetokenizer(tokenizer.table) : undefined;
   }
 
-  /** @throws TidepoolError saying why there is none. */
-  get tokenizer(): Tokenizer {
-    return got(this.madeTokenizer);
+  /** Rejects for a bad `timeoutMs` alone: what is wrong with the file stands in the states. */
+  static async open(file: ModelFile, options: PromptOptions = {}): Promise<Prompts> {
+    const { timeoutMs = DEFAULT_TEXT_TIMEOUT_MS, start = startTextWorker } = options;
+    if (!Number.isInteger(timeoutMs) || timeoutMs < MIN_TIMEOUT_MS || timeoutMs > MAX_TIMEOUT_MS) {
+      const expected = `an integer from ${MIN_TIMEOUT_MS} to ${MAX_TIMEOUT_MS}`;
+      throw new TidepoolError("invalid_argument", `textTimeoutMs is ${timeoutMs}, expected ${expected}`);
+    }
+    const parts = textParts(file);
+    // Without a tokenizer there is nothing to run.
+    if (!hasTokenizer(parts))
+      return new Prompts(TextClient.inThisThread(parts, "the model has no tokenizer"));
+    return new Prompts(await TextClient.open(parts, { timeoutMs }, start));
   }
 
   get tokenizerState(): string {
-    return stateOf(this.madeTokenizer);
+    const { tokenizer } = this.client.facts;
+    return "problem" in tokenizer ? tokenizer.problem.message : "ready";
   }
 
   get templateState(): string {
-    return stateOf(this.madeTemplate);
+    const { tokenizer, templateProblem } = this.client.facts;
+    return "problem" in tokenizer ? tokenizer.problem.message : (templateProblem?.message ?? "ready");
+  }
+
+  /** Where texts are encoded: "own worker", or why there is none. */
+  get textState(): string {
+    if (this.detokenizer === undefined) return "not needed";
+    return this.client.unprotected === undefined
+      ? "own worker"
+      : `engine's thread: ${this.client.unprotected}`;
+  }
+
+  /** What the caller should hear of; none where all is well. */
+  get notice(): Notice | undefined {
+    if (this.detokenizer === undefined || this.client.unprotected === undefined) return undefined;
+    const lost = "a chat template or tokenizer that does not finish would stop the engine";
+    return {
+      code: "text_unprotected",
+      message: `there is no worker for text (${this.client.unprotected}): ${lost}; load files of known origin only`,
+    };
   }
 
   /** Tokens that end a generation. */
   get stopIds(): ReadonlySet<number> {
-    return new Set("value" in this.madeTokenizer ? this.madeTokenizer.value.eosIds : []);
+    return new Set(this.detokenizer?.eosIds ?? []);
   }
 
   /** A decoder for what follows a prompt; without a tokenizer, one that gives no text. */
   decoder(prompt: readonly number[]): Decoder {
-    if ("problem" in this.madeTokenizer) return { push: () => "", end: () => "" };
-    const { value: tokenizer } = this.madeTokenizer;
-    return tokenizer.stream({ continues: !tokenizer.isControl(prompt.at(-1) as number) });
+    const { detokenizer } = this;
+    if (!detokenizer) return { push: () => "", end: () => "" };
+    return detokenizer.stream({ continues: !detokenizer.isControl(prompt.at(-1) as number) });
   }
 
-  encode(input: RequestInput): EncodedPrompt {
-    switch (input.kind) {
-      case "tokens":
-        return { tokens: [...input.tokens], keep: 0 };
-      case "text": {
-        const { bosId, addBos } = this.tokenizer;
-        const bos = addBos && bosId !== undefined ? [bosId] : [];
-        return { tokens: [...bos, ...this.tokenizer.encode(input.text)], keep: bos.length };
-      }
-      case "chat":
-        return this.encodeChat(input.messages, input.template ?? {});
-    }
+  /** @throws TidepoolError saying why there is no tokenizer. */
+  detokenize(tokens: readonly number[]): string {
+    this.check();
+    return (this.detokenizer as Detokenizer).decode(tokens);
   }
 
-  private encodeChat(messages: readonly ChatMessage[], variables: Record<string, unknown>): EncodedPrompt {
-    if (messages.length === 0)
-      throw new TidepoolError("invalid_argument", "a chat needs at least one message");
-    const template = got(this.madeTemplate);
-    const turns = messages.map(({ tokens, ...message }): ChatTurn => ({
-      ...message,
-      ...(tokens && { ids: tokens }),
-    }));
-    const tokens = encodeConversation(template, this.tokenizer, turns, { variables });
-    const system = turns.slice(0, 1).filter(({ role }) => role === "system");
-    return { tokens, keep: system.length === 0 ? 0 : this.sharedLength(template, system, tokens, variables) };
+  /** Ids of a text without BOS. */
+  async tokenize(text: string): Promise<number[]> {
+    return (await this.ask({ kind: "plain", text })).tokens;
   }
 
-  /** Tokens that the conversation shares with its system prompt alone. */
-  private sharedLength(
-    template: ChatTemplate,
-    system: readonly ChatTurn[],
-    tokens: readonly number[],
-    variables: Record<string, unknown>,
-  ): number {
-    let alone: number[];
-    try {
-      alone = encodeConversation(template, this.tokenizer, system, { variables, addGenerationPrompt: false });
-    } catch {
-      return 0; // some templates refuse a conversation without a user turn: then nothing is known to keep
-    }
-    const differs = alone.findIndex((token, index) => token !== tokens[index]);
-    return differs < 0 ? alone.length : differs;
+  /** @throws TidepoolError `timed_out`, `too_long`, or why there is no tokenizer or template. */
+  async encode(input: RequestInput, signal?: AbortSignal): Promise<EncodedPrompt> {
+    if (input.kind === "tokens") return tokenPrompt(input.tokens);
+    return this.ask(input, signal);
+  }
+
+  close(): void {
+    this.client.close();
+  }
+
+  private async ask(question: TextQuestion, signal?: AbortSignal): Promise<EncodedPrompt> {
+    this.check();
+    return this.client.ask(question, signal);
+  }
+
+  private check(): void {
+    const { tokenizer } = this.client.facts;
+    if ("problem" in tokenizer) throw fromWire(tokenizer.problem);
   }
 }
 
-function attempt<T>(make: () => T): Made<T> {
-  try {
-    return { value: make() };
-  } catch (error) {
-    if (error instanceof TidepoolError) return { problem: error };
-    throw error;
-  }
-}
-
-function got<T>(made: Made<T>): T {
-  if ("problem" in made) throw made.problem;
-  return made.value;
-}
-
-function stateOf(made: Made<unknown>): string {
-  return "problem" in made ? made.problem.message : "ready";
+/** A prompt that is given in tokens. */
+export function tokenPrompt(tokens: readonly number[]): EncodedPrompt {
+  return { tokens: [...tokens], keep: 0 };
 }

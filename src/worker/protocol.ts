@@ -35,6 +35,11 @@ export interface EngineOptions {
   adapter?: string;
   /** false: no subgroup operations. Default: used where the adapter has them. */
   subgroups?: boolean;
+  /**
+   * The longest that a prompt's text may take to become tokens, through chat template and tokenizer; what is late is
+   * ended with `timed_out`. 10 to 3,600,000. Default 10,000.
+   */
+  textTimeoutMs?: number;
   /** Lower tiers of the KV cache. */
   cache?: CacheOptions;
 }
@@ -92,6 +97,8 @@ export interface EngineInfo {
   /** Whether text can be encoded and chats rendered, or why not. */
   tokenizer: string;
   chatTemplate: string;
+  /** Where the file's template and tokenizer run: "own worker", "not needed", or why in the engine's thread. */
+  textWorker: string;
 }
 
 /** A message of a conversation. An assistant's `tokens`, where given, are used in place of tokenising its text again. */

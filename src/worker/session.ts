@@ -3,7 +3,7 @@
  * what is committed back into text. It owns the model's file, tokenizer, runner and scheduler; it does not speak the
  * protocol's wire (worker.ts does) and holds no kernels.
  */
-import { assert, systemClock } from "../base.ts";
+import { assert, background, systemClock } from "../base.ts";
 import { BlockPool } from "../cache/blocks.ts";
 import { createPrefixCache } from "../cache/create.ts";
 import type { PrefixCache } from "../cache/prefix.ts";
@@ -22,9 +22,10 @@ import { Keeper } from "./keeper.ts";
 import { cacheCost } from "./cost.ts";
 import { fitPrompt } from "./limits.ts";
 import { Loop } from "./loop.ts";
-import { Output } from "./output.ts";
-import { Prompts } from "./prompts.ts";
+import { nothing, Output } from "./output.ts";
+import { Prompts, tokenPrompt, type PromptOptions } from "./prompts.ts";
 import { scoreTokens } from "./score.ts";
+import type { EncodedPrompt } from "./text-messages.ts";
 import type {
   CacheOptions,
   Call,
@@ -55,6 +56,8 @@ export class Session {
   private readonly loop: Loop<SampledRow>;
   private readonly outputs = new Map<Request, Output>();
   private readonly requests = new Map<number, Request>();
+  /** Requests whose text is on its way to becoming ids. */
+  private readonly encoding = new Map<number, AbortController>();
   private readonly post: Post;
   private closed = false;
   /** Requests of our own, by negative ids: their outcome is not posted. */
@@ -97,11 +100,21 @@ export class Session {
     post: Post,
     store?: TierStore,
     cache: CacheOptions = {},
+    text: PromptOptions = {},
   ): Promise<Session> {
     const identity = new WeightsIdentity();
     const onProgress = (progress: RunnerProgress) => post({ type: "progress", progress });
-    const runner = await Runner.load(gpu, file, options, onProgress, store && identity.onPiece);
-    const prompts = new Prompts(file);
+    // In a worker of its own, while the weights load.
+    const [prompts, loaded] = await Promise.allSettled([
+      Prompts.open(file, text),
+      Runner.load(gpu, file, options, onProgress, store && identity.onPiece),
+    ]);
+    if (prompts.status === "rejected" || loaded.status === "rejected") {
+      if (prompts.status === "fulfilled") prompts.value.close();
+      if (loaded.status === "fulfilled") loaded.value.destroy();
+      throw loaded.status === "rejected" ? loaded.reason : (prompts as PromiseRejectedResult).reason;
+    }
+    const runner = loaded.value;
     await file.close();
     const keeper =
       store &&
@@ -113,19 +126,47 @@ export class Session {
         nowMs: () => systemClock.nowMs(),
         ...(cache.maxAgeMs !== undefined && { maxAgeMs: cache.maxAgeMs }),
       });
-    return new Session(gpu, runner, prompts, keeper, post);
+    const { notice } = prompts.value;
+    if (notice) post({ type: "notice", notice });
+    return new Session(gpu, runner, prompts.value, keeper, post);
   }
 
   /** Queues a request; what is wrong with it is posted as `refused`. */
   submit(id: number, input: RequestInput, params: GenerateParams): void {
+    if (input.kind === "tokens") this.begin(id, tokenPrompt(input.tokens), params);
+    else background(this.encodeFirst(id, input, params), "encode");
+  }
+
+  /** Decoding goes on meanwhile. */
+  private async encodeFirst(id: number, input: RequestInput, params: GenerateParams): Promise<void> {
+    const stop = new AbortController();
     try {
-      this.accept(id, input, params);
+      this.checkRoom();
+      this.encoding.set(id, stop);
+      const prompt = await this.prompts.encode(input, stop.signal);
+      if (this.encoding.delete(id)) this.begin(id, prompt, params);
+    } catch (error) {
+      // An aborted one has been told already.
+      if (!stop.signal.aborted) this.refuse(id, error);
+      this.encoding.delete(id);
+    }
+  }
+
+  private begin(id: number, prompt: EncodedPrompt, params: GenerateParams): void {
+    try {
+      this.accept(id, prompt, params);
     } catch (error) {
       this.refuse(id, error);
     }
   }
 
   abort(id: number): void {
+    const encoding = this.encoding.get(id);
+    if (encoding) {
+      this.encoding.delete(id);
+      encoding.abort();
+      this.post({ type: "finished", id, result: nothing() });
+    }
     const request = this.requests.get(id);
     if (!request) return;
     this.scheduler.abort(request);
@@ -137,20 +178,20 @@ export class Session {
   async call(call: Call): Promise<unknown> {
     switch (call.method) {
       case "tokenize":
-        return this.prompts.tokenizer.encode(call.text);
+        return this.prompts.tokenize(call.text);
       case "detokenize":
-        return this.prompts.tokenizer.decode([...call.tokens]);
+        return this.prompts.detokenize(call.tokens);
       case "countTokens":
-        return this.prompts.encode(call.input).tokens.length;
+        return (await this.prompts.encode(call.input)).tokens.length;
       case "score":
         this.checkTokens(call.tokens);
         return scoreTokens(this, { tokens: call.tokens, from: call.from, wantLogits: call.logits }).finally(
           () => this.loop.notify(),
         );
       case "warm":
-        return this.warm(this.prompts.encode(call.input).tokens);
+        return this.warm((await this.prompts.encode(call.input)).tokens);
       case "cacheExport":
-        return exportPrefix(this, this.prompts.encode(call.input).tokens);
+        return exportPrefix(this, (await this.prompts.encode(call.input)).tokens);
       default:
         return answerCacheCall(this, call);
     }
@@ -170,20 +211,24 @@ export class Session {
   async close(): Promise<void> {
     if (this.closed) return;
     this.closed = true;
-    for (const id of [...this.requests.keys()]) this.abort(id);
+    for (const id of [...this.encoding.keys(), ...this.requests.keys()]) this.abort(id);
+    this.prompts.close();
     await this.loop.stop();
     await this.keeper?.drain(CLOSE_DRAIN_MS);
     await this.keeper?.store.close(CLOSE_DRAIN_MS);
     this.runner.destroy();
   }
 
-  private accept(id: number, input: RequestInput, params: GenerateParams): void {
+  private checkRoom(): void {
     if (this.closed) throw new TidepoolError("closed", "the engine is closed");
-    if (this.requests.size >= MAX_ACTIVE_REQUESTS) {
+    if (this.requests.size + this.encoding.size >= MAX_ACTIVE_REQUESTS) {
       throw new TidepoolError("rejected", `${MAX_ACTIVE_REQUESTS} requests are waiting or running already`);
     }
+  }
+
+  private accept(id: number, { tokens, keep }: EncodedPrompt, params: GenerateParams): void {
+    this.checkRoom();
     const sampling = samplingParams(samplingOf(params), this.info.model.vocabSize);
-    const { tokens, keep } = this.prompts.encode(input);
     this.checkTokens(tokens);
     const limit = Math.min(this.info.model.contextTokens, this.scheduler.capacityTokens);
     const { prompt, maxNewTokens } = fitPrompt({ tokens, keep, limit, params });
@@ -333,5 +378,6 @@ function describe(gpu: Gpu, runner: Runner, prompts: Prompts): EngineInfo {
     },
     tokenizer: prompts.tokenizerState,
     chatTemplate: prompts.templateState,
+    textWorker: prompts.textState,
   };
 }

@@ -5,7 +5,7 @@
 import { background, RUNTIME, setBackgroundHandler } from "../base.ts";
 import { TidepoolError, toWire } from "../errors.ts";
 import { findProvider, openGpu, type Gpu } from "../gpu/device.ts";
-import { openModel, type ModelLocation } from "../load/model-file.ts";
+import { openModel, type ModelFile, type ModelLocation } from "../load/model-file.ts";
 import { openBlob } from "../load/source.ts";
 import type { TierStore } from "../tier/store.ts";
 import { gpuOptions, runnerOptions } from "./options.ts";
@@ -73,7 +73,8 @@ async function load(model: ModelSpec, options: EngineOptions): Promise<void> {
     gpu = await openGpu(await findProvider(), gpuOptions(options));
     const chosen = runnerOptions(gpu, options);
     store = await openStore(cache, (notice) => scope.post({ type: "notice", notice }));
-    session = await Session.load(gpu, file, chosen, scope.post, store, cache);
+    const text = { timeoutMs: options.textTimeoutMs };
+    session = await Session.load(gpu, file, chosen, scope.post, store, cache, text);
     scope.post({ type: "loaded", info: session.info });
   } catch (error) {
     await store?.close(0);
@@ -87,14 +88,17 @@ async function header(model: ModelSpec, options: EngineOptions, question: Header
   try {
     const file = await openModel(locationOf(model));
     const value =
-      question.ask === "inspect"
-        ? await inspectModel(file, options)
-        : new Prompts(file).tokenizer.encode(question.text);
+      question.ask === "inspect" ? await inspectModel(file, options) : await tokenize(file, question.text);
     await file.close();
     scope.post({ type: "header", value });
   } catch (error) {
     scope.post({ type: "failed", error: toWire(error) });
   }
+}
+
+async function tokenize(file: ModelFile, text: string): Promise<number[]> {
+  const prompts = await Prompts.open(file);
+  return prompts.tokenize(text).finally(() => prompts.close());
 }
 
 /** Answers about a store that no session has open. */
