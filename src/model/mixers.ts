@@ -4,12 +4,21 @@
  */
 import type { Elem, KernelTypes } from "../gpu/kernel.ts";
 import type { Op } from "../gpu/op.ts";
-import { TidepoolError } from "../errors.ts";
 import { attentionOps, kvWriteOp } from "./attention.ts";
 import { convOp } from "./conv.ts";
+import { deltaOps } from "./delta.ts";
+import { gateOp, splitQGateOp } from "./gate.ts";
+import { mambaOps } from "./mamba.ts";
 import { ropeOp } from "./rope.ts";
-import { convChannels, type AttentionMixer, type RecurrentMixer } from "./shape.ts";
-import type { AttentionWeights, MixerWeights, Projection } from "./weights.ts";
+import {
+  convChannels,
+  convStateFloats,
+  type AttentionMixer,
+  type DeltaMixer,
+  type MambaMixer,
+  type RecurrentMixer,
+} from "./shape.ts";
+import type { AttentionWeights, DeltaWeights, MambaWeights, MixerWeights, Projection } from "./weights.ts";
 import {
   innerWidth,
   mixedWidth,
@@ -50,6 +59,7 @@ export async function attentionMixerOps(
     ...(await queryKeyValueOps(context, mixer, weights)),
     ...(await rotateOps(context, mixer, weights)),
     ...(await attendOps(context, kvLayer, mixer)),
+    ...(weights.queryGate ? [await outputGateOp(context, mixer)] : []),
     ...(await outputOps(context, weights.output, attended)),
   ];
 }
@@ -60,10 +70,17 @@ async function queryKeyValueOps(
   weights: AttentionWeights,
 ): Promise<Op[]> {
   const { space, input } = context;
+  const { heads, kvHeads, headDim } = mixer;
   const width = qkvWidth(mixer);
   const { queryGate } = weights;
-  if (queryGate) throw new TidepoolError("unsupported", "gated attention does not run yet");
-  return context.project(weights.qkv, space.normed, space.qkv, width, input.dtype);
+  if (!queryGate) return context.project(weights.qkv, space.normed, space.qkv, width, input.dtype);
+  const keysAndValues = weights.qkv.map((part) => ({ ...part, outOffset: part.outOffset + heads * headDim }));
+  const split = { heads, kvHeads, headDim, qg: space.queryGate, qkv: space.qkv };
+  return [
+    ...(await context.project(queryGate, space.normed, space.queryGate, 2 * heads * headDim, input.dtype)),
+    ...(await context.project(keysAndValues, space.normed, space.qkv, width, input.dtype)),
+    await splitQGateOp(input.kernels, typesOf(input), split),
+  ];
 }
 
 async function rotateOps(
@@ -104,6 +121,14 @@ async function attendOps(
   return [await kvWriteOp(kernels, typesOf(input), shared), ...attention];
 }
 
+function outputGateOp({ input, space }: MixerContext, { heads, headDim }: AttentionMixer): Promise<Op> {
+  // A row is [q; gate] head by head (queryKeyValueOps).
+  return gateOp(input.kernels, typesOf(input), {
+    ...{ heads, headDim, attended: space.attended, gate: space.queryGate },
+    ...{ gateStride: 2 * heads * headDim, gateOffset: headDim, gatePerHead: 2 * headDim },
+  });
+}
+
 /** @param stateLayer the mixer's layer in the state pool */
 export async function recurrentMixerOps(
   context: MixerContext,
@@ -116,6 +141,7 @@ export async function recurrentMixerOps(
   return [
     ...(await context.project(weights.input, space.normed, space.mixed, stride, "f32")),
     await convolveOp(context, stateLayer, mixer, weights),
+    ...(await recurOps(context, stateLayer, mixer, weights)),
     ...(await outputOps(context, weights.output, space.attended)),
   ];
 }
@@ -139,6 +165,57 @@ function convolveOp(
     ...stateOf(input, stateLayer),
     out: gated ? space.attended : space.convolved,
   });
+}
+
+async function recurOps(
+  context: MixerContext,
+  stateLayer: number,
+  mixer: RecurrentMixer,
+  weights: RecurrentWeights,
+): Promise<Op[]> {
+  if (mixer.kind === "mamba2") return mambaMixerOps(context, stateLayer, mixer, weights as MambaWeights);
+  if (mixer.kind === "gated-delta") return deltaMixerOps(context, stateLayer, mixer, weights as DeltaWeights);
+  return [];
+}
+
+function mambaMixerOps(
+  context: MixerContext,
+  stateLayer: number,
+  mixer: MambaMixer,
+  { dtBias, a, d, norm }: MambaWeights,
+): Promise<Op[]> {
+  const { input } = context;
+  return mambaOps(input.kernels, typesOf(input), {
+    ...{ ...mixer, dtBias, a, d, ...(norm && { norm }), eps: input.shape.normEps },
+    ...between(context, stateLayer, mixer),
+  });
+}
+
+function deltaMixerOps(
+  context: MixerContext,
+  stateLayer: number,
+  mixer: DeltaMixer,
+  { dtBias, a, norm }: DeltaWeights,
+): Promise<Op[]> {
+  const { input } = context;
+  const d = input.shape.hiddenSize;
+  const zOffset = convChannels(mixer, d);
+  const bOffset = zOffset + innerWidth(mixer, d);
+  return deltaOps(input.kernels, typesOf(input), {
+    ...{ ...mixer, dtBias, a, norm, eps: input.shape.normEps, zOffset, bOffset },
+    aOffset: mixer.baGrouped ? bOffset : bOffset + mixer.valueHeads,
+    mixedStride: mixedWidth(mixer, d),
+    ...between(context, stateLayer, mixer),
+  });
+}
+
+/** The buffers that a recurrence reads and writes. */
+function between({ input, space, phase }: MixerContext, stateLayer: number, mixer: RecurrentMixer) {
+  return {
+    ...{ phase, mixed: space.mixed, convolved: space.convolved, y: space.recurred, out: space.attended },
+    ...{ scratch: space.scratch, stateOffset: convStateFloats(mixer, input.shape.hiddenSize) },
+    ...stateOf(input, stateLayer),
+  };
 }
 
 function stateOf({ states }: ProgramInput, stateLayer: number): { state: GPUBuffer; stateStride: number } {

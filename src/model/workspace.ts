@@ -7,6 +7,8 @@ import { USAGE_COPY_DST, USAGE_COPY_SRC, USAGE_STORAGE } from "../gpu/op.ts";
 import type { KvPool } from "../gpu/pool.ts";
 import type { StatePool } from "../gpu/state-pool.ts";
 import { scratchBytes } from "./attention.ts";
+import { deltaScratchBytes } from "./delta.ts";
+import { mambaScratchBytes } from "./mamba.ts";
 import { convChannels, mixersOf, type Mixer, type ModelShape, type RecurrentMixer } from "./shape.ts";
 import type { StepData } from "./step.ts";
 import type { Weights } from "./weights.ts";
@@ -147,8 +149,8 @@ function scratchOf(mixer: Mixer, limits: { maxRows: number; seats: number; maxCo
     case "short-conv":
       return 0;
     case "mamba2":
-      return 0;
+      return mambaScratchBytes(mixer, limits.maxRows);
     case "gated-delta":
-      return 0;
+      return deltaScratchBytes(mixer, limits.maxRows);
   }
 }

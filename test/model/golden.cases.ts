@@ -13,7 +13,21 @@ import {
   type Setting,
 } from "./golden.ts";
 
-const VARIANTS = ["llama", "llama3rope", "llamalinear", "llamayarn", "qwen3", "smollm3", "gemma3", "lfm2"];
+const VARIANTS = [
+  "llama",
+  "llama3rope",
+  "llamalinear",
+  "llamayarn",
+  "qwen3",
+  "smollm3",
+  "gemma3",
+  "lfm2",
+  "granitehybrid",
+  "granitehybridrope",
+  "mamba2",
+  "falconh1",
+  "qwen35",
+];
 const FEEDS: Feed[] = ["once", "chunks of 7", "one by one"];
 
 /** Gates of issue 2: gemma3 is looser because llama.cpp tabulates GELU in f16. */
