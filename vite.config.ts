@@ -1,19 +1,62 @@
 /**
- * The builds: the page (default), the library with its worker and command (`--mode lib`), and the test programs that
- * run in Node, Deno and Chromium (`--mode suite`). `.wgsl` files are imported as text in all of them. Which test files
+ * The builds: the page (default); the library with its workers, for Node and Deno with the command (`--mode lib`) and for
+ * browsers (`--mode browser`); and the test programs that run in Node, Deno and Chromium (`--mode suite`). `.wgsl` files are imported as text in all of them. Which test files
  * Vitest takes depends on its mode: `test` (quick), `whole` (drives the built command and page), `full` (all of it).
  */
-import { existsSync } from "node:fs";
-import { defineConfig, type Plugin } from "vite";
+import { existsSync, readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { defineConfig, type BuildOptions, type Plugin } from "vite";
 import type { ViteUserConfig } from "vitest/config";
 
-/** Imports a `.wgsl` file as its text. */
-function wgsl(): Plugin {
+/** Imports a `.wgsl` file as its text; where size counts, without its comments but with all of its lines. */
+function wgsl(mode = ""): Plugin {
   return {
     name: "wgsl",
     enforce: "pre",
     transform(code, id) {
-      return id.endsWith(".wgsl") ? { code: `export default ${JSON.stringify(code)};`, map: null } : null;
+      if (!id.endsWith(".wgsl")) return null;
+      const text = mode === "browser" ? code.replace(/[ \t]*\/\/.*$/gm, "") : code;
+      return { code: `export default ${JSON.stringify(text)};`, map: null };
+    },
+  };
+}
+
+/**
+ * Gives each worker one file with a fixed name beside the others, and leaves `new Worker(new URL("./x.js",
+ * import.meta.url), ...)` in the output as it stands in the source: so bundlers of pages find the worker in the package,
+ * and Node and browsers share its file. (Vite alone would bundle it apart, under a hashed name.)
+ */
+function workers(): Plugin {
+  const IN_SOURCE = /(\bnew Worker\(\s*)new URL\("\.\/([\w-]+)\.ts", import\.meta\.url\)/g;
+  return {
+    name: "workers",
+    enforce: "pre",
+    async transform(code, id) {
+      if (!id.startsWith(SOURCES) || !code.includes("new Worker(")) return null;
+      for (const [, , name] of code.matchAll(IN_SOURCE)) {
+        const file = (await this.resolve(`./${name}.ts`, id))?.id;
+        if (file === undefined) this.error(`${id} starts a worker that is not there: ${name}.ts`);
+        this.emitFile({ type: "chunk", id: file, fileName: `${name}.js` });
+      }
+      return { code: code.replace(IN_SOURCE, '$1WORKER_FILE("$2")'), map: null };
+    },
+    renderChunk(code) {
+      const put = code.replace(/\bWORKER_FILE\("([^"]+)"\)/g, 'new URL("./$1.js", import.meta.url)');
+      return put === code ? null : { code: put, map: null };
+    },
+  };
+}
+
+/** Leaves out what nothing imports any more: the files for Node behind conditions that are false in browsers. */
+function onlyReached(): Plugin {
+  return {
+    name: "only-reached",
+    generateBundle(_options, bundle) {
+      const chunks = Object.values(bundle).filter((file) => file.type === "chunk");
+      const reached = new Set(chunks.filter(({ isEntry }) => isEntry));
+      for (const { code } of reached)
+        for (const chunk of chunks) if (code.includes(`./${chunk.fileName}`)) reached.add(chunk);
+      for (const chunk of chunks) if (!reached.has(chunk)) delete bundle[chunk.fileName];
     },
   };
 }
@@ -23,17 +66,19 @@ const isolation = {
   "Cross-Origin-Embedder-Policy": "require-corp",
 };
 
+const SOURCES = fileURLToPath(new URL("src/", import.meta.url)).replaceAll("\\", "/");
+
 /** Not bundled: Node's own modules, Dawn's native library, and the browser driver of the tests. */
 const outside = [/^node:/, "webgpu", "playwright", "commander"];
 
 const TESTS: Record<string, string[]> = {
-  whole: ["test/{browser,runtime}/**/*.test.ts"],
-  full: ["test/{browser,runtime,full}/**/*.test.ts"],
+  whole: ["test/{browser,package,runtime}/**/*.test.ts"],
+  full: ["test/{browser,package,runtime,full}/**/*.test.ts"],
   training: ["test/training/**/*.test.ts"],
 };
 
 export default defineConfig(({ mode }): ViteUserConfig => ({
-  plugins: [wgsl()],
+  plugins: mode in BUILDS ? [wgsl(mode), workers()] : [wgsl()],
   base: "./",
   worker: { format: "es", plugins: () => [wgsl()], rolldownOptions: { external: outside } },
   server: { headers: isolation },
@@ -46,19 +91,36 @@ export default defineConfig(({ mode }): ViteUserConfig => ({
     testTimeout: 60_000,
     chaiConfig: { truncateThreshold: 0 },
   },
-  build: mode === "lib" ? library() : mode === "suite" ? suite() : page(),
+  ...(mode === "browser" && { define: { BUILT_FOR_BROWSERS: "true" } }),
+  build: BUILDS[mode]?.() ?? page(),
 }));
+
+const BUILDS: Record<string, () => BuildOptions> = { lib: library, browser: forBrowsers, suite };
 
 function page() {
   return { outDir: "dist/page", target: "es2023", rolldownOptions: { external: outside } };
 }
 
-function library() {
-  return bundle("dist/lib", {
-    index: "src/index.ts",
-    worker: "src/worker/worker.ts",
-    cli: "src/api/cli.ts",
-  });
+/** For Node and Deno: the packages that it needs stay outside. */
+function library(): BuildOptions {
+  const { dependencies } = JSON.parse(readFileSync("package.json", "utf8")) as { dependencies: object };
+  return {
+    ...bundle("dist/lib", { index: "src/index.ts", sim: "src/sim/index.ts", cli: "src/api/cli.ts" }),
+    rolldownOptions: { external: [/^node:/, ...Object.keys(dependencies)] },
+  };
+}
+
+/** For browsers: everything inside, so that it needs no bundler and no map of imports. */
+function forBrowsers(): BuildOptions {
+  return {
+    ...bundle("dist/browser", { index: "src/index.ts", sim: "src/sim/index.ts" }),
+    license: { fileName: "LICENSES.md" },
+    rolldownOptions: {
+      output: { minify: true }, // Vite's own `minify` leaves white space in libraries
+      external: [/^node:/, "webgpu"],
+      plugins: [onlyReached()],
+    },
+  };
 }
 
 function suite() {
@@ -66,7 +128,6 @@ function suite() {
     all: "test/runtime/all.ts",
     node: "test/runtime/node.ts",
     browser: "test/runtime/browser.ts",
-    worker: "src/worker/worker.ts",
     bench: "test/bench/bench.ts",
     eval: "test/bench/eval.ts",
   });

@@ -2,7 +2,7 @@
  * The caller's handle: load, generate, chat, count, score, close. All work happens in a worker on the other side of
  * `worker/protocol.ts`; this file owns the worker's port and no GPU code.
  */
-import { assert } from "./base.ts";
+import { assert, RUNTIME } from "./base.ts";
 import { fromWire, TidepoolError } from "./errors.ts";
 import type {
   Call,
@@ -46,7 +46,7 @@ export type {
   Usage,
 } from "./worker/protocol.ts";
 
-/** What to load: a path (Node, Deno), a URL, or the files of a model. */
+/** What to load: a path (Node, Deno), a URL (`file:` too in Node and Deno), or the files of a model. */
 export type Model = string | URL | File | readonly File[];
 
 export interface LoadOptions extends EngineOptions {
@@ -321,7 +321,10 @@ function askHeader(model: Model, options: EngineOptions, question: HeaderQuestio
 }
 
 function modelSpec(model: Model): ModelSpec {
-  if (model instanceof URL) return model.href;
+  if (model instanceof URL) {
+    const isFile = model.protocol === "file:" && RUNTIME !== "browser";
+    return isFile ? process.getBuiltinModule("node:url").fileURLToPath(model) : model.href;
+  }
   if (typeof model === "string") return model;
   const files = model instanceof File ? [model] : model;
   return files.map((file) => ({ name: file.name, blob: file }));

@@ -13,8 +13,8 @@ export interface Spawned<ToIt, FromIt> {
 }
 
 /**
- * Starts a worker. `onWeb` must be `() => new Worker(new URL("./x.ts", import.meta.url), { type: "module", name })`,
- * spelled out where it is called: bundlers find a worker by that very expression. `thread` is the built file for Node,
+ * Starts a worker. `onWeb` must be `() => new Worker(new URL(FILE, import.meta.url), { type: "module", name })`, all
+ * of it spelled out where it is called: bundlers find a worker by that very expression. `thread` is the built file for Node,
  * `new URL(file, import.meta.url)` with `file` a variable, so that no bundler takes it for one more file of the page.
  */
 export function spawn<ToIt, FromIt>(onWeb: () => Worker, thread: URL): Spawned<ToIt, FromIt> {

@@ -1,8 +1,9 @@
 /**
- * The models that come with the package, by name, and where their files lie. It opens none of them. Node and Deno only:
+ * The models of the package beside this one, by name, and where their files lie. It opens none of them. Node and Deno only:
  * the page has an address in place of a path.
  */
 import { existsSync } from "node:fs";
+import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
 import { TidepoolError } from "../errors.ts";
 
@@ -28,22 +29,32 @@ export const RUNNABLE_NAMES: readonly string[] = SHIPPED_MODELS.filter(({ runs }
   ({ name }) => name,
 );
 
-/** The package's root, seen from src/api in a checkout and from dist/lib where it is built: both two folders down. */
+/** The package that has the models' files. */
+const MODELS_PACKAGE = "tidepool-models";
+
+/** The root of a checkout, seen from src/api and from dist/lib where it is built: both two folders down. */
 const ROOT = "../../";
 
-/** The path of a shipped model's file, whether or not it is there. */
+/**
+ * The path of a shipped model's file: a checkout's own, else that of the models' package.
+ * @throws TidepoolError `not_found` where it is in neither.
+ */
 export function shippedPath(name: string): string {
   const here = import.meta.url; // not written inside of the URL: bundlers would take the file in
-  return fileURLToPath(new URL(`${ROOT}demo/models/${name}.gguf`, here));
+  const ours = fileURLToPath(new URL(`${ROOT}demo/models/${name}.gguf`, here));
+  if (existsSync(ours)) return ours;
+  try {
+    return createRequire(here).resolve(`${MODELS_PACKAGE}/${name}.gguf`);
+  } catch {
+    const remedy = `it comes in a package of its own (npm install ${MODELS_PACKAGE})`;
+    throw new TidepoolError("not_found", `the model ${name} is not installed: ${remedy}`);
+  }
 }
 
 /**
  * What a caller named as a model: the path of a shipped one that runs, anything else as it stands.
- * @throws TidepoolError `not_found` where a shipped model's file is missing from the package.
+ * @throws TidepoolError `not_found` where a shipped model is not installed.
  */
 export function resolveModel(model: string): string {
-  if (!RUNNABLE_NAMES.includes(model)) return model;
-  const path = shippedPath(model);
-  if (existsSync(path)) return path;
-  throw new TidepoolError("not_found", `the shipped model ${model} is missing: there is no file ${path}`);
+  return RUNNABLE_NAMES.includes(model) ? shippedPath(model) : model;
 }
