@@ -1,10 +1,11 @@
 /**
  * Chat templates: choosing a model's template and rendering a conversation with it, through @huggingface/jinja.
- * It does not stop a hostile template that loops: whoever runs untrusted ones gives this room a worker that can be killed.
+ * A hostile template is stopped by the interpreter's bounds (interpreter.ts), or by the end of the worker that it runs in.
  * It knows no ids (chat.ts).
  */
 import { Template } from "@huggingface/jinja";
 import { TidepoolError } from "../errors.ts";
+import { runTemplate } from "./interpreter.ts";
 import type { Tokenizer, TokenizerParts } from "./tokenizer.ts";
 import { isRecord } from "./vocabulary.ts";
 
@@ -29,7 +30,10 @@ export interface RenderOptions {
 
 export interface ChatTemplate {
   readonly source: string;
-  /** Throws `invalid_argument` with the template's own message where it refuses the conversation. */
+  /**
+   * Throws `invalid_argument` with the template's own message where it refuses the conversation, `timed_out` or `too_long`
+   * where it goes over a bound.
+   */
   render(messages: readonly ChatMessage[], options?: RenderOptions): string;
 }
 
@@ -62,18 +66,25 @@ function renderWithoutTools(template: Template, values: Record<string, unknown>)
   try {
     return renderOrThrow(template, { ...values, tools: null });
   } catch (error) {
+    if (isBound(error)) throw error;
     try {
       return renderOrThrow(template, { ...values, tools: [] });
-    } catch {
-      throw error;
+    } catch (second) {
+      throw isBound(second) ? second : error;
     }
   }
 }
 
+/** Whether a bound was met, as against a template that refused its input. */
+function isBound(error: unknown): boolean {
+  return error instanceof TidepoolError && error.code !== "invalid_argument";
+}
+
 function renderOrThrow(template: Template, values: Record<string, unknown>): string {
   try {
-    return template.render(values);
+    return runTemplate(template.parsed, values);
   } catch (error) {
+    if (error instanceof TidepoolError) throw error;
     throw new TidepoolError("invalid_argument", `the chat template failed: ${(error as Error).message}`);
   }
 }

@@ -196,7 +196,7 @@ async function openPort(
   const { file } = parts;
   const port = await startPort(start, signal);
   try {
-    const late = `building the tokenizer of ${file} did not finish within ${timeoutMs} ms`;
+    const late = `building the tokenizer and chat template of ${file} did not finish within ${timeoutMs} ms`;
     const answer = await exchange(port, { type: "open", parts }, { file, timeoutMs, late, signal });
     if (answer.type === "refused") throw fromWire(answer.error);
     assert(answer.type === "opened", `the text worker opened a file with "${answer.type}"`);
