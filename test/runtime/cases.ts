@@ -16,6 +16,7 @@ import { cases as generate } from "../model/generate.cases.ts";
 import { cases as golden } from "../model/golden.cases.ts";
 import { cases as quants } from "../model/quants.cases.ts";
 import { cases as shipped } from "../model/shipped.cases.ts";
+import { cases as textWorker } from "../model/text-worker.cases.ts";
 import { cases as tiers } from "../model/tiers.cases.ts";
 import type { Case } from "../support/cases.ts";
 
@@ -36,6 +37,7 @@ export const allCases: Case[] = [
   ...generate,
   ...golden,
   ...quants,
+  ...textWorker,
   ...tiers,
   ...shipped,
 ];

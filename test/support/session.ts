@@ -13,6 +13,7 @@ import type {
   RequestInput,
   StepOutput,
 } from "../../src/worker/protocol.ts";
+import type { PromptOptions } from "../../src/worker/prompts.ts";
 import { Session } from "../../src/worker/session.ts";
 
 interface Running {
@@ -49,10 +50,12 @@ export class TestSession {
     file: ModelFile,
     options: EngineOptions = {},
     store?: TierStore,
+    text?: PromptOptions,
   ): Promise<TestSession> {
     const running = new Map<number, Running>();
     const post = (message: FromWorker) => receive(running, message);
-    const session = await Session.load(gpu, file, runnerOptions(gpu, options), post, store, options.cache);
+    const chosen = runnerOptions(gpu, options);
+    const session = await Session.load(gpu, file, chosen, post, store, options.cache, text);
     return new TestSession(session, running);
   }
 
