@@ -75,8 +75,11 @@ export class KvPool {
     return this.slotBytes * this.options.slots;
   }
 
-  /** Reads whole slots, each as the bytes of a record's payload. Later GPU work does not change the result. */
-  async readSlots(slots: readonly number[]): Promise<Uint8Array<ArrayBuffer>[]> {
+  /**
+   * Reads whole slots, each as the bytes of a record's payload, at the end of a buffer of its own with `roomBytes` before
+   * it, so that a record can be made around it without another copy. Later GPU work does not change the result.
+   */
+  async readSlots(slots: readonly number[], roomBytes = 0): Promise<Uint8Array<ArrayBuffer>[]> {
     if (slots.length === 0 || this.slotBytes === 0) return slots.map(() => new Uint8Array());
     const size = this.slotBytes * slots.length;
     const staging = this.device.createBuffer({
@@ -93,8 +96,12 @@ export class KvPool {
     this.device.queue.submit([encoder.finish()]);
     try {
       await staging.mapAsync(MAP_READ);
-      const all = new Uint8Array(staging.getMappedRange().slice(0));
-      return slots.map((_, index) => all.subarray(index * this.slotBytes, (index + 1) * this.slotBytes));
+      const all = new Uint8Array(staging.getMappedRange());
+      return slots.map((_, index) => {
+        const bytes = new Uint8Array(roomBytes + this.slotBytes);
+        bytes.set(all.subarray(index * this.slotBytes, (index + 1) * this.slotBytes), roomBytes);
+        return bytes.subarray(roomBytes);
+      });
     } finally {
       staging.destroy();
     }

@@ -85,6 +85,11 @@ export interface RecordDraft {
   blockIndex: number;
   tokens: ArrayLike<number>;
   payload: Uint8Array;
+  /**
+   * The payload ends a buffer of its own that begins with headerBytesOf(tokens.length) free bytes: the record is made in
+   * that buffer, which changes hands, instead of a copy. Default false.
+   */
+  hasHeaderRoom?: boolean;
   encoding?: Encoding;
   createdAtMs?: number;
   expiresAtMs?: number;
@@ -98,14 +103,16 @@ export function headerBytesOf(tokenCount: number): number {
   return FIXED_BYTES + 16 * Math.ceil((4 * tokenCount) / 16) + CHECKSUM_BYTES;
 }
 
-/** The record's bytes. Its key follows from kind, parent and tokens. */
-export function encodeRecord(draft: RecordDraft): Uint8Array {
+/** The record's bytes. Its key follows from kind, parent and tokens: recordKey(), for those who have it already. */
+export function encodeRecord(
+  draft: RecordDraft,
+  key: Key = recordKey(draft.kind, draft.parentKey, draft.tokens),
+): Uint8Array {
   const tokens = Uint32Array.from(draft.tokens);
   assert(tokens.length <= MAX_RECORD_TOKENS, `a record holds at most ${MAX_RECORD_TOKENS} tokens`);
   const headerBytes = headerBytesOf(tokens.length);
-  const bytes = new Uint8Array(headerBytes + draft.payload.length);
-  bytes.set(draft.payload, headerBytes);
-  writeFixed(bytes, draft, tokens, headerBytes);
+  const bytes = withHeaderRoom(draft, headerBytes);
+  writeFixed(bytes, draft, tokens, key);
   bytes.set(checksum(bytes.subarray(headerBytes)), PAYLOAD_CHECKSUM_AT);
   bytes.set(new Uint8Array(tokens.buffer), FIXED_BYTES);
   const end = headerBytes - CHECKSUM_BYTES;
@@ -113,15 +120,29 @@ export function encodeRecord(draft: RecordDraft): Uint8Array {
   return bytes;
 }
 
-function writeFixed(bytes: Uint8Array, draft: RecordDraft, tokens: Uint32Array, headerBytes: number): void {
+function withHeaderRoom({ payload, hasHeaderRoom }: RecordDraft, headerBytes: number): Uint8Array {
+  if (hasHeaderRoom === true) {
+    const { buffer, byteOffset, length } = payload;
+    assert(
+      byteOffset === headerBytes && buffer.byteLength === headerBytes + length,
+      `a payload with room for its header begins at ${headerBytes}, not ${byteOffset}, and ends its buffer`,
+    );
+    return new Uint8Array(buffer);
+  }
+  const bytes = new Uint8Array(headerBytes + payload.length);
+  bytes.set(payload, headerBytes);
+  return bytes;
+}
+
+function writeFixed(bytes: Uint8Array, draft: RecordDraft, tokens: Uint32Array, key: Key): void {
   const view = new DataView(bytes.buffer);
   view.setUint32(0, RECORD_MAGIC, true);
   view.setUint16(4, FORMAT_VERSION, true);
   view.setUint8(6, KINDS.indexOf(draft.kind) + 1);
   view.setUint8(7, ENCODINGS.indexOf(draft.encoding ?? "raw") + 1);
-  view.setUint32(8, headerBytes, true);
+  view.setUint32(8, headerBytesOf(tokens.length), true);
   view.setUint32(12, draft.payload.length, true);
-  bytes.set(hexToBytes(recordKey(draft.kind, draft.parentKey, tokens)), 16);
+  bytes.set(hexToBytes(key), 16);
   bytes.set(hexToBytes(draft.parentKey), 32);
   bytes.set(hexToBytes(draft.fingerprint), 48);
   bytes.set(hexToBytes(namespaceHashOf(draft.namespace)), 64);

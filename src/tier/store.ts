@@ -115,7 +115,7 @@ export class TierStore {
 
   /**
    * Stores a record in RAM and, unless `lowest` is "ram", on disk. Never waits and never fails: under pressure the queue
-   * drops the record that is cheapest to rebuild. The payload is copied.
+   * drops the record that is cheapest to rebuild. The payload is copied, unless it has room for its header.
    */
   put(draft: PutDraft, lowest: TierName = "disk"): PutOutcome {
     if (this.closed) return "refused";
@@ -127,18 +127,19 @@ export class TierStore {
       return this.putEncoded(this.ram.get(key) as Uint8Array, lowest);
     }
     if (lowest === "disk" && known === undefined && this.isDiskBound(key)) return "known";
-    return this.putEncoded(this.encode(draft), lowest);
+    return this.putEncoded(this.encode(draft, key), lowest);
   }
 
-  private encode(draft: PutDraft): Uint8Array {
+  private encode(draft: PutDraft, key: Key): Uint8Array {
     const bits = this.options.atRestBits;
     const createdAtMs = draft.createdAtMs ?? this.nowEpochMs();
     const plain = { ...draft, createdAtMs };
     if (bits === undefined || draft.layout === undefined || draft.kind !== "block")
-      return encodeRecord(plain);
+      return encodeRecord(plain, key);
     const payload = quantiseKv(draft.payload, draft.layout, bits);
-    if (payload === undefined) return encodeRecord(plain); // values that do not fit are kept as they are
-    return encodeRecord({ ...plain, payload, encoding: bits === 8 ? "kivi8" : "kivi4" });
+    if (payload === undefined) return encodeRecord(plain, key); // values that do not fit are kept as they are
+    const encoding = bits === 8 ? "kivi8" : "kivi4";
+    return encodeRecord({ ...plain, payload, hasHeaderRoom: false, encoding }, key);
   }
 
   private putEncoded(record: Uint8Array, lowest: TierName): PutOutcome {
@@ -335,6 +336,15 @@ export class TierStore {
       this.disk?.index.touch(key);
     }
     return tiers;
+  }
+
+  /** How many tokens behind the block `parentKey` the snapshots stand that some tier has, ascending. */
+  snapshotTails(parentKey: Key): number[] {
+    const infos = [this.ram.index, ...(this.disk ? [this.disk.index] : [])].flatMap((index) =>
+      index.childrenOf(parentKey),
+    );
+    const tails = infos.filter(({ kind }) => kind === "snapshot").map(({ tokenCount }) => tokenCount);
+    return [...new Set(tails)].sort((a, b) => a - b);
   }
 
   /** has(), after a look at what other writers did if the lists are old and the prefix is incomplete. */

@@ -30,6 +30,11 @@ export class TierIndex {
     return this.entries.get(key);
   }
 
+  /** The records that stand right behind `parentKey`. */
+  childrenOf(parentKey: Key): RecordInfo[] {
+    return [...(this.children.get(parentKey) ?? [])].map((key) => this.entries.get(key) as RecordInfo);
+  }
+
   /** In order of last use, oldest first. */
   values(): IterableIterator<RecordInfo> {
     return this.entries.values();

@@ -48,5 +48,6 @@ export function chain(seed: number, count: number, options: ChainOptions = {}): 
 
 export const keyOf = (draft: RecordDraft): Key => recordKey(draft.kind, draft.parentKey, draft.tokens);
 export const keysOf = (drafts: readonly RecordDraft[]): Key[] => drafts.map(keyOf);
-export const encoded = (drafts: readonly RecordDraft[]): Uint8Array[] => drafts.map(encodeRecord);
+export const encoded = (drafts: readonly RecordDraft[]): Uint8Array[] =>
+  drafts.map((draft) => encodeRecord(draft));
 export const hashOfNamespace = namespaceHashOf;

@@ -3,7 +3,14 @@ import { describe, expect, test } from "vitest";
 import { Random } from "../../src/base.ts";
 import { checksum } from "../../src/tier/checksum.ts";
 import { chainKeys, fingerprintOf, rootKey, snapshotKey, type Key } from "../../src/tier/keys.ts";
-import { decodeRecord, encodeRecord, infoOf, mismatchOf, type RecordInfo } from "../../src/tier/record.ts";
+import {
+  decodeRecord,
+  encodeRecord,
+  headerBytesOf,
+  infoOf,
+  mismatchOf,
+  type RecordInfo,
+} from "../../src/tier/record.ts";
 import { TierIndex } from "../../src/tier/tier-index.ts";
 import {
   decodeTrailEntry,
@@ -49,6 +56,18 @@ describe("keys", () => {
 });
 
 describe("records", () => {
+  test("a payload with room for its header becomes the record without a copy", () => {
+    const draft = chain(1, 1, { payloadBytes: 20 })[0]!;
+    const room = headerBytesOf(draft.tokens.length);
+    const buffer = new Uint8Array(room + 20).fill(7); // what is in the room does not matter
+    buffer.set(draft.payload, room);
+    const record = encodeRecord({ ...draft, payload: buffer.subarray(room), hasHeaderRoom: true });
+    expect(record.buffer).toBe(buffer.buffer);
+    expect(record).toEqual(encodeRecord(draft));
+    const { payload } = draft;
+    expect(() => encodeRecord({ ...draft, payload, hasHeaderRoom: true })).toThrow("room for its header");
+  });
+
   test("what is encoded comes back, whatever the sizes", () => {
     const random = new Random(testSeed("records"));
     for (let i = 0; i < 200; i++) {
