@@ -46,7 +46,10 @@ export type {
   Usage,
 } from "./worker/protocol.ts";
 
-/** What to load: a path (Node, Deno), a URL (`file:` too in Node and Deno), or the files of a model. */
+/**
+ * What to load: a path (Node, Deno), a URL (`file:` too in Node and Deno), or the files of a model. In a page a string that
+ * begins with `/`, `./` or `../` is an address relative to the page.
+ */
 export type Model = string | URL | File | readonly File[];
 
 export interface LoadOptions extends EngineOptions {
@@ -325,7 +328,10 @@ function modelSpec(model: Model): ModelSpec {
     const isFile = model.protocol === "file:" && RUNTIME !== "browser";
     return isFile ? process.getBuiltinModule("node:url").fileURLToPath(model) : model.href;
   }
-  if (typeof model === "string") return model;
+  if (typeof model === "string") {
+    const isOnSite = RUNTIME === "browser" && /^\.{0,2}\//.test(model);
+    return isOnSite ? new URL(model, globalThis.document?.baseURI ?? location.href).href : model;
+  }
   const files = model instanceof File ? [model] : model;
   return files.map((file) => ({ name: file.name, blob: file }));
 }

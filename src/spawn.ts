@@ -58,7 +58,7 @@ function spawnThread<ToIt, FromIt>(file: URL): Spawned<ToIt, FromIt> {
 
 /**
  * Starts a Web Worker whose script may lie on another origin, which browsers refuse: then a script of our own origin, a
- * blob, takes it in. The other origin must allow it (CORS), and the page's policy `worker-src blob:`.
+ * blob, takes it in. The other origin must allow it (CORS), and the page's policy must have both in `worker-src`.
  *
  * Only the bundler knows where the script will lie, and it replaces nothing but the whole expression in `start`. So the
  * address is seen where the expression hands it over: while `start` runs, `Worker` is ours.

@@ -33,22 +33,25 @@ const HEADERS = {
 };
 
 /**
- * Serves `folders` (path prefix without slashes -> folder; "" is the root) and `pages` (path -> HTML) until closed.
+ * Serves `folders` (path prefix without slashes -> folder; "" is the root) and `pages` (path -> HTML) until closed, with
+ * `extra` headers in addition to its own or in their place.
  */
 export async function serveFolders(
   folders: Record<string, string>,
   pages: Record<string, string> = {},
+  extra: Record<string, string> = {},
 ): Promise<FileServer> {
+  const headers = { ...HEADERS, ...extra };
   const server = createServer((request, response) => {
     const path = pathOf(request);
     const page = pages[path];
     if (page !== undefined) {
-      response.writeHead(200, { ...HEADERS, "Content-Type": "text/html; charset=utf-8" }).end(page);
+      response.writeHead(200, { ...headers, "Content-Type": "text/html; charset=utf-8" }).end(page);
       return;
     }
     const file = findFile(folders, path);
-    if (file === undefined) response.writeHead(404, HEADERS).end("not found");
-    else sendFile(request, response, file);
+    if (file === undefined) response.writeHead(404, headers).end("not found");
+    else sendFile(request, response, file, headers);
   });
   await new Promise<void>((done, fail) => server.on("error", fail).listen(0, HOST, done));
   const { port } = server.address() as AddressInfo;
@@ -87,19 +90,24 @@ function findFile(folders: Record<string, string>, path: string): string | undef
   }
 }
 
-function sendFile(request: IncomingMessage, response: ServerResponse, file: string): void {
+function sendFile(
+  request: IncomingMessage,
+  response: ServerResponse,
+  file: string,
+  headers: Record<string, string>,
+): void {
   const bytes = statSync(file).size;
   const type = { "Content-Type": MEDIA_TYPES[extname(file)] ?? "application/octet-stream" };
   const range = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? "");
   const start = range ? Number(range[1]) : 0;
   const end = range?.[2] ? Math.min(Number(range[2]), bytes - 1) : bytes - 1;
   if (range && start > end) {
-    response.writeHead(416, { ...HEADERS, "Content-Range": `bytes */${bytes}` }).end();
+    response.writeHead(416, { ...headers, "Content-Range": `bytes */${bytes}` }).end();
     return;
   }
   const part = range ? { "Content-Range": `bytes ${start}-${end}/${bytes}` } : {};
   response.writeHead(range ? 206 : 200, {
-    ...HEADERS,
+    ...headers,
     ...type,
     ...part,
     "Accept-Ranges": "bytes",
