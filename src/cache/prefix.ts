@@ -85,6 +85,8 @@ export interface Inserted {
    * free at release. */
   owned: number[];
   duplicates: number[];
+  /** The snapshots that the tree has taken; it had the others already, or no place for them. */
+  placed: NewSnapshot[];
 }
 
 export class PrefixCache {
@@ -94,7 +96,8 @@ export class PrefixCache {
   readonly stats: PrefixStats = newStats();
   capacityBytes: number;
   private readonly pool: BlockPool | undefined;
-  private readonly snapshotPool: BlockPool | undefined;
+  /** Slots of snapshots; undefined in a replay, and in models without recurrent layers. */
+  readonly snapshots: BlockPool | undefined;
   private readonly bytesPerBlock: number;
   private readonly withSnapshots: boolean;
   private readonly inFlight: InFlight;
@@ -107,11 +110,11 @@ export class PrefixCache {
     this.cost = options.cost;
     this.capacityBytes = options.capacityBytes ?? Infinity;
     this.pool = options.pool;
-    this.snapshotPool = options.snapshotPool;
+    this.snapshots = options.snapshotPool;
     this.bytesPerBlock = options.cost.bytesPerToken * options.blockTokens;
     this.withSnapshots = options.cost.bytesPerSnapshot > 0;
     this.inFlight = new InFlight(options.blockTokens, this.withSnapshots);
-    const { tree, policy, pool, snapshotPool, stats, bytesPerBlock, withSnapshots } = this;
+    const { tree, policy, pool, snapshots: snapshotPool, stats, bytesPerBlock, withSnapshots } = this;
     this.evictor = new Evictor({ tree, policy, pool, snapshotPool, stats, bytesPerBlock, withSnapshots });
   }
 
@@ -169,12 +172,33 @@ export class PrefixCache {
 
   /** A slot for a state that is about to be saved, evicting where needed; give it back by `insert` or `dropSnapshotSlot`. */
   snapshotSlot(): number | undefined {
-    assert(this.snapshotPool !== undefined, "snapshotSlot of a cache without a snapshot pool");
-    return this.evict({ snapshots: 1 }) ? this.snapshotPool.allocateOne() : undefined;
+    assert(this.snapshots !== undefined, "snapshotSlot of a cache without a snapshot pool");
+    return this.evict({ snapshots: 1 }) ? this.snapshots.allocateOne() : undefined;
   }
 
   dropSnapshotSlot(slot: number): void {
-    this.snapshotPool!.release(slot);
+    this.snapshots!.release(slot);
+  }
+
+  /** Slots for a snapshot at token `at`: of the state and, where `at` lies inside a block, of a copy of that block.
+   * Undefined where not even eviction can free them. */
+  snapshotSlots(at: number): NewSnapshot | undefined {
+    const slot = this.snapshotSlot();
+    if (slot === undefined) return undefined;
+    if (at % this.tree.blockTokens === 0) return { at, slot, tail: -1 };
+    const tail = this.evict({ blocks: 1 }) ? this.pool!.allocateOne() : undefined;
+    if (tail !== undefined) return { at, slot, tail };
+    this.dropSnapshotSlot(slot);
+    return undefined;
+  }
+
+  /** The request starts from `snapshot`, not from what was matched; it holds its slots until `snapshotCopied`. To be called
+   * before `insert` takes them over. */
+  startFrom(lease: Lease, { slot, tail }: NewSnapshot): void {
+    if (!lease.copied) this.snapshotCopied(lease);
+    lease.snapshot = { slot, tail, tiers: 0 };
+    lease.copied = false;
+    this.holdSnapshot(lease.snapshot, "retain");
   }
 
   /** Makes what the request has computed findable: `tokens` from its first on, as far as its blocks are complete and
@@ -191,10 +215,10 @@ export class PrefixCache {
     if (this.capacityBytes !== Infinity) end = this.fit(walk, end, snapshots);
     const inserted = this.hang(lease, walk, tokens, end);
     const deepest = this.deepest(lease, walk, end);
-    for (const snapshot of snapshots) this.place(deepest, snapshot, end);
+    const placed = snapshots.filter((snapshot) => this.place(deepest, snapshot, end));
     this.repin(lease, deepest, held);
     this.stats.bytesPeak = Math.max(this.stats.bytesPeak, this.bytes);
-    return { ...inserted, tokens: Math.max(end, walk.tokens) };
+    return { ...inserted, placed, tokens: Math.max(end, walk.tokens) };
   }
 
   /** The request has copied the state (and the begun block) that it starts from: the originals may be evicted now. Without
@@ -235,7 +259,7 @@ export class PrefixCache {
       const short: Need = {
         bytes: this.capacityBytes === Infinity ? 0 : Math.max(0, this.bytes + bytes - this.capacityBytes),
         blocks: Math.max(0, blocks - (this.pool?.freeCount ?? blocks)),
-        snapshots: Math.max(0, snapshots - (this.snapshotPool?.freeCount ?? snapshots)),
+        snapshots: Math.max(0, snapshots - (this.snapshots?.freeCount ?? snapshots)),
       };
       if (short.bytes === 0 && short.blocks === 0 && short.snapshots === 0) return true;
       if (!this.evictor.takeOne(short, this.clock)) return false;
@@ -283,19 +307,19 @@ export class PrefixCache {
   check(): void {
     this.tree.check();
     this.pool?.check();
-    this.snapshotPool?.check();
+    this.snapshots?.check();
     for (const node of this.tree.nodes()) {
       for (const ref of node.refs) assert(this.pool!.isKept(slotOf(ref)), `slot ${slotOf(ref)} is not kept`);
       const { snapshot } = node;
       if (snapshot === undefined) continue;
       if (this.pool !== undefined && snapshot.tail >= 0) assert(this.pool.isKept(snapshot.tail), "lost tail");
-      if (this.snapshotPool !== undefined) assert(this.snapshotPool.isKept(snapshot.slot), "lost snapshot");
+      if (this.snapshots !== undefined) assert(this.snapshots.isKept(snapshot.slot), "lost snapshot");
     }
   }
 
   private holdSnapshot(snapshot: Snapshot | undefined, how: "retain" | "release"): void {
     if (snapshot === undefined) return;
-    if (snapshot.slot >= 0) this.snapshotPool![how](snapshot.slot);
+    if (snapshot.slot >= 0) this.snapshots![how](snapshot.slot);
     if (snapshot.tail >= 0) this.pool![how](snapshot.tail);
   }
 
@@ -434,19 +458,20 @@ export class PrefixCache {
   }
 
   /** Hangs a snapshot on the path of `deepest`, or gives its slots back where the tree has one there already. */
-  private place(deepest: RadixNode, snapshot: NewSnapshot, end: number): void {
+  private place(deepest: RadixNode, snapshot: NewSnapshot, end: number): boolean {
     const { at, slot, tail } = snapshot;
     const node = at > 0 && at <= end ? this.nodeEndingAt(deepest, at) : undefined;
     const isNew = node !== undefined && node.snapshot === undefined && node.parent !== undefined;
     if (isNew) {
-      if (slot >= 0) this.snapshotPool!.keep(slot);
+      if (slot >= 0) this.snapshots!.keep(slot);
       if (tail >= 0) this.pool!.keep(tail);
       this.tree.setSnapshot(node, { slot, tail, tiers: 0 });
       this.stats.snapshotsTaken++;
       this.policy.changed(node);
     }
-    if (slot >= 0) this.snapshotPool!.release(slot);
+    if (slot >= 0) this.snapshots!.release(slot);
     if (tail >= 0) this.pool!.release(tail);
+    return isNew;
   }
 
   /** Moves the lease's pin to `deepest` and takes the insertion's own pin off. */

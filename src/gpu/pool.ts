@@ -7,6 +7,7 @@
  */
 import { assert } from "../base.ts";
 import { TidepoolError } from "../errors.ts";
+import { CopyWithin } from "./copy-within.ts";
 import { MAX_BINDING_BYTES } from "./device.ts";
 import type { Elem } from "./kernel.ts";
 import { MAP_READ, USAGE_COPY_DST, USAGE_COPY_SRC, USAGE_MAP_READ, USAGE_STORAGE } from "./op.ts";
@@ -52,6 +53,7 @@ export class KvPool {
   readonly keys: readonly GPUBuffer[];
   readonly values: readonly GPUBuffer[];
   private readonly device: GPUDevice;
+  private readonly between: CopyWithin;
 
   /** @throws TidepoolError `out_of_memory` when `slots` would need a binding over 128 MiB. */
   constructor(device: GPUDevice, options: PoolOptions) {
@@ -66,6 +68,8 @@ export class KvPool {
     this.device = device;
     this.options = options;
     this.slotBytes = blockBytes(layers, blockTokens, dtype);
+    const widest = Math.max(4, ...layers.map((layer) => layerBlockBytes(layer, blockTokens, dtype)));
+    this.between = new CopyWithin(device, widest);
     this.keys = layers.map((layer, index) => this.buffer(`keys ${index}`, layer));
     this.values = layers.map((layer, index) => this.buffer(`values ${index}`, layer));
   }
@@ -80,7 +84,7 @@ export class KvPool {
    * it, so that a record can be made around it without another copy. Later GPU work does not change the result.
    */
   async readSlots(slots: readonly number[], roomBytes = 0): Promise<Uint8Array<ArrayBuffer>[]> {
-    if (slots.length === 0 || this.slotBytes === 0) return slots.map(() => new Uint8Array());
+    if (slots.length === 0 || this.slotBytes === 0) return slots.map(() => new Uint8Array(roomBytes).subarray(roomBytes));
     const size = this.slotBytes * slots.length;
     const staging = this.device.createBuffer({
       label: "read slots",
@@ -120,15 +124,15 @@ export class KvPool {
 
   /** Copies a slot over another, ordered behind the GPU work submitted so far. */
   copySlot(from: number, to: number): void {
-    assert(from !== to, `slot ${from} is copied onto itself`);
     const encoder = this.device.createCommandEncoder({ label: "copy slot" });
     this.eachPart(from, (buffer, offset, bytes) =>
-      encoder.copyBufferToBuffer(buffer, offset, buffer, to * bytes, bytes),
+      this.between.copy(encoder, buffer, offset, to * bytes, bytes),
     );
     this.device.queue.submit([encoder.finish()]);
   }
 
   destroy(): void {
+    this.between.destroy();
     for (const buffer of [...this.keys, ...this.values]) buffer.destroy();
   }
 

@@ -6,6 +6,7 @@
  */
 import { assert } from "../base.ts";
 import { TidepoolError } from "../errors.ts";
+import { CopyWithin } from "./copy-within.ts";
 import { MAX_BINDING_BYTES } from "./device.ts";
 import { MAP_READ, USAGE_COPY_DST, USAGE_COPY_SRC, USAGE_MAP_READ, USAGE_STORAGE } from "./op.ts";
 
@@ -33,6 +34,7 @@ export class StatePool {
   /** One buffer a recurrent layer. */
   readonly buffers: readonly GPUBuffer[];
   private readonly device: GPUDevice;
+  private readonly between: CopyWithin;
 
   /** @throws TidepoolError `out_of_memory` when `slots` would need a binding over 128 MiB. */
   constructor(device: GPUDevice, layers: readonly StateLayer[], slots: number) {
@@ -44,6 +46,7 @@ export class StatePool {
     this.layers = layers;
     this.slots = slots;
     this.slotBytes = stateBytes(layers);
+    this.between = new CopyWithin(device, Math.max(4, ...layers.map(({ floats }) => 4 * floats)));
     this.buffers = layers.map(({ floats }, index) =>
       device.createBuffer({
         label: `state ${index}`,
@@ -60,11 +63,8 @@ export class StatePool {
 
   /** Copies a slot over another, ordered behind the GPU work submitted so far. */
   copySlot(from: number, to: number): void {
-    assert(from !== to, `state slot ${from} is copied onto itself`);
     const encoder = this.device.createCommandEncoder({ label: "copy state" });
-    this.eachPart((buffer, bytes) =>
-      encoder.copyBufferToBuffer(buffer, from * bytes, buffer, to * bytes, bytes),
-    );
+    this.eachPart((buffer, bytes) => this.between.copy(encoder, buffer, from * bytes, to * bytes, bytes));
     this.device.queue.submit([encoder.finish()]);
   }
 
@@ -98,6 +98,7 @@ export class StatePool {
   }
 
   destroy(): void {
+    this.between.destroy();
     for (const buffer of this.buffers) buffer.destroy();
   }
 

@@ -3,11 +3,14 @@
  * latest to arrive gives way first, so that the oldest always moves on.
  */
 import type { Request } from "./request.ts";
+import type { StateSlots } from "./seat-state.ts";
 
 /** A request's part in a decode step: the token at `position` is fed, the one after it is sampled. */
 export interface DecodeRow {
   request: Request;
   position: number;
+  /** Where its recurrent state is read and written, in models that have one. */
+  state?: StateSlots;
 }
 
 /** Gives a request one more block; false where none can be had. */

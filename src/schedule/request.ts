@@ -14,6 +14,8 @@
 
 import type { Lease } from "../cache/prefix.ts";
 import type { Restore, RestoreMode } from "./restore.ts";
+import type { SeatState } from "./seat-state.ts";
+import type { StateRestore } from "./state-restore.ts";
 
 /** How far a request's blocks may go: nowhere (nor are they looked for), GPU and RAM, or down to the disk. */
 export type Keep = "off" | "memory" | "disk";
@@ -53,7 +55,11 @@ export class Request {
   /** Its hold on the prefix cache and its blocks, while it runs. */
   lease: Lease | undefined;
   /** Its stored blocks on their way back, while its prompt is prefilled. */
-  restore: Restore | undefined;
+  restore: Restore | StateRestore | undefined;
+  /** Where its recurrent state lies, while it runs in a model that has one. */
+  seatState: SeatState | undefined;
+  /** Positions of its prompt at which its state is saved, ascending. */
+  snapshotsAt: readonly number[] = [];
   /** How its stored blocks came back when it first ran; undefined: there were none. */
   restoredBy: RestoreMode | undefined;
   /** Prompt tokens whose keys and values were found on the GPU when it first ran. */

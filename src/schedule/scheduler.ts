@@ -10,13 +10,15 @@
  * also where the first was aborted half-way.
  */
 import { assert } from "../base.ts";
-import type { Lease, PrefixCache } from "../cache/prefix.ts";
+import type { Lease, NewSnapshot, PrefixCache } from "../cache/prefix.ts";
 import { TidepoolError } from "../errors.ts";
 import type { BlockPool } from "../cache/blocks.ts";
 import { decodeRows, type DecodeRow } from "./decode.ts";
 import { PrefillQueue } from "./prefill.ts";
 import { Request, type FinishReason, type Keep, type LowerTier, type RequestSpec } from "./request.ts";
 import { Restore, type RestoreTerms } from "./restore.ts";
+import { SeatState, type StateSlots } from "./seat-state.ts";
+import { StateRestore } from "./state-restore.ts";
 
 /** A run of one prompt's positions [start, start + count); `sample`: the last chunk, whose last row is sampled. */
 export interface PrefillPlan {
@@ -25,8 +27,32 @@ export interface PrefillPlan {
   start: number;
   count: number;
   sample: boolean;
-  /** Blocks that this step completes: for the lower tiers, once it has been submitted. */
+  /** Blocks that this step completes, for the lower tiers, and states to save, once it has been submitted. */
   completes: readonly FullBlock[];
+  saves: readonly Save[];
+  /** Where its recurrent state is read and written, in models that have one. */
+  state?: StateSlots;
+  /** A slot of the KV pool to copy before the step: the block that was begun where a snapshot was taken. */
+  copyBlock?: Copy;
+}
+
+/** Copies slot `from` of a pool over slot `to`. */
+export interface Copy {
+  from: number;
+  to: number;
+}
+
+/** A state to be saved, and sent to the lower tiers, behind the steps submitted so far. */
+export interface Save {
+  sequence: Sequence;
+  /** Tokens that it covers. */
+  at: number;
+  /** In the state pool. */
+  state: Copy;
+  /** In the KV pool: the begun block, where it has to be copied. */
+  copyBlock: Copy | undefined;
+  /** The KV slot that has the begun block then. */
+  tail: number | undefined;
 }
 
 /** One token for each of several requests. */
@@ -43,13 +69,16 @@ export interface Sequence {
   readonly keep: Keep;
 }
 
-/** Bytes of one block to be brought from a lower tier into a slot. */
+/** Bytes of one block, or of a snapshot, to be brought from a lower tier into slots. */
 export interface Move {
   request: Request;
-  restore: Restore;
+  restore: Restore | StateRestore;
   /** Index in the request's block table. */
   block: number;
   slot: number;
+  /** Instead of the block: the state of the first `at` tokens into a slot of the state pool, and the block that was begun
+   * there into KV slot `tail` (-1: none was). */
+  snapshot?: NewSnapshot;
 }
 
 /** A block that is complete and that lower tiers should have. */
@@ -65,8 +94,19 @@ export interface LowerTiers {
   storedBlocks(request: Request, from: number): number;
   /** How to get `blocks` of them back, from block `from` on. */
   restoreTerms(request: Request, from: number, blocks: number): RestoreTerms;
+  /** The furthest stored snapshot of a request's state behind token `after`, not behind `limit`, with all blocks before it
+   * from that of token `after` on in store. */
+  storedState?(request: Request, after: number, limit: number): number | undefined;
   /** Blocks that submitted steps have completed. Their slots may be reused by the very next plan: copy them at once. */
   spill(blocks: readonly FullBlock[]): void;
+}
+
+/** The state pool as the scheduler sees it. */
+export interface States {
+  /** Where the cache's snapshot slots begin. */
+  firstSnapshotSlot: number;
+  /** Saves states of requests that end. Their slots may be used by the very next plan: copy them at once. */
+  save(saves: readonly Save[]): void;
 }
 
 export interface SchedulerOptions {
@@ -77,6 +117,8 @@ export interface SchedulerOptions {
   seats: number;
   /** Default: there are none. */
   lower?: LowerTiers;
+  /** In models with recurrent layers. */
+  states?: States;
 }
 
 /** What a commit found out about one request. */
@@ -154,7 +196,16 @@ export class Scheduler {
     const moves: Move[] = [];
     if (!request || !restore) return moves;
     for (let block = restore.nextLoad(); block !== undefined; block = restore.nextLoad()) {
-      moves.push({ request, restore, block, slot: request.slots[block] as number });
+      const isState = restore instanceof StateRestore && block === restore.to;
+      const { at, slot, tail } = isState ? restore.snapshot : { at: 0, slot: -1, tail: -1 };
+      const snapshot = isState ? { at, slot: this.stateSlot(slot), tail } : undefined;
+      moves.push({
+        request,
+        restore,
+        block,
+        slot: request.slots[block] ?? -1,
+        ...(snapshot && { snapshot }),
+      });
     }
     return moves;
   }
@@ -170,9 +221,15 @@ export class Scheduler {
     const { request, block } = move;
     const isWanted = this.isWanted(move);
     move.restore.loaded(block, tier !== undefined);
-    if (!isWanted) return;
-    const first = request.generatedCount === 0;
-    if (tier !== undefined && first) request.loadedTokens[tier] += this.options.blockTokens;
+    if (!isWanted || tier === undefined || request.generatedCount > 0) return;
+    request.loadedTokens[tier] += this.tokensOf(move);
+  }
+
+  /** Prompt tokens that a load brought: of a state also those behind the last full block. */
+  private tokensOf({ request, restore, block, snapshot }: Move): number {
+    const { blockTokens } = this.options;
+    const start = Math.max(block * blockTokens, restore instanceof StateRestore ? request.computed : 0);
+    return Math.max(0, (snapshot?.at ?? (block + 1) * blockTokens) - start);
   }
 
   /** Takes in what a step sampled, in the order of its rows; a prefill chunk without a sample gives none. */
@@ -208,6 +265,15 @@ export class Scheduler {
     return lease;
   }
 
+  /** Where the work on a loan has its recurrent state, and the block to copy before it begins. One loan at a time may use
+   * it: there is one pair of slots. Undefined in models without recurrent layers. */
+  loanState(lease: Lease): { state: SeatState; copyBlock: Copy | undefined } | undefined {
+    if (!this.options.states) return undefined;
+    const state = new SeatState(this.options.seats);
+    state.start(lease.tokens, lease.snapshot && this.stateSlot(lease.snapshot.slot));
+    return { state, copyBlock: this.begunBlock(lease, lease.tokens) };
+  }
+
   /** Takes a loan back; what was computed in it, `tokens` from the first on, is kept in the cache. */
   giveBack(lease: Lease, tokens: readonly number[]): void {
     assert(this.lent.delete(lease), "a lease that was not lent is given back");
@@ -225,11 +291,8 @@ export class Scheduler {
   /** The conservation check: every slot is free, cached or in use, and in use by exactly the requests that say so. */
   check(): void {
     this.cache.check();
-    const tables = [...this.running, ...(this.prefilling ? [this.prefilling] : [])].map(({ slots }) => slots);
     const users = new Map<number, number>();
-    for (const table of [...tables, ...[...this.lent].map((lease) => lease.table)]) {
-      for (const slot of table) users.set(slot, (users.get(slot) ?? 0) + 1);
-    }
+    for (const slot of this.heldSlots()) users.set(slot, (users.get(slot) ?? 0) + 1);
     assert(
       users.size === this.blocks.inUseCount,
       `${users.size} slots in block tables, ${this.blocks.inUseCount} in use`,
@@ -242,6 +305,17 @@ export class Scheduler {
     }
   }
 
+  /** Block tables, and begun blocks of snapshots that are copied from, or loaded to, soon. */
+  private heldSlots(): number[] {
+    const requests = [...this.running, ...(this.prefilling ? [this.prefilling] : [])];
+    const leases = [...requests.flatMap(({ lease }) => (lease ? [lease] : [])), ...this.lent];
+    const begun = leases.map(({ copied, snapshot }) => (copied ? -1 : (snapshot?.tail ?? -1)));
+    const loading = requests.map(({ restore }) =>
+      restore instanceof StateRestore ? restore.snapshot.tail : -1,
+    );
+    return [...leases.flatMap(({ table }) => table), ...[...begun, ...loading].filter((slot) => slot >= 0)];
+  }
+
   private nextPrefill(): PrefillPlan | undefined {
     const request = this.prefilling ?? this.startPrefill();
     if (!request) return undefined;
@@ -250,10 +324,35 @@ export class Scheduler {
     const count = this.chunkAt(request);
     if (count === 0) return undefined;
     request.computed += count;
-    const completes = this.publish(request);
+    const state = request.seatState?.step(request.computed);
+    const copyBlock = this.startedFrom(request, start);
+    const { completes, saves } = this.publish(request, this.snapshotHere(request));
     const sample = request.computed === request.tokens.length;
     if (sample) this.startDecoding(request);
-    return { kind: "prefill", request, start, count, sample, completes };
+    const extra = { ...(state && { state }), ...(copyBlock && { copyBlock }) };
+    return { kind: "prefill", request, start, count, sample, completes, saves, ...extra };
+  }
+
+  /** Where the request runs its first step from a snapshot inside a block: the copy of that block which it needs. The
+   * snapshot's slots may be used for something else by steps after this one. */
+  private startedFrom(request: Request, start: number): Copy | undefined {
+    const { lease } = request;
+    if (!lease || lease.copied) return undefined;
+    const copy = this.begunBlock(lease, start);
+    this.cache.snapshotCopied(lease);
+    return copy;
+  }
+
+  private begunBlock({ snapshot, table }: Lease, start: number): Copy | undefined {
+    if (!snapshot || snapshot.tail < 0) return undefined;
+    return { from: snapshot.tail, to: table[Math.floor(start / this.options.blockTokens)] as number };
+  }
+
+  /** Slots for the snapshot that is wanted where a prompt has just been computed to. */
+  private snapshotHere(request: Request): NewSnapshot | undefined {
+    return request.snapshotsAt.includes(request.computed)
+      ? this.cache.snapshotSlots(request.computed)
+      : undefined;
   }
 
   /** Begins the prompt of the first waiting request that finds a seat, and blocks for all of it. */
@@ -272,14 +371,32 @@ export class Scheduler {
     request.seat = this.freeSeats.pop() as number;
     request.state = "prefilling";
     this.prefilling = request;
+    this.startState(request, lease);
     this.startRestore(request);
     return request;
+  }
+
+  private startState(request: Request, lease: Lease): void {
+    if (!this.options.states) return;
+    request.seatState = new SeatState(request.seat as number);
+    const { snapshot, tokens } = lease;
+    request.seatState.start(tokens, snapshot && this.stateSlot(snapshot.slot));
+    const wanted = request.keep !== "off";
+    request.snapshotsAt = wanted ? this.cache.snapshotPositions(Int32Array.from(request.tokens), lease) : [];
+  }
+
+  private stateSlot(snapshotSlot: number): number {
+    return (this.options.states?.firstSnapshotSlot ?? 0) + snapshotSlot;
   }
 
   /** Looks for the blocks after those on the GPU in the lower tiers; the last token is always computed. */
   private startRestore(request: Request): void {
     const { lower, blockTokens } = this.options;
     if (!lower || request.keep === "off") return;
+    if (this.options.states) {
+      this.startStateRestore(request, lower);
+      return;
+    }
     const from = request.computed / blockTokens;
     const most = Math.floor((request.tokens.length - 1) / blockTokens) - from;
     const stored = most > 0 ? Math.min(most, lower.storedBlocks(request, from)) : 0;
@@ -287,9 +404,44 @@ export class Scheduler {
     request.restore = new Restore(lower.restoreTerms(request, from, stored), from);
   }
 
+  private startStateRestore(request: Request, lower: LowerTiers): void {
+    const { blockTokens } = this.options;
+    const at = lower.storedState?.(request, request.computed, request.tokens.length - 1);
+    if (at === undefined) return;
+    const from = Math.floor(request.computed / blockTokens);
+    const terms = lower.restoreTerms(request, from, Math.floor(at / blockTokens) - from);
+    if (!StateRestore.pays(terms)) return;
+    const snapshot = this.cache.snapshotSlots(at);
+    if (snapshot) request.restore = new StateRestore(terms, from, snapshot);
+  }
+
+  /** Everything is in place: the request goes on from the state that was loaded. */
+  private startFromLoaded(request: Request, { snapshot, mode }: StateRestore): void {
+    const lease = request.lease as Lease;
+    this.cache.startFrom(lease, snapshot);
+    request.computed = snapshot.at;
+    request.seatState?.start(snapshot.at, this.stateSlot(snapshot.slot));
+    request.snapshotsAt = request.snapshotsAt.filter((at) => at > snapshot.at);
+    this.cache.insert(lease, Int32Array.from(request.tokens.slice(0, snapshot.at)), [snapshot]);
+    request.restoredBy ??= mode;
+    request.restore = undefined;
+  }
+
+  /** What was to be loaded is computed; its slots are given back. */
+  private dropStateRestore(request: Request, { snapshot }: StateRestore): void {
+    this.cache.dropSnapshotSlot(snapshot.slot);
+    if (snapshot.tail >= 0) this.blocks.release(snapshot.tail);
+    if (request.generatedCount === 0) Object.assign(request.loadedTokens, { ram: 0, disk: 0 });
+    request.restore = undefined;
+  }
+
   /** Moves on over blocks that have been loaded. */
   private skipLoaded(request: Request): void {
     const { restore } = request;
+    if (restore instanceof StateRestore) {
+      if (restore.complete) this.startFromLoaded(request, restore);
+      return;
+    }
     const { blockTokens } = this.options;
     const before = request.computed;
     while (
@@ -305,8 +457,14 @@ export class Scheduler {
   /** Tokens of the next chunk: whole blocks that are not being loaded, or what is left of the prompt; 0: wait. */
   private chunkAt(request: Request): number {
     const { chunkTokens, blockTokens } = this.options;
-    const left = Math.min(chunkTokens, request.tokens.length - request.computed);
-    const { restore, computed } = request;
+    const { computed } = request;
+    const stop = request.snapshotsAt.find((at) => at > computed) ?? request.tokens.length;
+    const left = Math.min(chunkTokens, stop - computed);
+    if (request.restore instanceof StateRestore) {
+      if (request.restore.claim(0, 1) === 0) return 0;
+      this.dropStateRestore(request, request.restore);
+    }
+    const { restore } = request;
     const block = Math.floor(computed / blockTokens);
     if (!restore || block >= restore.to) return left;
     const blocks = Math.ceil((computed + left) / blockTokens) - block;
@@ -342,25 +500,62 @@ export class Scheduler {
       (request) => this.preempt(request),
     );
     if (rows.length === 0) return undefined;
-    for (const { request } of rows) {
+    for (const row of rows) {
+      const { request } = row;
       request.computed++;
       request.pending++;
+      if (request.seatState) row.state = request.seatState.step(request.computed);
     }
     return { kind: "decode", rows };
   }
 
-  /** Puts what a request has computed of accepted tokens where others find it; gives the blocks that are new there. */
-  private publish(request: Request): FullBlock[] {
-    if (request.keep === "off" || !request.lease) return [];
+  /** Puts what a request has computed of accepted tokens where others find it: gives the blocks and states that are new
+   * there. */
+  private publish(request: Request, snapshot?: NewSnapshot): Published {
+    if (request.keep === "off" || !request.lease) return { completes: [], saves: [] };
     const valid = Math.min(request.computed, request.tokens.length);
-    const { owned } = this.cache.insert(request.lease, Int32Array.from(request.tokens.slice(0, valid)));
-    return fullBlocks(request, request.slots, owned, request.restore);
+    const tokens = Int32Array.from(request.tokens.slice(0, valid));
+    const { owned, placed } = this.cache.insert(request.lease, tokens, snapshot ? [snapshot] : []);
+    return {
+      completes: fullBlocks(request, request.slots, owned, request.restore),
+      saves: placed.map((each) => this.saveOf(request, each)),
+    };
+  }
+
+  private saveOf(request: Request, { at, slot, tail }: NewSnapshot): Save {
+    const from = request.seatState?.latest(at);
+    assert(from?.at === at, `a snapshot at token ${at}, and the state is at ${from?.at ?? "none"}`);
+    const begun = request.slots[Math.floor(at / this.options.blockTokens)] as number;
+    return {
+      sequence: request,
+      at,
+      state: { from: from.slot, to: this.stateSlot(slot) },
+      copyBlock: tail < 0 || tail === begun ? undefined : { from: begun, to: tail },
+      tail: tail < 0 ? undefined : tail,
+    };
+  }
+
+  /** Slots for a snapshot of the last state of a request that ends: the block that was begun there need not be copied. */
+  private lastSnapshot(request: Request): NewSnapshot | undefined {
+    const { lease, seatState } = request;
+    const latest = seatState?.latest(request.tokens.length);
+    if (!latest || !lease || request.keep === "off") return undefined;
+    const { at } = latest;
+    const { blockTokens } = this.options;
+    if (at % blockTokens === 0) return this.cache.snapshotSlots(at);
+    const tail = lease.table[Math.floor(at / blockTokens)] as number;
+    if (this.blocks.isKept(tail)) return undefined;
+    const slot = this.cache.snapshotSlot();
+    if (slot === undefined) return undefined;
+    this.blocks.retain(tail);
+    return { at, slot, tail };
   }
 
   /** Publishes what submitted steps have computed, before its slots are given back. */
-  private publishAndSpill(request: Request): void {
-    const blocks = this.publish(request);
-    if (blocks.length > 0) this.options.lower?.spill(blocks);
+  private publishAndSpill(request: Request, snapshot?: NewSnapshot): void {
+    const { completes, saves } = this.publish(request, snapshot);
+    if (completes.length > 0) this.options.lower?.spill(completes);
+    if (saves.length > 0) this.options.states?.save(saves);
   }
 
   /** A decoding request goes before one whose prompt is under way: that one gives its blocks back and waits. */
@@ -396,7 +591,7 @@ export class Scheduler {
 
   private finish(request: Request, reason: FinishReason): void {
     request.finishReason = reason;
-    if (reason !== "error") this.publishAndSpill(request);
+    if (reason !== "error") this.publishAndSpill(request, this.lastSnapshot(request));
     this.leave(request);
     this.waiting.remove(request);
     request.state = "done";
@@ -404,13 +599,14 @@ export class Scheduler {
 
   /** Gives a running request's blocks and seat back and lets it wait for another prefill. */
   private preempt(request: Request): void {
-    this.publishAndSpill(request);
+    this.publishAndSpill(request, this.lastSnapshot(request));
     this.leave(request);
     request.state = "waiting";
     this.waiting.pushFront(request);
   }
 
   private leave(request: Request): void {
+    if (request.restore instanceof StateRestore) this.dropStateRestore(request, request.restore);
     if (request.lease) this.cache.release(request.lease);
     request.lease = undefined;
     request.restoredBy ??= request.restore?.mode;
@@ -418,6 +614,7 @@ export class Scheduler {
     request.computed = 0;
     if (request.seat !== undefined) this.freeSeats.push(request.seat);
     request.seat = undefined;
+    request.seatState = undefined;
     this.running = this.running.filter((other) => other !== request);
     if (this.prefilling === request) this.prefilling = undefined;
     this.full = false;
@@ -428,12 +625,17 @@ export class Scheduler {
   }
 }
 
+interface Published {
+  completes: FullBlock[];
+  saves: Save[];
+}
+
 /** The blocks of a table that the tree has just taken over; those that were loaded are known below. */
 function fullBlocks(
   sequence: Sequence,
   table: readonly number[],
   owned: readonly number[],
-  restore?: Restore,
+  restore?: Restore | StateRestore,
 ): FullBlock[] {
   const fresh = new Set(owned);
   return table

@@ -2,6 +2,7 @@
  * The calls behind `engine.cache`: numbers, list, check, clearing, budgets, export and import of prefixes.
  */
 import type { PrefixCache } from "../cache/prefix.ts";
+import type { AlphaTuner } from "../cache/tune.ts";
 import { TidepoolError } from "../errors.ts";
 import type { Scheduler } from "../schedule/scheduler.ts";
 import type { TierStore } from "../tier/store.ts";
@@ -15,6 +16,7 @@ export interface CacheRooms {
   scheduler: Scheduler;
   runner: Runner;
   keeper: Keeper | undefined;
+  tuner: AlphaTuner | undefined;
 }
 
 type CacheCall = Extract<Call, { method: `cache${string}` }>;
@@ -72,14 +74,27 @@ export async function exportPrefix(
 ): Promise<{ archive: Uint8Array; blocks: number; missing: number }> {
   const store = storeOf(rooms);
   const keys = (rooms.keeper as Keeper).keysOf({ tokens, keep: "disk" });
-  const { archive, missing } = await store.exportRecords(keys);
+  const state = (rooms.keeper as Keeper).lastStateKey({ tokens, keep: "disk" });
+  const { archive, missing } = await store.exportRecords([...keys, ...(state ? [state] : [])]);
   return { archive, blocks: keys.length - missing.length, missing: missing.length };
 }
 
-async function cacheStats({ cache, runner, keeper }: CacheRooms): Promise<CacheStats> {
-  const { lookups, tokensAsked, tokensMatched, flopsSaved, evictions } = cache.stats;
+async function cacheStats({ cache, runner, keeper, tuner }: CacheRooms): Promise<CacheStats> {
+  const { lookups, tokensAsked, tokensMatched, branchHits, endHits, flopsSaved, evictions } = cache.stats;
   const blocks = cache.poolCounts();
-  const gpu = { blocks, bytes: (blocks.cached + blocks.inUse) * runner.pool.slotBytes };
+  const { slotBytes } = runner.states;
+  const states = cache.snapshots?.counts() ?? { total: 0, free: 0, cached: 0, inUse: 0 };
+  const snapshots = {
+    ...states,
+    taken: cache.stats.snapshotsTaken,
+    evicted: cache.stats.snapshotsEvicted,
+    bytes: (states.cached + states.inUse) * slotBytes,
+  };
+  const gpu = {
+    ...{ blocks, bytes: (blocks.cached + blocks.inUse) * runner.pool.slotBytes, snapshots },
+    ...{ policy: cache.policy.name, alphaChanges: tuner?.changes ?? 0, branchHits, endHits },
+    ...(cache.policy.alpha !== undefined && { alpha: cache.policy.alpha }),
+  };
   const store = await keeper?.store.stats();
   const none = {
     bytes: 0,

@@ -4,18 +4,23 @@
  * choose. It decides neither what is evicted (the policies) nor how records lie on the disk (tier/).
  */
 import { background } from "../base.ts";
+import type { NewSnapshot } from "../cache/prefix.ts";
 import type { KvPool } from "../gpu/pool.ts";
+import type { StatePool } from "../gpu/state-pool.ts";
 import type { LowerTier } from "../schedule/request.ts";
 import { MAX_LOADS, type RestoreMode, type RestoreTerms } from "../schedule/restore.ts";
-import type { FullBlock, LowerTiers, Move, Sequence } from "../schedule/scheduler.ts";
-import { recordKey, rootKey, type Key } from "../tier/keys.ts";
+import type { FullBlock, LowerTiers, Move, Save, Sequence } from "../schedule/scheduler.ts";
+import { recordKey, rootKey, type Key, type RecordKind } from "../tier/keys.ts";
 import type { KvLayout } from "../tier/kv-quant.ts";
-import type { GetResult } from "../tier/store-options.ts";
+import { headerBytesOf } from "../tier/record.ts";
+import type { GetResult, PutDraft } from "../tier/store-options.ts";
 import type { TierStore } from "../tier/store.ts";
 
 export interface KeeperOptions {
   store: TierStore;
   pool: KvPool;
+  /** Recurrent states, in models that have them. */
+  states?: StatePool;
   /** Of everything that decides a block's bytes. */
   fingerprint: Key;
   /** Salts the chain, so that users of one app cannot see each other's prefixes. "" for none. */
@@ -33,6 +38,12 @@ export interface KeeperOptions {
 
 /** Blocks read from the GPU for the lower tiers at once; more are dropped, and counted. */
 const MAX_SPILLING_BLOCKS = 512;
+
+/** States read from the GPU for the lower tiers at once; more are dropped, and counted. */
+const MAX_SPILLS = 32;
+
+/** Fields of a record that the keeper itself fills in. */
+type OwnFields = "kind" | "fingerprint" | "namespace" | "expiresAtMs";
 
 /** Weight of the newest measurement in a rate. */
 const RATE_WEIGHT = 0.5;
@@ -76,6 +87,48 @@ export class Keeper implements LowerTiers {
     return onDisk < 0 ? tiers.length : onDisk;
   }
 
+  /** The furthest snapshot in (after, limit] that is stored with all blocks before it. */
+  storedState(sequence: Sequence, after: number, limit: number): number | undefined {
+    const from = Math.floor(after / this.blockTokens);
+    const keys = this.keysOf(sequence);
+    for (let block = from + this.storedBlocks(sequence, from); block >= from; block--) {
+      const parent = block === 0 ? this.root : (keys[block - 1] as Key);
+      const tails = this.store.snapshotTails(parent).filter((tail) => {
+        const at = block * this.blockTokens + tail;
+        return at > after && at <= limit && this.hasState(sequence, parent, at);
+      });
+      if (tails.length > 0) return block * this.blockTokens + (tails.at(-1) as number);
+    }
+    return undefined;
+  }
+
+  /** The key of the furthest stored state of a sequence; undefined where there is none. */
+  lastStateKey(sequence: Sequence): Key | undefined {
+    const at = this.storedState(sequence, 0, sequence.tokens.length);
+    return at === undefined
+      ? undefined
+      : recordKey("snapshot", this.parentOf(sequence, at), this.tailOf(sequence, at));
+  }
+
+  private hasState(sequence: Sequence, parent: Key, at: number): boolean {
+    const tiers = this.store.has([recordKey("snapshot", parent, this.tailOf(sequence, at))]);
+    return tiers.length > 0 && (sequence.keep !== "memory" || tiers[0] !== "disk");
+  }
+
+  /** The tokens between the last full block and `at`. */
+  private tailOf({ tokens }: Sequence, at: number): number[] {
+    return tokens.slice(Math.floor(at / this.blockTokens) * this.blockTokens, at);
+  }
+
+  private parentOf(sequence: Sequence, at: number): Key {
+    const blocks = Math.floor(at / this.blockTokens);
+    return blocks === 0 ? this.root : (this.keysOf(sequence)[blocks - 1] as Key);
+  }
+
+  private get root(): Key {
+    return rootKey(this.fingerprint, this.namespace);
+  }
+
   restoreTerms(sequence: Sequence, from: number, blocks: number): RestoreTerms {
     const tiers = this.store.has(this.keysOf(sequence).slice(from, from + blocks));
     return {
@@ -115,6 +168,7 @@ export class Keeper implements LowerTiers {
 
   /** Brings one block's bytes into its slot if it is still wanted then; the tier they came from, or undefined. */
   async load(move: Move, isWanted: () => boolean): Promise<LowerTier | undefined> {
+    if (move.snapshot) return this.loadState(move.request, move.snapshot, isWanted);
     const [expected = "disk"] = this.store.has([this.keysOf(move.request)[move.block] as Key]);
     const rate = this.loadRates[expected];
     rate.begin(this.options.nowMs());
@@ -136,6 +190,58 @@ export class Keeper implements LowerTiers {
     const start = block * this.blockTokens;
     const tokens = Uint32Array.from(request.tokens.slice(start, start + this.blockTokens));
     return this.store.get(this.keysOf(request)[block] as Key, { tokens, fingerprint: this.fingerprint });
+  }
+
+  private async loadState(
+    sequence: Sequence,
+    { at, slot, tail }: NewSnapshot,
+    isWanted: () => boolean,
+  ): Promise<LowerTier | undefined> {
+    const { pool, states } = this.options;
+    const tokens = Uint32Array.from(this.tailOf(sequence, at));
+    const key = recordKey("snapshot", this.parentOf(sequence, at), tokens);
+    const found = await this.store.get(key, { tokens, fingerprint: this.fingerprint });
+    if (!found.hit || !states) return undefined;
+    const { payload } = found.record;
+    const bytes = states.slotBytes + (tail < 0 ? 0 : pool.slotBytes);
+    if (payload.byteLength !== bytes || !isWanted()) return undefined;
+    states.writeSlot(slot, payload.subarray(0, states.slotBytes) as Uint8Array<ArrayBuffer>);
+    if (tail >= 0) pool.writeSlot(tail, payload.subarray(states.slotBytes) as Uint8Array<ArrayBuffer>);
+    return found.tier;
+  }
+
+  /** Copies a snapshot down: the state, then the block that was begun there. */
+  spillState({ sequence, at, state, tail }: Save): void {
+    if (sequence.keep === "off") return;
+    if (this.spilling.size >= MAX_SPILLS) {
+      this.dropped++;
+      return;
+    }
+    const work = this.spillStateNow(sequence, at, state.to, tail).finally(() => this.spilling.delete(work));
+    this.spilling.add(work);
+    background(work, "spill of a state");
+  }
+
+  private async spillStateNow(
+    sequence: Sequence,
+    at: number,
+    slot: number,
+    tail: number | undefined,
+  ): Promise<void> {
+    const { pool, states, flopsPerToken } = this.options;
+    if (!states) return;
+    const parts = await Promise.all([
+      states.readSlot(slot),
+      ...(tail === undefined ? [] : [pool.readSlots([tail]).then(([bytes]) => bytes as Uint8Array)]),
+    ]);
+    const draft = {
+      parentKey: this.parentOf(sequence, at),
+      blockIndex: Math.floor(at / this.blockTokens),
+      tokens: this.tailOf(sequence, at),
+      payload: joined(parts),
+      rebuildCost: flopsPerToken * at,
+    };
+    this.put("snapshot", sequence, draft);
   }
 
   /** Copies full blocks down. The copy on the GPU is ordered behind the steps submitted so far. */
@@ -173,34 +279,35 @@ export class Keeper implements LowerTiers {
   }
 
   private async spillNow(blocks: readonly FullBlock[]): Promise<void> {
+    const slots = blocks.map(({ slot }) => slot);
+    const payloads = await this.options.pool.readSlots(slots, headerBytesOf(this.blockTokens));
+    blocks.forEach(({ sequence, block }, index) => {
+      const start = block * this.blockTokens;
+      this.put("block", sequence, {
+        parentKey: this.parentOf(sequence, start),
+        blockIndex: block,
+        tokens: sequence.tokens.slice(start, start + this.blockTokens),
+        payload: payloads[index] as Uint8Array,
+        hasHeaderRoom: true,
+        rebuildCost: this.options.flopsPerToken * this.blockTokens,
+        ...this.layout(),
+      });
+    });
+  }
+
+  private put(kind: RecordKind, sequence: Sequence, draft: Omit<PutDraft, OwnFields>): void {
     const { maxAgeMs } = this.options;
     const expiry = maxAgeMs === undefined ? {} : { expiresAtMs: Date.now() + maxAgeMs };
-    const payloads = await this.options.pool.readSlots(blocks.map(({ slot }) => slot));
-    blocks.forEach(({ sequence, block }, index) => {
-      const keys = this.keysOf(sequence);
-      const start = block * this.blockTokens;
-      this.store.put(
-        {
-          kind: "block",
-          parentKey: keys[block - 1] ?? rootKey(this.fingerprint, this.namespace),
-          fingerprint: this.fingerprint,
-          namespace: this.namespace,
-          blockIndex: block,
-          tokens: sequence.tokens.slice(start, start + this.blockTokens),
-          payload: payloads[index] as Uint8Array,
-          rebuildCost: this.options.flopsPerToken * this.blockTokens,
-          ...this.layout(),
-          ...expiry,
-        },
-        sequence.keep === "memory" ? "ram" : "disk",
-      );
-    });
+    const own = { kind, fingerprint: this.fingerprint, namespace: this.namespace };
+    this.store.put({ ...draft, ...own, ...expiry }, sequence.keep === "memory" ? "ram" : "disk");
   }
 
   /** Lets the store quantise; only where all layers are alike. */
   private layout(): { layout?: KvLayout } {
     const { layers, blockTokens, dtype } = this.options.pool.options;
-    const { kvHeads, headDim } = layers[0] as (typeof layers)[number];
+    const [first] = layers;
+    if (!first) return {};
+    const { kvHeads, headDim } = first;
     const alike = layers.every((layer) => layer.kvHeads === kvHeads && layer.headDim === headDim);
     return alike ? { layout: { layers: layers.length, kvHeads, headDim, blockTokens, dtype } } : {};
   }
@@ -236,6 +343,14 @@ class LoadRate {
     this.sinceMs = nowMs;
     this.tokens = 0;
   }
+}
+
+function joined(parts: readonly Uint8Array[]): Uint8Array {
+  const [first] = parts;
+  if (parts.length === 1 && first) return first;
+  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.byteLength, 0));
+  parts.reduce((at, part) => (whole.set(part, at), at + part.byteLength), 0);
+  return whole;
 }
 
 /** Geometric, so that a rate that was far too high is left as soon as one that was far too low. */

@@ -2,7 +2,7 @@
  * READ THIS FIRST. The engine's heart: plan -> run -> commit, for ever. A step is submitted to the GPU before the one
  * before it has been read back, so that the GPU never waits for the host; what was sampled is learned one step late.
  */
-import type { FullBlock, Move, Outcome, Plan, Scheduler } from "../schedule/scheduler.ts";
+import type { FullBlock, Move, Outcome, Plan, Save, Scheduler } from "../schedule/scheduler.ts";
 import { background } from "../base.ts";
 
 /** Steps submitted and not committed yet, at most. */
@@ -19,6 +19,10 @@ export interface LoopHooks<S extends { token: number }> {
   load(move: Move): Promise<void>;
   /** Copies blocks that a step has just completed to the lower tiers, behind that step. Must not wait. */
   spill(blocks: readonly FullBlock[]): void;
+  /** Copies states to where they are kept, behind the steps submitted so far. Must not wait. */
+  save(saves: readonly Save[]): void;
+  /** Nothing else is to be done: a slice of work that can wait. Whether there is more. */
+  idle(): boolean;
   /** Called once a step with what was committed. */
   committed(outcomes: readonly Outcome[], samples: readonly S[]): void;
   /** A step failed: nothing that is running can go on. */
@@ -89,6 +93,7 @@ export class Loop<S extends { token: number }> {
   private submit(plan: Plan): Promise<readonly S[]> {
     const samples = this.hooks.run(plan);
     samples.catch(() => {}); // reported where it is awaited, in commit
+    if (plan.kind === "prefill" && plan.saves.length > 0) this.hooks.save(plan.saves);
     if (plan.kind === "prefill" && plan.completes.length > 0) this.hooks.spill(plan.completes);
     return samples;
   }
@@ -108,6 +113,7 @@ export class Loop<S extends { token: number }> {
 
   /** Until there may be something to do: a request, a load that ended, an abort. */
   private async sleep(): Promise<void> {
+    while (!this.notified && !this.stopped && this.loads === 0 && this.hooks.idle()) await nextEvent();
     if (!this.notified && !this.stopped) {
       const timer = this.loads > 0 ? setTimeout(() => this.wake(), ASK_AGAIN_MS) : undefined;
       await new Promise<void>((resolve) => (this.wake = resolve));

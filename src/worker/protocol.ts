@@ -2,6 +2,7 @@
  * Every message between the caller's side and the worker, one union for each direction, and nothing else. All members
  * survive structured cloning; errors travel as `WireError`.
  */
+import type { PolicyName } from "../cache/policy.ts";
 import type { WireError } from "../errors.ts";
 
 /** A file under its name: Node's worker threads clone a `File` to a nameless `Blob`. */
@@ -58,6 +59,8 @@ export interface CacheOptions {
   diskBytes?: number;
   /** How stored blocks come back: "auto" (default) loads, computes or does both by measured rates. */
   restore?: "auto" | "load" | "compute" | "both";
+  /** What is evicted first, and which snapshots are taken. Default "marconi". */
+  policy?: Exclude<PolicyName, "offline">;
   /** Salts the keys, so that users of one app cannot find each other's prefixes. */
   namespace?: string;
   /** Stored blocks expire so long after they were computed. Default: never. */
@@ -274,9 +277,26 @@ export interface CacheStats {
   gpu: {
     blocks: { total: number; free: number; cached: number; inUse: number };
     bytes: number;
+    /** Recurrent states; all zeros in models without recurrent layers. `taken`: admitted to the tree since the start. */
+    snapshots: {
+      total: number;
+      free: number;
+      cached: number;
+      inUse: number;
+      taken: number;
+      evicted: number;
+      bytes: number;
+    };
+    policy: string;
+    /** The weight of FLOP efficiency in use, where the policy has one, and how often the tuner has changed it. */
+    alpha?: number;
+    alphaChanges: number;
     lookups: number;
     tokensAsked: number;
     tokensMatched: number;
+    /** Lookups that found something: where inputs branch, or behind a former request's end. */
+    branchHits: number;
+    endHits: number;
     flopsSaved: number;
     evictions: number;
   };

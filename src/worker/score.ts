@@ -6,6 +6,7 @@ import type { Lease } from "../cache/prefix.ts";
 import { TidepoolError } from "../errors.ts";
 import type { Runner } from "../model/runner.ts";
 import type { Scheduler } from "../schedule/scheduler.ts";
+import type { SeatState } from "../schedule/seat-state.ts";
 import type { PromptUsage, ScoreResult } from "./protocol.ts";
 
 export interface ScoreInput {
@@ -33,7 +34,9 @@ export async function scoreTokens(rooms: ScoreRooms, input: ScoreInput): Promise
   const lease = scheduler.borrow(tokens, reusable);
   let done = lease.tokens;
   try {
-    const scored = await scoreLent(runner, lease, input, (end) => (done = end));
+    const loan = scheduler.loanState(lease);
+    if (loan?.copyBlock) runner.pool.copySlot(loan.copyBlock.from, loan.copyBlock.to);
+    const scored = await scoreLent(runner, lease, loan?.state, input, (end) => (done = end));
     const cachedTokens = before?.cachedTokens ?? { gpu: lease.tokens, ram: 0, disk: 0 };
     const cached = cachedTokens.gpu + cachedTokens.ram + cachedTokens.disk;
     const usage = { promptTokens: tokens.length, computedTokens: tokens.length - cached, cachedTokens };
@@ -56,6 +59,7 @@ function checkInput(tokens: readonly number[], from: number, limit: number): voi
 async function scoreLent(
   runner: Runner,
   lease: Lease,
+  seatState: SeatState | undefined,
   { tokens, from, wantLogits }: ScoreInput,
   onDone: (end: number) => void,
 ): Promise<Pick<ScoreResult, "logprobs" | "logits">> {
@@ -65,7 +69,9 @@ async function scoreLent(
   for (let start = lease.tokens; start < tokens.length; start += runner.scoreRows) {
     const part = tokens.slice(start, start + runner.scoreRows);
     const firstRow = Math.min(Math.max(from - start, 0), part.length);
-    const logits = await runner.score({ slots: lease.table, position: start, tokens: part, firstRow });
+    const state = seatState?.step(start + part.length);
+    const step = { slots: lease.table, position: start, tokens: part, firstRow, ...(state && { state }) };
+    const logits = await runner.score(step);
     for (let row = firstRow; row < part.length; row++) {
       const values = logits.subarray((row - firstRow) * vocabSize, (row - firstRow + 1) * vocabSize);
       kept?.set(values, (start + row - from) * vocabSize);

@@ -5,26 +5,33 @@
  */
 import { assert, background, systemClock } from "../base.ts";
 import { BlockPool } from "../cache/blocks.ts";
-import { createPrefixCache } from "../cache/create.ts";
 import type { PrefixCache } from "../cache/prefix.ts";
+import type { AlphaTuner } from "../cache/tune.ts";
 import { TidepoolError, toWire } from "../errors.ts";
 import type { Gpu } from "../gpu/device.ts";
 import type { ModelFile } from "../load/model-file.ts";
-import { Runner, type RunnerOptions, type RunnerProgress } from "../model/runner.ts";
+import {
+  firstSnapshotSlot,
+  Runner,
+  type RunnerOptions,
+  type RunnerProgress,
+  type RunnerRow,
+} from "../model/runner.ts";
 import type { SampledRow } from "../model/sampler.ts";
 import { samplingParams, type SamplingParams } from "../model/sampling.ts";
+import type { StateSlots } from "../model/step.ts";
 import type { Request } from "../schedule/request.ts";
-import { Scheduler, type Move, type Outcome, type Plan } from "../schedule/scheduler.ts";
+import { Scheduler, type Move, type Outcome, type Plan, type Save } from "../schedule/scheduler.ts";
 import type { TierStore } from "../tier/store.ts";
 import { answerCacheCall, exportPrefix } from "./cache-calls.ts";
 import { WeightsIdentity } from "./identity.ts";
 import { Keeper } from "./keeper.ts";
-import { cacheCost } from "./cost.ts";
 import { fitPrompt } from "./limits.ts";
 import { Loop } from "./loop.ts";
 import { nothing, Output } from "./output.ts";
 import { Prompts, tokenPrompt, type PromptOptions } from "./prompts.ts";
-import { scoreTokens } from "./score.ts";
+import { cacheCost, makeCache } from "./prefix-cache.ts";
+import { scoreTokens, type ScoreInput } from "./score.ts";
 import type { EncodedPrompt } from "./text-messages.ts";
 import type {
   CacheOptions,
@@ -35,6 +42,7 @@ import type {
   GenerationResult,
   PromptUsage,
   RequestInput,
+  ScoreResult,
   StepOutput,
 } from "./protocol.ts";
 
@@ -44,6 +52,9 @@ const CLOSE_DRAIN_MS = 5000;
 /** Requests that may wait or run at once; more are refused, so that the queue has an end. */
 const MAX_ACTIVE_REQUESTS = 1024;
 
+/** Replays of one recorded request that the tuner does between two looks at the queue. */
+const TUNER_SLICE = 4;
+
 export type Post = (message: FromWorker, transfer?: ArrayBuffer[]) => void;
 
 export class Session {
@@ -52,6 +63,8 @@ export class Session {
   readonly scheduler: Scheduler;
   readonly cache: PrefixCache;
   readonly keeper: Keeper | undefined;
+  /** Finds the weight of FLOP efficiency, where the policy has one. */
+  readonly tuner: AlphaTuner | undefined;
   private readonly prompts: Prompts;
   private readonly loop: Loop<SampledRow>;
   private readonly outputs = new Map<Request, Output>();
@@ -66,23 +79,41 @@ export class Session {
     { resolve(r: GenerationResult): void; reject(e: unknown): void }
   >();
   private nextHiddenId = -1;
+  /** The end of the last scoring. */
+  private scored: Promise<unknown> = Promise.resolve();
 
-  private constructor(gpu: Gpu, runner: Runner, prompts: Prompts, keeper: Keeper | undefined, post: Post) {
+  private constructor(
+    gpu: Gpu,
+    runner: Runner,
+    prompts: Prompts,
+    keeper: Keeper | undefined,
+    post: Post,
+    policy: CacheOptions["policy"],
+  ) {
     const { blockTokens, chunkTokens, seats } = runner.options;
     this.runner = runner;
     this.prompts = prompts;
     this.keeper = keeper;
     this.post = post;
     const pool = new BlockPool(runner.pool.options.slots);
-    const { cache } = createPrefixCache({ policy: "lru", blockTokens, cost: cacheCost(runner), pool });
+    const { cache, tuner } = makeCache(runner, pool, policy);
     this.cache = cache;
+    this.tuner = tuner;
     const lower = keeper && { lower: keeper };
-    this.scheduler = new Scheduler(cache, pool, { blockTokens, chunkTokens, seats, ...lower });
+    const states = cache.snapshots && {
+      states: {
+        firstSnapshotSlot: firstSnapshotSlot(seats),
+        save: (saves: readonly Save[]) => this.save(saves),
+      },
+    };
+    this.scheduler = new Scheduler(cache, pool, { blockTokens, chunkTokens, seats, ...lower, ...states });
     this.info = describe(gpu, runner, prompts);
     this.loop = new Loop(this.scheduler, {
       run: (plan) => this.run(plan),
       load: (move) => this.load(move),
       spill: (blocks) => this.keeper?.spill(blocks),
+      save: (saves) => this.save(saves),
+      idle: () => this.tuner?.work(TUNER_SLICE) ?? false,
       committed: (outcomes, samples) => this.committed(outcomes, samples),
       failed: (error) => this.fail(error),
     });
@@ -119,7 +150,13 @@ export class Session {
     const keeper =
       store &&
       new Keeper({
-        ...{ store, pool: runner.pool, namespace: cache.namespace ?? "", restore: cache.restore ?? "auto" },
+        ...{
+          store,
+          pool: runner.pool,
+          states: runner.states,
+          namespace: cache.namespace ?? "",
+          restore: cache.restore ?? "auto",
+        },
         fingerprint: identity.fingerprint(runner.shape, runner.options),
         flopsPerToken: cacheCost(runner).flopsLinear,
         isSoftware: gpu.adapter.software,
@@ -128,7 +165,7 @@ export class Session {
       });
     const { notice } = prompts.value;
     if (notice) post({ type: "notice", notice });
-    return new Session(gpu, runner, prompts.value, keeper, post);
+    return new Session(gpu, runner, prompts.value, keeper, post, cache.policy);
   }
 
   /** Queues a request; what is wrong with it is posted as `refused`. */
@@ -185,9 +222,7 @@ export class Session {
         return (await this.prompts.encode(call.input)).tokens.length;
       case "score":
         this.checkTokens(call.tokens);
-        return scoreTokens(this, { tokens: call.tokens, from: call.from, wantLogits: call.logits }).finally(
-          () => this.loop.notify(),
-        );
+        return this.score({ tokens: call.tokens, from: call.from, wantLogits: call.logits });
       case "warm":
         return this.warm((await this.prompts.encode(call.input)).tokens);
       case "cacheExport":
@@ -195,6 +230,13 @@ export class Session {
       default:
         return answerCacheCall(this, call);
     }
+  }
+
+  /** One at a time: there is one place for the recurrent state of what is scored. */
+  private score(input: ScoreInput): Promise<ScoreResult> {
+    const result = this.scored.then(() => scoreTokens(this, input)).finally(() => this.loop.notify());
+    this.scored = result.catch(() => {}); // reported to its caller
+    return result;
   }
 
   /** Computes a prompt, or brings it back, so that it is ready when it is needed. */
@@ -255,9 +297,12 @@ export class Session {
 
   private run(plan: Plan): Promise<readonly SampledRow[]> {
     if (plan.kind === "decode") {
-      return this.runner.decode(plan.rows.map(({ request, position }) => this.rowOf(request, position)));
+      return this.runner.decode(
+        plan.rows.map(({ request, position, state }) => this.rowOf(request, position, state)),
+      );
     }
-    const { request, start, count, sample } = plan;
+    const { request, start, count, sample, copyBlock } = plan;
+    if (copyBlock) this.runner.pool.copySlot(copyBlock.from, copyBlock.to);
     const output = this.outputOf(request);
     output.startPrefill();
     if (sample) {
@@ -265,7 +310,7 @@ export class Session {
     }
     const tokens = request.tokens.slice(start, start + count);
     const started = systemClock.nowMs();
-    const done = this.runner.prefill({ ...this.rowOf(request, start), tokens, sample });
+    const done = this.runner.prefill({ ...this.rowOf(request, start, plan.state), tokens, sample });
     return done.finally(() => this.keeper?.computed(count, systemClock.nowMs() - started));
   }
 
@@ -274,9 +319,18 @@ export class Session {
     this.scheduler.moved(move, tier);
   }
 
-  private rowOf(request: Request, position: number) {
+  private rowOf(request: Request, position: number, state: StateSlots | undefined): RunnerRow {
     assert(request.seat !== undefined, `request ${request.id} runs without a seat`);
-    return { seat: request.seat, position, slots: request.slots };
+    return { seat: request.seat, position, slots: request.slots, ...(state && { state }) };
+  }
+
+  private save(saves: readonly Save[]): void {
+    const { pool, states } = this.runner;
+    for (const save of saves) {
+      states.copySlot(save.state.from, save.state.to);
+      if (save.copyBlock) pool.copySlot(save.copyBlock.from, save.copyBlock.to);
+      this.keeper?.spillState(save);
+    }
   }
 
   private outputOf(request: Request): Output {
@@ -310,6 +364,7 @@ export class Session {
     this.requests.delete(output.id);
     const rest = output.flush();
     const usage = usageOf(request);
+    this.tuner?.record(Int32Array.from(request.tokens), request.promptLength);
     this.keeper?.credit(usage.cachedTokens);
     const result = output.result(reason, usage);
     const hidden = this.hidden.get(output.id);

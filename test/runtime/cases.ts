@@ -18,6 +18,7 @@ import { cases as quants } from "../model/quants.cases.ts";
 import { cases as shipped } from "../model/shipped.cases.ts";
 import { cases as textWorker } from "../model/text-worker.cases.ts";
 import { cases as tiers } from "../model/tiers.cases.ts";
+import { cases as snapshots } from "../model/snapshots.cases.ts";
 import type { Case } from "../support/cases.ts";
 
 export const allCases: Case[] = [
@@ -39,5 +40,6 @@ export const allCases: Case[] = [
   ...quants,
   ...textWorker,
   ...tiers,
+  ...snapshots,
   ...shipped,
 ];

@@ -1,0 +1,65 @@
+/**
+ * The prefix cache of a loaded model: its slots, its policy, and what a token costs in FLOPs and bytes, in the terms of
+ * cache/cost.ts.
+ */
+import { BlockPool } from "../cache/blocks.ts";
+import { costOf, type Cost, type LayerShape as CostLayer } from "../cache/cost.ts";
+import { createPrefixCache } from "../cache/create.ts";
+import type { PrefixCache } from "../cache/prefix.ts";
+import type { AlphaTuner } from "../cache/tune.ts";
+import { firstSnapshotSlot, type Runner } from "../model/runner.ts";
+import type { Mixer } from "../model/shape.ts";
+import type { CacheOptions } from "./protocol.ts";
+
+/** The policy where the caller names none. */
+const DEFAULT_POLICY = "marconi";
+
+/** @param pool the KV slots */
+export function makeCache(
+  runner: Runner,
+  pool: BlockPool,
+  policy: CacheOptions["policy"] = DEFAULT_POLICY,
+): { cache: PrefixCache; tuner: AlphaTuner | undefined } {
+  const { seats, blockTokens } = runner.options;
+  const { states } = runner;
+  const snapshots = Math.max(0, states.slots - firstSnapshotSlot(seats));
+  return createPrefixCache({
+    ...{ policy, blockTokens, cost: cacheCost(runner), pool },
+    ...(states.slotBytes > 0 && { snapshotPool: new BlockPool(snapshots) }),
+    tunerBytes: runner.pool.bytes + snapshots * states.slotBytes,
+  });
+}
+
+export function cacheCost({ shape, options, pool, states }: Runner): Cost {
+  const cost = costOf({
+    name: shape.name,
+    hiddenSize: shape.hiddenSize,
+    kvElementBytes: options.kvDtype === "f16" ? 2 : 4,
+    stateElementBytes: 4,
+    layers: shape.layers.flatMap(({ mixers, ffn }) => [
+      ...mixers.map(mixerCost),
+      ...(ffn ? [{ kind: ffn.kind, count: 1, inner: ffn.width, matrices: 3 }] : []),
+    ]),
+  });
+  const bytesPerToken = pool.slotBytes / pool.options.blockTokens; // as they lie on the GPU
+  return { ...cost, bytesPerToken, bytesPerSnapshot: states.slotBytes };
+}
+
+function mixerCost(mixer: Mixer): CostLayer {
+  switch (mixer.kind) {
+    case "attention": {
+      const { heads, kvHeads, headDim } = mixer;
+      return { kind: "attention", count: 1, heads, kvHeads, headDim };
+    }
+    case "short-conv":
+      return { kind: "short-conv", count: 1, convKernel: mixer.kernel };
+    case "mamba2": {
+      const { heads, headDim, stateSize, groups, kernel } = mixer;
+      return { kind: "mamba2", count: 1, inner: heads * headDim, stateSize, groups, convKernel: kernel };
+    }
+    case "gated-delta": {
+      const { valueHeads: heads, keyHeads, keyDim, valueDim, kernel } = mixer;
+      return { kind: "gated-delta", count: 1, heads, keyHeads, keyDim, valueDim, convKernel: kernel };
+    }
+  }
+}
