@@ -29,12 +29,12 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) i: u
   );
   var products = vec4f();
   for (var n = 0u; n < op.stateSize; n += 4u) {
-    let c = four(outs, n);
+    let c = four(outs, n, op.stateSize);
     products += vec4f(
-      dot(c, four(ins.x, n)),
-      dot(c, four(ins.y, n)),
-      dot(c, four(ins.z, n)),
-      dot(c, four(ins.w, n)),
+      dot(c, four(ins.x, n, op.stateSize)),
+      dot(c, four(ins.y, n, op.stateSize)),
+      dot(c, four(ins.z, n, op.stateSize)),
+      dot(c, four(ins.w, n, op.stateSize)),
     );
   }
   let own = rowAt(first + i) - first;

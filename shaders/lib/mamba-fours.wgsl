@@ -1,11 +1,12 @@
 // The same rows as in lib/mamba-rows (which it needs), bound once more and read in fours where all starts allow it.
 
-override ALIGNED: bool = false; // X, B and C of every row start at a multiple of 4 and are whole fours
+override ALIGNED: bool = false; // op.headDim and op.stateSize are multiples of 4
 
 @group(0) @binding(2) var<storage, read> convolved4: array<vec4f>;
 
-// Entries n to n + 3 of the B or C that starts at `at`; past its end zeros, or with ALIGNED any number.
-fn four(at: u32, n: u32) -> vec4f {
-  if (ALIGNED) { return convolved4[(at + n) / 4u]; }
-  return singles(at, n);
+// Entries i to i + 3 of the `count` entries that start at `at`, i a multiple of 4; past their end zeros, or with ALIGNED
+// any number.
+fn four(at: u32, i: u32, count: u32) -> vec4f {
+  if (ALIGNED) { return convolved4[(at + i) / 4u]; }
+  return singles(at, i, count);
 }

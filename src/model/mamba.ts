@@ -9,6 +9,10 @@ import gateCode from "../../shaders/mamba-gate.wgsl";
 import scoresCode from "../../shaders/mamba-scores.wgsl";
 import statesCode from "../../shaders/mamba-states.wgsl";
 import stepCode from "../../shaders/mamba-step.wgsl";
+import gateFours from "../../shaders/lib/mamba-gate-fours.wgsl";
+import gateSingles from "../../shaders/lib/mamba-gate-singles.wgsl";
+import stateFours from "../../shaders/lib/mamba-state-fours.wgsl";
+import stateSingles from "../../shaders/lib/mamba-state-singles.wgsl";
 import foursLib from "../../shaders/lib/mamba-fours.wgsl";
 import mambaLib from "../../shaders/lib/mamba.wgsl";
 import rowsLib from "../../shaders/lib/mamba-rows.wgsl";
@@ -65,10 +69,13 @@ export const CHUNK_ROWS = 64;
 /** Rows of one workgroup of mamba-chunk (SPAN there), and entries of B of one of mamba-states. */
 const SPAN = 16;
 
-/** The most invocations of a workgroup that own a p each. */
-const MAX_LANES = 64;
+/** Entries p of a workgroup at most. */
+const MAX_TILE = 64;
 
 const WORKGROUP = 64;
+
+/** Of a workgroup. */
+const MAX_INVOCATIONS = 256;
 
 /** Floats of the matrix part of a layer's state. */
 export function mambaStateSize(shape: MambaShape): number {
@@ -130,19 +137,38 @@ function opBuffer(device: GPUDevice, input: MambaInput): GPUBuffer {
   return uniformBuffer(device, words, "mamba op");
 }
 
-/** Invocations that own a p each: a power of two from 8 on. */
-function lanes(headDim: number): number {
-  return Math.min(MAX_LANES, 2 ** Math.max(3, Math.ceil(Math.log2(headDim))));
+/** Entries p of a workgroup: a power of two from 8 on. */
+function tileWidth(headDim: number): number {
+  return Math.min(MAX_TILE, 2 ** Math.max(3, Math.ceil(Math.log2(headDim))));
 }
 
-/** Workgroups for all heads, `lanes` entries p in each. */
+/** Workgroups for all heads, `tileWidth` entries p in each. */
 function headTiles({ heads, headDim }: MambaShape): number {
-  return heads * Math.ceil(headDim / lanes(headDim));
+  return heads * Math.ceil(headDim / tileWidth(headDim));
 }
 
-/** Whether B and C can be read in fours. */
-function aligned({ heads, headDim, stateSize }: MambaShape): number {
-  return (heads * headDim) % 4 === 0 && stateSize % 4 === 0 ? 1 : 0;
+/**
+ * How mamba-states and mamba-chunk cut their work: an invocation owns 4 entries p by 4 (RUNS = 1) or 16 others. A GPU
+ * wants many invocations; on a software adapter a load costs far more than a multiplication.
+ */
+function tileOverrides(kernels: Kernels, shape: MambaShape): Record<string, number> {
+  return {
+    LANES: tileWidth(shape.headDim) / 4,
+    RUNS: kernels.gpu.adapter.software ? 4 : 1,
+    CHUNK: CHUNK_ROWS,
+    ALIGNED: aligned(shape),
+  };
+}
+
+/** Whether rows and states can be read in fours. */
+function aligned({ headDim, stateSize }: MambaShape): number {
+  return headDim % 4 === 0 && stateSize % 4 === 0 ? 1 : 0;
+}
+
+/** How the state is read and written. */
+function stateLib(input: MambaInput): string {
+  const { headDim, stateStride, stateOffset } = input;
+  return [headDim, stateStride, stateOffset].every((size) => size % 4 === 0) ? stateFours : stateSingles;
 }
 
 function chunks(rows: number): number {
@@ -157,7 +183,14 @@ async function decayOp({ kernels, types, input, op }: Layer, scratch: GPUBuffer)
     label: `${input.label ?? "mamba"} decay`,
     pipeline,
     group: kernels.bind(pipeline, 0, [op, input.mixed, input.dtBias, input.a, scratch]),
-    grid: (step) => [width, chunks(step.rows), 1],
+    grid: (step) => {
+      const bytes = mambaScratchBytes(input, step.rows);
+      assert(
+        bytes <= scratch.size,
+        `mamba: ${step.rows} rows need ${bytes} bytes of scratch, not ${scratch.size}`,
+      );
+      return [width, chunks(step.rows), 1];
+    },
   };
 }
 
@@ -176,29 +209,21 @@ async function scoresOp({ kernels, types, input, op }: Layer, scratch: GPUBuffer
 }
 
 async function statesOp({ kernels, types, input, op }: Layer, scratch: GPUBuffer): Promise<Op> {
-  const source = { name: "mamba-states", code: statesCode, libs: ROWS_LIBS };
-  const pipeline = await kernels.pipeline(source, types, {
-    WG: lanes(input.headDim),
-    CHUNK: CHUNK_ROWS,
-    ALIGNED: aligned(input),
-  });
+  const source = { name: "mamba-states", code: statesCode, libs: [...ROWS_LIBS, stateLib(input)] };
+  const pipeline = await kernels.pipeline(source, types, tileOverrides(kernels, input));
   const { convolved, state } = input;
   const tiles = headTiles(input);
   return {
     label: `${input.label ?? "mamba"} states`,
     pipeline,
-    group: kernels.bind(pipeline, 0, [op, convolved, convolved, scratch, state]),
+    group: kernels.bind(pipeline, 0, [op, convolved, convolved, state, scratch]),
     grid: () => [tiles, Math.ceil(input.stateSize / SPAN), 1],
   };
 }
 
 async function chunkOp({ kernels, types, input, op }: Layer, scratch: GPUBuffer): Promise<Op> {
   const source = { name: "mamba-chunk", code: chunkCode, libs: ROWS_LIBS };
-  const pipeline = await kernels.pipeline(source, types, {
-    WG: lanes(input.headDim),
-    CHUNK: CHUNK_ROWS,
-    ALIGNED: aligned(input),
-  });
+  const pipeline = await kernels.pipeline(source, types, tileOverrides(kernels, input));
   const { convolved, y } = input;
   const tiles = headTiles(input);
   return {
@@ -210,10 +235,10 @@ async function chunkOp({ kernels, types, input, op }: Layer, scratch: GPUBuffer)
 }
 
 async function stepOp({ kernels, types, input, op }: Layer): Promise<Op> {
-  const source = { name: "mamba-step", code: stepCode, libs: [stepLib, mambaLib, rowsLib] };
-  const LANES = lanes(input.headDim);
-  const WG = LANES * stepParts(kernels, input);
-  const pipeline = await kernels.pipeline(source, types, { WG, LANES });
+  const libs = [stepLib, mambaLib, rowsLib, stateLib(input)];
+  const LANES = tileWidth(input.headDim) / 4;
+  const WG = LANES * stepParts(kernels, LANES, input.stateSize);
+  const pipeline = await kernels.pipeline({ name: "mamba-step", code: stepCode, libs }, types, { WG, LANES });
   const { mixed, convolved, state, dtBias, a, y } = input;
   const tiles = headTiles(input);
   return {
@@ -224,23 +249,23 @@ async function stepOp({ kernels, types, input, op }: Layer): Promise<Op> {
   };
 }
 
-/**
- * Invocations that share a p: a GPU needs many loads under way at once, a software adapter reads B and C cheaper where
- * all invocations of a workgroup want the same.
- */
-function stepParts(kernels: Kernels, { headDim, stateSize }: MambaShape): number {
+/** Invocations that share entries p: a GPU needs many loads under way at once, a software adapter few barriers. */
+function stepParts(kernels: Kernels, LANES: number, stateSize: number): number {
   if (kernels.gpu.adapter.software) return 1;
   let parts = 1;
-  while (2 * parts * lanes(headDim) <= 256 && 8 * parts < stateSize) parts *= 2;
+  while (2 * parts * LANES <= MAX_INVOCATIONS && 4 * parts < stateSize) parts *= 2;
   return parts;
 }
 
 async function gateOp({ kernels, types, input, op }: Layer): Promise<Op> {
-  const { mixed, convolved, d, norm, y, out, groups } = input;
+  const { mixed, convolved, d, norm, y, out, heads, headDim, groups } = input;
   const { lib, subgroups } = reduceFragment(kernels);
-  const source = { name: "mamba-gate", code: gateCode, libs: [stepLib, mambaLib, lib], subgroups };
+  const columns = aligned(input) && heads % 4 === 0 ? 4 : 1; // then all rows start at multiples of 4
+  const libs = [stepLib, mambaLib, columns === 4 ? gateFours : gateSingles, lib];
+  const source = { name: "mamba-gate", code: gateCode, libs, subgroups };
   const pipeline = await kernels.pipeline(source, types, {
-    WG: gateInvocations((input.heads * input.headDim) / groups),
+    WG: gateInvocations((heads * headDim) / groups / columns),
+    HEAD_SPANS: headDim / columns,
     NORM: norm ? 1 : 0,
     LIMIT: largestFinite(types.elem),
   });
@@ -253,7 +278,7 @@ async function gateOp({ kernels, types, input, op }: Layer): Promise<Op> {
   };
 }
 
-/** A function of the width alone, so that a row's sums never depend on its batch. */
-function gateInvocations(width: number): number {
-  return width <= 256 ? 64 : width <= 1024 ? 128 : 256;
+/** @param spans what a row's group has to share out; nothing but the row decides, so its sums never depend on its batch */
+function gateInvocations(spans: number): number {
+  return spans <= 256 ? 64 : spans <= 1024 ? 128 : MAX_INVOCATIONS;
 }

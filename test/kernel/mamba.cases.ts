@@ -3,21 +3,21 @@
  * The convolution before it has its own cases.
  */
 import { Random } from "../../src/base.ts";
+import type { Gpu } from "../../src/gpu/device.ts";
 import { mambaOps, mambaScratchBytes, mambaStateSize, type MambaShape } from "../../src/model/mamba.ts";
 import { NO_STATE } from "../../src/model/step.ts";
-import { inEverySetting, type Case } from "../support/cases.ts";
+import { inEverySetting, type Case, type Setting } from "../support/cases.ts";
 import { expectClose, expectSame, lumpy, Rig, rounded, roundOff } from "../support/rig.ts";
 import { testSeed } from "../support/seed.ts";
 
 const EPS = 1e-5;
 
-/** Floats of a slot before and behind the matrices, which the ops must leave alone. */
-const BEFORE = 7;
-const BEHIND = 3;
+/** Floats of a slot before and behind the matrices, which the ops must leave alone: multiples of 4, and not. */
+const MARGINS = { even: { before: 12, behind: 4 }, odd: { before: 7, behind: 3 } };
 
 const shapes = {
   tiny: { heads: 4, headDim: 5, groups: 2, stateSize: 6 },
-  golden: { heads: 6, headDim: 16, groups: 2, stateSize: 16 },
+  golden: { heads: 8, headDim: 16, groups: 2, stateSize: 16 },
   granite: { heads: 3, headDim: 64, groups: 1, stateSize: 128 },
   falcon: { heads: 2, headDim: 80, groups: 2, stateSize: 256 },
 } satisfies Record<string, MambaShape>;
@@ -31,15 +31,26 @@ interface Spec {
   /** The sequence starts from a state that is not zero. */
   given?: boolean;
   norm?: boolean;
+  margins?: keyof typeof MARGINS;
+  /** In the form for real GPUs, also on a software adapter. */
+  real?: boolean;
 }
 
 const sequences: Record<string, Spec> = {
   "one row": { shape: shapes.granite, pieces: [1] },
-  "one row, odd sizes": { shape: shapes.tiny, pieces: [1], given: true },
-  "7 rows": { shape: shapes.granite, pieces: [7], given: true },
+  "one row, odd sizes": { shape: shapes.tiny, pieces: [1], given: true, margins: "odd" },
+  "7 rows, odd heads": { shape: { ...shapes.golden, heads: 6 }, pieces: [7, "decode"], given: true },
+  "130 rows, as on a GPU": { shape: shapes.granite, pieces: [130], given: true, real: true },
+  "pieces, as on a GPU": { shape: shapes.tiny, pieces: [33, "decode", 67], margins: "odd", real: true },
+  "7 rows, state at an odd place": {
+    shape: shapes.granite,
+    pieces: [7, "decode"],
+    given: true,
+    margins: "odd",
+  },
   "33 rows": { shape: shapes.golden, pieces: [33] },
   "130 rows": { shape: shapes.granite, pieces: [130], given: true },
-  "130 rows, odd sizes": { shape: shapes.tiny, pieces: [130], given: true },
+  "130 rows, odd sizes": { shape: shapes.tiny, pieces: [130], given: true, margins: "odd" },
   "130 rows, wide": { shape: shapes.falcon, pieces: [130] },
   "no norm": { shape: shapes.golden, pieces: [64, "decode"], given: true, norm: false },
   "pieces, odd sizes": { shape: shapes.tiny, pieces: [33, "decode", 1, "decode", 64, 31, "decode"] },
@@ -50,6 +61,7 @@ interface Decode {
   shape: MambaShape;
   /** For each sequence, whether it has a state. */
   given: readonly boolean[];
+  real?: boolean;
 }
 
 const batches: Record<string, Decode> = {
@@ -57,6 +69,8 @@ const batches: Record<string, Decode> = {
   golden: { shape: shapes.golden, given: [false, true, true, false, true] },
   granite: { shape: shapes.granite, given: [true, true] },
   wide: { shape: shapes.falcon, given: [true, false] },
+  "odd sizes, as on a GPU": { shape: shapes.tiny, given: [true, false], real: true },
+  "granite, as on a GPU": { shape: shapes.granite, given: [true, false, true], real: true },
 };
 
 interface Weights {
@@ -250,6 +264,8 @@ class Layer {
   readonly rig: Rig;
   readonly shape: MambaShape;
   readonly norm: boolean;
+  /** Floats of a slot before the matrices. */
+  readonly before: number;
   readonly weights: Weights;
   readonly slots: number;
   readonly stride: number;
@@ -257,20 +273,23 @@ class Layer {
   readonly pool: Float64Array;
   readonly state: GPUBuffer;
 
-  constructor(rig: Rig, shape: MambaShape, slots: number, random: Random, norm = true) {
+  constructor(rig: Rig, spec: Pick<Spec, "shape" | "norm" | "margins">, slots: number, random: Random) {
+    const { shape, norm = true, margins = "even" } = spec;
+    const { before, behind } = MARGINS[margins];
     this.rig = rig;
     this.shape = shape;
     this.norm = norm;
+    this.before = before;
     this.slots = slots;
     this.weights = makeWeights(shape, random);
-    this.stride = BEFORE + mambaStateSize(shape) + BEHIND;
+    this.stride = before + mambaStateSize(shape) + behind;
     this.pool = rounded(lumpy(random, slots * this.stride, shape.headDim), "f32");
     this.state = rig.upload(this.pool);
   }
 
   /** The matrices of a slot, as the pool held them at first. */
   matrices(slot: number): Float64Array {
-    const start = slot * this.stride + BEFORE;
+    const start = slot * this.stride + this.before;
     return this.pool.slice(start, start + mambaStateSize(this.shape));
   }
 
@@ -288,7 +307,7 @@ class Layer {
       convolved: rig.upload(rows.convolved),
       state: this.state,
       stateStride: this.stride,
-      stateOffset: BEFORE,
+      stateOffset: this.before,
       dtBias: rig.upload(weights.dtBias),
       a: rig.upload(weights.a),
       d: rig.upload(weights.d),
@@ -336,11 +355,11 @@ class Layer {
       const now = pool.subarray(start, start + this.stride);
       const was = Array.from(before).slice(start, start + this.stride);
       const expected = written.get(slot);
-      const matrices = now.subarray(BEFORE, BEFORE + size);
+      const matrices = now.subarray(this.before, this.before + size);
       if (expected)
         expectClose(`${what}, slot ${slot}`, matrices, expected.value, (i) => expected.error[i] as number);
       const rest = (values: ArrayLike<number>) =>
-        Array.from(values).filter((_, i) => !expected || i < BEFORE || i >= BEFORE + size);
+        Array.from(values).filter((_, i) => !expected || i < this.before || i >= this.before + size);
       expectSame(`${what}, rest of slot ${slot}`, rest(now), rest(was));
     }
   }
@@ -349,7 +368,7 @@ class Layer {
 /** One sequence in pieces, between slots 1 and 2 of 4 in turn. */
 async function checkSequence(rig: Rig, spec: Spec, random: Random): Promise<void> {
   const { shape, pieces, given = false, norm = true } = spec;
-  const layer = new Layer(rig, shape, 4, random, norm);
+  const layer = new Layer(rig, spec, 4, random);
   const start = given ? layer.matrices(1) : new Float64Array(mambaStateSize(shape));
   const sequence = new Sequence(shape, layer.weights, start);
   let read = given ? 1 : NO_STATE;
@@ -372,7 +391,7 @@ async function checkSequence(rig: Rig, spec: Spec, random: Random): Promise<void
 /** A batch of sequences, and each of its rows alone, which must come to the same bits. */
 async function checkBatch(rig: Rig, { shape, given }: Decode, random: Random): Promise<void> {
   const count = given.length;
-  const layer = new Layer(rig, shape, 2 * count + 1, random);
+  const layer = new Layer(rig, { shape }, 2 * count + 1, random);
   const { inner, convWidth, mixedStride } = sizes(shape);
   const states = given.map((has, s) => ({ read: has ? 2 * s : NO_STATE, write: 2 * ((s + 1) % count) + 1 }));
   const rows = makeRows(shape, count, random);
@@ -398,17 +417,21 @@ async function checkBatch(rig: Rig, { shape, given }: Decode, random: Random): P
   expectSame("states of rows alone", await layer.readPool(), pool);
 }
 
+function makeRig(gpu: Gpu, setting: Setting, real = false): Rig {
+  return new Rig(real ? { ...gpu, adapter: { ...gpu.adapter, software: false } } : gpu, setting);
+}
+
 export const cases: Case[] = [
   ...Object.entries(sequences).flatMap(([name, spec]) =>
     inEverySetting(`kernel/mamba/${name}`, async ({ gpu }, setting) => {
-      const rig = new Rig(gpu, setting);
+      const rig = makeRig(gpu, setting, spec.real);
       await checkSequence(rig, spec, new Random(testSeed(`kernel/mamba/${name}`)));
       rig.close();
     }),
   ),
   ...Object.entries(batches).flatMap(([name, batch]) =>
     inEverySetting(`kernel/mamba/batch, ${name}`, async ({ gpu }, setting) => {
-      const rig = new Rig(gpu, setting);
+      const rig = makeRig(gpu, setting, batch.real);
       await checkBatch(rig, batch, new Random(testSeed(`kernel/mamba/batch, ${name}`)));
       rig.close();
     }),

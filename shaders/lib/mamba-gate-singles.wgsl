@@ -1,0 +1,8 @@
+// What mamba-gate moves at a time: one column. Twin of mamba-gate-fours.wgsl.
+
+const SPAN_COLUMNS = 1u;
+
+alias columns_t = f32;
+alias out_columns_t = elem;
+
+fn sumOfSquares(value: columns_t) -> f32 { return value * value; }
