@@ -34,7 +34,8 @@ export class TidepoolError extends Error {
 }
 
 /** The same error, naming the file at fault where it does not yet. What a caller did wrong stays as it is. */
-export function inFile(file: string, error: TidepoolError): TidepoolError {
+export function inFile<E>(file: string, error: E): E | TidepoolError {
+  if (!(error instanceof TidepoolError)) return error;
   const isFiles = error.code === "invalid_file" || error.code === "unsupported";
   if (!isFiles || error.details["file"] !== undefined) return error;
   const named = new TidepoolError(error.code, `${file}: ${error.message}`, { ...error.details, file });

@@ -291,7 +291,7 @@ async function readTensorInfo(
   await reader.need(dimensions * 8 + 12, field);
   const shape: number[] = [];
   for (let i = 0; i < dimensions; i++) shape.push(dimensionOf(reader, field));
-  const type = typeOfId(reader.u32(), name);
+  const type = typeOfId(reader.u32(), name, reader.name);
   const sizeBytes = tensorBytes(reader, field, type, shape);
   const offset = reader.u64();
   if (offset !== BigInt(expectedOffset)) {

@@ -60,21 +60,23 @@ const REFUSED_TYPES: ReadonlyMap<number, string> = new Map([
 ]);
 
 /** The type with a GGUF id. Throws `unsupported` for known types without kernels, `invalid_file` for unknown ids. */
-export function typeOfId(id: number, tensorName: string): TensorType {
+export function typeOfId(id: number, tensorName: string, file: string): TensorType {
   const type = TYPE_BY_ID.get(id);
   if (type !== undefined) return type;
   const refused = REFUSED_TYPES.get(id);
   if (refused !== undefined) {
     throw new TidepoolError(
       "unsupported",
-      `tensor "${tensorName}" has type ${refused}, which is not supported`,
+      `${file}: tensor "${tensorName}" has type ${refused}, which is not supported`,
       {
+        file,
         tensor: tensorName,
         type: refused,
       },
     );
   }
-  throw new TidepoolError("invalid_file", `tensor "${tensorName}" has the unknown type id ${id}`, {
+  throw new TidepoolError("invalid_file", `${file}: tensor "${tensorName}" has the unknown type id ${id}`, {
+    file,
     tensor: tensorName,
     type: id,
   });

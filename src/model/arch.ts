@@ -4,7 +4,7 @@
  *
  * Facts come from GGUF metadata or from a Hugging Face config.json; both are first brought to one plain form (`Facts`).
  */
-import { TidepoolError } from "../errors.ts";
+import { inFile, TidepoolError } from "../errors.ts";
 import type { ModelFile } from "../load/model-file.ts";
 import type { Activation } from "./ffn.ts";
 import { factsFromConfig, factsFromMetadata, type Facts, type Metadata } from "./facts.ts";
@@ -203,7 +203,11 @@ export const ARCHITECTURE_NAMES: readonly string[] = ARCHITECTURES.map((row) => 
 
 /** The shape of the model in an open file. @throws TidepoolError `unsupported`, `invalid_file`. */
 export function shapeOf(file: ModelFile): ModelShape {
-  return file.format === "gguf" ? shapeFromMetadata(file.metadata) : shapeFromConfig(file.config);
+  try {
+    return file.format === "gguf" ? shapeFromMetadata(file.metadata) : shapeFromConfig(file.config);
+  } catch (error) {
+    throw inFile(file.name, error);
+  }
 }
 
 /**

@@ -4,7 +4,7 @@
  * It decides nothing: which requests, blocks and positions make a step is the scheduler's business.
  */
 import { assert } from "../base.ts";
-import { TidepoolError } from "../errors.ts";
+import { inFile, TidepoolError } from "../errors.ts";
 import { adapterLine, type Gpu } from "../gpu/device.ts";
 import { Kernels, type Elem } from "../gpu/kernel.ts";
 import { blockBytes, KvPool, maxSlots } from "../gpu/pool.ts";
@@ -122,7 +122,9 @@ export class Runner {
     const chosen = { ...options, poolTokens: slots * options.blockTokens };
     const parts = await reportOutOfMemory(gpu.device, () =>
       makeParts(gpu, file, shape, chosen, onProgress, onPiece),
-    );
+    ).catch((error: unknown) => {
+      throw inFile(file.name, error);
+    });
     return new Runner(gpu, shape, chosen, parts);
   }
 

@@ -2,7 +2,7 @@
  * Names of tensors: the engine asks by GGUF's names, and safetensors files are searched by Hugging Face's. It reads no
  * tensor.
  */
-import { TidepoolError } from "../errors.ts";
+import { inFile, TidepoolError } from "../errors.ts";
 import type { ModelFile, TensorInfo } from "../load/model-file.ts";
 import type { Mixer, ModelShape } from "./shape.ts";
 import { formatOf } from "./formats.ts";
@@ -100,6 +100,14 @@ const MIXER_MATRICES: Record<Mixer["kind"], readonly string[]> = {
 
 /** Checks by the header alone that the tensors a model cannot do without are there, in formats that have kernels. */
 export function checkTensors(file: ModelFile, shape: ModelShape): void {
+  try {
+    checkNamed(file, shape);
+  } catch (error) {
+    throw inFile(file.name, error);
+  }
+}
+
+function checkNamed(file: ModelFile, shape: ModelShape): void {
   const names = new TensorNames(file, shape.postNorms);
   names.require(names.model("token_embd"), "token_embd.weight");
   names.require(names.model("output_norm"), "output_norm.weight");

@@ -51,7 +51,7 @@ export class TextService {
       }
       return prompt;
     } catch (error) {
-      throw error instanceof TidepoolError ? inFile(this.file, error) : error;
+      throw inFile(this.file, error);
     }
   }
 
@@ -110,7 +110,8 @@ function attempt<T>(file: string, make: () => T): Made<T> {
   try {
     return { value: make() };
   } catch (error) {
-    if (error instanceof TidepoolError) return { problem: inFile(file, error) };
+    const named = inFile(file, error);
+    if (named instanceof TidepoolError) return { problem: named };
     throw error;
   }
 }
