@@ -34,8 +34,9 @@ export function createPrefixCache(options: CreateOptions): {
   const tunerBytes = options.tunerBytes ?? cache.capacityBytes;
   const isTuned = policy instanceof MarconiPolicy && options.alpha === undefined && tunerBytes !== Infinity;
   if (!isTuned) return { cache, tuner: undefined };
-  const { cost, blockTokens } = options;
-  return { cache, tuner: new AlphaTuner({ cost, blockTokens, capacityBytes: tunerBytes, policy }) };
+  const { cost, blockTokens, keepsViews = false } = options;
+  const tuner = new AlphaTuner({ cost, blockTokens, capacityBytes: tunerBytes, policy, keepsViews });
+  return { cache, tuner };
 }
 
 function createPolicy(options: CreateOptions): EvictionPolicy {

@@ -105,6 +105,8 @@ export class CandidateIndex {
   private maxTime = new Float64Array(128).fill(-Infinity);
   private minGain = new Float64Array(128).fill(Infinity);
   private maxGain = new Float64Array(128).fill(-Infinity);
+  /** Of the search: two entries a level at most. */
+  private readonly stack = new Int32Array(128);
 
   get size(): number {
     return this.live;
@@ -126,25 +128,31 @@ export class CandidateIndex {
 
   minimum(now: number, alpha: number, fits: (node: RadixNode) => boolean): RadixNode | undefined {
     if (this.live === 0) return undefined;
-    const recency = normaliser(1 / (now - this.minTime[1]!), 1 / (now - this.maxTime[1]!));
-    const gain = normaliser(this.minGain[1]!, this.maxGain[1]!);
+    const { leaves, minTime, minGain, stack } = this;
+    const [oldest, newest] = [1 / (now - minTime[1]!), 1 / (now - this.maxTime[1]!)];
+    const [leastGain, mostGain] = [minGain[1]!, this.maxGain[1]!];
     const bound = (at: number): number =>
-      recency(1 / (now - this.minTime[at]!)) + alpha * gain(this.minGain[at]!);
+      normal(1 / (now - minTime[at]!), oldest, newest) + alpha * normal(minGain[at]!, leastGain, mostGain);
     let best: RadixNode | undefined;
     let bestScore = Infinity;
-    const stack = [1];
-    for (let at = stack.pop(); at !== undefined; at = stack.pop()) {
-      if (this.minTime[at] === Infinity || bound(at) >= bestScore) continue;
-      if (at >= this.leaves) {
-        const node = this.nodes[at - this.leaves]!;
+    let depth = 0;
+    stack[depth++] = 1;
+    while (depth > 0) {
+      const at = stack[--depth]!;
+      if (minTime[at] === Infinity) continue;
+      const score = bound(at);
+      if (score >= bestScore) continue;
+      if (at >= leaves) {
+        const node = this.nodes[at - leaves]!;
         if (!fits(node)) continue;
         best = node;
-        bestScore = bound(at);
+        bestScore = score;
         continue;
       }
       const left = 2 * at;
-      const leftFirst = this.minTime[left + 1] === Infinity || bound(left) <= bound(left + 1);
-      stack.push(leftFirst ? left + 1 : left, leftFirst ? left : left + 1);
+      const leftFirst = minTime[left + 1] === Infinity || bound(left) <= bound(left + 1);
+      stack[depth++] = leftFirst ? left + 1 : left;
+      stack[depth++] = leftFirst ? left : left + 1;
     }
     return best;
   }
@@ -156,16 +164,28 @@ export class CandidateIndex {
   }
 
   private setBounds(leaf: number, minTime: number, maxTime: number, minGain: number, maxGain: number): void {
+    const { minTime: leastTime, maxTime: mostTime, minGain: leastGain, maxGain: mostGain } = this;
     let at = leaf + this.leaves;
-    this.minTime[at] = minTime;
-    this.maxTime[at] = maxTime;
-    this.minGain[at] = minGain;
-    this.maxGain[at] = maxGain;
+    leastTime[at] = minTime;
+    mostTime[at] = maxTime;
+    leastGain[at] = minGain;
+    mostGain[at] = maxGain;
     for (at >>= 1; at >= 1; at >>= 1) {
-      this.minTime[at] = Math.min(this.minTime[2 * at]!, this.minTime[2 * at + 1]!);
-      this.maxTime[at] = Math.max(this.maxTime[2 * at]!, this.maxTime[2 * at + 1]!);
-      this.minGain[at] = Math.min(this.minGain[2 * at]!, this.minGain[2 * at + 1]!);
-      this.maxGain[at] = Math.max(this.maxGain[2 * at]!, this.maxGain[2 * at + 1]!);
+      const [left, right] = [2 * at, 2 * at + 1];
+      const timeFrom = Math.min(leastTime[left]!, leastTime[right]!);
+      const timeTo = Math.max(mostTime[left]!, mostTime[right]!);
+      const gainFrom = Math.min(leastGain[left]!, leastGain[right]!);
+      const gainTo = Math.max(mostGain[left]!, mostGain[right]!);
+      const isSame =
+        timeFrom === leastTime[at] &&
+        timeTo === mostTime[at] &&
+        gainFrom === leastGain[at] &&
+        gainTo === mostGain[at];
+      if (isSame) return; // and so it is above
+      leastTime[at] = timeFrom;
+      mostTime[at] = timeTo;
+      leastGain[at] = gainFrom;
+      mostGain[at] = gainTo;
     }
   }
 
@@ -189,6 +209,6 @@ export class CandidateIndex {
 }
 
 /** Min-max normalisation to [0, 1]; all equal becomes 1. */
-function normaliser(min: number, max: number): (value: number) => number {
-  return max > min ? (value) => (value - min) / (max - min) : () => 1;
+function normal(value: number, min: number, max: number): number {
+  return max > min ? (value - min) / (max - min) : 1;
 }

@@ -38,6 +38,8 @@ export interface PrefixOptions {
   /** Per token of the tree. A `bytesPerSnapshot` above 0 means that only prefixes with a snapshot can be reused. */
   cost: Cost;
   policy: EvictionPolicy;
+  /** Whether the sequences that are inserted never change, so that the tree may keep views of them. Default: false. */
+  keepsViews?: boolean;
   /** Limit of the tree's bytes; none by default (the pools are the limit then). */
   capacityBytes?: number;
   /** KV slots. Without it the tree carries no block references, and only `capacityBytes` limits it. */
@@ -105,7 +107,7 @@ export class PrefixCache {
   private clock = 0;
 
   constructor(options: PrefixOptions) {
-    this.tree = new RadixTree(options.blockTokens, options.pool !== undefined);
+    this.tree = new RadixTree(options.blockTokens, options.pool !== undefined, options.keepsViews);
     this.policy = options.policy;
     this.cost = options.cost;
     this.capacityBytes = options.capacityBytes ?? Infinity;

@@ -72,12 +72,15 @@ export class RadixTree {
   /** Snapshots that own a begun block (`end` is not a multiple of `blockTokens`). */
   tailCount = 0;
   private readonly withRefs: boolean;
+  private readonly keepsViews: boolean;
 
-  /** @param blockTokens tokens in a block, 1 or more @param withRefs whether blocks carry references */
-  constructor(blockTokens: number, withRefs: boolean) {
+  /** @param blockTokens tokens in a block, 1 or more @param withRefs whether blocks carry references @param keepsViews
+   * whether labels are views of the sequences that were added, which then must never change; else they are copies */
+  constructor(blockTokens: number, withRefs: boolean, keepsViews = false) {
     assert(Number.isInteger(blockTokens) && blockTokens > 0, `blockTokens is ${blockTokens}`);
     this.blockTokens = blockTokens;
     this.withRefs = withRefs;
+    this.keepsViews = keepsViews;
   }
 
   /** The longest known prefix of `tokens[0, limit)`. Read-only: it never splits. O(limit). */
@@ -110,13 +113,14 @@ export class RadixTree {
     const start = startOf(node);
     assert(at > start && at < node.end, `split at ${at} of an edge (${start}, ${node.end}]`);
     const upperBlocks = this.withRefs ? this.blocksBetween(start, at) : 0;
-    const upper = newNode(node.parent, node.label.slice(0, at - start), at, node.refs.slice(0, upperBlocks));
+    const upperRefs = upperBlocks === 0 ? noRefs : node.refs.slice(0, upperBlocks);
+    const upper = newNode(node.parent, this.kept(node.label.subarray(0, at - start)), at, upperRefs);
     upper.pins = node.pins;
     upper.lastAccess = node.lastAccess;
     upper.uses = node.uses;
     node.parent!.children.set(upper.label[0] as number, upper);
     node.label = node.label.subarray(at - start);
-    node.refs = node.refs.subarray(upperBlocks);
+    if (upperBlocks > 0) node.refs = node.refs.subarray(upperBlocks);
     node.parent = upper;
     upper.children = new Map([[node.label[0] as number, node]]);
     this.nodeCount++;
@@ -128,13 +132,13 @@ export class RadixTree {
     return walk.partial === undefined ? walk.node : this.split(walk.partial, walk.tokens);
   }
 
-  /** Hangs `label` (copied) below `parent`, which must have no child that begins with the same token. `refs` has one
+  /** Hangs `label` (copied, or a view) below `parent`, which must have no child that begins with the same token. `refs` has one
    * entry for each block that ends on the new edge, or is empty in a tree without references. */
   addLeaf(parent: RadixNode, label: Int32Array, refs: Int32Array = noRefs): RadixNode {
     assert(label.length > 0, "a leaf needs at least one token");
     const first = label[0] as number;
     assert(!parent.children.has(first), `a child that begins with ${first} exists`);
-    const leaf = newNode(parent, label.slice(), parent.end + label.length, refs);
+    const leaf = newNode(parent, this.kept(label), parent.end + label.length, refs);
     const blocks = this.blocksOf(leaf);
     assert(refs.length === (this.withRefs ? blocks : 0), `${refs.length} references for ${blocks} blocks`);
     if (parent.children === noChildren) parent.children = new Map();
@@ -189,7 +193,8 @@ export class RadixTree {
     this.tokenCount -= leaf.end - end;
     const cut = leaf.refs.slice(keep);
     if (this.withRefs) leaf.refs = compact(leaf.refs.subarray(0, keep));
-    leaf.label = compact(leaf.label.subarray(0, end - start));
+    const label = leaf.label.subarray(0, end - start);
+    leaf.label = this.keepsViews ? label : compact(label);
     leaf.end = end;
     return cut;
   }
@@ -287,6 +292,10 @@ export class RadixTree {
     assert(found === books, `nodes,tokens,blocks,snapshots,tails: counted ${found}, the books say ${books}`);
   }
 
+  private kept(label: Int32Array): Int32Array {
+    return this.keepsViews ? label : label.slice();
+  }
+
   private checkNode(node: RadixNode): void {
     const where = `node at ${node.end}`;
     assert(node.label.length > 0 && node.parent !== undefined, `${where} has no label or no parent`);
@@ -333,12 +342,18 @@ function newNode(parent: RadixNode | undefined, label: Int32Array, end: number, 
 
 function commonLength(label: Int32Array, tokens: Int32Array, from: number, limit: number): number {
   const most = Math.min(label.length, limit - from);
+  // A view of the very same numbers.
+  if (label.buffer === tokens.buffer && label.byteOffset === tokens.byteOffset + 4 * from) return most;
   let i = 0;
   while (i < most && label[i] === tokens[from + i]) i++;
   return i;
 }
 
+/** `a`, then `b`; a wider view where `b` lies right behind `a` in one buffer. */
 function concat(a: Int32Array, b: Int32Array): Int32Array {
+  if (a.buffer === b.buffer && a.byteOffset + a.byteLength === b.byteOffset) {
+    return new Int32Array(a.buffer as ArrayBuffer, a.byteOffset, a.length + b.length);
+  }
   const joined = new Int32Array(a.length + b.length);
   joined.set(a);
   joined.set(b, a.length);

@@ -19,6 +19,8 @@ export interface TunerOptions {
   cost: Cost;
   blockTokens: number;
   capacityBytes: number;
+  /** As in PrefixOptions. Default: false. */
+  keepsViews?: boolean;
   /** The real cache's policy, whose alpha is set. */
   policy: MarconiPolicy;
   /** Requests over which a request's weight in the choice falls to 1/e. */
@@ -54,6 +56,7 @@ export class AlphaTuner {
 
   constructor(options: TunerOptions) {
     this.options = {
+      keepsViews: false,
       windowRequests: 100,
       periodRequests: 16,
       gainOverZero: 0.02,
@@ -61,11 +64,12 @@ export class AlphaTuner {
       ...options,
     };
     this.shadows = alphaGrid.map((alpha) => {
-      const { cost, blockTokens, capacityBytes } = options;
+      const { cost, blockTokens, capacityBytes, keepsViews } = this.options;
       const cache = new PrefixCache({
         cost,
         blockTokens,
         capacityBytes,
+        keepsViews,
         policy: new MarconiPolicy(cost, alpha),
       });
       return { alpha, cache, saved: 0, served: 0 };

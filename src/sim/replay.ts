@@ -8,8 +8,9 @@ import type { Cost } from "../cache/cost.ts";
 import { flopsBetween, scaleCost } from "../cache/cost.ts";
 import { createPrefixCache } from "../cache/create.ts";
 import type { PolicyName } from "../cache/policy.ts";
+import { sequencesOf } from "./sequences.ts";
+import type { Sequences } from "./sequences.ts";
 import type { Trace } from "./trace.ts";
-import { sequenceOf } from "./trace.ts";
 
 export interface ReplayOptions {
   policy: PolicyName;
@@ -71,19 +72,21 @@ export function* replaySteps(trace: Trace, options: ReplayOptions): Generator<Re
   const startMs = clock.nowMs();
   const cost = scaleCost(options.cost, trace.symbolTokens);
   const unitTokens = trace.symbolTokens > 1 ? 1 : (options.blockTokens ?? defaultBlockTokens);
+  const sequences = sequencesOf(trace);
   const { cache, tuner } = createPrefixCache({
     policy: options.policy,
     blockTokens: 1,
     cost,
     capacityBytes: bytesOf(options.capacity, unitTokens * cost.bytesPerToken),
     snapshotEvery: unitTokens,
+    keepsViews: sequences.isKept,
     ...(options.alpha === undefined ? {} : { alpha: options.alpha }),
-    ...(options.policy === "offline" ? { future: () => futureOf(trace) } : {}),
+    ...(options.policy === "offline" ? { future: () => futureOf(trace, sequences) } : {}),
   });
   const sums = { tokens: 0, tokenHits: 0, blocks: 0, blockHits: 0, flopsSaved: 0 };
   for (const [i, request] of trace.requests.entries()) {
     if (i % progressEvery === 0) yield { done: i, total: trace.requests.length };
-    const sequence = sequenceOf(request);
+    const sequence = sequences.at(i);
     const matched = cache.serve(sequence, request.inputSymbols);
     tuner?.record(sequence, request.inputSymbols);
     tuner?.work();
@@ -109,9 +112,13 @@ export function* replaySteps(trace: Trace, options: ReplayOptions): Generator<Re
   };
 }
 
-function* futureOf(trace: Trace): Generator<{ sequence: Int32Array; inputTokens: number }> {
-  for (const request of trace.requests)
-    yield { sequence: sequenceOf(request), inputTokens: request.inputSymbols };
+function* futureOf(
+  trace: Trace,
+  sequences: Sequences,
+): Generator<{ sequence: Int32Array; inputTokens: number }> {
+  for (const [i, request] of trace.requests.entries()) {
+    yield { sequence: sequences.at(i), inputTokens: request.inputSymbols };
+  }
 }
 
 function bytesOf(capacity: ReplayOptions["capacity"], bytesPerBlock: number): number {
