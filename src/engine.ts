@@ -35,19 +35,23 @@ export type {
   EngineOptions,
   GenerateParams,
   GenerationResult,
+  HubOptions,
   LoadProgress,
   ModelReport,
+  ModelsOptions,
   Notice,
   Overflow,
   PromptUsage,
   ScoreResult,
+  SourceOptions,
   Timing,
   TokenLogprob,
   Usage,
 } from "./worker/protocol.ts";
 
 /**
- * What to load: a path (Node, Deno), a URL (`file:` too in Node and Deno), or the files of a model. In a page a string that
+ * What to load: a Hub id (`org/repo`, `org/repo/file.gguf`, with `@revision`), a path (Node, Deno), a URL (`file:` too in
+ * Node and Deno), or the files of a model. What comes over the network is kept, and comes from there the next time. In a page a string that
  * begins with `/`, `./` or `../` is an address relative to the page.
  */
 export type Model = string | URL | File | readonly File[];
@@ -170,6 +174,7 @@ export class Engine {
       for (const notice of early) engine.hear(notice);
       return engine;
     } catch (error) {
+      if (signal?.aborted) await endLoading(port);
       await port.terminate();
       throw error;
     }
@@ -315,8 +320,8 @@ export async function inspect(model: Model, options: EngineOptions = {}): Promis
 }
 
 /** Token ids of a text, without BOS, special tokens in it being plain text. Reads the model's header alone. */
-export async function tokenize(model: Model, text: string): Promise<number[]> {
-  return (await askHeader(model, {}, { ask: "tokenize", text })) as number[];
+export async function tokenize(model: Model, text: string, options: EngineOptions = {}): Promise<number[]> {
+  return (await askHeader(model, options, { ask: "tokenize", text })) as number[];
 }
 
 function askHeader(model: Model, options: EngineOptions, question: HeaderQuestion): Promise<unknown> {
@@ -334,6 +339,22 @@ function modelSpec(model: Model): ModelSpec {
   }
   const files = model instanceof File ? [model] : model;
   return files.map((file) => ({ name: file.name, blob: file }));
+}
+
+/** How long a worker may take to end a load that was called off, before it is ended itself. */
+const END_LOADING_MS = 2000;
+
+/** Lets the worker note what it has downloaded, and give its lock back. */
+function endLoading(port: WorkerPort): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, END_LOADING_MS);
+    const done = (): void => {
+      clearTimeout(timer);
+      resolve();
+    };
+    port.listen((message) => message.type === "closed" && done(), done);
+    port.post({ type: "close" });
+  });
 }
 
 interface LoadListeners {

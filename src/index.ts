@@ -1,5 +1,7 @@
 /** What the world may import. */
 export { Engine, Generation, inspect, tokenize } from "./engine.ts";
+export { models } from "./models.ts";
+export type { ModelsCallOptions, PullResult, StoredModel, VerifyResult } from "./models.ts";
 export { EngineCache, StoredCache } from "./stored.ts";
 export { TidepoolError } from "./errors.ts";
 export type { ErrorCode } from "./errors.ts";
@@ -15,14 +17,17 @@ export type {
   GenerateParams,
   GenerationChunk,
   GenerationResult,
+  HubOptions,
   LoadOptions,
   LoadProgress,
   Model,
   ModelReport,
+  ModelsOptions,
   Notice,
   Overflow,
   PromptUsage,
   ScoreResult,
+  SourceOptions,
   Timing,
   TokenLogprob,
   Usage,

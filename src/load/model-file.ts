@@ -62,12 +62,13 @@ export type ModelFile = GgufModelFile | SafetensorsModelFile;
  * What to open: a path (Node, Deno), a URL (http, https, blob, file names resolved beside it), Files, or sources. Lists
  * are matched by file name.
  */
-export type ModelLocation = string | URL | readonly File[] | readonly Source[];
+export type ModelLocation = string | URL | readonly File[] | readonly Source[] | ModelPlace;
 
 /** Opens a sibling by file name; `undefined` where there is none. */
 type Locate = (name: string) => Promise<Source | undefined>;
 
-interface Place {
+/** A model's files, wherever they are, opened when they are asked for. */
+export interface ModelPlace {
   /** The file that was named; `undefined` for a folder. */
   first: Source | undefined;
   locate: Locate;
@@ -97,7 +98,7 @@ export async function openModel(location: ModelLocation, options: UrlOptions = {
   }
 }
 
-async function openAt(place: Place, signal?: AbortSignal): Promise<ModelFile> {
+async function openAt(place: ModelPlace, signal?: AbortSignal): Promise<ModelFile> {
   const { first } = place;
   if (first === undefined) return openSafetensors(place, signal);
   if (await isGguf(first, signal)) return openGguf(first, place.locate, signal);
@@ -109,16 +110,26 @@ async function placeOf(
   location: ModelLocation,
   options: UrlOptions,
   keep: (source: Source) => Source,
-): Promise<Place> {
+): Promise<ModelPlace> {
   if (location instanceof URL || (typeof location === "string" && /^(https?|blob):/.test(location))) {
     return urlPlace(String(location), options, keep);
   }
   if (typeof location === "string") return pathPlace(location, keep);
+  if ("locate" in location) return keptPlace(location, keep);
   const sources = location.map((item) => keep(item instanceof Blob ? openBlob(item, item.name) : item));
   return listPlace(sources);
 }
 
-function listPlace(sources: Source[]): Place {
+/** A place whose sources are closed with the model. */
+function keptPlace({ first, locate }: ModelPlace, keep: (source: Source) => Source): ModelPlace {
+  const located: Locate = async (name) => {
+    const source = await locate(name);
+    return source && keep(source);
+  };
+  return { first: first && keep(first), locate: located };
+}
+
+function listPlace(sources: Source[]): ModelPlace {
   if (sources.length === 0) throw new TidepoolError("invalid_argument", "no model files were given");
   const byName = new Map(sources.map((source) => [baseName(source.name), source]));
   if (byName.size !== sources.length) {
@@ -130,7 +141,7 @@ function listPlace(sources: Source[]): Place {
   return { first: gguf ?? single, locate: (name) => Promise.resolve(byName.get(name)) };
 }
 
-async function pathPlace(path: string, keep: (source: Source) => Source): Promise<Place> {
+async function pathPlace(path: string, keep: (source: Source) => Source): Promise<ModelPlace> {
   const kind = await pathKind(path);
   if (kind === "absent") throw new TidepoolError("not_found", `${path} does not exist`, { path });
   const folder = kind === "folder" ? path.replace(/[/\\]+$/, "") : path.slice(0, -baseName(path).length);
@@ -142,7 +153,12 @@ async function pathPlace(path: string, keep: (source: Source) => Source): Promis
   return { first: kind === "file" ? keep(await openPath(path)) : undefined, locate };
 }
 
-async function urlPlace(url: string, options: UrlOptions, keep: (source: Source) => Source): Promise<Place> {
+/** The model that a URL names: its file, and those beside it. */
+async function urlPlace(
+  url: string,
+  options: UrlOptions,
+  keep: (source: Source) => Source,
+): Promise<ModelPlace> {
   const locate: Locate = async (name) => {
     try {
       return keep(await openUrl(siblingUrl(url, name), options));
@@ -151,12 +167,16 @@ async function urlPlace(url: string, options: UrlOptions, keep: (source: Source)
       throw error;
     }
   };
-  const isFile = /\.(gguf|safetensors|json)$/.test(new URL(url).pathname) || url.startsWith("blob:");
-  return { first: isFile ? keep(await openUrl(url, options)) : undefined, locate };
+  return { first: isFileUrl(url) ? keep(await openUrl(url, options)) : undefined, locate };
+}
+
+/** Whether a URL names a file, not a folder of safetensors. */
+export function isFileUrl(url: string): boolean {
+  return /\.(gguf|safetensors|json)$/.test(new URL(url).pathname) || url.startsWith("blob:");
 }
 
 /** The URL of a file beside `url` (in it, if it names no file), with the same query. */
-function siblingUrl(url: string, name: string): string {
+export function siblingUrl(url: string, name: string): string {
   const sibling = new URL(url);
   const isFile = /\.(gguf|safetensors|json)$/.test(sibling.pathname);
   const folder = isFile ? sibling.pathname.replace(/[^/]*$/, "") : sibling.pathname.replace(/\/*$/, "/");
@@ -256,7 +276,7 @@ function faceOf(name: string, tensors: Map<string, TensorInfo>, sources: Source[
   };
 }
 
-async function openSafetensors(place: Place, signal?: AbortSignal): Promise<SafetensorsModelFile> {
+async function openSafetensors(place: ModelPlace, signal?: AbortSignal): Promise<SafetensorsModelFile> {
   const { locate } = place;
   const config = await readJson(locate, "config.json", signal);
   if (config === undefined)
@@ -273,7 +293,7 @@ async function openSafetensors(place: Place, signal?: AbortSignal): Promise<Safe
   };
 }
 
-async function openWeights(place: Place, signal?: AbortSignal): Promise<ModelFileBase> {
+async function openWeights(place: ModelPlace, signal?: AbortSignal): Promise<ModelFileBase> {
   const named = place.first?.name.endsWith(".safetensors") === true ? place.first : undefined;
   const shardOfName = named === undefined ? undefined : /-\d{5}-of-\d{5}\.safetensors$/.exec(named.name);
   const single =

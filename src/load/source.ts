@@ -6,6 +6,7 @@
  */
 import { assert } from "../base.ts";
 import { TidepoolError } from "../errors.ts";
+import { fetchFollowing, messageOf, type Authorization } from "./http.ts";
 
 /** The largest piece that a streamed read hands out, and so the most that one reader holds of a file. */
 export const PIECE_BYTES = 8 * 1024 * 1024;
@@ -28,6 +29,8 @@ export interface Source {
 
 export interface UrlOptions {
   headers?: Readonly<Record<string, string>>;
+  /** A secret for one origin; it does not follow a redirect to another. */
+  authorization?: Authorization | undefined;
   signal?: AbortSignal;
 }
 
@@ -206,7 +209,7 @@ async function wholeUrl(url: string, response: Response): Promise<Source> {
 async function request(url: string, offset: number, length: number, options: UrlOptions): Promise<Response> {
   const headers = { ...options.headers, Range: `bytes=${offset}-${offset + length - 1}` };
   const init: RequestInit = { headers, ...(options.signal ? { signal: options.signal } : {}) };
-  const response = await fetchOrFail(url, init);
+  const response = await fetchOrFail(url, init, options.authorization);
   if (response.status === 206 || response.status === 200 || response.status === 416) return response;
   await response.body?.cancel();
   if (response.status === 404 || response.status === 410) {
@@ -215,9 +218,13 @@ async function request(url: string, offset: number, length: number, options: Url
   return fail(url, `answered HTTP ${response.status}`, { status: response.status });
 }
 
-async function fetchOrFail(url: string, init: RequestInit): Promise<Response> {
+async function fetchOrFail(
+  url: string,
+  init: RequestInit,
+  authorization: Authorization | undefined,
+): Promise<Response> {
   try {
-    return await fetch(url, init);
+    return (await fetchFollowing(url, init, authorization)).response;
   } catch (error) {
     checkSignal(init.signal ?? undefined, url);
     return fail(url, `cannot be reached: ${messageOf(error)}`);
@@ -226,11 +233,15 @@ async function fetchOrFail(url: string, init: RequestInit): Promise<Response> {
 
 /** The length by a HEAD request, for servers that hide Content-Range from other origins. */
 async function headLength(url: string, options: UrlOptions): Promise<number> {
-  const response = await fetchOrFail(url, {
-    method: "HEAD",
-    headers: { ...options.headers },
-    ...(options.signal ? { signal: options.signal } : {}),
-  });
+  const response = await fetchOrFail(
+    url,
+    {
+      method: "HEAD",
+      headers: { ...options.headers },
+      ...(options.signal ? { signal: options.signal } : {}),
+    },
+    options.authorization,
+  );
   const length = Number(response.headers.get("content-length") ?? NaN);
   if (!response.ok || !Number.isSafeInteger(length)) fail(url, "does not tell the file's length");
   return length;
@@ -325,11 +336,6 @@ function checkSignal(signal: AbortSignal | undefined, name: string): void {
 
 function fail(name: string, what: string, details: Record<string, unknown> = {}): never {
   throw new TidepoolError("source", `${name} ${what}`, { name, ...details });
-}
-
-function messageOf(error: unknown): string {
-  const cause = error instanceof Error && error.cause instanceof Error ? ` (${error.cause.message})` : "";
-  return (error instanceof Error ? error.message : String(error)) + cause;
 }
 
 function isAbsent(error: unknown): boolean {

@@ -4,7 +4,7 @@
  */
 import { fromWire, TidepoolError } from "../errors.ts";
 import { spawn } from "../spawn.ts";
-import type { FromWorker, ToWorker } from "./protocol.ts";
+import type { FromWorker, LoadProgress, ToWorker } from "./protocol.ts";
 
 export interface WorkerPort {
   post(message: ToWorker): void;
@@ -26,16 +26,29 @@ export function startWorker(): WorkerPort {
   };
 }
 
+export interface AskOptions {
+  onProgress?: ((progress: LoadProgress) => void) | undefined;
+  /** Ends what takes long: fetching and checking models. */
+  signal?: AbortSignal | undefined;
+}
+
 /** Asks one thing of a worker of its own, and ends it. @throws the worker's error. */
-export async function askWorker(question: Extract<ToWorker, { type: "header" | "store" }>): Promise<unknown> {
+export async function askWorker(
+  question: Extract<ToWorker, { type: "header" | "store" | "models" }>,
+  { onProgress, signal }: AskOptions = {},
+): Promise<unknown> {
   const port = startWorker();
   try {
     return await new Promise((resolve, reject) => {
       port.listen((message) => {
         if (message.type === "header") resolve(message.value);
+        else if (message.type === "progress") onProgress?.(message.progress);
         else if (message.type === "failed") reject(fromWire(message.error));
       }, reject);
+      const end = () => port.post({ type: "close" });
       port.post(question);
+      if (signal?.aborted) end();
+      else signal?.addEventListener("abort", end, { once: true });
     });
   } finally {
     await port.terminate();

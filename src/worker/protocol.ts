@@ -4,6 +4,8 @@
  */
 import type { PolicyName } from "../cache/policy.ts";
 import type { WireError } from "../errors.ts";
+import type { HubOptions } from "../load/hub.ts";
+import type { ModelsOptions } from "../load/model-store.ts";
 
 /** A file under its name: Node's worker threads clone a `File` to a nameless `Blob`. */
 export interface NamedBlob {
@@ -16,8 +18,16 @@ export type ModelSpec = string | readonly NamedBlob[];
 
 export type Dtype = "f32" | "f16";
 
+export type { HubOptions, ModelsOptions };
+
+/** Where models that are named by a Hub id or a URL come from, and where they are kept. */
+export interface SourceOptions {
+  hub?: HubOptions;
+  models?: ModelsOptions;
+}
+
 /** What can be set when a model is loaded. */
-export interface EngineOptions {
+export interface EngineOptions extends SourceOptions {
   /** Arithmetic and activations. Default "auto": f16 on a hardware adapter that has it, else f32. */
   dtype?: Dtype | "auto";
   /** Stored keys and values. Default: as `dtype`. */
@@ -77,10 +87,13 @@ export interface Notice {
 
 /** What is said while a model loads. */
 export interface LoadProgress {
-  phase: "header" | "weights" | "pipelines";
-  /** Bytes uploaded, or pipelines ready. */
+  /** Downloading and uploading go on at the same time. "weights": the upload to the GPU. */
+  phase: "header" | "download" | "weights" | "pipelines";
+  /** Bytes kept or uploaded, or pipelines ready. */
   done: number;
   total: number;
+  /** By the rate of late; absent while nobody can know. */
+  secondsLeft?: number;
 }
 
 export interface EngineInfo {
@@ -257,6 +270,13 @@ export type StoreCall = Extract<
   { method: "cacheStats" | "cacheList" | "cacheVerify" | "cacheClear" | "cacheImport" }
 >;
 
+/** Questions about the models that are kept. */
+export type ModelsCall =
+  | { method: "list" }
+  | { method: "pull"; model: string }
+  | { method: "remove"; model: string }
+  | { method: "verify"; model?: string };
+
 /** Questions about a model that its header answers. */
 export type HeaderQuestion = { ask: "inspect" } | { ask: "tokenize"; text: string };
 
@@ -324,6 +344,7 @@ export interface CacheEntry {
 export type ToWorker =
   | { type: "header"; model: ModelSpec; options: EngineOptions; question: HeaderQuestion }
   | { type: "store"; options: CacheOptions; call: StoreCall }
+  | { type: "models"; options: SourceOptions; call: ModelsCall }
   | { type: "load"; model: ModelSpec; options: EngineOptions }
   | { type: "submit"; id: number; input: RequestInput; params: GenerateParams }
   | { type: "abort"; id: number }

@@ -5,13 +5,15 @@
 import { background, RUNTIME, setBackgroundHandler } from "../base.ts";
 import { TidepoolError, toWire } from "../errors.ts";
 import { findProvider, openGpu, type Gpu } from "../gpu/device.ts";
-import { openModel, type ModelFile, type ModelLocation } from "../load/model-file.ts";
-import { openBlob } from "../load/source.ts";
+import type { ModelFile } from "../load/model-file.ts";
+import type { OpenedModel } from "../load/named-model.ts";
+import { onceMoreIfChanged } from "../load/remote-load.ts";
 import type { TierStore } from "../tier/store.ts";
 import { gpuOptions, runnerOptions } from "./options.ts";
 import { answerStoreCall } from "./cache-calls.ts";
 import { openStore } from "./disk.ts";
 import { inspectModel } from "./inspect.ts";
+import { answerModelsCall, openForHeader, openForLoad, timedPost } from "./models.ts";
 import { Prompts } from "./prompts.ts";
 import type {
   CacheOptions,
@@ -19,7 +21,9 @@ import type {
   EngineOptions,
   FromWorker,
   HeaderQuestion,
+  ModelsCall,
   Notice,
+  SourceOptions,
   StoreCall,
   ModelSpec,
   ToWorker,
@@ -40,6 +44,8 @@ interface Scope {
 const scope = findScope();
 let session: Session | undefined;
 let gpu: Gpu | undefined;
+/** Ends a load under way, and with it its downloads, whose lock is given back; `ended` when that is done. */
+let loading: { controller: AbortController; ended: Promise<void> } | undefined;
 
 setBackgroundHandler((error, label) => {
   scope.post({ type: "failed", error: toWire(new Error(`${label}: ${String(error)}`, { cause: error })) });
@@ -54,6 +60,8 @@ async function receive(message: ToWorker): Promise<void> {
       return header(message.model, message.options, message.question);
     case "store":
       return askStore(message.options, message.call);
+    case "models":
+      return askModels(message.options, message.call);
     case "submit":
       return session?.submit(message.id, message.input, message.params);
     case "abort":
@@ -66,30 +74,61 @@ async function receive(message: ToWorker): Promise<void> {
 }
 
 async function load(model: ModelSpec, options: EngineOptions): Promise<void> {
-  const { cache = {} } = options;
-  let store: TierStore | undefined;
   try {
-    const file = await openModel(locationOf(model));
+    session = await abortable((signal) => onceMoreIfChanged(() => loadOnce(model, options, signal)));
+    scope.post({ type: "loaded", info: session.info });
+  } catch (error) {
+    scope.post({ type: "failed", error: toWire(error) });
+  }
+}
+
+/** Work that a "close" ends. */
+async function abortable<T>(start: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const controller = new AbortController();
+  const work = start(controller.signal);
+  loading = { controller, ended: work.then(noResult, noResult) };
+  try {
+    return await work;
+  } finally {
+    loading = undefined;
+  }
+}
+
+function noResult(): void {}
+
+/** Nothing stays open after a throw. */
+async function loadOnce(model: ModelSpec, options: EngineOptions, signal: AbortSignal): Promise<Session> {
+  const { cache = {} } = options;
+  let opened: OpenedModel | undefined;
+  let store: TierStore | undefined;
+  let loaded: Session | undefined;
+  try {
+    opened = await openForLoad(model, options, scope.post, signal);
     gpu = await openGpu(await findProvider(), gpuOptions(options));
     const chosen = runnerOptions(gpu, options);
     store = await openStore(cache, (notice) => scope.post({ type: "notice", notice }));
     const text = { timeoutMs: options.textTimeoutMs };
-    session = await Session.load(gpu, file, chosen, scope.post, store, cache, text);
-    scope.post({ type: "loaded", info: session.info });
+    loaded = await Session.load(gpu, opened.file, chosen, timedPost(scope.post), store, cache, text);
+    await opened.finish();
+    await opened.close();
+    return loaded;
   } catch (error) {
-    await store?.close(0);
+    await opened?.close().catch(noResult); // the first failure is the one to tell
+    if (loaded) await loaded.close();
+    else await store?.close(0);
     gpu?.device.destroy();
-    scope.post({ type: "failed", error: toWire(error) });
+    throw error;
   }
 }
 
 /** Answers from the header of a model that is not loaded. */
 async function header(model: ModelSpec, options: EngineOptions, question: HeaderQuestion): Promise<void> {
   try {
-    const file = await openModel(locationOf(model));
+    const opened = await openForHeader(model, options);
+    const { file } = opened;
     const value =
       question.ask === "inspect" ? await inspectModel(file, options) : await tokenize(file, question.text);
-    await file.close();
+    await opened.close();
     scope.post({ type: "header", value });
   } catch (error) {
     scope.post({ type: "failed", error: toWire(error) });
@@ -116,8 +155,14 @@ async function askStore(options: CacheOptions, call: StoreCall): Promise<void> {
   }
 }
 
-function locationOf(model: ModelSpec): ModelLocation {
-  return typeof model === "string" ? model : model.map(({ name, blob }) => openBlob(blob, name));
+/** Answers about the models that are kept. */
+async function askModels(options: SourceOptions, call: ModelsCall): Promise<void> {
+  try {
+    const value = await abortable((signal) => answerModelsCall(options, call, scope.post, signal));
+    scope.post({ type: "header", value });
+  } catch (error) {
+    scope.post({ type: "failed", error: toWire(error) });
+  }
 }
 
 async function answer(id: number, call: Call): Promise<void> {
@@ -130,6 +175,8 @@ async function answer(id: number, call: Call): Promise<void> {
 }
 
 async function close(): Promise<void> {
+  loading?.controller.abort();
+  await loading?.ended;
   await session?.close();
   session = undefined;
   gpu?.device.destroy();

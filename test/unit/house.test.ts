@@ -43,7 +43,12 @@ const FILE_ROOMS: Record<Source, string> = {
 
 /** Single files that a room may see though the rest of their room is closed to it. */
 const ALSO: Record<string, readonly Source[]> = {
-  engine: ["src/worker/protocol.ts", "src/worker/port.ts"],
+  engine: [
+    "src/worker/protocol.ts",
+    "src/worker/port.ts",
+    "src/load/named-model.ts",
+    "src/load/model-store.ts",
+  ],
 };
 
 /** Files from which everything else must be reached. */

@@ -1,0 +1,80 @@
+/** Every number that bounds a download, by name. Tests hand in smaller ones. */
+import { Random, systemClock, systemTimer, type Clock, type Timer } from "../base.ts";
+
+export interface DownloadLimits {
+  /** Requests under way at once, for all files of a model together. */
+  connections: number;
+  /** Bytes that one request asks for. */
+  segmentBytes: number;
+  /** Bytes that a connection gathers before they are written. */
+  stageBytes: number;
+  /** Received bytes between two notes of what is kept, as a share of the file, and its bounds. */
+  journalShare: number;
+  minJournalBytes: number;
+  maxJournalBytes: number;
+  /** Failures in a row of one connection without a single new byte. */
+  attempts: number;
+  /** Pause after the first failure; it doubles, up to the last, and is shortened at random by up to a half. */
+  firstPauseMs: number;
+  lastPauseMs: number;
+  /** A connection without a byte for so long is given up and tried again. */
+  stallMs: number;
+  /** How often progress is told at most. */
+  progressEveryMs: number;
+}
+
+export const DOWNLOAD_LIMITS: DownloadLimits = {
+  connections: 4,
+  segmentBytes: 8 * 1024 * 1024,
+  stageBytes: 256 * 1024,
+  journalShare: 1 / 1000,
+  minJournalBytes: 512 * 1024,
+  maxJournalBytes: 8 * 1024 * 1024,
+  attempts: 10,
+  firstPauseMs: 500,
+  lastPauseMs: 30_000,
+  stallMs: 20_000,
+  progressEveryMs: 100,
+};
+
+/** The outside world of a download, as far as tests replace it. */
+export interface DownloadWorld {
+  limits: DownloadLimits;
+  timer: Timer;
+  clock: Clock;
+  /** Spreads retries. */
+  random: Random;
+}
+
+export function downloadWorld(given: Partial<DownloadWorld> = {}): DownloadWorld {
+  const seed = Math.floor(performance.timeOrigin + performance.now());
+  return {
+    limits: DOWNLOAD_LIMITS,
+    timer: systemTimer,
+    clock: systemClock,
+    random: new Random(seed),
+    ...given,
+  };
+}
+
+/** How long to wait after the `failures`th failure in a row; never less than the server asks for. */
+export function pauseMs({ limits, random }: DownloadWorld, failures: number, retryAfterMs = 0): number {
+  const doubled = Math.min(limits.lastPauseMs, limits.firstPauseMs * 2 ** (failures - 1));
+  return Math.max(retryAfterMs, doubled * (1 - random.next() / 2));
+}
+
+/** Waits, or throws the signal's reason. */
+export function pause(timer: Timer, ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const stop = (): void => {
+      cancel();
+      reject(signal.reason as Error);
+    };
+    const cancel = timer.after(ms, () => {
+      signal.removeEventListener("abort", stop);
+      resolve();
+    });
+    if (signal.aborted) stop();
+    else signal.addEventListener("abort", stop, { once: true });
+  });
+}
