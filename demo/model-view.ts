@@ -70,6 +70,7 @@ function failureText({ name, error }: { name: string; error: unknown }): string 
 
 const PHASES: Record<LoadProgress["phase"], string> = {
   header: "Reading the header",
+  download: "Downloading",
   weights: "Uploading weights",
   pipelines: "Compiling kernels",
 };
