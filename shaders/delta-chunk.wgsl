@@ -16,7 +16,7 @@
 // Workgroup memory: 16 QUADS (keyDim + 64) bytes, at most 12 KiB.
 // Float order: sums over keys' entries and over rows in rising order. It depends on the row's place in the step.
 
-override QUADS: u32; // 1, 2 or 4
+override QUADS: u32; // 2 or 4
 override MATRIX: u32; // keyDim * QUADS
 override WG: u32 = 16u * QUADS;
 override ROW_QUADS: u32 = 32u * QUADS;
@@ -124,7 +124,7 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) lid:
     var known1 = vec4f();
     var result0 = vec4f(); // S^T q
     var result1 = vec4f();
-    for (var d = 0u; d < op.keyDim; d++) {
+    for (var d = 0u; lane < count && d < op.keyDim; d++) {
       let s = matrix[d * QUADS + quad];
       known0 += convolved[k0 + d] * s;
       known1 += convolved[k1 + d] * s;

@@ -3,14 +3,16 @@
  * by token in decode, in runs of 32 rows in prefill, then each head's norm and gate. The projections and the convolution
  * before it and the projection after it are not its business, nor is which slot a sequence has.
  */
+import chunkColumnsCode from "../../shaders/delta-chunk-columns.wgsl";
 import chunkCode from "../../shaders/delta-chunk.wgsl";
 import normCode from "../../shaders/delta-norm.wgsl";
 import prepareCode from "../../shaders/delta-prepare.wgsl";
+import stepColumnsCode from "../../shaders/delta-step-columns.wgsl";
 import stepCode from "../../shaders/delta-step.wgsl";
 import deltaLib from "../../shaders/lib/delta.wgsl";
 import stepLib from "../../shaders/lib/step.wgsl";
 import { assert } from "../base.ts";
-import type { KernelSource, Kernels, KernelTypes } from "../gpu/kernel.ts";
+import type { KernelSource, Kernels, KernelTypes, Pipeline } from "../gpu/kernel.ts";
 import { uniformBuffer, type Op } from "../gpu/op.ts";
 import { largestFinite } from "./kernel-parts.ts";
 
@@ -18,7 +20,7 @@ export interface DeltaShape {
   keyHeads: number;
   /** A multiple of `keyHeads`. */
   valueHeads: number;
-  /** At most 512. */
+  /** At most 256. */
   keyDim: number;
   valueDim: number;
   /**
@@ -83,7 +85,7 @@ export function deltaScratchBytes({ valueHeads }: DeltaShape, maxRows: number): 
 /** Heads whose outputs a workgroup of delta-norm.wgsl norms. */
 const NORM_HEADS = 16;
 
-const MAX_KEY_DIM = 512;
+const MAX_KEY_DIM = 256;
 
 /** The mixer from the convolved row to the row of the output projection: three ops in prefill, two in decode. */
 export async function deltaOps(kernels: Kernels, types: KernelTypes, input: DeltaInput): Promise<Op[]> {
@@ -135,22 +137,38 @@ function labelOf(input: DeltaInput, part: string): string {
   return `${input.label ?? "delta"} ${part}`;
 }
 
-/** Rows of a column that an invocation of delta-step.wgsl holds. */
-const HELD_ROWS = 16;
+/** A pipeline, and the columns of S that one of its workgroups owns. */
+interface ColumnsPipeline {
+  pipeline: Pipeline;
+  columns: number;
+}
 
-/** One token of each sequence. The split of the keys' entries depends on the shape alone. */
-async function stepOp({ kernels, types, input, op }: Build): Promise<Op> {
-  const { valueHeads, keyDim, valueDim, mixed, convolved, dtBias, a, state, y } = input;
-  const parts = Math.ceil(keyDim / HELD_ROWS);
-  const columns = parts <= 8 ? 32 : parts <= 16 ? 16 : 8;
-  const overrides = { PARTS: parts, COLUMNS: columns, WG: parts * columns };
-  const pipeline = await kernels.pipeline(source("delta-step", stepCode), types, overrides);
+/** One token of each sequence. */
+async function stepOp(build: Build): Promise<Op> {
+  const { valueHeads, valueDim, mixed, convolved, dtBias, a, state, y } = build.input;
+  const { pipeline, columns } = await stepPipeline(build);
   return {
-    label: labelOf(input, "step"),
+    label: labelOf(build.input, "step"),
     pipeline,
-    group: kernels.bind(pipeline, 0, [op, mixed, convolved, dtBias, a, state, y]),
+    group: build.kernels.bind(pipeline, 0, [build.op, mixed, convolved, dtBias, a, state, y]),
     grid: (step) => [Math.ceil(valueDim / columns), valueHeads, step.sequences],
   };
+}
+
+/** Rows of a column that an invocation of delta-step.wgsl holds, and invocations of delta-step-columns.wgsl. */
+const HELD_ROWS = 16;
+const STEP_COLUMNS = 64;
+
+/** A function of the adapter and the shape alone, so that a request's numbers never depend on its batch. */
+async function stepPipeline({ kernels, types, input }: Build): Promise<ColumnsPipeline> {
+  if (kernels.gpu.adapter.software) {
+    const kernel = source("delta-step-columns", stepColumnsCode);
+    return { pipeline: await kernels.pipeline(kernel, types), columns: STEP_COLUMNS };
+  }
+  const parts = Math.ceil(input.keyDim / HELD_ROWS);
+  const columns = parts <= 8 ? 32 : 16;
+  const overrides = { PARTS: parts, COLUMNS: columns, WG: parts * columns };
+  return { pipeline: await kernels.pipeline(source("delta-step", stepCode), types, overrides), columns };
 }
 
 function scratchOf({ scratch }: DeltaInput): GPUBuffer {
@@ -169,18 +187,31 @@ async function prepareOp({ kernels, types, input, op }: Build): Promise<Op> {
   };
 }
 
-/** From run to run: as many columns in a workgroup as keep the matrix within 8 KiB of workgroup memory, at most 16. */
-async function chunkOp({ kernels, types, input, op }: Build): Promise<Op> {
-  const { valueHeads, keyDim, valueDim, convolved, state, y } = input;
-  const quads = keyDim <= 128 ? 4 : keyDim <= 256 ? 2 : 1;
-  const overrides = { QUADS: quads, MATRIX: keyDim * quads };
-  const pipeline = await kernels.pipeline(source("delta-chunk", chunkCode), types, overrides);
+/** From run to run with the state. */
+async function chunkOp(build: Build): Promise<Op> {
+  const { valueHeads, valueDim, convolved, state, y } = build.input;
+  const { pipeline, columns } = await chunkPipeline(build);
   return {
-    label: labelOf(input, "chunk"),
+    label: labelOf(build.input, "chunk"),
     pipeline,
-    group: kernels.bind(pipeline, 0, [op, convolved, scratchOf(input), state, y]),
-    grid: () => [Math.ceil(valueDim / (4 * quads)), valueHeads, 1],
+    group: build.kernels.bind(pipeline, 0, [build.op, convolved, scratchOf(build.input), state, y]),
+    grid: () => [Math.ceil(valueDim / columns), valueHeads, 1],
   };
+}
+
+/** As many columns in a workgroup as keep the matrix within 8 KiB of workgroup memory, at most 16. */
+async function chunkPipeline({ kernels, types, input }: Build): Promise<ColumnsPipeline> {
+  const { adapter, features, device } = kernels.gpu;
+  const columns = input.keyDim <= 128 ? 16 : 8;
+  if (adapter.software && features.subgroups) {
+    const kernel = { ...source("delta-chunk-columns", chunkColumnsCode), subgroups: true };
+    const SHARE = device.adapterInfo.subgroupMinSize >= 8 ? 8 : 4;
+    const overrides = { COLUMNS: columns, MATRIX: input.keyDim * columns, SHARE };
+    return { pipeline: await kernels.pipeline(kernel, types, overrides), columns };
+  }
+  const quads = columns / 4;
+  const overrides = { QUADS: quads, MATRIX: input.keyDim * quads };
+  return { pipeline: await kernels.pipeline(source("delta-chunk", chunkCode), types, overrides), columns };
 }
 
 async function normOp({ kernels, types, input, op }: Build): Promise<Op> {
