@@ -14,6 +14,11 @@ const SHIPPED = [
     file: "tide-dense.gguf",
     description: "tells of a harbour and answers questions about it",
   },
+  {
+    name: "tide-hybrid",
+    file: "tide-hybrid.gguf",
+    description: "the same world, with convolutions in most of its layers: little to keep for each token",
+  },
 ];
 
 const files = import.meta.glob<string>("./models/*.gguf", { query: "?url", import: "default", eager: true });

@@ -9,11 +9,12 @@ import { Engine, inspect as inspectModel, tokenize as tokenizeText } from "../en
 import { TidepoolError } from "../errors.ts";
 import type { CacheOptions, EngineOptions, GenerateParams, GenerationResult, Notice } from "../engine.ts";
 import { cacheClear, cacheExport, cacheImport, cacheList, cacheStats, cacheVerify } from "./cache.ts";
+import { addModelsCommands, sourceOptions, withBar, withSourceOptions, type SourceFlags } from "./models.ts";
 import { runReplay, type ReplayArguments } from "./replay.ts";
 import { reportLines } from "./report.ts";
 import { DEFAULT_MODEL, resolveModel, RUNNABLE_NAMES } from "./shipped.ts";
 
-interface EngineFlags {
+interface EngineFlags extends SourceFlags {
   dtype?: "f32" | "f16" | "auto";
   kvDtype?: "f32" | "f16";
   blockTokens?: number;
@@ -25,7 +26,18 @@ interface EngineFlags {
   ramCache?: number;
   diskCache?: number;
   restore?: "auto" | "load" | "compute" | "both";
+  policy?: NonNullable<CacheOptions["policy"]>;
 }
+
+/** What `--policy` takes: every policy but the one that knows the future. */
+const POLICIES: readonly NonNullable<CacheOptions["policy"]>[] = [
+  "marconi",
+  "lru",
+  "lfu",
+  "length-aware",
+  "vllm",
+  "sglang",
+];
 
 interface RunFlags extends EngineFlags {
   chat?: boolean;
@@ -62,7 +74,7 @@ function tokenList(text: string): number[] {
 }
 
 function withEngineOptions(command: Command): Command {
-  return command
+  return withSourceOptions(command)
     .addOption(new Option("--dtype <type>", "arithmetic and activations").choices(["f32", "f16", "auto"]))
     .addOption(new Option("--kv-dtype <type>", "stored keys and values").choices(["f32", "f16"]))
     .option("--block-tokens <n>", "tokens a KV block: 16, 32 or 64", integer)
@@ -78,6 +90,9 @@ function withCacheOptions(command: Command): Command {
     .option("--ram-cache <bytes>", "budget of the RAM tier", integer)
     .option("--disk-cache <bytes>", "budget of the disk tier", integer)
     .addOption(
+      new Option("--policy <name>", "what is evicted first, and which snapshots are taken").choices(POLICIES),
+    )
+    .addOption(
       new Option("--restore <way>", "how stored blocks come back").choices([
         "auto",
         "load",
@@ -88,20 +103,16 @@ function withCacheOptions(command: Command): Command {
 }
 
 function cacheOptions(flags: EngineFlags): CacheOptions {
-  const { cacheDir, ramCache, diskCache, restore } = flags;
-  return withoutUndefined({ directory: cacheDir, ramBytes: ramCache, diskBytes: diskCache, restore });
+  const { cacheDir, ramCache, diskCache, restore, policy } = flags;
+  return withoutUndefined({ directory: cacheDir, ramBytes: ramCache, diskBytes: diskCache, restore, policy });
 }
 
 /** Loads a model; what the storage has to say goes to standard error. */
 function load(model: string, flags: EngineFlags): Promise<Engine> {
   const onNotice = ({ code, message }: Notice) => process.stderr.write(`tidepool: ${code}: ${message}\n`);
   const pool = flags.gpuCache === undefined ? {} : { poolBytes: flags.gpuCache };
-  return Engine.load(resolveModel(model), {
-    ...engineOptions(flags),
-    ...pool,
-    cache: cacheOptions(flags),
-    onNotice,
-  });
+  const options = { ...engineOptions(flags), ...pool, cache: cacheOptions(flags), onNotice };
+  return withBar((onProgress) => Engine.load(resolveModel(model), { ...options, onProgress }));
 }
 
 function engineOptions(flags: EngineFlags): EngineOptions {
@@ -114,7 +125,7 @@ function engineOptions(flags: EngineFlags): EngineOptions {
     adapter,
     subgroups: subgroups ? undefined : false,
   };
-  return withoutUndefined(given) as EngineOptions;
+  return { ...(withoutUndefined(given) as EngineOptions), ...sourceOptions(flags) };
 }
 
 function withoutUndefined(record: Record<string, unknown>): Record<string, unknown> {
@@ -206,8 +217,8 @@ function tokensOf(value: unknown, file: string): number[] {
   );
 }
 
-async function tokenize(model: string, text: string, flags: { json?: boolean }): Promise<void> {
-  const ids = await tokenizeText(resolveModel(model), text);
+async function tokenize(model: string, text: string, flags: SourceFlags & { json?: boolean }): Promise<void> {
+  const ids = await tokenizeText(resolveModel(model), text, sourceOptions(flags));
   print(`${flags.json ? JSON.stringify(ids) : ids.join(" ")}\n`);
 }
 
@@ -217,7 +228,7 @@ async function inspect(model: string, flags: EngineFlags & { json?: boolean }): 
   for (const line of reportLines(report)) print(`${line}\n`);
 }
 
-const MODEL_HELP = `shipped with Tidepool: ${RUNNABLE_NAMES.join(", ")}; or path or URL of a GGUF file or of a folder with safetensors`;
+const MODEL_HELP = `shipped with Tidepool: ${RUNNABLE_NAMES.join(", ")}; or a Hub id (org/repo, org/repo/file.gguf, with @revision), path or URL of a GGUF file or of a folder with safetensors`;
 
 function addCacheCommands(cache: Command): void {
   const line = (text: string): void => print(`${text}\n`);
@@ -284,9 +295,9 @@ function program(): Command {
     .option("--from <n>", "first row that is wanted", integer, 0)
     .option("--json", "one JSON object")
     .action(score);
-  root
-    .command("tokenize")
-    .description("token ids of a text, without BOS; reads the header alone")
+  withSourceOptions(
+    root.command("tokenize").description("token ids of a text, without BOS; reads the header alone"),
+  )
     .argument("<model>", MODEL_HELP)
     .argument("<text>", "text; special tokens in it are plain text")
     .option("--json", "a JSON array")
@@ -295,6 +306,7 @@ function program(): Command {
     .argument("<model>", MODEL_HELP)
     .option("--json", "one JSON object")
     .action(inspect);
+  addModelsCommands(root.command("models").description("the models that are kept on this machine"), print);
   addCacheCommands(root.command("cache").description("what is stored in a cache folder"));
   root
     .command("replay")

@@ -218,24 +218,22 @@ export class Scheduler {
 
   /** A load has ended: the bytes are in the slot (`tier` says from where), or there were none and they are computed. */
   moved(move: Move, tier: LowerTier | undefined): void {
-    const { request, block } = move;
+    const { request, restore, block } = move;
     const isWanted = this.isWanted(move);
-    move.restore.loaded(block, tier !== undefined);
-    if (!isWanted || tier === undefined || request.generatedCount > 0) return;
-    request.loadedTokens[tier] += this.tokensOf(move);
-  }
-
-  /** Prompt tokens that a load brought: of a state also those behind the last full block. */
-  private tokensOf({ request, restore, block, snapshot }: Move): number {
-    const { blockTokens } = this.options;
-    const start = Math.max(block * blockTokens, restore instanceof StateRestore ? request.computed : 0);
-    return Math.max(0, (snapshot?.at ?? (block + 1) * blockTokens) - start);
+    if (restore instanceof StateRestore) {
+      restore.loaded(block, tier);
+      return;
+    }
+    restore.loaded(block, tier !== undefined);
+    if (!isWanted) return;
+    const first = request.generatedCount === 0;
+    if (tier !== undefined && first) request.loadedTokens[tier] += this.options.blockTokens;
   }
 
   /** Takes in what a step sampled, in the order of its rows; a prefill chunk without a sample gives none. */
   commit(plan: Plan, sampled: readonly number[]): Outcome[] {
     if (plan.kind === "prefill") {
-      plan.request.restore?.ran();
+      if (plan.request.restore instanceof Restore) plan.request.restore.ran();
       return plan.sample ? this.commitRows([plan.request], sampled) : [];
     }
     return this.commitRows(
@@ -377,12 +375,16 @@ export class Scheduler {
   }
 
   private startState(request: Request, lease: Lease): void {
+    request.snapshotsAt = [];
     if (!this.options.states) return;
     request.seatState = new SeatState(request.seat as number);
     const { snapshot, tokens } = lease;
     request.seatState.start(tokens, snapshot && this.stateSlot(snapshot.slot));
-    const wanted = request.keep !== "off";
-    request.snapshotsAt = wanted ? this.cache.snapshotPositions(Int32Array.from(request.tokens), lease) : [];
+    if (request.keep === "off") return;
+    const { lower, blockTokens } = this.options;
+    const stored = lower ? lower.storedBlocks(request, 0) * blockTokens : 0; // seen before, in another session
+    lease.rawTokens = Math.max(lease.rawTokens, Math.min(stored, request.tokens.length - 1));
+    request.snapshotsAt = this.cache.snapshotPositions(Int32Array.from(request.tokens), lease);
   }
 
   private stateSlot(snapshotSlot: number): number {
@@ -416,8 +418,11 @@ export class Scheduler {
   }
 
   /** Everything is in place: the request goes on from the state that was loaded. */
-  private startFromLoaded(request: Request, { snapshot, mode }: StateRestore): void {
+  private startFromLoaded(request: Request, restore: StateRestore): void {
+    const { snapshot, mode } = restore;
     const lease = request.lease as Lease;
+    const loaded = restore.loadedTokens(request.computed, this.options.blockTokens);
+    if (request.generatedCount === 0) Object.assign(request.loadedTokens, loaded);
     this.cache.startFrom(lease, snapshot);
     request.computed = snapshot.at;
     request.seatState?.start(snapshot.at, this.stateSlot(snapshot.slot));
@@ -431,7 +436,6 @@ export class Scheduler {
   private dropStateRestore(request: Request, { snapshot }: StateRestore): void {
     this.cache.dropSnapshotSlot(snapshot.slot);
     if (snapshot.tail >= 0) this.blocks.release(snapshot.tail);
-    if (request.generatedCount === 0) Object.assign(request.loadedTokens, { ram: 0, disk: 0 });
     request.restore = undefined;
   }
 
@@ -439,7 +443,8 @@ export class Scheduler {
   private skipLoaded(request: Request): void {
     const { restore } = request;
     if (restore instanceof StateRestore) {
-      if (restore.complete) this.startFromLoaded(request, restore);
+      if (restore.givenUp || request.computed >= restore.snapshot.at) this.dropStateRestore(request, restore);
+      else if (restore.complete) this.startFromLoaded(request, restore);
       return;
     }
     const { blockTokens } = this.options;
@@ -460,13 +465,9 @@ export class Scheduler {
     const { computed } = request;
     const stop = request.snapshotsAt.find((at) => at > computed) ?? request.tokens.length;
     const left = Math.min(chunkTokens, stop - computed);
-    if (request.restore instanceof StateRestore) {
-      if (request.restore.claim(0, 1) === 0) return 0;
-      this.dropStateRestore(request, request.restore);
-    }
     const { restore } = request;
     const block = Math.floor(computed / blockTokens);
-    if (!restore || block >= restore.to) return left;
+    if (!restore || (restore instanceof Restore && block >= restore.to)) return left;
     const blocks = Math.ceil((computed + left) / blockTokens) - block;
     const mayCompute = restore.claim(block, blocks);
     return Math.max(0, Math.min(left, (block + mayCompute) * blockTokens - computed));
@@ -637,8 +638,9 @@ function fullBlocks(
   owned: readonly number[],
   restore?: Restore | StateRestore,
 ): FullBlock[] {
+  const isLoaded = (block: number) => restore instanceof Restore && restore.isLoaded(block);
   const fresh = new Set(owned);
   return table
     .map((slot, block): FullBlock => ({ sequence, block, slot }))
-    .filter(({ slot, block }) => fresh.has(slot) && !restore?.isLoaded(block));
+    .filter(({ slot, block }) => fresh.has(slot) && !isLoaded(block));
 }

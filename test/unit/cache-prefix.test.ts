@@ -119,6 +119,7 @@ test("a block computed twice stays the second request's own and is freed with it
     tokens: 8,
     owned: [],
     duplicates: second.table,
+    placed: [],
   });
   rig.cache.release(second);
   rig.cache.release(first);
