@@ -1,0 +1,66 @@
+/**
+ * How loading goes on, as one line of a terminal that is written over and cleared at the end. On anything but a terminal it
+ * says nothing. It draws; what is told comes from the library.
+ */
+import type { LoadProgress } from "../engine.ts";
+
+/** The part of a terminal that is used. */
+export interface Terminal {
+  isTTY?: boolean;
+  columns?: number;
+  write(text: string): unknown;
+}
+
+const PHASES: Record<LoadProgress["phase"], string> = {
+  header: "Reading the header",
+  download: "Downloading",
+  weights: "Uploading weights",
+  pipelines: "Compiling kernels",
+};
+
+const BAR_COLUMNS = 30;
+const CLEAR_LINE = "\r\x1b[K";
+
+/** What a phase's line says, at most `columns` wide. */
+export function progressLine({ phase, done, total, secondsLeft }: LoadProgress, columns: number): string {
+  const share = total > 0 ? Math.min(1, done / total) : 0;
+  const full = Math.round(share * BAR_COLUMNS);
+  const bar = `[${"#".repeat(full)}${"-".repeat(BAR_COLUMNS - full)}]`;
+  const amount =
+    phase === "pipelines" ? `${done} of ${total}` : `${megabytes(done)} of ${megabytes(total)} MB`;
+  const left = secondsLeft === undefined || done >= total ? "" : `, ${timeText(secondsLeft)} left`;
+  return `${PHASES[phase]} ${bar} ${amount}${left}`.slice(0, Math.max(0, columns - 1));
+}
+
+function megabytes(bytes: number): string {
+  return (bytes / 1e6).toFixed(1);
+}
+
+function timeText(seconds: number): string {
+  const whole = Math.ceil(seconds);
+  return whole < 60 ? `${whole} s` : `${Math.floor(whole / 60)} min ${whole % 60} s`;
+}
+
+export class ProgressBar {
+  private readonly terminal: Terminal;
+  private isShown = false;
+  private isDownloading = false;
+
+  constructor(terminal: Terminal) {
+    this.terminal = terminal;
+  }
+
+  /** The upload waits for the download, which is shown while it lasts. */
+  readonly show = (progress: LoadProgress): void => {
+    if (!this.terminal.isTTY) return;
+    if (progress.phase === "download") this.isDownloading = progress.done < progress.total;
+    else if (this.isDownloading) return;
+    this.isShown = true;
+    this.terminal.write(CLEAR_LINE + progressLine(progress, this.terminal.columns || 80));
+  };
+
+  end(): void {
+    if (this.isShown) this.terminal.write(CLEAR_LINE);
+    this.isShown = false;
+  }
+}
