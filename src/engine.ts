@@ -30,7 +30,9 @@ export type {
   CacheEntry,
   CacheOptions,
   CacheStats,
+  CacheTierStats,
   ChatMessage,
+  Dtype,
   EngineInfo,
   EngineOptions,
   GenerateParams,
@@ -94,6 +96,7 @@ export class Generation implements AsyncIterable<GenerationChunk> {
     return this.outcome.result;
   }
 
+  /** Each step's chunk as it comes; ends or throws as `result()` does. */
   async *[Symbol.asyncIterator](): AsyncIterator<GenerationChunk> {
     for (let next = 0; ; next++) {
       while (next >= this.chunks.length && !this.outcome) await this.change();
@@ -104,13 +107,13 @@ export class Generation implements AsyncIterable<GenerationChunk> {
     await this.result();
   }
 
-  /** For the engine only. */
+  /** @internal For the engine only. */
   push(chunk: GenerationChunk): void {
     this.chunks.push(chunk);
     this.wake();
   }
 
-  /** For the engine only. */
+  /** @internal For the engine only. */
   end(outcome: { result: GenerationResult } | { error: TidepoolError }): void {
     this.outcome ??= outcome;
     this.wake();
@@ -210,6 +213,7 @@ export class Engine {
     return (await this.call({ method: "tokenize", text })) as number[];
   }
 
+  /** The text of tokens, marks included. */
   async detokenize(tokens: readonly number[]): Promise<string> {
     return (await this.call({ method: "detokenize", tokens })) as string;
   }

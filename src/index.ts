@@ -1,7 +1,7 @@
 /** What the world may import. */
 export { Engine, Generation, inspect, tokenize } from "./engine.ts";
 export { models } from "./models.ts";
-export type { ModelsCallOptions, PullResult, StoredModel, VerifyResult } from "./models.ts";
+export type { ModelsCallOptions, PullResult, StoredModel, StoredModelFile, VerifyResult } from "./models.ts";
 export { EngineCache, StoredCache } from "./stored.ts";
 export { TidepoolError } from "./errors.ts";
 export type { ErrorCode } from "./errors.ts";
@@ -9,8 +9,10 @@ export type {
   CacheEntry,
   CacheOptions,
   CacheStats,
+  CacheTierStats,
   ChatMessage,
   ChatOptions,
+  Dtype,
   EngineInfo,
   EngineOptions,
   GenerateOptions,

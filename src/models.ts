@@ -3,11 +3,11 @@
  * beforehand, checking and removing. Loading one that is not kept fetches it, too (engine.ts).
  */
 import type { PullResult } from "./load/named-model.ts";
-import type { StoredModel, VerifyResult } from "./load/model-store.ts";
+import type { StoredModel, StoredModelFile, VerifyResult } from "./load/model-store.ts";
 import { askWorker } from "./worker/port.ts";
 import type { LoadProgress, ModelsCall, SourceOptions } from "./worker/protocol.ts";
 
-export type { PullResult, StoredModel, VerifyResult };
+export type { PullResult, StoredModel, StoredModelFile, VerifyResult };
 
 export interface ModelsCallOptions extends SourceOptions {
   /** Told how fetching or checking goes on. */

@@ -25,7 +25,7 @@ export function promptInput(
 export class EngineCache {
   private readonly call: (call: Call) => Promise<unknown>;
 
-  /** For the engine only. */
+  /** @internal For the engine only. */
   constructor(call: (call: Call) => Promise<unknown>) {
     this.call = call;
   }
@@ -81,14 +81,17 @@ export class EngineCache {
 export class StoredCache {
   private readonly options: CacheOptions;
 
+  /** `options` says where the store lies, as when a model is loaded. */
   constructor(options: CacheOptions) {
     this.options = options;
   }
 
+  /** Numbers of the lower tiers. */
   async stats(): Promise<Pick<CacheStats, "ram" | "disk">> {
     return (await this.ask({ method: "cacheStats" })) as Pick<CacheStats, "ram" | "disk">;
   }
 
+  /** All records in RAM and on the disk. */
   async list(): Promise<CacheEntry[]> {
     return (await this.ask({ method: "cacheList" })) as CacheEntry[];
   }

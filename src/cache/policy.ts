@@ -6,7 +6,9 @@
 import type { RadixNode, Walk } from "./radix.ts";
 import { startOf } from "./radix.ts";
 
+/** All policies by name; each is described at its own code in this folder. */
 export const policyNames = ["lru", "lfu", "length-aware", "vllm", "sglang", "marconi", "offline"] as const;
+/** A policy of admission and eviction. */
 export type PolicyName = (typeof policyNames)[number];
 
 /** What is known of a request when its snapshots are planned, before its prefill. */

@@ -16,6 +16,7 @@ const MAX_FILES = 100_000;
 /** Choices that an error lists. */
 const MAX_CHOICES = 40;
 
+/** Where model repositories are found, and as whom. */
 export interface HubOptions {
   /** Address of the Hub, or of what speaks like it. Default: the public one. */
   baseUrl?: string;

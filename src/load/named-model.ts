@@ -94,6 +94,7 @@ async function openRemote(
   }
 }
 
+/** What a pull brought: how much was fetched now, and what lies kept. */
 export interface PullResult {
   name: string;
   /** Bytes of the model's files. */

@@ -18,5 +18,5 @@ export type { ReplayOptions, ReplayProgress, ReplayRow } from "./replay.ts";
 export { replay, replaySteps } from "./replay.ts";
 export type { Trace, TraceRequest } from "./trace.ts";
 export { decodeTraceBytes, parseTrace, sequenceOf } from "./trace.ts";
-export type { Workload } from "./workload.ts";
+export type { AgentWorkload, ChatWorkload, DocumentWorkload, FewShotWorkload, Workload } from "./workload.ts";
 export { defaultWorkloads, generate } from "./workload.ts";

@@ -43,6 +43,7 @@ function parseCapacity(word: string): ReplayOptions["capacity"] {
 /** Names that `--model` knows. */
 export const modelNames: readonly string[] = Object.keys(namedShapes);
 
+/** The costs of a model that is known by name, see `modelNames`. */
 export function namedModel(name: string): Cost | undefined {
   return Object.hasOwn(namedShapes, name) ? costOf(namedShapes[name]!) : undefined;
 }

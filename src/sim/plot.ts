@@ -11,6 +11,7 @@ const frame = { left: 60, right: 590, top: 40, bottom: 365 };
 const strokes = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"];
 const dashes = ["", "6 3", "2 3", "8 3 2 3", "", "6 3", "2 3"];
 
+/** Draws token hit rate against capacity, a line for each policy, as the text of an SVG file. */
 export function plotRows(title: string, rows: readonly ReplayRow[]): string {
   const capacities = [...new Map(rows.map((row) => [String(row.capacity), row.capacity])).values()];
   const xOf = new Map(capacities.map((capacity, i) => [String(capacity), xAt(i, capacities.length)]));

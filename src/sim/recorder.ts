@@ -6,6 +6,7 @@
 import { blake2b } from "@noble/hashes/blake2.js";
 import { assert } from "../base.ts";
 
+/** How requests are made unrecognisable. */
 export interface RecorderOptions {
   /** Tokens in a hashed block. */
   blockTokens: number;
@@ -17,6 +18,7 @@ export interface RecorderOptions {
 const hashBytes = 6;
 const minSaltBytes = 16;
 
+/** Turns requests into a trace that can be kept: hashed blocks, lengths and times, no tokens. */
 export class Recorder {
   private readonly options: RecorderOptions;
 

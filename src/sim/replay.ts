@@ -12,6 +12,7 @@ import { sequencesOf } from "./sequences.ts";
 import type { Sequences } from "./sequences.ts";
 import type { Trace } from "./trace.ts";
 
+/** What is replayed with: a policy at a capacity. */
 export interface ReplayOptions {
   policy: PolicyName;
   /** Bytes, or blocks of the model's KV, or no limit. */
@@ -48,6 +49,7 @@ export interface ReplayRow {
   seconds: number;
 }
 
+/** Requests done, of all. */
 export interface ReplayProgress {
   done: number;
   total: number;

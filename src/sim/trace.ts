@@ -5,6 +5,7 @@
  */
 import { TidepoolError } from "../errors.ts";
 
+/** One request of a trace: when it came, how long it was, and what its prefix shares with others. */
 export interface TraceRequest {
   /** Arrival since the trace's start. */
   timestampMs: number;
@@ -16,6 +17,7 @@ export interface TraceRequest {
   pieces: Int32Array[];
 }
 
+/** Requests in the order in which they came. */
 export interface Trace {
   name: string;
   /** Tokens that one symbol stands for: 1 in token traces, the block size in block traces. */

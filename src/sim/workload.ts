@@ -69,6 +69,7 @@ export interface FewShotWorkload extends Common {
   outputTokens: LengthOf;
 }
 
+/** What a generated trace is like; see `defaultWorkloads`. */
 export type Workload = ChatWorkload | AgentWorkload | DocumentWorkload | FewShotWorkload;
 
 const common: Common = { seed: 1, sessionsPerSecond: 1, pauseSeconds: 15 };

@@ -16,6 +16,7 @@ export interface NamedBlob {
 /** What to load: a path, a URL, or files. */
 export type ModelSpec = string | readonly NamedBlob[];
 
+/** Types of numbers that the kernels compute with. */
 export type Dtype = "f32" | "f16";
 
 export type { HubOptions, ModelsOptions };
@@ -96,6 +97,7 @@ export interface LoadProgress {
   secondsLeft?: number;
 }
 
+/** What was loaded and what was chosen for it. */
 export interface EngineInfo {
   model: {
     name: string;
@@ -162,6 +164,7 @@ export interface GenerateParams {
   cache?: "off" | "memory" | "disk";
 }
 
+/** A chosen token with the natural logarithm of its probability, and the likeliest ones beside it. */
 export interface TokenLogprob {
   token: number;
   logprob: number;
@@ -181,12 +184,14 @@ export interface Usage extends PromptUsage {
   completionTokens: number;
 }
 
+/** How long a request took: milliseconds to the first token, and rates of its two phases. */
 export interface Timing {
   ttftMs: number;
   prefillTokensPerSecond: number;
   decodeTokensPerSecond: number;
 }
 
+/** A request's whole result. */
 export interface GenerationResult {
   text: string;
   tokens: number[];
@@ -293,6 +298,7 @@ export interface CacheTierStats {
   drops: number;
 }
 
+/** What the cache holds and what it did for requests, by tier. */
 export interface CacheStats {
   gpu: {
     blocks: { total: number; free: number; cached: number; inUse: number };
