@@ -14,6 +14,7 @@ import { cases as engine } from "../model/engine.cases.ts";
 import { cases as formats } from "../model/formats.cases.ts";
 import { cases as generate } from "../model/generate.cases.ts";
 import { cases as golden } from "../model/golden.cases.ts";
+import { cases as live } from "../model/live.cases.ts";
 import { cases as quants } from "../model/quants.cases.ts";
 import { cases as shipped } from "../model/shipped.cases.ts";
 import { cases as textWorker } from "../model/text-worker.cases.ts";
@@ -37,6 +38,7 @@ export const allCases: Case[] = [
   ...sampler,
   ...generate,
   ...golden,
+  ...live,
   ...quants,
   ...textWorker,
   ...tiers,
