@@ -302,8 +302,13 @@ export class SegmentBackend implements Backend {
     return undefined;
   }
 
-  /** Groups records so that each group fits into one segment. */
+  /**
+   * Groups records so that each group fits into one segment: all of them together where a new segment would hold them,
+   * since each group costs two syncs.
+   */
   private split(records: readonly Uint8Array[]): Uint8Array[][] {
+    if (records.length === 0) return [];
+    if (records.reduce((sum, record) => sum + record.length, 0) <= this.segmentBytes) return [[...records]];
     const groups: Uint8Array[][] = [];
     let room = this.current === undefined ? 0 : this.segmentBytes - this.current.segment.dataBytes;
     for (const record of records) {
