@@ -153,6 +153,27 @@ function answerOf(remote: Remote, { response, url, linked }: Followed, asked: nu
   };
 }
 
+/**
+ * The answer with the file's length, by a HEAD request where the server hides Content-Range from pages of other origins;
+ * Content-Length is never hidden. @throws RequestProblem
+ */
+export async function withLength(
+  remote: Remote,
+  answer: RangeAnswer,
+  signal: AbortSignal,
+): Promise<RangeAnswer> {
+  if (answer.isWhole || answer.totalBytes !== undefined) return answer;
+  try {
+    const { response } = await fetchOrProblem(remote, { method: "HEAD", signal });
+    const isPlain = response.ok && response.headers.get("content-encoding") === null;
+    const totalBytes = isPlain ? wholeNumber(response.headers.get("content-length")) : undefined;
+    return { ...answer, totalBytes };
+  } catch (error) {
+    await answer.body.cancel();
+    throw error;
+  }
+}
+
 function emptyBody(): ReadableStream<Uint8Array> {
   return new ReadableStream({ start: (controller) => controller.close() });
 }

@@ -28,6 +28,7 @@ export interface ModelsOptions {
   keep?: boolean;
 }
 
+/** One file of a kept model, whole or in part. */
 export interface StoredModelFile {
   /** Name or path within the model. */
   file: string;

@@ -8,7 +8,14 @@ import { TidepoolError } from "../errors.ts";
 import type { ByteRange } from "./byte-ranges.ts";
 import { pause, pauseMs, type DownloadWorld } from "./download-limits.ts";
 import type { FileDownload } from "./file-download.ts";
-import { asSourceError, requestRange, RequestProblem, type RangeAnswer, type Remote } from "./http.ts";
+import {
+  asSourceError,
+  requestRange,
+  RequestProblem,
+  withLength,
+  type RangeAnswer,
+  type Remote,
+} from "./http.ts";
 
 /** Bytes kept and bytes in all, of the files known so far. */
 export type OnTransfer = (done: number, total: number) => void;
@@ -323,7 +330,8 @@ export async function firstAnswer(
     controller = new AbortController();
     const cancel = world.timer.after(stallMs, follow);
     try {
-      return { answer: await requestRange(remote, 0, bytes, controller.signal), controller };
+      const answer = await requestRange(remote, 0, bytes, controller.signal);
+      return { answer: await withLength(remote, answer, controller.signal), controller };
     } catch (error) {
       if (signal.aborted || error instanceof RequestProblem) throw error;
       throw new RequestProblem(`did not answer for ${stallMs} ms`, true);
