@@ -1,6 +1,7 @@
 /** The list of all GPU cases; a house test holds that no file of cases is missing. */
 import { cases as activation } from "../kernel/activation.cases.ts";
 import { cases as attention } from "../kernel/attention.cases.ts";
+import { cases as conv } from "../kernel/conv.cases.ts";
 import { cases as delta } from "../kernel/delta.cases.ts";
 import { cases as embed } from "../kernel/embed.cases.ts";
 import { cases as kvWrite } from "../kernel/kv-write.cases.ts";
@@ -27,6 +28,7 @@ export const allCases: Case[] = [
   ...formats,
   ...activation,
   ...attention,
+  ...conv,
   ...delta,
   ...embed,
   ...kvWrite,
