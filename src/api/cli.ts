@@ -323,6 +323,8 @@ function program(): Command {
     .requiredOption("--capacity <list>", "bytes, blocks:N or inf; comma-separated")
     .option("--model <name>", "a named shape or a SHAPE.json: what a token costs")
     .option("--block-tokens <n>", "tokens a block")
+    .option("--first <n>", "only the trace's first requests")
+    .option("--serve", "serve it in simulated time by the engine's scheduler: adds times to first token")
     .option("--json", "an array of rows")
     .option("--csv", "rows as CSV")
     .option("--plot <file>", "write a chart of token hit rate against capacity, SVG")

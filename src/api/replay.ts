@@ -5,7 +5,7 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { basename } from "node:path";
 import { TidepoolError } from "../errors.ts";
-import type { Cost, ReplayRow, Trace } from "../sim/index.ts";
+import type { Cost, ReplayOptions, ReplayRow, ServeRow, Trace } from "../sim/index.ts";
 import {
   capacityLabel,
   decodeTraceBytes,
@@ -20,6 +20,7 @@ import {
   parseTrace,
   plotRows,
   replay,
+  serve,
 } from "../sim/index.ts";
 
 /** The command's options, as words. */
@@ -33,6 +34,10 @@ export interface ReplayArguments {
   blockTokens?: string | number;
   json?: boolean;
   csv?: boolean;
+  /** Serve the trace in simulated time by the engine's scheduler; rows then have times to first token. */
+  serve?: boolean;
+  /** Only the trace's first requests, this many. */
+  first?: string | number;
   /** Where to write a chart of token hit rate against capacity. */
   plot?: string;
 }
@@ -45,28 +50,38 @@ export async function runReplay(options: ReplayArguments): Promise<string> {
   }
   const policies = parsePolicies(options.policy);
   const capacities = parseCapacities(options.capacity);
-  const blockTokens = parseBlockTokens(options.blockTokens);
-  const trace = await loadTrace(options);
+  const blockTokens = parseCount("--block-tokens", options.blockTokens);
+  const trace = firstOf(await loadTrace(options), parseCount("--first", options.first));
   const cost = await loadModel(options.model ?? defaultModel(trace));
   const block = blockTokens === undefined ? {} : { blockTokens };
   const rows = capacities.flatMap((capacity) =>
-    policies.map((policy) => replay(trace, { policy, capacity, cost, ...block })),
+    policies.map((policy) => oneRow(trace, { policy, capacity, cost, ...block }, options.serve === true)),
   );
   if (options.plot !== undefined) await writeFile(options.plot, plotRows(basename(trace.name), rows));
   if (options.json === true) return JSON.stringify(rows, undefined, 2);
   return options.csv === true ? csv(rows) : table(rows);
 }
 
-function parseBlockTokens(given: string | number | undefined): number | undefined {
+/** A row of either kind; of a served trace without what happened to each request. */
+type Row = ReplayRow & Partial<Pick<ServeRow, "ttftMs" | "queueMs" | "rejected">>;
+
+function oneRow(trace: Trace, options: ReplayOptions, isServed: boolean): Row {
+  if (!isServed) return replay(trace, options);
+  const { served: _, ...row } = serve(trace, options);
+  return row;
+}
+
+function firstOf(trace: Trace, count = Infinity): Trace {
+  return count >= trace.requests.length ? trace : { ...trace, requests: trace.requests.slice(0, count) };
+}
+
+function parseCount(option: string, given: string | number | undefined): number | undefined {
   if (given === undefined) return undefined;
-  const tokens = Number(given);
-  if (!Number.isInteger(tokens) || tokens < 1) {
-    throw new TidepoolError(
-      "invalid_argument",
-      `--block-tokens must be a positive whole number, not "${given}"`,
-    );
+  const count = Number(given);
+  if (!Number.isInteger(count) || count < 1) {
+    throw new TidepoolError("invalid_argument", `${option} must be a positive whole number, not "${given}"`);
   }
-  return tokens;
+  return count;
 }
 
 async function loadTrace(options: ReplayArguments): Promise<Trace> {
@@ -114,41 +129,67 @@ async function readText(path: string): Promise<string> {
   }
 }
 
-const columns: (keyof ReplayRow)[] = [
-  "policy",
-  "capacity",
-  "requests",
-  "blockHitRate",
-  "tokenHitRate",
-  "flopsSaved",
-  "bytesPeak",
-  "snapshotsTaken",
-  "evictions",
-  "alpha",
-  "seconds",
-];
-
-function csv(rows: readonly ReplayRow[]): string {
-  const lines = rows.map((row) => columns.map((column) => row[column] ?? "").join(","));
-  return [columns.join(","), ...lines].join("\n");
+/** Columns of a table or CSV: what is in a cell of a file, and what people read. */
+interface Column {
+  name: string;
+  raw: (row: Row) => string | number;
+  text: (row: Row) => string;
 }
 
-function table(rows: readonly ReplayRow[]): string {
-  const cells = rows.map((row) => [
-    row.policy,
-    capacityLabel(row.capacity),
-    String(row.requests),
-    `${(row.blockHitRate * 100).toFixed(2)}%`,
-    `${(row.tokenHitRate * 100).toFixed(2)}%`,
-    row.flopsSaved.toExponential(3),
-    capacityLabel(row.bytesPeak),
-    String(row.snapshotsTaken),
-    String(row.evictions),
-    row.alpha === null ? "-" : String(row.alpha),
-    row.seconds.toFixed(2),
-  ]);
-  const all = [columns as string[], ...cells];
-  const widths = columns.map((_, i) => Math.max(...all.map((line) => line[i]!.length)));
+const columns: Column[] = [
+  plain("policy"),
+  shown("capacity", capacityLabel),
+  plain("requests"),
+  shown("blockHitRate", percent),
+  shown("tokenHitRate", percent),
+  shown("flopsSaved", (flops) => flops.toExponential(3)),
+  shown("bytesPeak", capacityLabel),
+  plain("snapshotsTaken"),
+  plain("evictions"),
+  shown("alpha", (alpha) => String(alpha ?? "-")),
+  shown("seconds", (seconds) => seconds.toFixed(2)),
+];
+
+/** Of served traces; milliseconds. */
+const servedColumns: Column[] = (["ttftMs", "queueMs"] as const).flatMap((name) =>
+  (["p50", "p90", "p99"] as const).map((share): Column => {
+    const value = (row: Row): number => row[name]?.[share] ?? NaN;
+    return { name: `${name}.${share}`, raw: value, text: (row) => value(row).toFixed(0) };
+  }),
+);
+
+function shown<Name extends keyof ReplayRow>(name: Name, text: (value: ReplayRow[Name]) => string): Column {
+  return { name, raw: (row) => row[name] ?? "", text: (row) => text(row[name]) };
+}
+
+function plain(name: keyof ReplayRow): Column {
+  return shown(name, String);
+}
+
+function percent(share: number): string {
+  return `${(share * 100).toFixed(2)}%`;
+}
+
+function columnsOf(rows: readonly Row[]): Column[] {
+  return rows[0]?.ttftMs === undefined ? columns : [...columns, ...servedColumns, rejectedColumn];
+}
+
+const rejectedColumn: Column = {
+  name: "rejected",
+  raw: (row) => row.rejected ?? 0,
+  text: (row) => String(row.rejected ?? 0),
+};
+
+function csv(rows: readonly Row[]): string {
+  const used = columnsOf(rows);
+  const lines = rows.map((row) => used.map(({ raw }) => raw(row)).join(","));
+  return [used.map(({ name }) => name).join(","), ...lines].join("\n");
+}
+
+function table(rows: readonly Row[]): string {
+  const used = columnsOf(rows);
+  const all = [used.map(({ name }) => name), ...rows.map((row) => used.map(({ text }) => text(row)))];
+  const widths = used.map((_, i) => Math.max(...all.map((line) => line[i]!.length)));
   return all
     .map((line) =>
       line

@@ -14,8 +14,15 @@ export {
 export { capacityLabel, plotRows } from "./plot.ts";
 export type { RecorderOptions } from "./recorder.ts";
 export { Recorder } from "./recorder.ts";
-export type { ReplayOptions, ReplayProgress, ReplayRow } from "./replay.ts";
+export type { Replayed, ReplayOptions, ReplayProgress, ReplayRow } from "./replay.ts";
 export { replay, replaySteps } from "./replay.ts";
+export type { ReplaySeries } from "./series.ts";
+export { quantileShares, SeriesCollector, servedQuantiles, timePoints } from "./series.ts";
+export type { ServeOptions, Served, ServeRow } from "./serve.ts";
+export { maxServedTokens, serve, serveSteps } from "./serve.ts";
+export type { Percentiles, Timing } from "./timing.ts";
+export { durationMs, percentilesOf, prefillMs, PromptQueue, quantile, timingFor } from "./timing.ts";
+export { tokenCount, tokensOf } from "./tokens.ts";
 export type { Trace, TraceRequest } from "./trace.ts";
 export { decodeTraceBytes, parseTrace, sequenceOf } from "./trace.ts";
 export type { AgentWorkload, ChatWorkload, DocumentWorkload, FewShotWorkload, Workload } from "./workload.ts";

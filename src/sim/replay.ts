@@ -26,6 +26,18 @@ export interface ReplayOptions {
   alpha?: number;
   /** Measures `seconds`. */
   clock?: Clock;
+  /** Told of every request once it has been served. */
+  observe?: (request: Replayed) => void;
+}
+
+/** What became of one request of the trace. */
+export interface Replayed {
+  /** In the trace. */
+  index: number;
+  /** Input tokens that skipped prefill. */
+  hitTokens: number;
+  /** Victims taken since the replay began. */
+  evictions: number;
 }
 
 /** One line of the result. */
@@ -98,6 +110,7 @@ export function* replaySteps(trace: Trace, options: ReplayOptions): Generator<Re
     sums.blocks += Math.ceil(request.inputSymbols / unitTokens);
     sums.blockHits += Math.floor(matched / unitTokens);
     sums.flopsSaved += flopsBetween(options.cost, 0, hit);
+    options.observe?.({ index: i, hitTokens: hit, evictions: cache.stats.evictions });
   }
   return {
     policy: options.policy,
@@ -128,7 +141,7 @@ function bytesOf(capacity: ReplayOptions["capacity"], bytesPerBlock: number): nu
   return "bytes" in capacity ? capacity.bytes : capacity.blocks * bytesPerBlock;
 }
 
-function capacityName(capacity: ReplayOptions["capacity"]): number | string {
+export function capacityName(capacity: ReplayOptions["capacity"]): number | string {
   if (capacity === "inf") return "inf";
   return "bytes" in capacity ? capacity.bytes : `blocks:${capacity.blocks}`;
 }

@@ -6,6 +6,7 @@ import { gzipSync } from "node:zlib";
 import { afterAll, expect, test } from "vitest";
 import { runReplay } from "../../src/api/replay.ts";
 import type { ReplayRow } from "../../src/sim/replay.ts";
+import type { ServeRow } from "../../src/sim/serve.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "replay-"));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -58,6 +59,17 @@ test("CSV and the table have one line a row; a shape file sets the bytes; the pl
   expect((await runReplay({ trace, policy: "lru,lfu", capacity: "1GB" })).split("\n").length).toBe(3);
 });
 
+test("--serve adds times to first token to every form; --first cuts the trace", async () => {
+  const options = { trace, policy: "lru", capacity: "inf", serve: true, first: "2" };
+  const rows = JSON.parse(await runReplay({ ...options, json: true })) as ServeRow[];
+  expect(rows[0]).toMatchObject({ requests: 2, rejected: 0, tokenHitRate: 2 / 6 });
+  expect(rows[0]!.ttftMs.p99).toBeGreaterThanOrEqual(rows[0]!.ttftMs.p50);
+  expect("served" in rows[0]!).toBe(false);
+  const header = (await runReplay({ ...options, csv: true })).split("\n")[0]!;
+  expect(header).toMatch(/,seconds,ttftMs\.p50,ttftMs\.p90,ttftMs\.p99,queueMs\.p50.*,rejected$/);
+  expect(await runReplay(options)).toContain("ttftMs.p90");
+});
+
 test("a generated workload needs no file", async () => {
   const rows = JSON.parse(
     await runReplay({ trace: "generate:few-shot:5", policy: "sglang", capacity: "1GB", json: true }),
@@ -70,6 +82,8 @@ test.each([
   [{ capacity: "much" }, /capacity "much" is not/],
   [{ model: "gpt" }, /model "gpt" is neither/],
   [{ blockTokens: "0" }, /--block-tokens must be/],
+  [{ first: "none" }, /--first must be/],
+  [{ policy: "offline", serve: true }, /offline cannot be served/],
   [{ json: true, csv: true }, /exclude each other/],
   [{ trace: "generate:poems" }, /generate:KIND/],
   [{ trace: "absent.jsonl" }, /absent\.jsonl does not exist/],

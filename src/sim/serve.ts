@@ -1,0 +1,269 @@
+/**
+ * Serves a trace in simulated time: the engine's own Scheduler, with its prefix cache and its pools, driven by arrivals
+ * from the trace and by a cost model of its steps (timing.ts). Requests overlap here: they wait for each other, share
+ * decode steps, push each other out. It contains no cache, no policy and no queue of its own; it has no lower tiers, and
+ * the GPU is a number of milliseconds.
+ */
+import type { Clock } from "../base.ts";
+import { assert, systemClock } from "../base.ts";
+import { BlockPool } from "../cache/blocks.ts";
+import { flopsBetween } from "../cache/cost.ts";
+import { createPrefixCache } from "../cache/create.ts";
+import type { PrefixCache } from "../cache/prefix.ts";
+import type { AlphaTuner } from "../cache/tune.ts";
+import { TidepoolError } from "../errors.ts";
+import type { Request } from "../schedule/request.ts";
+import type { Plan } from "../schedule/scheduler.ts";
+import { Scheduler } from "../schedule/scheduler.ts";
+import type { ReplayOptions, ReplayProgress, ReplayRow } from "./replay.ts";
+import { capacityName } from "./replay.ts";
+import type { Timing } from "./timing.ts";
+import { percentilesOf, prefillMs, timingFor, type Percentiles } from "./timing.ts";
+import { tokenCount, tokensOf } from "./tokens.ts";
+import type { Trace } from "./trace.ts";
+
+export interface ServeOptions extends ReplayOptions {
+  /** Default: `timingFor` the trace. */
+  timing?: Timing;
+  /** Prompt tokens of a step. Default 2048. */
+  chunkTokens?: number;
+  /** Requests that run at once. Default 256. */
+  seats?: number;
+  /** In models with recurrent layers: the share of the capacity that is slots for snapshots. Default 0.5. */
+  snapshotShare?: number;
+}
+
+/** What happened to each request, by its index in the trace; NaN for the rejected. */
+export interface Served {
+  ttftMs: Float64Array;
+  /** From the arrival to the beginning of the first step. */
+  queueMs: Float64Array;
+  hitTokens: Float64Array;
+}
+
+export interface ServeRow extends ReplayRow {
+  ttftMs: Percentiles;
+  queueMs: Percentiles;
+  /** Requests that are larger than the pool. */
+  rejected: number;
+  served: Served;
+}
+
+/** Tokens, prompts and answers, of a trace that is served. */
+export const maxServedTokens = 1 << 25;
+
+const defaults = { blockTokens: 32, chunkTokens: 2048, seats: 256, snapshotShare: 0.5 };
+/** Steps between two progress reports. */
+const progressEvery = 256;
+
+/** Serves the whole trace at once. */
+export function serve(trace: Trace, options: ServeOptions): ServeRow {
+  const steps = serveSteps(trace, options);
+  for (;;) {
+    const step = steps.next();
+    if (step.done === true) return step.value;
+  }
+}
+
+/** Serves in slices: yields progress between them. Throws `invalid_argument` for the policy `offline`, which knows no
+ * overlapping requests, for a trace above `maxServedTokens`, and for a capacity without room for one block. */
+export function* serveSteps(trace: Trace, options: ServeOptions): Generator<ReplayProgress, ServeRow> {
+  checkServable(trace, options);
+  const clock: Clock = options.clock ?? systemClock;
+  const startMs = clock.nowMs();
+  const run = new Run(trace, options);
+  for (let steps = 0; run.step(); steps++) {
+    if (steps % progressEvery === 0) yield { done: run.doneCount, total: trace.requests.length };
+  }
+  return run.row((clock.nowMs() - startMs) / 1000);
+}
+
+export function checkServable(trace: Trace, { policy }: Pick<ServeOptions, "policy">): void {
+  if (policy === "offline") {
+    const reason = "knows requests one after another, not how they overlap";
+    throw new TidepoolError("invalid_argument", `the policy offline cannot be served: it ${reason}`);
+  }
+  const tokens = tokenCount(trace);
+  if (tokens > maxServedTokens) {
+    const message = `${trace.name} has ${tokens} tokens; at most ${maxServedTokens} are served in simulated time`;
+    throw new TidepoolError("invalid_argument", message);
+  }
+}
+
+class Run {
+  private readonly trace: Trace;
+  private readonly options: ServeOptions & typeof defaults & { timing: Timing };
+  private readonly cache: PrefixCache;
+  private readonly tuner: AlphaTuner | undefined;
+  private readonly scheduler: Scheduler;
+  private readonly served: Served;
+  /** Output tokens of the requests that run, by id, which is the index in the trace. */
+  private readonly outputs = new Map<number, Int32Array>();
+  private readonly rejected = new Set<number>();
+  private nowMs = 0;
+  private nextArrival = 0;
+  doneCount = 0;
+
+  constructor(trace: Trace, options: ServeOptions) {
+    this.trace = trace;
+    this.options = { ...defaults, timing: timingFor(trace), ...options };
+    const { blocks, snapshots } = poolsOf(trace, this.options);
+    const { policy, cost, blockTokens, chunkTokens, seats, alpha } = this.options;
+    const { cache, tuner } = createPrefixCache({
+      ...{ policy, cost, blockTokens, pool: blocks, snapshotEvery: blockTokens },
+      ...(snapshots && { snapshotPool: snapshots }),
+      ...(alpha !== undefined && { alpha }),
+      tunerBytes:
+        blocks.slotCount * blockTokens * cost.bytesPerToken +
+        (snapshots?.slotCount ?? 0) * cost.bytesPerSnapshot,
+    });
+    this.cache = cache;
+    this.tuner = tuner;
+    const states = { firstSnapshotSlot: 2 * seats, save: () => undefined };
+    this.scheduler = new Scheduler(cache, blocks, {
+      ...{ blockTokens, chunkTokens, seats },
+      ...(snapshots && { states }),
+    });
+    const each = (): Float64Array => new Float64Array(trace.requests.length).fill(NaN);
+    this.served = { ttftMs: each(), queueMs: each(), hitTokens: each() };
+  }
+
+  /** Carries out the next step, or waits for the next arrival; false where everything is done. */
+  step(): boolean {
+    this.submitArrived();
+    const plan = this.scheduler.next();
+    if (plan === undefined) return this.waitForArrival();
+    this.noteStart(plan);
+    this.nowMs += this.stepMs(plan);
+    const rows = plan.kind === "decode" ? plan.rows.map((row) => row.request) : [plan.request];
+    const samples =
+      plan.kind === "prefill" && !plan.sample ? [] : rows.map((request) => this.sample(request));
+    for (const { request, finished } of this.scheduler.commit(plan, samples)) {
+      if (Number.isNaN(this.served.ttftMs[request.id])) this.noteFirstToken(request);
+      if (finished !== undefined) this.finish(request);
+    }
+    return true;
+  }
+
+  row(seconds: number): ServeRow {
+    const { policy, capacity } = this.options;
+    const accepted = this.trace.requests.map((_, i) => i).filter((i) => !this.rejected.has(i));
+    const of = (values: Float64Array): Float64Array => Float64Array.from(accepted, (i) => values[i]!);
+    return {
+      ...{ policy, capacity: capacityName(capacity), requests: this.trace.requests.length },
+      ...this.hits(accepted),
+      bytesPeak: this.cache.stats.bytesPeak,
+      snapshotsTaken: this.cache.stats.snapshotsTaken,
+      evictions: this.cache.stats.evictions,
+      alpha: this.cache.policy.alpha ?? null,
+      seconds,
+      ttftMs: percentilesOf(of(this.served.ttftMs)),
+      queueMs: percentilesOf(of(this.served.queueMs)),
+      rejected: this.rejected.size,
+      served: this.served,
+    };
+  }
+
+  private hits(accepted: readonly number[]): Pick<ReplayRow, "blockHitRate" | "tokenHitRate" | "flopsSaved"> {
+    const { cost, blockTokens } = this.options;
+    const sums = { tokens: 0, tokenHits: 0, blocks: 0, blockHits: 0, flopsSaved: 0 };
+    for (const i of accepted) {
+      const { inputTokens } = this.trace.requests[i]!;
+      const hit = this.served.hitTokens[i]!;
+      sums.tokens += inputTokens;
+      sums.tokenHits += hit;
+      sums.blocks += Math.ceil(inputTokens / blockTokens);
+      sums.blockHits += Math.floor(hit / blockTokens);
+      sums.flopsSaved += flopsBetween(cost, 0, hit);
+    }
+    return {
+      blockHitRate: sums.blocks === 0 ? 0 : sums.blockHits / sums.blocks,
+      tokenHitRate: sums.tokens === 0 ? 0 : sums.tokenHits / sums.tokens,
+      flopsSaved: sums.flopsSaved,
+    };
+  }
+
+  private submitArrived(): void {
+    for (; this.nextArrival < this.trace.requests.length; this.nextArrival++) {
+      const { timestampMs } = this.trace.requests[this.nextArrival]!;
+      if (timestampMs > this.nowMs) return;
+      this.submit(this.nextArrival);
+    }
+  }
+
+  private submit(id: number): void {
+    const request = this.trace.requests[id]!;
+    const { inputTokens, outputTokens } = request;
+    const maxNewTokens = Math.max(1, outputTokens); // a prompt without an answer still gets its first token
+    if (inputTokens === 0 || inputTokens + maxNewTokens > this.scheduler.capacityTokens + 1) {
+      this.rejected.add(id);
+      this.doneCount++;
+      return;
+    }
+    const tokens = tokensOf(this.trace, id, inputTokens + maxNewTokens);
+    this.outputs.set(id, tokens.subarray(inputTokens));
+    const prompt = [...tokens.subarray(0, inputTokens)];
+    this.scheduler.submit({ id, prompt, maxNewTokens, stopIds: noStops });
+  }
+
+  private waitForArrival(): boolean {
+    const next = this.trace.requests[this.nextArrival];
+    if (next !== undefined) this.nowMs = next.timestampMs;
+    else assert(this.scheduler.activeCount === 0, `${this.scheduler.activeCount} requests can never run`);
+    return next !== undefined;
+  }
+
+  private stepMs(plan: Plan): number {
+    const { timing, cost } = this.options;
+    return plan.kind === "prefill"
+      ? prefillMs(timing, cost, plan.start, plan.start + plan.count)
+      : timing.decodeStepMs + timing.decodeRowMs * plan.rows.length;
+  }
+
+  private noteStart(plan: Plan): void {
+    if (plan.kind !== "prefill") return;
+    const { id, cachedTokens = 0 } = plan.request;
+    if (!Number.isNaN(this.served.queueMs[id])) return;
+    this.served.queueMs[id] = this.nowMs - this.trace.requests[id]!.timestampMs;
+    this.served.hitTokens[id] = cachedTokens;
+  }
+
+  private noteFirstToken(request: Request): void {
+    this.served.ttftMs[request.id] = this.nowMs - this.trace.requests[request.id]!.timestampMs;
+  }
+
+  /** What the trace says that the model answered. */
+  private sample(request: Request): number {
+    return this.outputs.get(request.id)?.[request.generatedCount] ?? 0;
+  }
+
+  private finish(request: Request): void {
+    this.outputs.delete(request.id);
+    this.doneCount++;
+    this.tuner?.record(Int32Array.from(request.tokens), request.promptLength);
+    this.tuner?.work();
+  }
+}
+
+const noStops: ReadonlySet<number> = new Set();
+
+/** The capacity as slots; without a limit, as many as the whole trace could need. */
+function poolsOf(
+  trace: Trace,
+  options: ServeOptions & typeof defaults,
+): { blocks: BlockPool; snapshots: BlockPool | undefined } {
+  const { cost, blockTokens, capacity, snapshotShare } = options;
+  const bytesPerBlock = blockTokens * cost.bytesPerToken;
+  const isRecurrent = cost.bytesPerSnapshot > 0;
+  const most = Math.ceil(tokenCount(trace) / blockTokens) + 2 * trace.requests.length;
+  const bytes =
+    capacity === "inf" ? Infinity : "bytes" in capacity ? capacity.bytes : capacity.blocks * bytesPerBlock;
+  const forBlocks = isRecurrent ? bytes * (1 - snapshotShare) : bytes;
+  const blocks = Math.min(most, Math.floor(forBlocks / bytesPerBlock));
+  if (blocks < 1) {
+    throw new TidepoolError("invalid_argument", `a capacity of ${bytes} bytes has no room for a block`);
+  }
+  if (!isRecurrent) return { blocks: new BlockPool(blocks), snapshots: undefined };
+  const snapshots = Math.min(most, Math.floor((bytes * snapshotShare) / cost.bytesPerSnapshot));
+  return { blocks: new BlockPool(blocks), snapshots: new BlockPool(snapshots) };
+}
