@@ -3,7 +3,6 @@
  * dynamic import (`await import("./files.ts")`), because it needs `node:fs`.
  * Locks are src/file-lock.ts. There is no cache here but open read handles, at most MAX_READ_HANDLES.
  */
-import { Buffer } from "node:buffer";
 import { open, readdir, stat, unlink, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import {
@@ -15,6 +14,7 @@ import {
   type Release,
 } from "./backend.ts";
 import { codeOf, makeFolder, takeFileLock } from "../file-lock.ts";
+import { GatheredReads } from "./gathered-reads.ts";
 import { SegmentBackend, type SegmentOptions } from "./segments.ts";
 
 export const MAX_READ_HANDLES = 16;
@@ -33,6 +33,7 @@ export async function openFilesBackend(
 /** An open read handle and how many reads are using it. */
 interface Reader {
   file: FileHandle;
+  reads: GatheredReads;
   users: number;
   retired: boolean;
 }
@@ -72,7 +73,7 @@ export class FilesMedium implements Medium {
   async read(name: string, offset: number, length: number): Promise<Uint8Array> {
     const reader = await tell(name, () => this.borrow(name));
     try {
-      return await tell(name, () => readFully(reader.file, offset, length));
+      return await tell(name, () => reader.reads.read(offset, length));
     } finally {
       await this.giveBack(reader);
     }
@@ -80,11 +81,7 @@ export class FilesMedium implements Medium {
 
   private async borrow(name: string): Promise<Reader> {
     if (this.closed) throw new MediumError("closed", `${name}: the folder is closed`);
-    const reader = this.readers.get(name) ?? {
-      file: await open(join(this.folder, name), "r"),
-      users: 0,
-      retired: false,
-    };
+    const reader = this.readers.get(name) ?? (await this.openReader(name));
     reader.users++;
     const other = this.readers.get(name);
     if (other !== undefined && other !== reader)
@@ -92,6 +89,11 @@ export class FilesMedium implements Medium {
     else this.keep(name, reader);
     if (this.readers.size > MAX_READ_HANDLES) await this.retire(this.readers.keys().next().value);
     return reader;
+  }
+
+  private async openReader(name: string): Promise<Reader> {
+    const file = await open(join(this.folder, name), "r");
+    return { file, reads: new GatheredReads(file), users: 0, retired: false };
   }
 
   /** Puts a reader at the young end of the list. */
@@ -151,18 +153,6 @@ export class FilesMedium implements Medium {
       await folder.close();
     }
   }
-}
-
-async function readFully(file: FileHandle, offset: number, length: number): Promise<Uint8Array> {
-  // Not zeroed: a short read is cut to what was filled.
-  const bytes = new Uint8Array(Buffer.allocUnsafeSlow(length).buffer);
-  let filled = 0;
-  while (filled < length) {
-    const { bytesRead } = await file.read(bytes, filled, length - filled, offset + filled);
-    if (bytesRead === 0) return bytes.slice(0, filled); // the end of the file
-    filled += bytesRead;
-  }
-  return bytes;
 }
 
 /** What is left of `parts` after their first `count` bytes. */

@@ -3,8 +3,10 @@ import { mkdtemp, readdir, rm, utimes, writeFile } from "node:fs/promises";
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { Random } from "../../src/base.ts";
 import { takeFileLock } from "../../src/file-lock.ts";
-import { openFilesBackend } from "../../src/tier/files.ts";
+import { FilesMedium, openFilesBackend } from "../../src/tier/files.ts";
+import { testSeed } from "../support/seed.ts";
 import { casesFor } from "./conformance.ts";
 import { folderFixture } from "./files-entry.ts";
 
@@ -76,5 +78,28 @@ test("the lock of a process that died before it wrote anything goes with the nex
   await backend.maintain();
   await backend.close();
   expect(await readdir(folder)).toEqual([]);
+  await rm(folder, { recursive: true });
+});
+
+test("reads asked for at once bring what each would alone, also across the end of the file", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "tidepool-reads-"));
+  const bytes = Uint8Array.from({ length: 1000 }, (_, index) => index % 251);
+  await writeFile(join(folder, "file"), bytes);
+  const random = new Random(testSeed("gathered reads"));
+  const medium = new FilesMedium(folder);
+  for (let round = 0; round < 50; round++) {
+    const lengths = Array.from({ length: 1 + random.below(12) }, () => random.below(150));
+    let at = random.below(200);
+    const wanted = lengths.map((length) => {
+      const offset = at;
+      at += length + (random.below(3) === 0 ? random.below(5) : 0);
+      return { offset, length };
+    });
+    const found = await Promise.all(wanted.map(({ offset, length }) => medium.read("file", offset, length)));
+    expect(found).toEqual(wanted.map(({ offset, length }) => bytes.slice(offset, offset + length)));
+    expect(new Set(found.map(({ buffer }) => buffer)).size).toBe(found.length);
+  }
+  await expect(medium.read("nothing", 0, 1)).rejects.toMatchObject({ fault: "gone" });
+  await medium.close();
   await rm(folder, { recursive: true });
 });
