@@ -27,18 +27,19 @@ function wgsl(mode = ""): Plugin {
  * and Node and browsers share its file. (Vite alone would bundle it apart, under a hashed name.)
  */
 function workers(): Plugin {
-  const IN_SOURCE = /(\bnew Worker\(\s*)new URL\("\.\/([\w-]+)\.ts", import\.meta\.url\)/g;
+  const IN_SOURCE = /(\bnew (?:Shared)?Worker\(\s*)new URL\("\.\/([\w-]+)\.ts", import\.meta\.url\)/;
+  const ALL = new RegExp(IN_SOURCE, "g");
   return {
     name: "workers",
     enforce: "pre",
     async transform(code, id) {
-      if (!id.startsWith(SOURCES) || !code.includes("new Worker(")) return null;
-      for (const [, , name] of code.matchAll(IN_SOURCE)) {
+      if (!id.startsWith(SOURCES) || !IN_SOURCE.test(code)) return null;
+      for (const [, , name] of code.matchAll(ALL)) {
         const file = (await this.resolve(`./${name}.ts`, id))?.id;
         if (file === undefined) this.error(`${id} starts a worker that is not there: ${name}.ts`);
         this.emitFile({ type: "chunk", id: file, fileName: `${name}.js` });
       }
-      return { code: code.replace(IN_SOURCE, '$1WORKER_FILE("$2")'), map: null };
+      return { code: code.replace(ALL, '$1WORKER_FILE("$2")'), map: null };
     },
     renderChunk(code) {
       const put = code.replace(/\bWORKER_FILE\("([^"]+)"\)/g, 'new URL("./$1.js", import.meta.url)');

@@ -9,7 +9,10 @@ export interface CodeSize {
   brotliBytes: number;
 }
 
-/** The sizes of all files of the build for browsers, each compressed alone, with or without its dependencies. */
+/**
+ * The sizes of all that the engine may load in a browser, each file compressed alone, with or without its dependencies; not
+ * of "./sim", which only those load who replay traces.
+ */
 export async function measureSize({ withDependencies }: { withDependencies: boolean }): Promise<CodeSize> {
   const { dependencies } = JSON.parse(readFileSync("package.json", "utf8")) as { dependencies: object };
   const inside = withDependencies ? [] : Object.keys(dependencies).map((name) => new RegExp(`^${name}(/|$)`));
@@ -18,7 +21,7 @@ export async function measureSize({ withDependencies }: { withDependencies: bool
   const built = await build({ ...settings, build: { write: false, rolldownOptions: { external } } });
   const outputs = [built].flat() as Rolldown.RolldownOutput[];
   const codes = outputs.flatMap(({ output }) =>
-    output.flatMap((file) => ("code" in file ? [file.code] : [])),
+    output.flatMap((file) => ("code" in file && file.fileName !== "sim.js" ? [file.code] : [])),
   );
   const sum = (measure: (code: string) => number): number =>
     codes.reduce((total, code) => total + measure(code), 0);
