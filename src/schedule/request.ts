@@ -38,6 +38,8 @@ export interface RequestSpec {
   stopIds: ReadonlySet<number>;
   /** Default "disk". */
   keep?: Keep;
+  /** What is stored of it in lower tiers expires so long after it was computed. Default: the engine's setting. */
+  maxAgeMs?: number | undefined;
 }
 
 export class Request {
@@ -52,6 +54,7 @@ export class Request {
   /** Index of its persistent sampler state on the GPU, while it has one. */
   seat: number | undefined;
   readonly keep: Keep;
+  readonly maxAgeMs: number | undefined;
   /** Its hold on the prefix cache and its blocks, while it runs. */
   lease: Lease | undefined;
   /** Its stored blocks on their way back, while its prompt is prefilled. */
@@ -77,6 +80,7 @@ export class Request {
     this.maxNewTokens = spec.maxNewTokens;
     this.stopIds = spec.stopIds;
     this.keep = spec.keep ?? "disk";
+    this.maxAgeMs = spec.maxAgeMs;
     this.tokens = [...spec.prompt];
   }
 

@@ -67,6 +67,8 @@ export type Plan = PrefillPlan | DecodePlan;
 export interface Sequence {
   readonly tokens: readonly number[];
   readonly keep: Keep;
+  /** What is stored of it expires so long after it was computed. Default: the keeper's. */
+  readonly maxAgeMs?: number | undefined;
 }
 
 /** Bytes of one block, or of a snapshot, to be brought from a lower tier into slots. */
@@ -322,6 +324,8 @@ export class Scheduler {
     const count = this.chunkAt(request);
     if (count === 0) return undefined;
     request.computed += count;
+    if (request.restore instanceof StateRestore)
+      request.restore.passed(Math.floor(request.computed / this.options.blockTokens));
     const state = request.seatState?.step(request.computed);
     const copyBlock = this.startedFrom(request, start);
     const { completes, saves } = this.publish(request, this.snapshotHere(request));

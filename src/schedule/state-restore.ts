@@ -81,13 +81,15 @@ export class StateRestore {
     return !this.failed && block >= this.computedTo;
   }
 
-  /** How many blocks from `block` on may be computed now, at most `max`; 0: wait for loads. They count as computed. */
-  claim(block: number, max: number): number {
-    if (this.terms.mode === "load" && !this.failed) return 0;
-    if (!this.failed && this.elapsedMs() < this.headStartMs()) return 0;
-    const count = this.failed ? max : 1;
-    this.computedTo = Math.min(this.to, Math.max(this.computedTo, block + count));
-    return count;
+  /** How many blocks may be computed now, at most `max`; 0: wait for loads. */
+  claim(_block: number, max: number): number {
+    if (this.failed) return max;
+    return this.terms.mode === "load" || this.elapsedMs() < this.headStartMs() ? 0 : 1;
+  }
+
+  /** All blocks before `block` have been computed: their loads are not wanted any more. */
+  passed(block: number): void {
+    this.computedTo = Math.min(this.to, Math.max(this.computedTo, block));
   }
 
   /** The tokens from `start` on that loading has brought, by tier. */

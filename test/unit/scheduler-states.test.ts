@@ -1,0 +1,333 @@
+/**
+ * The scheduler of a model with recurrent layers against a fake GPU whose state slots hold the very tokens that they
+ * have taken in: every step must start from the state of exactly the tokens before it, whatever was aborted, pre-empted,
+ * evicted, saved, stored and restored, and every request must end with the tokens that it has alone.
+ */
+import { describe, expect, it } from "vitest";
+import { Random } from "../../src/base.ts";
+import { BlockPool } from "../../src/cache/blocks.ts";
+import { createPrefixCache } from "../../src/cache/create.ts";
+import type { PolicyName } from "../../src/cache/policy.ts";
+import type { Request } from "../../src/schedule/request.ts";
+import type { RestoreTerms } from "../../src/schedule/restore.ts";
+import {
+  Scheduler,
+  type FullBlock,
+  type LowerTiers,
+  type Move,
+  type Plan,
+  type Save,
+  type Sequence,
+} from "../../src/schedule/scheduler.ts";
+import { SeatState, type StateSlots } from "../../src/schedule/seat-state.ts";
+import { testSeed } from "../support/seed.ts";
+
+const STOP = 0;
+const COST = { flopsLinear: 1, flopsQuadratic: 0, bytesPerToken: 4, bytesPerSnapshot: 40 };
+const POLICIES: PolicyName[] = ["marconi", "sglang", "vllm", "lru"];
+
+/** The fake model: deterministic, and now and then the stop token. */
+function nextToken(tokens: readonly number[]): number {
+  let hash = tokens.length;
+  for (const token of tokens) hash = (Math.imul(hash, 31) + token) >>> 0;
+  return hash % 23;
+}
+
+function alone(prompt: readonly number[], maxNewTokens: number): number[] {
+  const tokens = [...prompt];
+  while (tokens.length < prompt.length + maxNewTokens) {
+    const next = nextToken(tokens);
+    if (next === STOP) break;
+    tokens.push(next);
+  }
+  return tokens.slice(prompt.length);
+}
+
+/** KV by place and states by slot, both as the tokens behind them; plus what the lower tiers hold. */
+class FakeMachine implements LowerTiers {
+  readonly kv = new Map<number, number>();
+  readonly states = new Map<number, readonly number[]>();
+  readonly seats = new Map<number, number>();
+  readonly storedKv = new Set<string>();
+  readonly storedStates = new Map<string, readonly number[]>();
+  readonly loading: Move[] = [];
+  saved = 0;
+  restored = 0;
+  mode: RestoreTerms["mode"] = "auto";
+  private clockMs = 0;
+  private readonly blockTokens: number;
+  private readonly random: Random;
+
+  constructor(blockTokens: number, random: Random) {
+    this.blockTokens = blockTokens;
+    this.random = random;
+  }
+
+  run(plan: Plan): number[] {
+    if (plan.kind === "decode") {
+      return plan.rows.map(({ request, position, state }) => {
+        const token = this.seats.get(request.seat as number) as number;
+        return this.advance(request, position, [token], state);
+      });
+    }
+    const { request, start, count, sample, copyBlock, state } = plan;
+    if (copyBlock) this.copyBlock(copyBlock);
+    const sampled = this.advance(request, start, request.tokens.slice(start, start + count), state);
+    this.save(plan.saves);
+    this.spill(plan.completes);
+    return sample ? [sampled] : [];
+  }
+
+  save(saves: readonly Save[]): void {
+    for (const { sequence, at, state, copyBlock, tail } of saves) {
+      const tokens = this.states.get(state.from);
+      expect(tokens, `the state at token ${at}`).toEqual(sequence.tokens.slice(0, at));
+      this.states.set(state.to, tokens as number[]);
+      if (copyBlock) this.copyBlock(copyBlock);
+      const begun = Math.floor(at / this.blockTokens) * this.blockTokens;
+      if (tail !== undefined) expect(this.block(tail, at - begun)).toEqual(sequence.tokens.slice(begun, at));
+      this.storedStates.set(sequence.tokens.slice(0, at).join(","), sequence.tokens.slice(0, at));
+      this.saved++;
+    }
+  }
+
+  spill(blocks: readonly FullBlock[]): void {
+    for (const { sequence, block, slot } of blocks) {
+      const start = block * this.blockTokens;
+      const wanted = sequence.tokens.slice(start, start + this.blockTokens);
+      expect(this.block(slot, this.blockTokens)).toEqual(wanted);
+      this.storedKv.add(sequence.tokens.slice(0, start + this.blockTokens).join(","));
+    }
+  }
+
+  storedBlocks({ tokens }: Sequence, from: number): number {
+    let count = 0;
+    const end = () => (from + count + 1) * this.blockTokens;
+    while (end() <= tokens.length && this.storedKv.has(tokens.slice(0, end()).join(","))) count++;
+    return count;
+  }
+
+  storedState(sequence: Request, after: number, limit: number): number | undefined {
+    const from = Math.floor(after / this.blockTokens);
+    const blocks = from + this.storedBlocks(sequence, from);
+    const most = Math.min(limit, (blocks + 1) * this.blockTokens - 1);
+    for (let at = most; at > after; at--) {
+      if (this.storedStates.has(sequence.tokens.slice(0, at).join(","))) return at;
+    }
+    return undefined;
+  }
+
+  restoreTerms(_request: Sequence, _from: number, blocks: number): RestoreTerms {
+    const loadMs = Array.from({ length: blocks }, () => 2);
+    return {
+      mode: this.mode,
+      loadMs,
+      computeMs: () => 30,
+      nowMs: () => (this.clockMs += this.random.below(12)),
+    };
+  }
+
+  /** Ends one load: with the right bytes, or, one time in five, with none. */
+  endOne(scheduler: Scheduler): boolean {
+    const { random, loading } = this;
+    if (loading.length === 0) return false;
+    const [move] = loading.splice(random.below(loading.length), 1) as [Move];
+    const ok = random.below(5) > 0;
+    if (ok && scheduler.isWanted(move)) this.fill(move);
+    scheduler.moved(move, ok ? random.pick(["ram", "disk"] as const) : undefined);
+    return true;
+  }
+
+  private fill({ request, block, slot, snapshot }: Move): void {
+    const { tokens } = request;
+    if (!snapshot) {
+      const start = block * this.blockTokens;
+      for (let i = 0; i < this.blockTokens; i++)
+        this.kv.set(slot * this.blockTokens + i, tokens[start + i] as number);
+      return;
+    }
+    this.restored++;
+    const { at } = snapshot;
+    this.states.set(snapshot.slot, tokens.slice(0, at));
+    const begun = Math.floor(at / this.blockTokens) * this.blockTokens;
+    for (let i = begun; i < at; i++)
+      this.kv.set(snapshot.tail * this.blockTokens + i - begun, tokens[i] as number);
+  }
+
+  private advance(request: Request, start: number, tokens: readonly number[], state?: StateSlots): number {
+    if (!state) throw new Error(`request ${request.id} runs without a state`);
+    expect(state.read).not.toBe(state.write);
+    const before = state.read === undefined ? [] : this.states.get(state.read);
+    tokens.forEach((token, i) => this.kv.set(this.placeOf(request, start + i), token));
+    const context = Array.from({ length: start + tokens.length }, (_, at) =>
+      this.kv.get(this.placeOf(request, at)),
+    );
+    expect(before, `the state that request ${request.id} starts from at ${start}`).toEqual(
+      context.slice(0, start),
+    );
+    const after = context as number[];
+    this.states.set(state.write, after);
+    const token = nextToken(after);
+    this.seats.set(request.seat as number, token);
+    return token;
+  }
+
+  private placeOf(request: Request, position: number): number {
+    const slot = request.slots[Math.floor(position / this.blockTokens)];
+    if (slot === undefined) throw new Error(`position ${position} of request ${request.id} has no slot`);
+    return slot * this.blockTokens + (position % this.blockTokens);
+  }
+
+  private block(slot: number, count: number): (number | undefined)[] {
+    return Array.from({ length: count }, (_, i) => this.kv.get(slot * this.blockTokens + i));
+  }
+
+  private copyBlock({ from, to }: { from: number; to: number }): void {
+    this.block(from, this.blockTokens).forEach((token, i) => {
+      if (token === undefined) this.kv.delete(to * this.blockTokens + i);
+      else this.kv.set(to * this.blockTokens + i, token);
+    });
+  }
+}
+
+interface World {
+  scheduler: Scheduler;
+  machine: FakeMachine;
+  inFlight: { plan: Plan; samples: number[] }[];
+}
+
+function makeWorld(random: Random): World {
+  const blockTokens = random.pick([1, 2, 4]);
+  const machine = new FakeMachine(blockTokens, random);
+  machine.mode = random.pick(["load", "compute", "auto"] as const);
+  const pool = new BlockPool(Math.ceil(60 / blockTokens) + random.below(20));
+  const seats = 1 + random.below(4);
+  const { cache } = createPrefixCache({
+    ...{ policy: random.pick(POLICIES), blockTokens, cost: COST, pool },
+    snapshotPool: new BlockPool(1 + random.below(8)),
+    tunerBytes: 1000,
+  });
+  const scheduler = new Scheduler(cache, pool, {
+    ...{ blockTokens, chunkTokens: 1 + random.below(9), seats },
+    ...(random.below(4) > 0 && { lower: machine }),
+    states: { firstSnapshotSlot: 2 * (seats + 1), save: (saves) => machine.save(saves) },
+  });
+  return { scheduler, machine, inFlight: [] };
+}
+
+function step(world: World, random: Random): boolean {
+  const { scheduler, machine, inFlight } = world;
+  while (inFlight.length < 2) {
+    const plan = scheduler.next();
+    machine.loading.push(...scheduler.takeMoves());
+    if (!plan) break;
+    inFlight.push({ plan, samples: machine.run(plan) });
+  }
+  const ended = random.below(3) === 0 && machine.endOne(scheduler);
+  const oldest = inFlight.shift();
+  if (oldest) scheduler.commit(oldest.plan, oldest.samples);
+  else if (!ended && !machine.endOne(scheduler) && scheduler.activeCount === 0) return false;
+  scheduler.check();
+  return true;
+}
+
+describe("scheduler of a model with recurrent layers", () => {
+  it("starts every step from the state of exactly the tokens before it", () => {
+    const random = new Random(testSeed("scheduler-states"));
+    const sums = { saved: 0, restored: 0, cached: 0 };
+    for (let round = 0; round < 600; round++) {
+      const world = makeWorld(random);
+      const prefixes = [0, 1].map(() =>
+        Array.from({ length: 4 + random.below(10) }, () => 1 + random.below(20)),
+      );
+      const submitted: { request: Request; prompt: number[]; max: number }[] = [];
+      for (let id = 0; id < 2 + random.below(9); id++) {
+        const former =
+          submitted.length > 0 && random.below(3) === 0 ? random.pick(submitted).request.tokens : undefined;
+        const shared = former ?? (random.below(3) === 0 ? [] : random.pick(prefixes));
+        const prompt = [
+          ...shared.slice(0, 30),
+          ...Array.from({ length: 1 + random.below(9) }, () => 1 + random.below(20)),
+        ];
+        const max = 1 + random.below(16);
+        const spec = { id, prompt, maxNewTokens: max, stopIds: new Set([STOP]) };
+        submitted.push({ request: world.scheduler.submit(spec), prompt, max });
+        for (let steps = random.below(30); steps > 0; steps--) step(world, random);
+        if (random.below(6) === 0) world.scheduler.abort(random.pick(submitted).request);
+        if (random.below(2) === 0) world.scheduler.forget();
+      }
+      let steps = 0;
+      while (step(world, random)) expect(++steps).toBeLessThan(20_000);
+      expect(world.scheduler.activeCount).toBe(0);
+      expect(world.scheduler.usedBlocks).toBe(0);
+      checkAnswers(submitted);
+      sums.saved += world.machine.saved;
+      sums.restored += world.machine.restored;
+      for (const { request } of submitted) sums.cached += request.cachedTokens ?? 0;
+    }
+    console.log(
+      `${sums.saved} states saved, ${sums.restored} loaded, ${sums.cached} tokens found on the GPU`,
+    );
+    for (const sum of Object.values(sums)) expect(sum).toBeGreaterThan(30);
+  });
+
+  it("lends a state to work outside the queues", () => {
+    const random = new Random(testSeed("scheduler-loan"));
+    const machine = new FakeMachine(4, random);
+    const pool = new BlockPool(20);
+    const { cache } = createPrefixCache({
+      ...{
+        policy: "marconi",
+        blockTokens: 4,
+        cost: COST,
+        pool,
+        snapshotPool: new BlockPool(4),
+        tunerBytes: 1000,
+      },
+    });
+    const states = { firstSnapshotSlot: 4, save: (saves: readonly Save[]) => machine.save(saves) };
+    const scheduler = new Scheduler(cache, pool, { blockTokens: 4, chunkTokens: 8, seats: 1, states });
+    const prompt = [3, 1, 4, 1, 5, 9, 2];
+    scheduler.submit({ id: 1, prompt, maxNewTokens: 1, stopIds: new Set() });
+    const plan = scheduler.next() as Plan;
+    scheduler.commit(plan, machine.run(plan));
+    const lease = scheduler.borrow([...prompt, 6, 5], 8);
+    expect(lease.tokens).toBe(7);
+    const loan = scheduler.loanState(lease);
+    expect(loan?.copyBlock?.to).toBe(lease.table[1]);
+    const { read, write } = loan?.state.step(9) as StateSlots;
+    expect(machine.states.get(read as number)).toEqual(prompt);
+    expect(write).toBe(2);
+    scheduler.giveBack(lease, [...prompt, 6, 5]);
+    expect(scheduler.usedBlocks).toBe(0);
+    scheduler.check();
+  });
+});
+
+function checkAnswers(submitted: readonly { request: Request; prompt: number[]; max: number }[]): void {
+  for (const { request, prompt, max } of submitted) {
+    const wanted = alone(prompt, max);
+    const got = request.tokens.slice(prompt.length);
+    const { ram, disk } = request.loadedTokens;
+    expect((request.cachedTokens ?? 0) + ram + disk).toBeLessThan(prompt.length);
+    if (request.finishReason === "aborted") expect(wanted.slice(0, got.length)).toEqual(got);
+    else expect(got).toEqual(wanted);
+  }
+}
+
+describe("the two slots of a seat", () => {
+  it("are used in turns, and the one before stays", () => {
+    const state = new SeatState(3);
+    state.start();
+    expect(state.latest(100)).toBeUndefined();
+    expect(state.step(5)).toEqual({ read: undefined, write: 6 });
+    expect(state.step(6)).toEqual({ read: 6, write: 7 });
+    expect(state.step(7)).toEqual({ read: 7, write: 6 });
+    expect(state.latest(6)).toEqual({ slot: 7, at: 6 });
+    expect(state.latest(7)).toEqual({ slot: 6, at: 7 });
+    state.start(4, 40);
+    expect(state.latest(100)).toBeUndefined();
+    expect(state.step(9).read).toBe(40);
+    expect(() => state.step(9)).toThrow(/behind token 9/);
+  });
+});
