@@ -4,6 +4,7 @@
  * It does not join shards nor read model configuration (model-file.ts).
  */
 import { TidepoolError } from "../errors.ts";
+import { endOfString, parseJson } from "./json.ts";
 import type { Source } from "./source.ts";
 import type { TensorType } from "./tensor-type.ts";
 
@@ -98,12 +99,7 @@ function parseHeader(header: Uint8Array, file: string): [string, unknown][] {
   } catch {
     return fail(file, "header is not UTF-8");
   }
-  let parsed: unknown;
-  try {
-    parsed = JSON.parse(text);
-  } catch (error) {
-    return fail(file, `header is not JSON: ${(error as Error).message}`);
-  }
+  const parsed = parseJson(text, file, "header");
   const repeated = repeatedKey(text);
   if (repeated !== undefined) fail(file, `header has the name "${repeated}" twice`);
   return Object.entries(parsed as Record<string, unknown>);
@@ -130,15 +126,6 @@ function repeatedKey(text: string): string | undefined {
     }
   }
   return undefined;
-}
-
-/** The index of the quote that closes the string opened at `at`. */
-function endOfString(text: string, at: number): number {
-  for (let i = at + 1; i < text.length; i++) {
-    if (text[i] === "\\") i++;
-    else if (text[i] === '"') return i;
-  }
-  return text.length;
 }
 
 function isKeyEnd(text: string, at: number): boolean {

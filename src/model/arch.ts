@@ -9,6 +9,7 @@ import type { ModelFile } from "../load/model-file.ts";
 import type { Activation } from "./ffn.ts";
 import { factsFromConfig, factsFromMetadata, type Facts, type Metadata } from "./facts.ts";
 import type { RopeParams } from "./rope.ts";
+import { checkSizes } from "./sizes.ts";
 import type {
   AttentionMixer,
   DeltaMixer,
@@ -204,7 +205,9 @@ export const ARCHITECTURE_NAMES: readonly string[] = ARCHITECTURES.map((row) => 
 /** The shape of the model in an open file. @throws TidepoolError `unsupported`, `invalid_file`. */
 export function shapeOf(file: ModelFile): ModelShape {
   try {
-    return file.format === "gguf" ? shapeFromMetadata(file.metadata) : shapeFromConfig(file.config);
+    const shape = file.format === "gguf" ? shapeFromMetadata(file.metadata) : shapeFromConfig(file.config);
+    checkSizes(shape);
+    return shape;
   } catch (error) {
     throw inFile(file.name, error);
   }

@@ -85,7 +85,7 @@ export function deltaScratchBytes({ valueHeads }: DeltaShape, maxRows: number): 
 /** Heads whose outputs a workgroup of delta-norm.wgsl norms. */
 const NORM_HEADS = 16;
 
-const MAX_KEY_DIM = 256;
+export const MAX_KEY_DIM = 256;
 
 /** The mixer from the convolved row to the row of the output projection: three ops in prefill, two in decode. */
 export async function deltaOps(kernels: Kernels, types: KernelTypes, input: DeltaInput): Promise<Op[]> {

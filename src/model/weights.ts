@@ -184,7 +184,7 @@ class Loader {
       embedding,
       head,
       outputNorm,
-      ropeDivisors: divisors && (await this.vector(divisors)),
+      ropeDivisors: divisors && (await this.vector(divisors, (this.shape.ropeTables[0]?.rot ?? 0) / 2)),
       layers: loaded,
       bytes: this.gpuBytes,
       parameters: this.parameters,

@@ -15,8 +15,11 @@ export interface JsonParts {
   config?: Record<string, unknown> | undefined;
 }
 
-/** Room for ids beyond the listed tokens, so that one absurd id does not allocate gigabytes. */
-const MAX_TOKENS = 16 * 1024 * 1024;
+/** More tokens than any vocabulary has. */
+const MAX_TOKENS = 4 * 1024 * 1024;
+
+/** Ids that no token has, at most, beside as many as there are tokens: one absurd id must not make tables of gigabytes. */
+const MAX_UNUSED_IDS = 65_536;
 
 /** Throws `invalid_file` naming the field, `unsupported` for decoders that are not byte-level or metaspace. */
 export function jsonVocabulary(parts: JsonParts): Vocabulary {
@@ -46,13 +49,16 @@ function tokenTable(json: Record<string, unknown>): { tokens: (string | undefine
   const model = json["model"];
   if (!isRecord(model)) throw invalid("tokenizer.json: model is not an object");
   const tokens: (string | undefined)[] = [];
-  for (const [token, id] of vocabEntries(model["vocab"])) tokens[checkedId(id, token)] = token;
+  const listed = vocabEntries(model["vocab"]);
+  const added = addedTokens(json);
+  const end = Math.min(MAX_TOKENS, listed.length + added.length + MAX_UNUSED_IDS);
+  for (const [token, id] of listed) tokens[checkedId(id, token, end)] = token;
   const bytes = model["byte_fallback"] === true;
   const kinds: TokenKind[] = Array.from(tokens, (token) => kindOf(token, bytes));
-  for (const added of addedTokens(json)) {
-    const id = checkedId(added["id"], String(added["content"]));
-    tokens[id] = String(added["content"]);
-    kinds[id] = added["special"] === true ? "control" : "added";
+  for (const { id: given, content, special } of added) {
+    const id = checkedId(given, String(content), end);
+    tokens[id] = String(content);
+    kinds[id] = special === true ? "control" : "added";
   }
   return {
     tokens: Array.from(tokens),
@@ -62,14 +68,20 @@ function tokenTable(json: Record<string, unknown>): { tokens: (string | undefine
 
 function vocabEntries(vocab: unknown): [string, unknown][] {
   // Unigram models list [token, score]; the place is the id.
-  if (Array.isArray(vocab)) return vocab.map((entry: unknown, id) => [String((entry as unknown[])[0]), id]);
+  if (Array.isArray(vocab)) {
+    return vocab.map((entry: unknown, id) => {
+      if (!Array.isArray(entry)) throw invalid(`tokenizer.json: model.vocab, item ${id} is not a list`);
+      return [String(entry[0]), id];
+    });
+  }
   if (!isRecord(vocab)) throw invalid("tokenizer.json: model.vocab is neither an object nor an array");
   return Object.entries(vocab);
 }
 
-function checkedId(id: unknown, token: string): number {
-  if (typeof id === "number" && Number.isInteger(id) && id >= 0 && id < MAX_TOKENS) return id;
-  throw invalid(`tokenizer.json: token "${token}" has the id ${String(id)}, expected 0 to ${MAX_TOKENS - 1}`);
+/** @param end ids lie below it */
+function checkedId(id: unknown, token: string, end: number): number {
+  if (typeof id === "number" && Number.isInteger(id) && id >= 0 && id < end) return id;
+  throw invalid(`tokenizer.json: token "${token}" has the id ${String(id)}, expected 0 to ${end - 1}`);
 }
 
 function kindOf(token: string | undefined, byteFallback: boolean): TokenKind {

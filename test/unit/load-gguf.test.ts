@@ -318,6 +318,7 @@ describe("refuses, naming the field", () => {
   test.each(MALFORMED)("%s", async (_name, bytes, message) => {
     const error = await failure(bytes);
     expect(error.message).toMatch(message);
+    expect(error.message).toMatch(/^test\.gguf: /);
     expect(["invalid_file", "unsupported"]).toContain(error.code);
   });
 

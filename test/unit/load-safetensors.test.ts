@@ -49,7 +49,12 @@ const MALFORMED: [name: string, bytes: Uint8Array, message: RegExp][] = [
   ["a header that is a list", safetensorsBytes("[]"), /does not begin with "{"/],
   ["a header that is not UTF-8", invalidUtf8(), /is not UTF-8/],
   ["a header that is not JSON", safetensorsBytes('{"a":'), /is not JSON/],
-  ["a deep header", safetensorsBytes('{"a":'.repeat(100_000)), /is not JSON/],
+  ["a deep header", safetensorsBytes('{"a":'.repeat(100_000)), /header is nested 100000 levels deep/],
+  [
+    "a deep shape",
+    safetensorsBytes(`{"t":{"dtype":"F32","shape":${"[".repeat(99)}${"]".repeat(99)}}}`),
+    /header is nested 101 levels/,
+  ],
   ["a tensor that is a number", safetensorsBytes('{"t":1}'), /"t" is not an object/],
   [
     "an unknown dtype",
@@ -143,6 +148,7 @@ describe("refuses, naming the field", () => {
     const error: unknown = await parse(bytes).catch((reason: unknown) => reason);
     expect(error).toBeInstanceOf(TidepoolError);
     expect((error as Error).message).toMatch(message);
+    expect((error as Error).message).toMatch(/^[\w.]+\.safetensors: /);
   });
 
   test("any cut and any flipped byte: an error of ours or a file, never anything else", async () => {

@@ -304,6 +304,16 @@ describe("refuses, naming the key", () => {
       { ...json, model: { type: "BPE", vocab: { a: 1e9 }, merges: [] } },
       /token "a" has the id 10000/,
     ],
+    [
+      "an id far beyond its tokens",
+      { ...json, added_tokens: [], model: { type: "BPE", vocab: { a: 70_000 }, merges: [] } },
+      /token "a" has the id 70000, expected 0 to 65536/,
+    ],
+    [
+      "a token that is null",
+      { ...json, model: { type: "Unigram", vocab: [null] } },
+      /vocab, item 0 is not a/,
+    ],
     ["no merges", { ...json, model: { type: "BPE", vocab: { a: 1 } } }, /the tokenizer is malformed/],
     ["added tokens of text", { ...json, added_tokens: ["a"] }, /added_tokens is not a list of tokens/],
     [

@@ -1,0 +1,17 @@
+/** A thousand mutated model files: each loads or is refused by name; ten thousand are in test/full. */
+import { expect, test } from "vitest";
+import { sharedPath, sharedPresent, skipLoudly } from "../support/shared.ts";
+import { testSeed } from "../support/seed.ts";
+import { fuzzLoading } from "./load-fuzz.ts";
+import { GOLDENS } from "./load-seeds.ts";
+
+const MUTANTS = 1000;
+
+test(`${MUTANTS} mutants: success or a typed error that names the file`, { timeout: 120_000 }, async () => {
+  if (!sharedPresent) skipLoudly("mutated goldens (models)", GOLDENS.length);
+  const goldens = sharedPresent ? sharedPath("goldens/models") : undefined;
+  const seed = testSeed("mutated model files");
+  const { failures, ...counts } = await fuzzLoading({ root: process.cwd(), goldens, seed, count: MUTANTS });
+  console.log("mutated model files:", JSON.stringify(counts));
+  expect(failures).toEqual([]);
+});
