@@ -322,13 +322,16 @@ export class TierStore {
 
   /**
    * The tiers of the longest prefix of `keys` that is there, by the lists as they are. Without side effects except that
-   * the prefix counts as used.
+   * the prefix counts as used, and that a record that has expired behind it is a miss, counted and dropped.
    */
   has(keys: readonly Key[]): TierName[] {
     const tiers: TierName[] = [];
     for (const key of keys) {
       const tier = this.tierOf(key);
-      if (tier === undefined) break;
+      if (tier === undefined) {
+        this.dropIfExpired(key);
+        break;
+      }
       tiers.push(tier);
     }
     for (const key of keys.slice(0, tiers.length)) {
@@ -354,11 +357,22 @@ export class TierStore {
     return this.has(keys);
   }
 
+  private dropIfExpired(key: Key): void {
+    const info = this.ram.index.get(key) ?? this.queuedInfo(key) ?? this.disk?.index.get(key);
+    if (info === undefined || !isExpired(info, this.nowEpochMs())) return;
+    this.miss(this.disk?.index.get(key) === info ? "disk" : "ram", "expired", key);
+  }
+
+  private queuedInfo(key: Key): RecordInfo | undefined {
+    const record = this.queue.get(key);
+    return record === undefined ? undefined : infoOf(record);
+  }
+
   private tierOf(key: Key): TierName | undefined {
     const nowMs = this.nowEpochMs();
     const usable = (info: RecordInfo | undefined): boolean =>
       info !== undefined && this.accepts(info) && !isExpired(info, nowMs);
-    if (usable(this.ram.index.get(key)) || this.queue.has(key)) return "ram";
+    if (usable(this.ram.index.get(key)) || usable(this.queuedInfo(key))) return "ram";
     return usable(this.disk?.index.get(key)) ? "disk" : undefined;
   }
 

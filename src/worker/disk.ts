@@ -36,7 +36,7 @@ export async function openStore(
     diskBytes: await diskBudget(options),
     maintainEveryMs: MAINTAIN_EVERY_MS,
     ...(disk && { disk }),
-    ...(disk && RUNTIME === "browser" && { newsChannel: FOLDER }),
+    ...(disk && RUNTIME === "browser" && { newsChannel: options.directory ?? FOLDER }),
     ...(options.atRestBits && { atRestBits: options.atRestBits }),
     onNotice: (code, message) => onNotice({ code, message }),
   });

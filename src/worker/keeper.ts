@@ -296,7 +296,7 @@ export class Keeper implements LowerTiers {
   }
 
   private put(kind: RecordKind, sequence: Sequence, draft: Omit<PutDraft, OwnFields>): void {
-    const { maxAgeMs } = this.options;
+    const maxAgeMs = sequence.maxAgeMs ?? this.options.maxAgeMs;
     const expiry = maxAgeMs === undefined ? {} : { expiresAtMs: Date.now() + maxAgeMs };
     const own = { kind, fingerprint: this.fingerprint, namespace: this.namespace };
     this.store.put({ ...draft, ...own, ...expiry }, sequence.keep === "memory" ? "ram" : "disk");

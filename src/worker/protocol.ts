@@ -162,6 +162,11 @@ export interface GenerateParams {
   overflow?: Overflow;
   /** How far this request's keys and values may go: nowhere, GPU and RAM, or (default) the disk too. */
   cache?: "off" | "memory" | "disk";
+  /**
+   * What this request stores in RAM and on disk expires so long after it was computed; above 0. What was there already
+   * keeps its own expiry. Default: the engine's `cache.maxAgeMs`.
+   */
+  cacheMaxAgeMs?: number;
 }
 
 /** A chosen token with the natural logarithm of its probability, and the likeliest ones beside it. */

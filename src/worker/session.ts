@@ -281,6 +281,7 @@ export class Session {
       maxNewTokens,
       stopIds,
       keep: params.cache ?? "disk",
+      maxAgeMs: checkedAge(params.cacheMaxAgeMs),
     });
     this.requests.set(id, request);
     const decoder = this.prompts.decoder(prompt);
@@ -407,8 +408,14 @@ function usageOf({ promptLength, cachedTokens = 0, loadedTokens, restoredBy }: R
 
 /** The sampling part of a request's settings; greedy where the caller says nothing. */
 function samplingOf(params: GenerateParams): Partial<SamplingParams> {
-  const { maxTokens: _maxTokens, stop: _stop, overflow: _overflow, cache: _cache, ...sampling } = params;
+  const { maxTokens: _maxTokens, stop: _stop, overflow: _overflow, ...rest } = params;
+  const { cache: _cache, cacheMaxAgeMs: _cacheMaxAgeMs, ...sampling } = rest;
   return { temperature: 0, ...sampling };
+}
+
+function checkedAge(maxAgeMs: number | undefined): number | undefined {
+  if (maxAgeMs === undefined || (Number.isFinite(maxAgeMs) && maxAgeMs > 0)) return maxAgeMs;
+  throw new TidepoolError("invalid_argument", `cacheMaxAgeMs is ${maxAgeMs}, expected a number above 0`);
 }
 
 function describe(gpu: Gpu, runner: Runner, prompts: Prompts): EngineInfo {

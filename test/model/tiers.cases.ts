@@ -75,6 +75,25 @@ export const cases: Case[] = [
     },
   },
   {
+    name: "model/tiers/what a request stores for a time is a miss after it",
+    async run(env) {
+      const session = await open(env, { restore: "load" });
+      try {
+        await session.generate(prompt(4), { ...PARAMS, cacheMaxAgeMs: 1 }).done;
+        const { keeper, scheduler } = session.session;
+        await keeper?.drain(5000);
+        await new Promise((resolve) => setTimeout(resolve, 5));
+        scheduler.forget();
+        const again = await session.generate(prompt(4), PARAMS).done;
+        equal(again.usage.cachedTokens, { gpu: 0, ram: 0, disk: 0 }, "cached tokens");
+        const { ram } = (await keeper!.store.stats()) as { ram: { misses: { expired: number } } };
+        equal(ram.misses.expired > 0, true, "expired records are counted");
+      } finally {
+        await session.close();
+      }
+    },
+  },
+  {
     name: "model/tiers/an archive carries a prefix to another session",
     async run(env) {
       const one = await open(env, { restore: "load" });

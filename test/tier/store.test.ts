@@ -186,10 +186,13 @@ describe("store", () => {
     await store.drain(1000);
     expect((await store.get(keyOf(draft!))).hit).toBe(true);
     timer.advance(6000);
-    expect(store.has([keyOf(draft!)])).toEqual([]);
     expect(await store.get(keyOf(draft!))).toEqual({ hit: false, reason: "expired" });
-    await store.maintain();
     expect(store.list()).toEqual([]);
+    store.put(draft!); // as old as before
+    await store.drain(1000);
+    expect(store.has([keyOf(draft!)])).toEqual([]);
+    expect(store.list()).toEqual([]);
+    expect((await store.stats()).ram.misses.expired).toBe(2);
     await store.close();
   });
 
