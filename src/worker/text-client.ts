@@ -30,7 +30,7 @@ export const DEFAULT_TEXT_TIMEOUT_MS = 10_000;
 const OPEN_TIMEOUT_MS = 60_000;
 
 /** A worker that says nothing for so long after its start cannot be had. */
-const READY_TIMEOUT_MS = 10_000;
+const READY_TIMEOUT_MS = 30_000;
 
 /** Questions that may wait; more are refused. */
 const MAX_WAITING = 1024;

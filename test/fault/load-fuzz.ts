@@ -10,7 +10,10 @@ import type { FuzzJob, FuzzMessage } from "./load-worker.ts";
 export const HANG_MS = 5000;
 
 /** What one mutant may ask for through typed arrays: the models have up to 1.4 MB. */
-export const MAX_BYTES = 256 * 1024 * 1024;
+export const MAX_BYTES = 32 * 1024 * 1024;
+
+/** What one mutant may ask of the GPU: weights, a pool of 512 tokens, snapshots of state, and the workspace. */
+const MAX_BUFFER_BYTES = 256 * 1024 * 1024;
 
 /** What the thread's JavaScript may hold. */
 const MAX_HEAP_MIB = 512;
@@ -91,6 +94,9 @@ function runThread(script: URL, job: FuzzJob, report: FuzzReport): Promise<numbe
 
 function note(report: FuzzReport, seed: number, end: Extract<FuzzMessage, { type: "end" }>): void {
   const { verdict, failure } = end;
+  if (verdict && verdict.bufferBytes > MAX_BUFFER_BYTES) {
+    report.failures.push(`mutant ${end.number} of seed ${seed}: ${verdict.bufferBytes} bytes of GPU buffers`);
+  }
   const outcome = verdict ? `${verdict.model} / ${verdict.text}` : "FAILED";
   report.outcomes[outcome] = (report.outcomes[outcome] ?? 0) + 1;
   if (failure !== undefined) report.failures.push(`mutant ${end.number} of seed ${seed}: ${failure}`);

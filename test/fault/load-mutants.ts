@@ -286,6 +286,40 @@ function randomPlace(root: Box, random: Random): { box: Box; key: string; path: 
   }
 }
 
+/** A piece removed, repeated, or something put in that templates and regular expressions are made of. */
+function editedText(text: string, random: Random): string {
+  const from = random.below(text.length + 1);
+  const to = Math.min(text.length, from + 1 + random.below(12));
+  const put = random.pick([
+    ...[
+      "",
+      text.slice(from, to).repeat(3),
+      "{{",
+      "}}",
+      "{%",
+      "%}",
+      "endfor",
+      "messages",
+      "|",
+      "(",
+      ")",
+      "+",
+      "*",
+    ],
+    ...[
+      "{% for a in range(999999) %}",
+      "{{ messages * 9 }}",
+      "\\p{L}",
+      "[",
+      "{2,}",
+      "(?<=",
+      "\u0000",
+      "\udc00",
+    ],
+  ]);
+  return text.slice(0, from) + put + text.slice(random.below(2) === 0 ? to : from);
+}
+
 interface HostileValue {
   what: string;
   value?: unknown;
@@ -297,6 +331,10 @@ function hostileValue(old: unknown, random: Random): HostileValue {
   if (typeof old === "number" && random.below(2) === 0) {
     const value = old + random.below(5) - 2;
     return { value, what: String(value) };
+  }
+  if (typeof old === "string" && random.below(2) === 0) {
+    const value = editedText(old, random);
+    return { value, what: JSON.stringify(value.slice(0, 200)) };
   }
   const integers = HOSTILE_INTEGERS.map((value): HostileValue => ({
     json: String(value),
