@@ -4,6 +4,7 @@
  */
 import type { BlockPool } from "./blocks.ts";
 import { onDisk, onRam, slotOf } from "./block-ref.ts";
+import type { CacheEventReason, CacheListener } from "./events.ts";
 import type { EvictionPolicy } from "./policy.ts";
 import type { RadixNode, RadixTree } from "./radix.ts";
 import { onlyChild, startOf } from "./radix.ts";
@@ -23,17 +24,21 @@ export interface EvictorParts {
   snapshotPool: BlockPool | undefined;
   stats: PrefixStats;
   bytesPerBlock: number;
+  bytesPerSnapshot: number;
   /** Whether only prefixes with a snapshot can be reused. */
   withSnapshots: boolean;
 }
 
 export class Evictor {
+  /** Told of each victim. */
+  listener: CacheListener | undefined;
   private readonly tree: RadixTree;
   private readonly policy: EvictionPolicy;
   private readonly pool: BlockPool | undefined;
   private readonly snapshotPool: BlockPool | undefined;
   private readonly stats: PrefixStats;
   private readonly bytesPerBlock: number;
+  private readonly bytesPerSnapshot: number;
   private readonly withSnapshots: boolean;
 
   constructor(parts: EvictorParts) {
@@ -43,6 +48,7 @@ export class Evictor {
     this.snapshotPool = parts.snapshotPool;
     this.stats = parts.stats;
     this.bytesPerBlock = parts.bytesPerBlock;
+    this.bytesPerSnapshot = parts.bytesPerSnapshot;
     this.withSnapshots = parts.withSnapshots;
   }
 
@@ -52,15 +58,27 @@ export class Evictor {
     if (node === undefined) return false;
     this.stats.evictions++;
     if (node.children.size === 1) {
+      this.tell(node, 0, true, short, now);
       this.freeSnapshot(node);
       this.settle(node);
       return true;
     }
     const blocks = this.tree.blocksOf(node);
     const cut = Math.max(short.blocks, Math.ceil(short.bytes / this.bytesPerBlock));
-    if (this.withSnapshots || cut >= blocks) this.removeLeaf(node);
+    const whole = this.withSnapshots || cut >= blocks;
+    this.tell(node, whole ? blocks : cut, whole && node.snapshot !== undefined, short, now);
+    if (whole) this.removeLeaf(node);
     else this.cutLeaf(node, (Math.floor(node.end / this.tree.blockTokens) - cut) * this.tree.blockTokens);
     return true;
+  }
+
+  private tell(node: RadixNode, blocks: number, isSnapshot: boolean, short: Need, clock: number): void {
+    this.listener?.({
+      ...{ kind: "evicted", why: reasonOf(short), at: node.end, blocks, isSnapshot, clock },
+      tokens: blocks * this.tree.blockTokens,
+      bytes: blocks * this.bytesPerBlock + (isSnapshot ? this.bytesPerSnapshot : 0),
+      lastAccess: node.lastAccess,
+    });
   }
 
   /** A leaf always helps (it frees, or it uncovers what frees); a snapshot alone frees no KV block. */
@@ -126,4 +144,10 @@ export class Evictor {
     this.tree.truncateLeaf(leaf, end);
     return false;
   }
+}
+
+function reasonOf({ bytes, blocks }: Need): CacheEventReason {
+  if (bytes === Infinity && blocks === Infinity) return "cleared";
+  if (blocks > 0) return "blocks-needed";
+  return bytes > 0 ? "over-budget" : "snapshot-needed";
 }

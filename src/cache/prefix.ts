@@ -19,6 +19,7 @@ import type { BlockCounts, BlockPool } from "./blocks.ts";
 import type { Cost } from "./cost.ts";
 import { flopsBetween } from "./cost.ts";
 import type { Need } from "./evictor.ts";
+import type { CacheEvent, CacheListener, SnapshotReason } from "./events.ts";
 import { Evictor } from "./evictor.ts";
 import { InFlight } from "./inflight.ts";
 import type { Claim } from "./inflight.ts";
@@ -69,6 +70,8 @@ export interface Lease extends Match {
   own: RadixNode | undefined;
   /** Whether the state that the request started from has been copied, so that its slot may be evicted. */
   copied: boolean;
+  /** Whose it is, for those who listen. */
+  requestId: number | undefined;
   released: boolean;
 }
 
@@ -78,6 +81,8 @@ export interface NewSnapshot {
   at: number;
   slot: number;
   tail: number;
+  /** Why it is taken, for those who listen. Default: by where it comes to stand in the tree. */
+  why?: SnapshotReason;
 }
 
 export interface Inserted {
@@ -104,6 +109,7 @@ export class PrefixCache {
   private readonly withSnapshots: boolean;
   private readonly inFlight: InFlight;
   private readonly evictor: Evictor;
+  private listener: CacheListener | undefined;
   private clock = 0;
 
   constructor(options: PrefixOptions) {
@@ -117,7 +123,16 @@ export class PrefixCache {
     this.withSnapshots = options.cost.bytesPerSnapshot > 0;
     this.inFlight = new InFlight(options.blockTokens, this.withSnapshots);
     const { tree, policy, pool, snapshots: snapshotPool, stats, bytesPerBlock, withSnapshots } = this;
-    this.evictor = new Evictor({ tree, policy, pool, snapshotPool, stats, bytesPerBlock, withSnapshots });
+    const { bytesPerSnapshot } = options.cost;
+    this.evictor = new Evictor({
+      ...{ tree, policy, pool, snapshotPool, stats, bytesPerBlock, bytesPerSnapshot, withSnapshots },
+    });
+  }
+
+  /** Says who hears of decisions, in place of who heard before; undefined: nobody, and then they cost nothing. */
+  listen(listener: CacheListener | undefined): void {
+    this.listener = listener;
+    this.evictor.listener = listener;
   }
 
   /** Bytes that the tree holds: KV of full blocks, begun blocks of snapshots, and states. */
@@ -138,7 +153,7 @@ export class PrefixCache {
   }
 
   /** Matches, pins the matched path, retains its slots and counts the lookup. Every lease must be released. */
-  acquire(tokens: Int32Array, limit = tokens.length): Lease {
+  acquire(tokens: Int32Array, limit = tokens.length, requestId?: number): Lease {
     this.policy.begin?.();
     const walk = this.tree.walk(tokens, limit);
     this.clock++;
@@ -150,7 +165,8 @@ export class PrefixCache {
     for (const slot of table) this.pool!.retain(slot);
     this.holdSnapshot(match.snapshot, "retain");
     this.count(tokens, match, node);
-    return { ...match, table, node, own: undefined, copied: false, released: false };
+    if (this.listener) this.tellMatched(match, node, requestId);
+    return { ...match, table, node, own: undefined, copied: false, requestId, released: false };
   }
 
   /** Positions in the prompt at which this request's prefill should take a snapshot (besides its end): the policy's, and
@@ -217,7 +233,8 @@ export class PrefixCache {
     if (this.capacityBytes !== Infinity) end = this.fit(walk, end, snapshots);
     const inserted = this.hang(lease, walk, tokens, end);
     const deepest = this.deepest(lease, walk, end);
-    const placed = snapshots.filter((snapshot) => this.place(deepest, snapshot, end));
+    if (this.listener && inserted.owned.length > 0) this.tellAdmitted(lease, end, inserted.owned.length);
+    const placed = snapshots.filter((snapshot) => this.place(deepest, snapshot, end, lease.requestId));
     this.repin(lease, deepest, held);
     this.stats.bytesPeak = Math.max(this.stats.bytesPeak, this.bytes);
     return { ...inserted, placed, tokens: Math.max(end, walk.tokens) };
@@ -460,7 +477,7 @@ export class PrefixCache {
   }
 
   /** Hangs a snapshot on the path of `deepest`, or gives its slots back where the tree has one there already. */
-  private place(deepest: RadixNode, snapshot: NewSnapshot, end: number): boolean {
+  private place(deepest: RadixNode, snapshot: NewSnapshot, end: number, requestId?: number): boolean {
     const { at, slot, tail } = snapshot;
     const node = at > 0 && at <= end ? this.nodeEndingAt(deepest, at) : undefined;
     const isNew = node !== undefined && node.snapshot === undefined && node.parent !== undefined;
@@ -469,11 +486,37 @@ export class PrefixCache {
       if (tail >= 0) this.pool!.keep(tail);
       this.tree.setSnapshot(node, { slot, tail, tiers: 0 });
       this.stats.snapshotsTaken++;
+      if (this.listener) this.tellSnapshot(snapshot, node, requestId);
       this.policy.changed(node);
     }
     if (slot >= 0) this.snapshots!.release(slot);
     if (tail >= 0) this.pool!.release(tail);
     return isNew;
+  }
+
+  private tellMatched(match: Match, node: RadixNode, requestId: number | undefined): void {
+    const { tokens } = match;
+    const blocks = Math.floor(tokens / this.tree.blockTokens);
+    const bytes = blocks * this.bytesPerBlock + (match.snapshot ? this.cost.bytesPerSnapshot : 0);
+    const why = tokens === 0 ? "unknown" : node.children.size > 0 ? "branched" : "continued";
+    this.tell({ kind: "matched", why, tokens, at: tokens, blocks, bytes, clock: this.clock }, requestId);
+  }
+
+  private tellAdmitted({ requestId }: Lease, end: number, blocks: number): void {
+    const tokens = blocks * this.tree.blockTokens;
+    const at = Math.floor(end / this.tree.blockTokens) * this.tree.blockTokens;
+    const bytes = blocks * this.bytesPerBlock;
+    this.tell({ kind: "admitted", why: "computed", tokens, at, blocks, bytes, clock: this.clock }, requestId);
+  }
+
+  private tellSnapshot({ at, tail, why }: NewSnapshot, node: RadixNode, requestId: number | undefined): void {
+    const bytes = this.cost.bytesPerSnapshot + (tail >= 0 ? this.bytesPerBlock : 0);
+    const reason = why ?? (node.children.size > 0 ? "branch" : "end");
+    this.tell({ kind: "snapshot", why: reason, tokens: at, at, blocks: 0, bytes, clock: this.clock }, requestId);
+  }
+
+  private tell(event: CacheEvent, requestId: number | undefined): void {
+    this.listener?.(requestId === undefined ? event : { ...event, requestId });
   }
 
   /** Moves the lease's pin to `deepest` and takes the insertion's own pin off. */

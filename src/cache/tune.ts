@@ -10,6 +10,7 @@
  */
 import type { Cost } from "./cost.ts";
 import { flopsBetween } from "./cost.ts";
+import type { CacheListener } from "./events.ts";
 import { MarconiPolicy } from "./marconi.ts";
 import { PrefixCache } from "./prefix.ts";
 
@@ -49,6 +50,8 @@ export class AlphaTuner {
   dropped = 0;
   /** How often alpha was changed. */
   changes = 0;
+  /** Told of each change. */
+  listener: CacheListener | undefined;
   private readonly options: Required<TunerOptions>;
   private readonly shadows: Shadow[];
   private queue: { sequence: Int32Array; inputTokens: number }[] = [];
@@ -123,5 +126,7 @@ export class AlphaTuner {
     if (best === current) return;
     this.options.policy.alpha = best.alpha;
     this.changes++;
+    const none = { tokens: 0, at: 0, blocks: 0, bytes: 0 };
+    this.listener?.({ kind: "alpha", why: "saves-more", ...none, alpha: best.alpha });
   }
 }
