@@ -37,8 +37,8 @@ export function jsonVocabulary(parts: JsonParts): Vocabulary {
     tokenizerJson: {
       normalizer: null,
       pre_tokenizer: null,
-      added_tokens: [],
       ...json,
+      added_tokens: addedTokens(json),
       post_processor: null,
       decoder: null,
     },

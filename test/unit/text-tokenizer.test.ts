@@ -217,6 +217,12 @@ describe("roles", () => {
     expect(make({ config: { eos_token_id: 9 } }).eosIds).toEqual([1, 3, 9]);
   });
 
+  test("added tokens that are null are none", () => {
+    const tokenizerJson = { ...byteLevelJson(), added_tokens: null };
+    const tokenizer = createTokenizer({ format: "safetensors", tokenizerJson });
+    expect(tokenizer.decode(tokenizer.encode("hello"))).toBe("hello");
+  });
+
   test("every declared end, and the end of gpt-oss's messages which is none", () => {
     const control = ["<s>", "</s>", "<|end|>", "<|return|>", "<|call|>", "<|eot_id|>"];
     const ids = { eot_token_id: 5, eom_token_id: 10 };
