@@ -512,7 +512,10 @@ export class PrefixCache {
   private tellSnapshot({ at, tail, why }: NewSnapshot, node: RadixNode, requestId: number | undefined): void {
     const bytes = this.cost.bytesPerSnapshot + (tail >= 0 ? this.bytesPerBlock : 0);
     const reason = why ?? (node.children.size > 0 ? "branch" : "end");
-    this.tell({ kind: "snapshot", why: reason, tokens: at, at, blocks: 0, bytes, clock: this.clock }, requestId);
+    this.tell(
+      { kind: "snapshot", why: reason, tokens: at, at, blocks: 0, bytes, clock: this.clock },
+      requestId,
+    );
   }
 
   private tell(event: CacheEvent, requestId: number | undefined): void {

@@ -531,7 +531,8 @@ export class Scheduler {
     const request = this.waiting.head();
     if (!request || this.prefilling || this.freeSeats.length === 0) return 0;
     const { tokens, keep } = request;
-    const known = keep === "off" ? 0 : this.cache.match(Int32Array.from(tokens), tokens.length - 1).blocks.length;
+    const known =
+      keep === "off" ? 0 : this.cache.match(Int32Array.from(tokens), tokens.length - 1).blocks.length;
     return this.blocksFor(tokens.length) - known;
   }
 
