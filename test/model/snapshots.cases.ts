@@ -12,6 +12,9 @@ import { argmaxMisses, loadGolden, nmse, type Golden } from "./golden.ts";
 
 const VARIANTS = ["lfm2", "granitehybrid", "granitehybridrope", "mamba2", "falconh1", "qwen35"];
 
+/** The others are in the full run: they differ in attention alone, and each compiles its kernels anew. */
+const IN_NORMAL_RUN = ["lfm2", "granitehybrid", "qwen35"];
+
 /** As for a prefill from the first token (golden.cases.ts). */
 const GATE = 1e-9;
 
@@ -52,6 +55,7 @@ const tokensInput = (tokens: readonly number[]) => ({ kind: "tokens", tokens }) 
 function variantCase(variant: string): Case {
   return {
     name: `model/snapshots/${variant} from a state at every 16th token, on the GPU and below`,
+    full: !IN_NORMAL_RUN.includes(variant),
     async run(env) {
       const bench = await open(env, variant, options("vllm"));
       const { session, golden } = bench;
