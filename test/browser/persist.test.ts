@@ -134,7 +134,7 @@ describe.skipIf(!present)("stored prompts in Chromium", { timeout: 2 * PATIENT_M
   });
 
   test("without OPFS the disk is IndexedDB", async () => {
-    await context.route("**/assets/*worker*.js", async (route) => {
+    await context.route("**/*worker*.js", async (route) => {
       const response = await route.fetch();
       const refuse =
         'StorageManager.prototype.getDirectory = () => Promise.reject(new DOMException("no", "SecurityError"));';

@@ -1,5 +1,5 @@
 /**
- * A bare page with the built library (dist/lib; LIB names another folder) and one engine on it, driven from tests: asks
+ * A bare page with the built library (dist/browser; LIB names another folder) and one engine on it, driven from tests: asks
  * about a document in token ids, so that its first tokens are the same in each question. It builds nothing, and knows
  * nothing of the demo page.
  */
@@ -10,7 +10,7 @@ import type * as Library from "../../src/index.ts";
 import { serveFolders, type FileServer } from "../support/serve.ts";
 import { sharedPath, sharedPresent } from "../support/shared.ts";
 
-const LIBRARY = process.env["LIB"] ?? "dist/lib";
+const LIBRARY = process.env["LIB"] ?? "dist/browser";
 
 /** Tokens that the question and its answer may take. */
 const ASKING_TOKENS = 64;
@@ -43,7 +43,7 @@ export function modelFolder(): { folder: string; file: string } | undefined {
 
 export function servePage(): Promise<FileServer> {
   if (!existsSync(`${LIBRARY}/index.js`))
-    throw new Error(`${LIBRARY} has no built library: npx vite build --mode lib makes it`);
+    throw new Error(`${LIBRARY} has no built library: npx vite build --mode browser makes it`);
   const model = modelFolder();
   return serveFolders({ "": LIBRARY, ...(model && { models: model.folder }) }, { "/stored.html": HTML });
 }

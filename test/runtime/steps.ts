@@ -31,12 +31,15 @@ function runNode(args: string[], env: NodeJS.ProcessEnv = process.env): Promise<
   });
 }
 
+const VITE_BUILD = ["node_modules/vite/bin/vite.js", "build"];
+
 const CHECKS: [string, string[]][] = [
   ["types", ["node_modules/typescript/bin/tsc", "--noEmit", "-p", "."]],
   ["lint", ["node_modules/eslint/bin/eslint.js", "."]],
   ["format", ["node_modules/prettier/bin/prettier.cjs", "--check", "."]],
   ["library build", ["test/support/fresh.mjs"]],
-  ["page build", ["node_modules/vite/bin/vite.js", "build", "--logLevel", "warn"]],
+  ["library build for browsers", [...VITE_BUILD, "--mode", "browser", "--logLevel", "warn"]],
+  ["page build", [...VITE_BUILD, "--logLevel", "warn"]],
 ];
 
 /** Types, lint, format, and the builds that later steps use. */
