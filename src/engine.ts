@@ -28,9 +28,12 @@ import { askWorker, startWorker, type WorkerPort } from "./worker/port.ts";
 
 export type {
   CacheEntry,
+  CacheEvent,
   CacheOptions,
   CacheStats,
   CacheTierStats,
+  CacheTree,
+  CacheTreeNode,
   ChatMessage,
   Dtype,
   EngineInfo,
@@ -269,6 +272,9 @@ export class Engine {
 
   private receive(message: FromWorker): void {
     switch (message.type) {
+      case "cacheEvents":
+        this.cache.hear(message.events, message.dropped);
+        break;
       case "step":
         for (const { id, ...chunk } of message.outputs) this.running.get(id)?.push(chunk);
         break;

@@ -2,14 +2,17 @@
 export { Engine, Generation, inspect, tokenize } from "./engine.ts";
 export { models } from "./models.ts";
 export type { ModelsCallOptions, PullResult, StoredModel, StoredModelFile, VerifyResult } from "./models.ts";
-export { EngineCache, StoredCache } from "./stored.ts";
+export { EngineCache, StoredCache, TIER_DISK, TIER_GPU, TIER_RAM } from "./stored.ts";
 export { TidepoolError } from "./errors.ts";
 export type { ErrorCode } from "./errors.ts";
 export type {
   CacheEntry,
+  CacheEvent,
   CacheOptions,
   CacheStats,
   CacheTierStats,
+  CacheTree,
+  CacheTreeNode,
   ChatMessage,
   ChatOptions,
   Dtype,

@@ -1,16 +1,28 @@
 /**
  * What is computed and stored, for the caller: the cache of a running engine, and stores that no engine has open.
  */
+import { background } from "./base.ts";
+import { TidepoolError } from "./errors.ts";
 import type {
   CacheEntry,
+  CacheEvent,
   CacheOptions,
   CacheStats,
+  CacheTree,
   Call,
   ChatMessage,
   RequestInput,
   StoreCall,
 } from "./worker/protocol.ts";
 import { askWorker } from "./worker/port.ts";
+
+export { TIER_DISK, TIER_GPU, TIER_RAM } from "./worker/protocol.ts";
+
+/** Blocks of a tree's snapshot at most. */
+const MAX_TREE_BLOCKS = 10_000;
+
+/** Hears of decisions; `dropped`: how many got lost before these because too many came at once. */
+export type CacheEventListener = (events: readonly CacheEvent[], dropped: number) => void;
 
 /** A text or conversation as the worker takes it. */
 export function promptInput(
@@ -24,6 +36,7 @@ export function promptInput(
 /** What a running engine has computed and stored, by tier. */
 export class EngineCache {
   private readonly call: (call: Call) => Promise<unknown>;
+  private readonly listeners = new Set<CacheEventListener>();
 
   /** @internal For the engine only. */
   constructor(call: (call: Call) => Promise<unknown>) {
@@ -69,6 +82,44 @@ export class EngineCache {
       keys: string[];
       rejected: Record<string, number>;
     };
+  }
+
+  /**
+   * The prefix tree as it is now, as plain data: what the GPU holds with the tiers that have copies, and behind it what only
+   * RAM and disk hold. Read in slices, so that decoding goes on.
+   * @param limit blocks at most, 1 to 10,000 (default); what was used last goes first.
+   * @throws TidepoolError `invalid_argument`.
+   */
+  async tree(limit = MAX_TREE_BLOCKS): Promise<CacheTree> {
+    if (!Number.isInteger(limit) || limit < 1 || limit > MAX_TREE_BLOCKS) {
+      throw new TidepoolError("invalid_argument", `limit is ${limit}, expected 1 to ${MAX_TREE_BLOCKS}`);
+    }
+    return (await this.call({ method: "cacheTree", limit })) as CacheTree;
+  }
+
+  /**
+   * Tells of the cache's decisions from now on, in batches, a tenth of a second late at most: lookups, blocks and snapshots
+   * kept, evicted, copied down and brought back, changes of the policy's weight. Nothing is told, and nothing spent, while
+   * nobody listens. Returns a function that ends it.
+   */
+  onEvent(listener: CacheEventListener): () => void {
+    this.listeners.add(listener);
+    if (this.listeners.size === 1) this.watch(true);
+    return () => {
+      if (this.listeners.delete(listener) && this.listeners.size === 0) this.watch(false);
+    };
+  }
+
+  /** @internal For the engine only. */
+  hear(events: readonly CacheEvent[], dropped: number): void {
+    for (const listener of this.listeners) listener(events, dropped);
+  }
+
+  private watch(on: boolean): void {
+    const asked = this.call({ method: "cacheWatch", on }).catch((error: unknown) => {
+      if (!(error instanceof TidepoolError)) throw error; // an engine that has ended tells nothing
+    });
+    background(asked, "watching the cache");
   }
 
   /** Waits until what was computed so far is on the disk, at most `timeoutMs` (default 5,000). */

@@ -54,6 +54,12 @@ const MAX_IDLE_STEPS = 1000;
 /** News from other tabs within this time are answered by one look at the disk. */
 const NEWS_DELAY_MS = 20;
 
+/** A record, and who has it. */
+export interface StoredTiers {
+  info: RecordInfo;
+  tiers: { ram: boolean; disk: boolean };
+}
+
 export class TierStore {
   private readonly options: StoreOptions;
   private readonly clock: Clock;
@@ -339,6 +345,27 @@ export class TierStore {
       this.disk?.index.touch(key);
     }
     return tiers;
+  }
+
+  /** Which tiers have a usable record of this key. Without side effects, also on the order of use. */
+  tiersOf(key: Key): { ram: boolean; disk: boolean } {
+    const nowMs = this.nowEpochMs();
+    const usable = (info: RecordInfo | undefined): boolean =>
+      info !== undefined && this.accepts(info) && !isExpired(info, nowMs);
+    const ram = usable(this.ram.index.get(key)) || usable(this.queuedInfo(key));
+    return { ram, disk: usable(this.disk?.index.get(key)) };
+  }
+
+  /** The usable records right behind `parentKey`, with their tiers, newest first. Without side effects. */
+  childrenOf(parentKey: Key): StoredTiers[] {
+    const infos = new Map<Key, RecordInfo>();
+    for (const index of [this.ram.index, ...(this.disk ? [this.disk.index] : [])]) {
+      for (const info of index.childrenOf(parentKey)) infos.set(info.key, info);
+    }
+    return [...infos.values()]
+      .map((info) => ({ info, tiers: this.tiersOf(info.key) }))
+      .filter(({ tiers }) => tiers.ram || tiers.disk)
+      .sort((a, b) => b.info.createdAtMs - a.info.createdAtMs);
   }
 
   /** How many tokens behind the block `parentKey` the snapshots stand that some tier has, ascending. */

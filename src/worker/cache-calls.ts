@@ -7,6 +7,7 @@ import { TidepoolError } from "../errors.ts";
 import type { Scheduler } from "../schedule/scheduler.ts";
 import type { TierStore } from "../tier/store.ts";
 import type { Runner } from "../model/runner.ts";
+import type { CacheWatch } from "./cache-watch.ts";
 import type { Keeper } from "./keeper.ts";
 import type { CacheEntry, CacheStats, Call, StoreCall } from "./protocol.ts";
 
@@ -17,6 +18,7 @@ export interface CacheRooms {
   runner: Runner;
   keeper: Keeper | undefined;
   tuner: AlphaTuner | undefined;
+  watch: CacheWatch;
 }
 
 type CacheCall = Extract<Call, { method: `cache${string}` }>;
@@ -44,6 +46,10 @@ export async function answerCacheCall(
     }
     case "cacheImport":
       return storeOf(rooms).importRecords(call.archive);
+    case "cacheTree":
+      return rooms.watch.tree(call.limit);
+    case "cacheWatch":
+      return rooms.watch.turn(call.on);
     case "cacheDrain":
       return rooms.keeper ? rooms.keeper.drain(call.timeoutMs) : { left: 0 };
   }

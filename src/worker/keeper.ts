@@ -4,6 +4,7 @@
  * choose. It decides neither what is evicted (the policies) nor how records lie on the disk (tier/).
  */
 import { background } from "../base.ts";
+import type { CacheListener } from "../cache/events.ts";
 import type { NewSnapshot } from "../cache/prefix.ts";
 import type { KvPool } from "../gpu/pool.ts";
 import type { StatePool } from "../gpu/state-pool.ts";
@@ -56,6 +57,8 @@ export class Keeper implements LowerTiers {
   readonly store: TierStore;
   readonly fingerprint: Key;
   readonly namespace: string;
+  /** Told of what was copied down and what came back. */
+  listener: CacheListener | undefined;
   /** Blocks that were not copied down because too many were under way. */
   dropped = 0;
   /** What cached tokens would have taken to compute. */
@@ -125,7 +128,8 @@ export class Keeper implements LowerTiers {
     return blocks === 0 ? this.root : (this.keysOf(sequence)[blocks - 1] as Key);
   }
 
-  private get root(): Key {
+  /** The key before a sequence's first block. */
+  get root(): Key {
     return rootKey(this.fingerprint, this.namespace);
   }
 
@@ -180,6 +184,7 @@ export class Keeper implements LowerTiers {
       const { payload } = found.record;
       if (payload.byteLength !== this.options.pool.slotBytes || !isWanted()) return undefined;
       this.options.pool.writeSlot(move.slot, payload as Uint8Array<ArrayBuffer>);
+      this.tellRestored(move.request, found.tier, (move.block + 1) * this.blockTokens, payload.byteLength, false);
       return found.tier;
     } finally {
       rate.end(this.options.nowMs(), loaded);
@@ -207,6 +212,7 @@ export class Keeper implements LowerTiers {
     if (payload.byteLength !== bytes || !isWanted()) return undefined;
     states.writeSlot(slot, payload.subarray(0, states.slotBytes) as Uint8Array<ArrayBuffer>);
     if (tail >= 0) pool.writeSlot(tail, payload.subarray(states.slotBytes) as Uint8Array<ArrayBuffer>);
+    this.tellRestored(sequence, found.tier, at, bytes, true);
     return found.tier;
   }
 
@@ -299,7 +305,37 @@ export class Keeper implements LowerTiers {
     const maxAgeMs = sequence.maxAgeMs ?? this.options.maxAgeMs;
     const expiry = maxAgeMs === undefined ? {} : { expiresAtMs: Date.now() + maxAgeMs };
     const own = { kind, fingerprint: this.fingerprint, namespace: this.namespace };
-    this.store.put({ ...draft, ...own, ...expiry }, sequence.keep === "memory" ? "ram" : "disk");
+    const lowest = sequence.keep === "memory" ? "ram" : "disk";
+    const outcome = this.store.put({ ...draft, ...own, ...expiry }, lowest);
+    if (this.listener && outcome === "stored") this.tellSpilled(kind, sequence, draft, lowest);
+  }
+
+  private tellSpilled(
+    kind: RecordKind,
+    sequence: Sequence,
+    { blockIndex, tokens, payload }: Omit<PutDraft, OwnFields>,
+    lowest: LowerTier,
+  ): void {
+    const isSnapshot = kind === "snapshot";
+    const tier = this.store.diskState === "open" ? lowest : "ram";
+    this.listener?.({
+      ...{ kind: "spilled", why: "written-behind", tokens: isSnapshot ? 0 : tokens.length, blocks: isSnapshot ? 0 : 1 },
+      ...{ at: blockIndex * this.blockTokens + tokens.length, bytes: payload.byteLength, tier, isSnapshot },
+      ...requestOf(sequence),
+    });
+  }
+
+  private tellRestored(
+    sequence: Sequence,
+    tier: LowerTier,
+    at: number,
+    bytes: number,
+    isSnapshot: boolean,
+  ): void {
+    this.listener?.({
+      ...{ kind: "restored", why: "asked-for", tokens: isSnapshot ? 0 : this.blockTokens, at },
+      ...{ blocks: isSnapshot ? 0 : 1, bytes, tier, isSnapshot, ...requestOf(sequence) },
+    });
   }
 
   /** Lets the store quantise; only where all layers are alike. */
@@ -343,6 +379,10 @@ class LoadRate {
     this.sinceMs = nowMs;
     this.tokens = 0;
   }
+}
+
+function requestOf(sequence: Sequence): { requestId?: number } {
+  return "id" in sequence && typeof sequence.id === "number" ? { requestId: sequence.id } : {};
 }
 
 function joined(parts: readonly Uint8Array[]): Uint8Array {

@@ -2,6 +2,7 @@
  * Every message between the caller's side and the worker, one union for each direction, and nothing else. All members
  * survive structured cloning; errors travel as `WireError`.
  */
+import type { CacheEvent as CacheDecision } from "../cache/events.ts";
 import type { PolicyName } from "../cache/policy.ts";
 import type { WireError } from "../errors.ts";
 import type { HubOptions } from "../load/hub.ts";
@@ -228,6 +229,8 @@ export type Call =
   | { method: "cacheExport"; input: RequestInput }
   | { method: "cacheImport"; archive: Uint8Array }
   | { method: "cacheDrain"; timeoutMs: number }
+  | { method: "cacheTree"; limit: number }
+  | { method: "cacheWatch"; on: boolean }
   | { method: "score"; tokens: readonly number[]; from: number; logits: boolean };
 
 /** Log-probabilities of given tokens: `logprobs[i]` is that of token `from + 1 + i` after those before it. */
@@ -352,6 +355,52 @@ export interface CacheEntry {
   tiers: string[];
 }
 
+/** Bits of the places that have a block or a snapshot, as in `CacheTreeNode`. */
+export const TIER_RAM = 1;
+export const TIER_DISK = 2;
+export const TIER_GPU = 4;
+
+/** What is known of prompts at one moment, by their beginnings. */
+export interface CacheTree {
+  blockTokens: number;
+  bytesPerBlock: number;
+  bytesPerSnapshot: number;
+  /** Parents before their children; what the GPU has first, of siblings the last used one first. */
+  nodes: CacheTreeNode[];
+  /** Blocks on the GPU that the limit left out, and whether it left out stored ones too. */
+  omittedBlocks: number;
+  moreStored: boolean;
+}
+
+/** A run of tokens that goes on without a branch. */
+export interface CacheTreeNode {
+  /** Of what the GPU has: above 0, and the same as long as the node lives. Of what only lower tiers have: below 0. */
+  id: number;
+  /** 0: the root. */
+  parent: number;
+  /** Tokens before it, and to its end. It begins where its parent ends; a run that only lower tiers have may begin at any
+   * full block of its parent. */
+  start: number;
+  end: number;
+  /** One entry for each block whose last token lies on it, in order: bits of the places that have the block. */
+  tiers: Uint8Array;
+  /** Of the places that have the recurrent state at its end; 0: there is none. */
+  snapshot: number;
+  /** Requests that use it now. */
+  pins: number;
+  uses: number;
+  /** Since its last use; of what only lower tiers have, since it was computed. -1: before anybody listened. */
+  idleMs: number;
+}
+
+/** A decision of the cache (see its kinds and reasons in src/cache/events.ts), or several of one kind in a row, added up. */
+export interface CacheEvent extends Omit<CacheDecision, "clock" | "lastAccess"> {
+  /** Milliseconds since 1970. */
+  timeMs: number;
+  /** evicted: since the last use. */
+  idleMs?: number;
+}
+
 export type ToWorker =
   | { type: "header"; model: ModelSpec; options: EngineOptions; question: HeaderQuestion }
   | { type: "store"; options: CacheOptions; call: StoreCall }
@@ -372,4 +421,5 @@ export type FromWorker =
   | { type: "refused"; id: number; error: WireError }
   | { type: "answer"; id: number; value: unknown }
   | { type: "notice"; notice: Notice }
+  | { type: "cacheEvents"; events: CacheEvent[]; dropped: number }
   | { type: "closed" };

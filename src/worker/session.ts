@@ -24,6 +24,7 @@ import type { Request } from "../schedule/request.ts";
 import { Scheduler, type Move, type Outcome, type Plan, type Save } from "../schedule/scheduler.ts";
 import type { TierStore } from "../tier/store.ts";
 import { answerCacheCall, exportPrefix } from "./cache-calls.ts";
+import { CacheWatch } from "./cache-watch.ts";
 import { WeightsIdentity } from "./identity.ts";
 import { Keeper } from "./keeper.ts";
 import { fitPrompt } from "./limits.ts";
@@ -65,6 +66,7 @@ export class Session {
   readonly keeper: Keeper | undefined;
   /** Finds the weight of FLOP efficiency, where the policy has one. */
   readonly tuner: AlphaTuner | undefined;
+  readonly watch: CacheWatch;
   private readonly prompts: Prompts;
   private readonly loop: Loop<SampledRow>;
   private readonly outputs = new Map<Request, Output>();
@@ -99,6 +101,9 @@ export class Session {
     const { cache, tuner } = makeCache(runner, pool, policy);
     this.cache = cache;
     this.tuner = tuner;
+    this.watch = new CacheWatch({ cache, keeper, tuner }, (events, dropped) =>
+      post({ type: "cacheEvents", events, dropped }),
+    );
     const lower = keeper && { lower: keeper };
     const states = cache.snapshots && {
       states: {
@@ -255,6 +260,7 @@ export class Session {
     this.closed = true;
     for (const id of [...this.encoding.keys(), ...this.requests.keys()]) this.abort(id);
     this.prompts.close();
+    this.watch.turn(false);
     await this.loop.stop();
     await this.keeper?.drain(CLOSE_DRAIN_MS);
     await this.keeper?.store.close(CLOSE_DRAIN_MS);
