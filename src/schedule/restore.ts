@@ -9,8 +9,8 @@
  *
  * Rates known beforehand may be wrong, so they are held against what this restore itself sees: after `t` ms, loading is
  * at least as slow as if all that was begun had just ended, and at most as slow as if nothing but what has ended had been
- * worked on. A step of computing cannot be taken back, so it bets no more time than was spent looking, unless it would
- * be right even if loading were far faster than believed.
+ * worked on. A step of computing cannot be taken back: the first is one block, and later ones bet no more time than was
+ * spent looking, unless more would be right even at rates far from what is believed.
  */
 import { assert } from "../base.ts";
 
@@ -22,6 +22,9 @@ export const MAX_LOADS = 8;
 
 /** Where loading is so many times faster than computing it works alone: the other's share would not pay for the steps. */
 const ONE_SIDE_FACTOR = 8;
+
+/** The first loads may take so many times longer than those after them: files are opened, and nothing is warm. */
+const FIRST_LOADS_FACTOR = 2;
 
 /** So wrong a rate known beforehand may be. */
 const MISTAKE_FACTOR = 8;
@@ -163,7 +166,8 @@ export class Restore {
     const leastLoadMs = expectedMs * Math.max(this.leastSlowness(), this.slowness() / MISTAKE_FACTOR);
     const mostComputeMs = this.ranMs === undefined ? computeMs * MISTAKE_FACTOR : computeMs;
     const safe = this.fairShare(blocks, leastLoadMs, mostComputeMs);
-    const bet = Math.floor(this.elapsedMs() / computeMs) - this.pendingBlocks();
+    const bet =
+      this.ranMs === undefined ? 0 : Math.floor(this.elapsedMs() / computeMs) - this.pendingBlocks();
     return Math.min(fair, Math.max(safe, bet, this.pending.length === 0 ? 1 : 0));
   }
 
@@ -203,7 +207,8 @@ export class Restore {
 
   private leastSlowness(): number {
     const begunMs = this.endedMs + this.underWayMs;
-    return begunMs === 0 ? 0 : this.elapsedMs() / begunMs;
+    const least = begunMs === 0 ? 0 : this.elapsedMs() / begunMs;
+    return this.endedMs === 0 ? least / FIRST_LOADS_FACTOR : least;
   }
 
   private elapsedMs(): number {

@@ -51,7 +51,7 @@ const RATE_WEIGHT = 0.5;
 
 /** Rates that are assumed until they are measured: a restore finds out soon, but must begin somehow. */
 const ASSUMED_BYTES_PER_SECOND: Record<LowerTier, number> = { ram: 4e9, disk: 5e8 };
-const ASSUMED_FLOPS_PER_SECOND = { gpu: 5e11, software: 1e10 };
+const ASSUMED_FLOPS_PER_SECOND = { gpu: 5e11, software: 1e9 };
 
 export class Keeper implements LowerTiers {
   readonly store: TierStore;

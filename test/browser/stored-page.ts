@@ -57,7 +57,10 @@ export async function openTab(context: BrowserContext, address: string): Promise
   return page;
 }
 
-/** Loads the model in a tab; later notices are collected by code. */
+/**
+ * Loads the model in a tab; later notices are collected by code. Stored blocks are loaded and never computed instead, so
+ * that what a tab found does not depend on how busy the machine is.
+ */
 export async function openEngine(page: Page, cache: CacheOptions): Promise<void> {
   await page.waitForFunction(() => "tidepool" in globalThis);
   const address = new URL(`models/${modelFolder()?.file}`, page.url()).href;
@@ -65,7 +68,7 @@ export async function openEngine(page: Page, cache: CacheOptions): Promise<void>
     async ([url, options]) => {
       globalThis.codes = [];
       globalThis.engine = await tidepool.Engine.load(new URL(url), {
-        cache: options,
+        cache: { restore: "load", ...options },
         onNotice: ({ code, message }) => {
           codes.push(code);
           console.log(`${code}: ${message}`);

@@ -59,6 +59,8 @@ describe("the command on the shipped model", { timeout: LIMIT_MS }, () => {
       "--max-tokens",
       "8",
       "--json",
+      "--restore",
+      "load", // "auto" computes some of it where the machine is busy and the disk late
       "--cache-dir",
       join(folder, "kv"),
     ];
