@@ -1,171 +1,370 @@
 /**
- * The chat: the conversation, the composer, and one request at a time. A model without a chat template continues each
- * text on its own. Nothing is kept across reloads.
+ * The chat: the open conversation, its requests, and what is written next. Requests go on when another conversation is
+ * opened. How conversations are kept, and how turns look, is elsewhere.
  */
 import { TidepoolError, type Engine, type Generation } from "../src/index.ts";
-import { answerView, type AnswerView } from "./answer-view.ts";
 import { background } from "./background.ts";
-import { messagesFor, type Turn } from "./conversation.ts";
-import { button, el } from "./dom.ts";
+import { Composer, type Draft } from "./composer.ts";
+import { conversationFile, readConversationFile } from "./conversation-file.ts";
+import {
+  messagesFor,
+  modelKey,
+  newConversation,
+  titleOf,
+  type Conversation,
+  type Turn,
+} from "./conversation.ts";
+import { conversationList, type ListView } from "./conversation-list.ts";
+import type { Conversations } from "./conversations.ts";
+import { button, el, iconButton } from "./dom.ts";
+import { Drawers } from "./drawers.ts";
+import { errorText } from "./format.ts";
 import type { Host, HostState } from "./host.ts";
+import { saveFile } from "./save-file.ts";
 import type { Sampling, Settings } from "./settings.ts";
-import { shippedModels } from "./shipped.ts";
+import { turnView, type TurnView } from "./turn-view.ts";
+import { welcomeView } from "./welcome.ts";
 
 /** How near to its end, in CSS pixels, a conversation counts as read, and so follows what is added. */
 const NEAR_END_PX = 64;
 
 const hasTemplate = (engine: Engine): boolean => engine.info.chatTemplate === "ready";
 
+/** One request under way, or the loading that comes before it. */
+interface Run {
+  controller: AbortController;
+  view?: TurnView;
+}
+
 export class ChatView {
   readonly element: HTMLElement;
   private readonly host: Host;
   private readonly settings: Settings;
+  private readonly conversations: Conversations;
   private readonly log = el("div", { class: "log", role: "log", "aria-label": "Conversation", tabindex: 0 });
-  private readonly empty = el("p", { class: "empty" });
-  private readonly input = el("textarea", { id: "message", rows: 2, enterkeyhint: "send" });
-  private readonly label = el("label", { for: "message" });
-  private readonly send = el("button", { type: "submit", class: "main" }, "Send");
-  private readonly stop = button("Stop", () => this.abort(), { class: "main" });
-  private readonly clear = button("Clear", () => this.forget(), { class: "quiet" });
-  private readonly retry = button("Retry", () => background(this.again()), { class: "quiet" });
-  private turns: { turn: Turn; view: AnswerView }[] = [];
-  private running: AbortController | undefined;
+  private readonly title = el("h2", { class: "title" });
+  private readonly problem = el("p", { class: "problem bar", role: "alert" });
+  private readonly composer: Composer;
+  private readonly list: ListView;
+  private readonly welcome = welcomeView(
+    (draft) => {
+      this.composer.write(draft);
+      background(this.submit());
+    },
+    (draft) => {
+      this.composer.write(draft);
+      this.composer.focus();
+    },
+  );
+  private readonly drawers: Drawers;
+  private readonly save = iconButton("out", "Export", () => this.download(), { class: "quiet" });
+  private current = newConversation(Date.now());
+  private views: TurnView[] = [];
+  private readonly running = new Map<Conversation, Run>();
 
-  constructor(host: Host, settings: Settings) {
+  constructor(host: Host, conversations: Conversations, settings: Settings, side: HTMLElement) {
     this.host = host;
+    this.conversations = conversations;
     this.settings = settings;
-    this.log.append(this.empty);
-    this.element = el("section", { class: "chat", "aria-label": "Chat" }, this.log, this.composer());
+    this.composer = new Composer({
+      submit: () => background(this.submit()),
+      stop: () => this.abort(),
+      countTokens: (text) => this.countTokens(text),
+    });
+    this.list = conversationList(conversations, {
+      begin: () => this.begin(),
+      open: () => this.drawers.close(),
+      rename: (id, title) => this.rename(id, title),
+      remove: (id) => this.remove(id),
+      importFiles: (files) => this.importFiles(files),
+    });
+    const middle = el("section", { class: "chat", "aria-label": "Chat" });
+    this.drawers = new Drawers(middle, [
+      { panel: this.list.element, icon: "list", label: "Conversations" },
+      { panel: side, icon: "sliders", label: "Model and settings" },
+    ]);
+    middle.append(this.bar(), this.log, this.problem, this.composer.element);
+    this.element = el("div", { class: "chat-view" }, this.list.element, middle, side);
+    conversations.onElsewhere = (id) => this.refresh(id);
+    settings.onSystem = (text) => this.setSystem(text);
     document.addEventListener("keydown", (event) => {
       if (event.key === "Escape") this.abort();
     });
-    host.watch((state) => this.show(state));
+    host.watch(() => this.show());
   }
 
-  private composer(): HTMLElement {
-    const line = el("div", { class: "line" }, this.input, this.send, this.stop);
-    const form = el(
-      "form",
-      { class: "composer" },
-      el("div", { class: "head" }, this.label, this.clear),
-      line,
+  private bar(): HTMLElement {
+    const [list, side] = this.drawers.buttons;
+    return el(
+      "div",
+      { class: "bar" },
+      ...(list ? [list] : []),
+      this.title,
+      this.save,
+      ...(side ? [side] : []),
     );
-    form.addEventListener("submit", (event) => {
-      event.preventDefault();
-      background(this.submit());
+  }
+
+  /** Opens the conversation of the address, `id`; without one, goes on with the one that is open. */
+  async open(id: string | undefined): Promise<void> {
+    if (id === undefined && this.current.turns.length > 0) this.setAddress();
+    if (id === undefined || id === this.current.id) return;
+    const runs = [...this.running.keys()].find((one) => one.id === id);
+    const found = runs ?? (await this.conversations.read(id));
+    this.problem.textContent = found
+      ? ""
+      : "There is no conversation of this address any more: it was deleted.";
+    this.use(found ?? newConversation(Date.now()));
+  }
+
+  private begin(): void {
+    this.use(newConversation(Date.now()));
+    history.replaceState(null, "", "#/chat");
+    this.drawers.close();
+    this.composer.focus();
+  }
+
+  /** Puts a conversation on the page. */
+  private use(conversation: Conversation): void {
+    this.current = conversation;
+    const run = this.running.get(conversation);
+    this.views = conversation.turns.map((turn, i) =>
+      run?.view && i === conversation.turns.length - 1 ? run.view : this.ended(turn),
+    );
+    this.log.replaceChildren(...this.views.map(({ element }) => element));
+    this.settings.showSystem(conversation.system);
+    this.list.mark(conversation.id);
+    this.offerRetry();
+    this.show();
+    this.toEnd();
+  }
+
+  /** A turn that nothing is added to. */
+  private ended(turn: Turn): TurnView {
+    const view = this.viewOf(turn);
+    if (turn.answer) view.finish(turn.answer);
+    else view.fail(new Error("there is no answer: the page was closed before it, or the request failed"));
+    return view;
+  }
+
+  private viewOf(turn: Turn): TurnView {
+    const view = turnView(turn, () => {
+      if (this.running.has(this.current)) return;
+      view.edit((prompt) => background(this.askAgain(turn, { prompt, documents: turn.documents })));
     });
-    this.input.addEventListener("keydown", (event) => {
-      if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-      event.preventDefault();
-      if (this.canSend()) form.requestSubmit();
-    });
-    return form;
+    return view;
   }
 
   private canSend({ engine, loading }: HostState = this.host.state): boolean {
-    if (this.running) return false;
-    return engine !== undefined || (loading === undefined && shippedModels.length > 0);
+    if (this.running.has(this.current)) return false;
+    return engine !== undefined || (loading === undefined && this.host.usual() !== undefined);
   }
 
-  private show(state: HostState = this.host.state): void {
+  private show(): void {
+    const state = this.host.state;
     const { engine } = state;
     const continues = engine !== undefined && !hasTemplate(engine);
-    this.send.hidden = this.running !== undefined;
-    this.stop.hidden = this.running === undefined;
-    this.send.disabled = !this.canSend(state);
-    this.clear.hidden = this.turns.length === 0;
-    this.label.textContent = continues ? "Text to continue" : "Message";
-    this.empty.hidden = this.turns.length > 0;
-    this.empty.textContent = invitation(state);
+    const { turns } = this.current;
+    this.composer.show({
+      label: continues ? "Text to continue" : "Message",
+      isRunning: this.running.has(this.current),
+      canSend: this.canSend(state),
+      takesDocuments: !continues,
+    });
+    this.title.textContent = titleOf(this.current);
+    this.save.hidden = turns.length === 0;
+    this.welcome.show(state, this.host.usual()?.name, this.host.isShipped());
+    if (turns.length === 0) this.log.replaceChildren(this.welcome.element);
+    else this.welcome.element.remove();
   }
 
-  /** Sends what is written; where no model is loaded yet, loads the shipped one first. */
+  /** Sends what is written; where no model is loaded yet, loads the usual one first. */
   private async submit(): Promise<void> {
-    const prompt = this.input.value;
-    const sampling = this.canSend() && prompt.trim() !== "" ? this.settings.read() : undefined;
-    if (!sampling) return;
-    await this.whileRunning(async (signal) => {
-      const engine = this.host.state.engine ?? (await this.loadShipped(signal));
+    const draft = this.composer.draft;
+    const sampling = this.canSend() && draft.prompt.trim() !== "" ? this.settings.read() : undefined;
+    if (sampling) await this.send(draft, sampling);
+  }
+
+  private async send(draft: Draft, sampling: Sampling): Promise<void> {
+    const conversation = this.current;
+    await this.whileRunning(conversation, async (run) => {
+      const engine = this.host.state.engine ?? (await this.loadUsual(run.controller.signal));
       if (!engine) return; // the model's panel says why, and the message stays where it is
-      this.input.value = "";
-      await this.ask({ prompt, by: engine }, sampling, signal);
+      if (this.current === conversation) this.composer.clear();
+      await this.ask(
+        conversation,
+        { ...draft, shape: hasTemplate(engine) ? "answer" : "continuation" },
+        engine,
+        sampling,
+        run,
+      );
     });
   }
 
-  /** Takes the last answer back and asks once more. */
-  private async again(): Promise<void> {
-    const last = this.turns.at(-1);
-    const { engine } = this.host.state;
-    const sampling = this.canSend() && last && engine ? this.settings.read() : undefined;
-    if (!last || !engine || !sampling) return;
-    this.turns.pop();
-    last.view.element.remove();
-    await this.whileRunning((signal) => this.ask({ prompt: last.turn.prompt, by: engine }, sampling, signal));
+  /** Cuts the conversation at a turn and asks anew from there. */
+  private async askAgain(turn: Turn, draft: Draft): Promise<void> {
+    const at = this.current.turns.indexOf(turn);
+    const sampling = this.canSend() && at >= 0 ? this.settings.read() : undefined;
+    if (!sampling) return;
+    const conversation = this.current;
+    await this.whileRunning(conversation, async (run) => {
+      const engine = this.host.state.engine ?? (await this.loadUsual(run.controller.signal));
+      if (!engine) return;
+      conversation.turns.length = at;
+      for (const view of this.views.splice(at)) view.element.remove();
+      await this.ask(conversation, { ...draft, shape: turn.shape }, engine, sampling, run);
+    });
   }
 
-  private async whileRunning(work: (signal: AbortSignal) => Promise<void>): Promise<void> {
-    const running = new AbortController();
-    this.running = running;
+  private async whileRunning(conversation: Conversation, work: (run: Run) => Promise<void>): Promise<void> {
+    const run: Run = { controller: new AbortController() };
+    this.running.set(conversation, run);
     this.show();
-    this.input.focus(); // the button that had the focus is gone
+    this.composer.focus();
     try {
-      await work(running.signal);
+      await work(run);
     } finally {
-      this.running = undefined;
-      if (document.activeElement === this.stop) this.input.focus();
+      this.running.delete(conversation);
       this.show();
+      if (this.current === conversation) this.following(() => this.offerRetry());
     }
   }
 
-  private loadShipped(signal: AbortSignal): Promise<Engine | undefined> {
-    const [shipped] = shippedModels;
-    if (!shipped) return Promise.resolve(undefined);
+  private loadUsual(signal: AbortSignal): Promise<Engine | undefined> {
+    const usual = this.host.usual();
+    if (!usual) return Promise.resolve(undefined);
     signal.addEventListener("abort", () => this.host.cancel(), { once: true });
-    return this.host.load({ name: shipped.name, model: shipped.url });
+    return this.host.load(usual);
   }
 
   /** One turn, from its place on the page to its result. */
-  private async ask(turn: Turn, sampling: Sampling, signal: AbortSignal): Promise<void> {
-    const before = this.turns.map((one) => one.turn);
-    const view = answerView(turn.prompt, hasTemplate(turn.by) ? "answer" : "continuation");
-    this.turns.push({ turn, view });
-    this.log.append(view.element);
-    this.retry.remove();
-    this.show();
+  private async ask(
+    conversation: Conversation,
+    turn: Turn,
+    engine: Engine,
+    sampling: Sampling,
+    run: Run,
+  ): Promise<void> {
+    const view = this.viewOf(turn);
+    run.view = view;
+    conversation.turns.push(turn);
+    conversation.updatedAtMs = Date.now();
+    if (this.current === conversation) this.append(view);
+    background(this.conversations.save(conversation));
     view.wait("Reading the prompt…");
+    this.show();
     this.toEnd();
     try {
-      const seed = sampling.temperature > 0 ? sampling.seed : undefined;
-      await this.stream(request(before, turn, sampling, signal), turn, view, seed);
+      await this.stream(requestFor(conversation, engine, sampling, run.controller.signal), turn, view, {
+        engine,
+        sampling,
+      });
     } catch (error) {
       this.following(() => view.fail(error));
       if (isOver(error)) view.offer(button("Load the model again", () => background(this.host.reload())));
     }
-    this.following(() => view.offer(this.retry));
+    conversation.updatedAtMs = Date.now();
+    background(this.conversations.save(conversation));
+  }
+
+  private append(view: TurnView): void {
+    this.views.push(view);
+    this.welcome.element.remove();
+    this.log.append(view.element);
+    this.list.mark(this.current.id);
+    this.setAddress();
+  }
+
+  /** The address names the open conversation, so that a reload comes back to it. */
+  private setAddress(): void {
+    if (/^(#\/chat.*)?$/.test(location.hash)) history.replaceState(null, "", `#/chat/${this.current.id}`);
   }
 
   private async stream(
     generation: Generation,
     turn: Turn,
-    view: AnswerView,
-    seed: number | undefined,
+    view: TurnView,
+    { engine, sampling }: { engine: Engine; sampling: Sampling },
   ): Promise<void> {
     for await (const { text } of generation) this.following(() => view.add(text));
-    const result = await generation.result();
-    turn.result = result;
-    this.following(() => view.finish(result, seed));
+    const { logprobs: _unasked, ...result } = await generation.result();
+    const seed = sampling.temperature > 0 ? { seed: sampling.seed } : {};
+    turn.answer = { ...result, ...seed, model: modelKey(engine.info) };
+    const { answer } = turn;
+    this.following(() => view.finish(answer));
+  }
+
+  /** The last turn can be asked once more. */
+  private offerRetry(): void {
+    for (const one of this.log.querySelectorAll(".retry")) one.remove();
+    const turn = this.current.turns.at(-1);
+    if (!turn || this.running.has(this.current)) return;
+    const retry = iconButton("again", "Retry", () => background(this.askAgain(turn, turn)), {
+      class: "quiet retry",
+    });
+    this.views.at(-1)?.offer(retry);
   }
 
   private abort(): void {
-    this.running?.abort();
+    this.running.get(this.current)?.controller.abort();
   }
 
-  private forget(): void {
-    this.abort();
-    for (const { view } of this.turns) view.element.remove();
-    this.turns = [];
+  private async countTokens(text: string): Promise<number | undefined> {
+    return await this.host.state.engine?.countTokens(text);
+  }
+
+  private setSystem(text: string): void {
+    this.current.system = text;
+    if (this.current.turns.length > 0) background(this.conversations.save(this.current));
+  }
+
+  private async rename(id: string, title: string): Promise<void> {
+    const conversation = id === this.current.id ? this.current : await this.conversations.read(id);
+    if (!conversation || title === "") return;
+    conversation.title = title;
+    conversation.isNamed = true;
+    await this.conversations.save(conversation);
     this.show();
-    this.input.focus();
+  }
+
+  private async remove(id: string): Promise<void> {
+    if (id === this.current.id) {
+      this.abort();
+      this.begin();
+    }
+    await this.conversations.remove(id);
+  }
+
+  private download(): void {
+    saveFile(conversationFile(this.current));
+  }
+
+  /** Takes in exported conversations and opens the last of them. */
+  async importFiles(files: readonly File[]): Promise<void> {
+    this.problem.textContent = "";
+    for (const file of files) {
+      try {
+        const conversation = await readConversationFile(file, Date.now());
+        await this.conversations.save(conversation);
+        this.use(conversation);
+        this.setAddress();
+        this.drawers.close();
+      } catch (error) {
+        this.problem.textContent = errorText(error);
+      }
+    }
+  }
+
+  /** Documents that were dropped on the page. */
+  async attach(files: readonly File[]): Promise<void> {
+    await this.composer.attach(files);
+  }
+
+  /** Another tab has changed a conversation: it is shown as it is now, unless something runs in it here. */
+  private async refresh(id: string): Promise<void> {
+    if (id !== this.current.id || this.running.has(this.current) || this.log.querySelector("form")) return;
+    const found = await this.conversations.read(id);
+    if (found) this.use(found);
   }
 
   /** Changes the conversation, and stays at its end if that is where the reader is. */
@@ -181,22 +380,18 @@ export class ChatView {
   }
 }
 
-function request(before: readonly Turn[], turn: Turn, sampling: Sampling, signal: AbortSignal): Generation {
+/** Asks the last turn of a conversation. */
+function requestFor(
+  conversation: Conversation,
+  engine: Engine,
+  sampling: Sampling,
+  signal: AbortSignal,
+): Generation {
   const options = { ...sampling, overflow: "stop", signal } as const;
-  const { by: engine, prompt } = turn;
+  const { system, turns } = conversation;
   return hasTemplate(engine)
-    ? engine.chat(messagesFor(before, turn), options)
-    : engine.generate(prompt, options);
-}
-
-function invitation({ engine, loading }: HostState): string {
-  if (loading) return "One moment: the model is loading.";
-  if (engine && hasTemplate(engine)) return "Ask something.";
-  if (engine) return "This model has no chat template: it continues what you write, each text on its own.";
-  const [shipped] = shippedModels;
-  return shipped
-    ? `Choose a model, or just write: the first message loads ${shipped.name}.`
-    : "Choose a model to begin: a file of yours, or an address.";
+    ? engine.chat(messagesFor(system, turns, modelKey(engine.info)), options)
+    : engine.generate(turns.at(-1)?.prompt ?? "", options);
 }
 
 /** Whether the engine itself has ended, and not the request alone. */

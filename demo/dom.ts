@@ -1,7 +1,8 @@
 /**
- * Makes DOM elements. Text goes in as text nodes only, so nothing that a model or a file says can become markup.
- * No framework yet: there are two views and one shared value; live views that redraw often will want a small one.
+ * Makes DOM elements. Text goes in as text nodes only, so nothing that a model or a file says can become markup. No
+ * framework: a view redraws its own few elements, and shared state is told by `watch` functions.
  */
+import { icon, type IconName } from "./icons.ts";
 
 type Attributes = Record<string, string | number | boolean>;
 
@@ -27,9 +28,28 @@ export function button(label: string, onClick: () => void, attributes: Attribute
   return made;
 }
 
+/** A button that shows an icon, with its name beside it or, `bare`, for screen readers and on hovering alone. */
+export function iconButton(
+  name: IconName,
+  label: string,
+  onClick: () => void,
+  attributes: Attributes & { bare?: boolean } = {},
+): HTMLButtonElement {
+  const { bare = false, ...rest } = attributes;
+  const made = el("button", { type: "button", ...rest }, icon(name));
+  if (bare) made.ariaLabel = made.title = label;
+  else made.append(el("span", {}, label));
+  made.addEventListener("click", onClick);
+  return made;
+}
+
 /** An input with its label before it. */
-export function labelled(label: string, input: HTMLInputElement, hint = ""): HTMLElement {
-  assertId(input);
+export function labelled(
+  label: string,
+  input: HTMLInputElement | HTMLTextAreaElement,
+  hint = "",
+): HTMLElement {
+  if (input.id === "") throw new Error("assertion failed: a labelled input needs an id");
   const parts: Node[] = [el("label", { for: input.id }, label), input];
   if (hint !== "") {
     const id = `${input.id}-hint`;
@@ -37,8 +57,4 @@ export function labelled(label: string, input: HTMLInputElement, hint = ""): HTM
     parts.push(el("small", { id }, hint));
   }
   return el("div", { class: "field" }, ...parts);
-}
-
-function assertId(input: HTMLInputElement): void {
-  if (input.id === "") throw new Error("assertion failed: a labelled input needs an id");
 }

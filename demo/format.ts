@@ -1,5 +1,5 @@
 /** Numbers as the page says them, and what it says of an error. */
-import { TidepoolError, type ErrorCode, type Notice, type Usage } from "../src/index.ts";
+import { TidepoolError, type ErrorCode, type Notice, type PromptUsage } from "../src/index.ts";
 
 const UNITS = ["bytes", "KB", "MB", "GB", "TB"];
 
@@ -36,17 +36,26 @@ export function secondsText(ms: number): string {
   return `${(ms / 1000).toFixed(ms < 10_000 ? 2 : 1)} s`;
 }
 
-/** "prompt 512 tokens: 480 from disk, 32 computed". */
-export function promptText({ promptTokens, computedTokens, cachedTokens }: Usage): string {
-  const { gpu, ram, disk } = cachedTokens;
-  const sources: [number, string][] = [
-    [gpu, "from the GPU"],
-    [ram, "from memory"],
-    [disk, "from disk"],
-    [computedTokens, "computed"],
-  ];
-  const parts = sources.filter(([tokens]) => tokens > 0);
-  return `prompt ${countedTokens(promptTokens)}: ${parts.map(([tokens, how]) => `${numberText(tokens)} ${how}`).join(", ")}`;
+/** Where a prompt's tokens come from, the quickest first, and what each is called. */
+export const SOURCES = [
+  { id: "gpu", from: "from the GPU" },
+  { id: "ram", from: "from memory" },
+  { id: "disk", from: "from disk" },
+  { id: "computed", from: "computed" },
+] as const;
+
+export type SourceId = (typeof SOURCES)[number]["id"];
+
+/** The tokens of each source that gave any. */
+export function tokensBySource({ computedTokens, cachedTokens }: PromptUsage): [SourceId, number][] {
+  const tokens = { ...cachedTokens, computed: computedTokens };
+  return SOURCES.map(({ id }): [SourceId, number] => [id, tokens[id]]).filter(([, count]) => count > 0);
+}
+
+/** "480 from disk". */
+export function sourceText(source: SourceId, tokens: number): string {
+  const found = SOURCES.find(({ id }) => id === source);
+  return `${numberText(tokens)} ${found?.from}`;
 }
 
 /** "1 token", "1,200 tokens". */
@@ -77,9 +86,12 @@ const WAY_ON: Partial<Record<ErrorCode, string>> = {
   out_of_memory: "Choose a smaller model, or the same one in a smaller quantisation.",
   source: "Check the address and the connection; a server of another origin must allow cross-origin reads.",
   not_found: "Check the address.",
-  too_long: "Clear the conversation, or lower the number of tokens under Settings.",
+  too_long:
+    "Start a new conversation, attach a shorter document, or lower the number of tokens under Settings.",
+  internal: "Load the model again; what is written here stays.",
+  timed_out: "Choose another model: this one's own chat template or tokenizer is too slow.",
   invalid_file: "Choose another file, or all files of the model together.",
-  device_lost: "Load the model again.",
+  device_lost: "Load the model again: what was computed and stored is found again.",
   closed: "Load the model again.",
 };
 
@@ -88,4 +100,23 @@ export function errorText(error: unknown): string {
   const message = (error instanceof Error ? error.message : String(error)).replace(/\.$/, "");
   const wayOn = error instanceof TidepoolError ? WAY_ON[error.code] : undefined;
   return wayOn === undefined ? `${message}.` : `${message}. ${wayOn}`;
+}
+
+/** What a failure of the browser's database means for conversations, and what to do. */
+export function storageText(error: Error): string {
+  const where = "The conversations stay on this page until it is closed";
+  if (error.name === "QuotaExceededError")
+    return `The browser's storage is full. ${where}: export what you need, or free some room (delete conversations, clear the cache), then try again.`;
+  if (["SecurityError", "InvalidStateError", "UnknownError"].includes(error.name))
+    return `This browser keeps no data for the page, as in some private windows. ${where}: export what you need, or use a normal window.`;
+  return `The browser's database failed (${error.message || error.name}). ${where}: try again, or export what you need.`;
+}
+
+/** "14:05" for today, else "3 Nov 2026". */
+export function dayText(ms: number): string {
+  const date = new Date(ms);
+  const isToday = date.toDateString() === new Date().toDateString();
+  return isToday
+    ? date.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" })
+    : date.toLocaleDateString("en-GB", { day: "numeric", month: "short", year: "numeric" });
 }

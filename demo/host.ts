@@ -5,6 +5,8 @@
 import { Engine, inspect, TidepoolError, type LoadProgress, type Model, type Notice } from "../src/index.ts";
 import { background } from "./background.ts";
 import { keepStored } from "./keep-stored.ts";
+import { readSetting, writeSetting } from "./kept-settings.ts";
+import { shippedModels } from "./shipped.ts";
 
 /** A model that can be loaded, and what to call it meanwhile. */
 export interface Choice {
@@ -20,6 +22,9 @@ export interface HostState {
   /** The newest word of the engine's storage. */
   notice?: Notice;
 }
+
+/** Under which the last model is remembered. */
+const KEY = "model";
 
 export class Host {
   state: HostState = {};
@@ -43,6 +48,7 @@ export class Host {
     try {
       const engine = await this.open(choice, attempt.signal);
       this.choice = choice;
+      remember(choice);
       this.set({ ...this.noticed(), engine });
       this.keepOnce();
       return engine;
@@ -50,6 +56,18 @@ export class Host {
       if (this.attempt === attempt) this.fail(choice.name, error);
       return undefined;
     }
+  }
+
+  /** What a first message loads: the last model that can be found again, or the first of those that are shipped. */
+  usual(): Choice | undefined {
+    const [shipped] = shippedModels;
+    return remembered() ?? (shipped && { name: shipped.name, model: shipped.url });
+  }
+
+  /** Whether the model that answers, or would, is one that comes with the page. */
+  isShipped(): boolean {
+    const model = (this.state.engine ? this.choice : this.usual())?.model;
+    return shippedModels.some(({ url }) => url === model);
   }
 
   /** Ends the loading under way. */
@@ -108,6 +126,22 @@ export class Host {
     this.state = state;
     for (const watcher of this.watchers) watcher(state);
   }
+}
+
+/** Files cannot be found again after a reload; addresses and shipped models can. */
+function remember({ name, model }: Choice): void {
+  const shipped = shippedModels.some(({ url }) => url === model);
+  if (shipped) writeSetting(KEY, JSON.stringify({ name }));
+  else if (typeof model === "string") writeSetting(KEY, JSON.stringify({ name, model }));
+  else if (model instanceof URL) writeSetting(KEY, JSON.stringify({ name, model: model.href }));
+}
+
+function remembered(): Choice | undefined {
+  const { name, model } = JSON.parse(readSetting(KEY) ?? "{}") as { name?: string; model?: string };
+  if (name === undefined) return undefined;
+  if (model !== undefined) return { name, model };
+  const shipped = shippedModels.find((one) => one.name === name);
+  return shipped && { name, model: shipped.url };
 }
 
 /** @throws TidepoolError saying why the model would not run. */

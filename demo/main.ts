@@ -1,26 +1,19 @@
-/** The page's entry: puts its views together, or says why it cannot run here. */
-import { ChatView } from "./chat-view.ts";
+/** The page's entry: the shell with its views, or why it cannot run here. */
 import { el } from "./dom.ts";
 import { Host } from "./host.ts";
-import { modelView } from "./model-view.ts";
-import { settings } from "./settings.ts";
+import { brand, shell, type Route } from "./shell.ts";
 
-function page(): HTMLElement[] {
-  const host = new Host();
-  const sampling = settings();
-  const side = el(
-    "section",
-    { class: "side", "aria-label": "Model and settings" },
-    modelView(host),
-    sampling.element,
-  );
-  return [header(), el("main", {}, side, new ChatView(host, sampling).element)];
-}
+const host = new Host();
 
-function header(): HTMLElement {
-  const tagline = el("p", {}, "Language models on your own GPU, in this page");
-  return el("header", {}, el("h1", {}, "Tidepool"), tagline);
-}
+const ROUTES: readonly [Route, ...Route[]] = [
+  { name: "chat", label: "Chat", load: async () => (await import("./chat-tab.ts")).chatTab(host) },
+  { name: "cache", label: "Cache", load: async () => new (await import("./cache-view.ts")).CacheView(host) },
+  {
+    name: "compare",
+    label: "Compare",
+    load: async () => ({ element: await (await import("./compare-tab.ts")).compareTab() }),
+  },
+];
 
 /** The one sentence for browsers that cannot run it. */
 function absence(): string | undefined {
@@ -33,6 +26,6 @@ function absence(): string | undefined {
 const missing = absence();
 document.body.append(
   ...(missing === undefined
-    ? page()
-    : [header(), el("main", { class: "absence" }, el("p", { role: "alert" }, missing))]),
+    ? shell(ROUTES, host)
+    : [el("header", {}, brand()), el("main", { class: "absence" }, el("p", { role: "alert" }, missing))]),
 );

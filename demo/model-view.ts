@@ -8,14 +8,13 @@ import { shippedModels, type Shipped } from "./shipped.ts";
 
 const wide = matchMedia("(min-width: 56rem)");
 
-/** The panel, and the drop of files anywhere on the page. */
+/** The panel. */
 export function modelView(host: Host): HTMLElement {
   const load = (choice: Choice): void => background(host.load(choice));
   const title = el("summary");
   const now = el("div", { class: "now" });
   const chooser = chooserView(load);
   const panel = el("details", { class: "panel", open: true }, title, now, chooser.element);
-  acceptDrops((files) => load(choiceOf(files)));
   const draw = nowView(host, now);
   host.watch((state) => {
     title.textContent = titleOf(state);
@@ -125,7 +124,7 @@ function chooserView(load: (choice: Choice) => void): Chooser {
   const ways = [
     ...shippedModels.map((shipped) => shippedButton(shipped, load)),
     fileForm(load),
-    urlForm(load),
+    addressForm(load),
   ];
   const title = el("summary");
   return { element: el("details", { open: true }, title, el("div", { class: "ways" }, ...ways)), title };
@@ -153,42 +152,35 @@ function fileForm(load: (choice: Choice) => void): HTMLElement {
   return el("div", { class: "drop" }, labelled("Model files", input, hint));
 }
 
-function urlForm(load: (choice: Choice) => void): HTMLElement {
-  const input = el("input", { id: "url", type: "url", required: true, placeholder: "https://…/model.gguf" });
+function addressForm(load: (choice: Choice) => void): HTMLElement {
+  const input = el("input", {
+    id: "address",
+    required: true,
+    placeholder: "https://…/model.gguf",
+    spellcheck: "false",
+  });
   const form = el(
     "form",
     { class: "url" },
-    labelled("Or an address", input),
+    labelled("Or an address, or a Hub id", input, "A Hub id is org/repo or org/repo/file.gguf."),
     el("button", { type: "submit" }, "Load"),
   );
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    const url = new URL(input.value);
-    load({ name: url.pathname.split("/").at(-1) || url.host, model: url });
+    load(addressChoice(input.value.trim()));
   });
   return form;
 }
 
-function choiceOf(files: readonly File[]): Choice {
+/** An address as such; anything else as a name that the engine looks up. */
+function addressChoice(text: string): Choice {
+  if (!/^[a-z]+:\/\//i.test(text) || !URL.canParse(text)) return { name: text, model: text };
+  const url = new URL(text);
+  return { name: url.pathname.split("/").at(-1) || url.host, model: url };
+}
+
+export function choiceOf(files: readonly File[]): Choice {
   const [first] = files;
   const name = first === undefined ? "nothing" : first.name;
   return files.length === 1 && first ? { name, model: first } : { name: `${name} and others`, model: files };
-}
-
-/** Takes files that are dropped anywhere, and keeps the browser from opening them. */
-function acceptDrops(take: (files: File[]) => void): void {
-  const mark = (on: boolean) => document.body.classList.toggle("dropping", on);
-  document.addEventListener("dragover", (event) => {
-    event.preventDefault();
-    mark(true);
-  });
-  document.addEventListener("dragleave", (event) => {
-    if (event.relatedTarget === null) mark(false);
-  });
-  document.addEventListener("drop", (event) => {
-    event.preventDefault();
-    mark(false);
-    const files = [...(event.dataTransfer?.files ?? [])];
-    if (files.length > 0) take(files);
-  });
 }

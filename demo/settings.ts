@@ -1,6 +1,10 @@
-/** The sampling settings: a disclosure with one number a field, read when a message is sent. */
+/**
+ * The settings: the system prompt of the open conversation, and the sampling settings, one number a field, read when a
+ * message is sent and kept for the next visit.
+ */
 import type { GenerateParams } from "../src/index.ts";
 import { el, labelled } from "./dom.ts";
+import { readSetting, writeSetting } from "./kept-settings.ts";
 
 /** Above every seed that the engine takes. */
 const SEEDS = 2 ** 32;
@@ -37,15 +41,22 @@ export interface Settings {
   element: HTMLElement;
   /** The settings as they stand; without any where a field is wrong, which the page then shows. */
   read(): Sampling | undefined;
+  /** Shows the system prompt of the conversation that is open now. */
+  showSystem(text: string): void;
+  /** Told when the user has changed it. */
+  onSystem: (text: string) => void;
 }
 
-export function settings(): Settings {
+/** @param more goes at the end of the panel. */
+export function settings(more: HTMLElement): Settings {
   const inputs = Object.fromEntries(FIELDS.map((field) => [field.id, numberInput(field)])) as Record<
     FieldId,
     HTMLInputElement
   >;
   const seed = numberInput({ id: "seed", min: 0, max: SEEDS - 1, step: 1, value: "" });
   seed.placeholder = "random";
+  for (const [id, input] of [...Object.entries(inputs), ["seed", seed] as const]) keep(id, input);
+  const system = el("textarea", { id: "system", rows: 2 });
   const form = el(
     "form",
     { class: "fields", "aria-label": "Sampling settings" },
@@ -53,8 +64,27 @@ export function settings(): Settings {
     labelled("Seed", seed, "empty: another each time"),
   );
   form.addEventListener("submit", (event) => event.preventDefault());
-  const element = el("details", { class: "panel" }, el("summary", {}, "Settings"), form);
-  return { element, read: () => read(element, form, inputs, seed) };
+  const systemHint = "For this conversation. After a change, all of it is read anew.";
+  const element = el("details", { class: "panel" }, el("summary", {}, "Settings"));
+  element.append(labelled("System prompt", system, systemHint), form, more);
+  const made: Settings = {
+    element,
+    read: () => read(element, form, inputs, seed),
+    showSystem: (text) => (system.value = text),
+    onSystem: () => {},
+  };
+  system.addEventListener("input", () => made.onSystem(system.value));
+  return made;
+}
+
+/** Fills a field as it was left, and remembers what is right. */
+function keep(id: string, input: HTMLInputElement): void {
+  const kept = readSetting(`sampling.${id}`);
+  if (kept !== undefined) input.value = kept;
+  if (!input.checkValidity()) input.value = input.defaultValue;
+  input.addEventListener("input", () => {
+    if (input.checkValidity()) writeSetting(`sampling.${id}`, input.value);
+  });
 }
 
 function numberInput(field: { id: string; min: number; max: number; step: number; value: number | string }) {

@@ -55,6 +55,7 @@ const named = (role: Parameters<Page["getByRole"]>[0], name: string | RegExp): L
   page.getByRole(role, { name });
 const message = (): Locator => page.locator("#message");
 const answer = (): Locator => page.getByRole("article").last();
+const settingsPanel = (): Locator => page.locator("summary", { hasText: /^Settings$/ });
 const note = (): Locator => answer().locator(".note");
 
 async function choose(...files: Parameters<Locator["setInputFiles"]>): Promise<void> {
@@ -65,7 +66,7 @@ async function choose(...files: Parameters<Locator["setInputFiles"]>): Promise<v
 async function loadStories(maxTokens: number, file?: UploadedFile): Promise<void> {
   await choose(file ?? sharedPath(MODEL));
   await page.locator(".facts").waitFor();
-  await page.getByText("Settings").click();
+  await settingsPanel().click();
   await page.getByLabel("Temperature").fill("0");
   await page.getByLabel("Max tokens").fill(String(maxTokens));
 }
@@ -129,7 +130,8 @@ describe("without a model", () => {
     await named("heading", "Tidepool").waitFor();
     await page.getByLabel("Model files").waitFor();
     await named("textbox", "Message").waitFor();
-    await page.getByText("Settings").click();
+    await settingsPanel().click();
+    await named("textbox", "System prompt").waitFor();
     for (const name of ["Temperature", "Top-p", "Top-k", "Max tokens", "Seed"])
       await named("spinbutton", name).waitFor();
     await named("log", "Conversation").waitFor();
@@ -153,6 +155,7 @@ describe("without a model", () => {
     await page.goto(server.address);
     expect(await page.getByRole("alert").textContent()).toContain("This browser has no WebGPU");
     expect(await page.getByRole("textbox").count()).toBe(0);
+    expect(await page.getByRole("navigation").count()).toBe(0);
   });
 });
 
@@ -178,7 +181,7 @@ describe.skipIf(!sharedPresent)("with a model", { timeout: 3 * PATIENT_MS }, () 
     expect(await page.evaluate(() => navigator.clipboard.readText())).toBe(PROMPT + text);
   });
 
-  test("Escape and the button stop an answer in the middle; retry and clear work", async () => {
+  test("Escape and the button stop an answer in the middle; retry and a new conversation work", async () => {
     await page.goto(server.address);
     await loadStories(400);
     await page.getByLabel("Temperature").fill("9");
@@ -200,7 +203,7 @@ describe.skipIf(!sharedPresent)("with a model", { timeout: 3 * PATIENT_MS }, () 
     await note().filter({ hasText: "stopped" }).waitFor();
     expect(await page.getByRole("article").count()).toBe(1);
 
-    await named("button", "Clear").click();
+    await named("button", "New conversation").click();
     expect(await page.getByRole("article").count()).toBe(0);
     expect(await message().evaluate((one) => one === document.activeElement)).toBe(true);
   });
@@ -208,7 +211,7 @@ describe.skipIf(!sharedPresent)("with a model", { timeout: 3 * PATIENT_MS }, () 
   test("a model with a chat template chats over two turns", async () => {
     await page.goto(server.address);
     await loadStories(12, chatFile());
-    await page.getByText("Message", { exact: true }).waitFor();
+    await page.getByLabel("Message", { exact: true }).waitFor();
     for (const [index, text] of ["Tell me of Lily.", "And of Tom?"].entries()) {
       await ask(text);
       await note().filter({ hasText: "12 tokens" }).waitFor();
@@ -249,7 +252,7 @@ test.skipIf(!shipped)(
   async () => {
     await page.goto(server.address);
     await named("button", `Use ${SHIPPED}`).waitFor();
-    await page.getByText("Settings").click();
+    await settingsPanel().click();
     await page.getByLabel("Max tokens").fill("8");
     await ask("What is in the harbour? ".repeat(12).trim()); // some full blocks, so that the second time finds them
     await note().filter({ hasText: "tokens" }).waitFor();
@@ -282,7 +285,7 @@ test.skipIf(!shipped)(
     for (const open of [() => Promise.resolve(), () => page.getByText("Another model").click()]) {
       await open();
       await named("button", `Use ${SHIPPED}`).click();
-      await page.getByText(`Loading ${SHIPPED}`).waitFor();
+      await page.getByText(`Loading ${SHIPPED}`, { exact: true }).waitFor();
       await page.locator(".facts").waitFor();
       await page.locator(".notice").filter({ hasText: "stored in its database" }).waitFor();
     }

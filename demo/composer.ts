@@ -1,0 +1,158 @@
+/** Where a message is written: the text, the documents that go with it, and the buttons to send and to stop. */
+import { background } from "./background.ts";
+import type { AttachedDocument } from "./conversation.ts";
+import { DOCUMENT_TYPES, readDocument } from "./documents.ts";
+import { el, iconButton } from "./dom.ts";
+import { bytesText, countedTokens, errorText } from "./format.ts";
+import { icon } from "./icons.ts";
+
+export interface Draft {
+  prompt: string;
+  documents: readonly AttachedDocument[];
+}
+
+export interface ComposerState {
+  label: string;
+  isRunning: boolean;
+  canSend: boolean;
+  /** A model without a chat template reads no documents. */
+  takesDocuments: boolean;
+}
+
+export interface ComposerActions {
+  submit(): void;
+  stop(): void;
+  /** Tokens of a text, where a model is loaded. */
+  countTokens(text: string): Promise<number | undefined>;
+}
+
+export class Composer {
+  readonly element: HTMLElement;
+  private readonly input = el("textarea", { id: "message", rows: 1, enterkeyhint: "send" });
+  private readonly label = el("label", { for: "message", class: "spoken" });
+  private readonly attached = el("ul", { class: "documents", "aria-label": "Attached" });
+  private readonly problem = el("p", { class: "problem", role: "alert" });
+  private readonly picker = el("input", {
+    type: "file",
+    multiple: true,
+    accept: DOCUMENT_TYPES,
+    hidden: true,
+  });
+  private readonly attachButton: HTMLButtonElement;
+  private readonly send = el("button", {
+    type: "submit",
+    class: "main round",
+    "aria-label": "Send",
+    title: "Send",
+  });
+  private readonly stop: HTMLButtonElement;
+  private readonly actions: ComposerActions;
+  private documents: AttachedDocument[] = [];
+  private canSend = false;
+
+  constructor(actions: ComposerActions) {
+    this.actions = actions;
+    this.attachButton = iconButton("clip", "Attach a document", () => this.picker.click(), {
+      class: "plain square",
+      bare: true,
+    });
+    this.stop = iconButton("stop", "Stop", actions.stop, { class: "main round", bare: true });
+    this.send.append(icon("send"));
+    this.picker.ariaLabel = "Documents";
+    this.picker.addEventListener("change", () => {
+      const files = [...(this.picker.files ?? [])];
+      this.picker.value = "";
+      background(this.attach(files));
+    });
+    this.element = this.form();
+  }
+
+  private form(): HTMLElement {
+    const line = el("div", { class: "line" }, this.attachButton, this.input, this.send, this.stop);
+    const box = el("div", { class: "box" }, this.attached, this.label, line);
+    const form = el("form", { class: "composer" }, this.problem, box, this.picker);
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.actions.submit();
+    });
+    this.input.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+      event.preventDefault();
+      if (this.canSend) form.requestSubmit();
+    });
+    return form;
+  }
+
+  get draft(): Draft {
+    return { prompt: this.input.value, documents: this.documents };
+  }
+
+  show({ label, isRunning, canSend, takesDocuments }: ComposerState): void {
+    const hadFocus = [this.send, this.stop].some((one) => one === document.activeElement);
+    this.canSend = canSend;
+    this.label.textContent = label;
+    this.input.placeholder = label === "Message" ? "Write a message" : "Write a text to be continued";
+    this.send.hidden = isRunning;
+    this.stop.hidden = !isRunning;
+    this.send.disabled = !canSend;
+    this.attachButton.hidden = !takesDocuments;
+    if (hadFocus) this.focus(); // the button that had the focus may be gone
+  }
+
+  focus(): void {
+    this.input.focus();
+  }
+
+  /** Puts a draft in the place of what is written. */
+  write({ prompt, documents }: Draft): void {
+    this.input.value = prompt;
+    this.documents = [...documents];
+    this.problem.textContent = "";
+    this.showDocuments();
+  }
+
+  clear(): void {
+    this.write({ prompt: "", documents: [] });
+  }
+
+  /** Reads files and puts them with the message; what cannot be read is told. */
+  async attach(files: readonly File[]): Promise<void> {
+    const read = await Promise.allSettled(files.map(readDocument));
+    const failed = read.flatMap((one) => (one.status === "rejected" ? [errorText(one.reason)] : []));
+    this.documents.push(...read.flatMap((one) => (one.status === "fulfilled" ? [one.value] : [])));
+    this.problem.textContent = failed.join(" ");
+    this.showDocuments();
+    this.focus();
+  }
+
+  private showDocuments(): void {
+    this.attached.hidden = this.documents.length === 0;
+    this.attached.replaceChildren(...this.documents.map((one) => this.chip(one)));
+  }
+
+  private chip(attached: AttachedDocument): HTMLElement {
+    const size = el("span", { class: "size" }, bytesText(new Blob([attached.text]).size));
+    const remove = (): void => {
+      this.documents = this.documents.filter((one) => one !== attached);
+      this.showDocuments();
+      this.focus();
+    };
+    const cross = iconButton("close", `Remove ${attached.name}`, remove, {
+      class: "plain square small",
+      bare: true,
+    });
+    const count = async (): Promise<void> => {
+      const tokens = await this.actions.countTokens(attached.text);
+      if (tokens !== undefined) size.textContent = countedTokens(tokens);
+    };
+    background(count());
+    return el(
+      "li",
+      { class: "document" },
+      icon("page"),
+      el("span", { class: "name" }, attached.name),
+      size,
+      cross,
+    );
+  }
+}

@@ -1,0 +1,86 @@
+/**
+ * Pictures of every view of the built page with a real model and real answers, at desktop and phone width, light and dark:
+ * demo/screenshots/VIEW-WIDTH-THEME.png. It checks nothing but their size; PAGE names another folder than dist/page.
+ */
+import { existsSync, mkdirSync, statSync } from "node:fs";
+import type { BrowserContext, Page } from "playwright";
+import { launchChromium } from "../support/chromium.ts";
+import { serveFolders } from "../support/serve.ts";
+
+const FOLDER = process.env["PAGE"] ?? "dist/page";
+const OUT = process.env["OUT"] ?? "demo/screenshots";
+const PATIENT_MS = 240_000;
+/** What a picture in the repository may take. */
+const BYTES_LIMIT = 150_000;
+
+const WIDTHS = { desktop: { width: 1280, height: 800 }, phone: { width: 360, height: 740 } } as const;
+const THEMES = ["light", "dark"] as const;
+const VIEWS = ["chat", "cache", "compare"] as const;
+
+async function ask(page: Page, text: string): Promise<void> {
+  const answers = await page.locator(".answer:not([aria-busy])").count();
+  await page.locator("#message").fill(text);
+  await page.locator("#message").press("Enter");
+  await page.locator(".answer:not([aria-busy])").nth(answers).waitFor();
+}
+
+/** A document read, asked about, and asked about again after a reload: so that all sources of tokens are seen. */
+async function converse(page: Page): Promise<void> {
+  await page.locator("summary", { hasText: /^Settings$/ }).click();
+  await page.getByLabel("Temperature").fill("0");
+  await page.locator("summary", { hasText: /^Settings$/ }).click();
+  await ask(page, "Tell me about the harbour.");
+  await page.getByRole("button", { name: "New conversation" }).click();
+  await page.getByRole("button", { name: /sample log book/ }).click();
+  await ask(page, "At which berth does the Kelpie lie?");
+  await page.waitForTimeout(2000); // the last records go to the disk
+  await page.reload();
+  await page.locator(".answer").waitFor();
+  await ask(page, "What does the Osprey carry?");
+  await page.locator(".facts").waitFor();
+}
+
+async function picture(page: Page, view: string, width: keyof typeof WIDTHS, theme: string): Promise<void> {
+  const path = `${OUT}/${view}-${width}-${theme}.png`;
+  await page.screenshot({ path });
+  const { size } = statSync(path);
+  console.log(`${path}: ${size} bytes`);
+  if (size > BYTES_LIMIT) throw new Error(`${path} has ${size} bytes, more than ${BYTES_LIMIT}`);
+}
+
+async function show(page: Page, view: (typeof VIEWS)[number]): Promise<void> {
+  await page.getByRole("navigation", { name: "Views" }).getByRole("link", { name: view }).click();
+  await page.locator(`[data-view="${view}"] > *`).first().waitFor();
+  if (view === "cache") await page.locator(".numbers td").first().waitFor();
+  await page.waitForTimeout(500);
+}
+
+async function pictures(context: BrowserContext, address: string): Promise<void> {
+  const page = await context.newPage();
+  page.setDefaultTimeout(PATIENT_MS);
+  page.on("pageerror", (error) => console.error("page:", error.message));
+  await page.goto(address);
+  await converse(page);
+  for (const view of VIEWS) {
+    for (const [width, size] of Object.entries(WIDTHS)) {
+      await page.setViewportSize(size);
+      for (const theme of THEMES) {
+        await page.emulateMedia({ colorScheme: theme });
+        await show(page, view);
+        await picture(page, view, width as keyof typeof WIDTHS, theme);
+      }
+    }
+  }
+}
+
+if (!existsSync(`${FOLDER}/index.html`))
+  throw new Error(`${FOLDER} has no built page: npx vite build makes it`);
+mkdirSync(OUT, { recursive: true });
+const server = await serveFolders({ "": FOLDER });
+const browser = await launchChromium();
+try {
+  await pictures(await browser.newContext({ reducedMotion: "reduce" }), server.address);
+} finally {
+  await browser.close();
+  await server.close();
+}
