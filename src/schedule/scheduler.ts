@@ -117,8 +117,6 @@ export interface SchedulerOptions {
   chunkTokens: number;
   /** Requests that may run at once. */
   seats: number;
-  /** Blocks that the pool may grow to. Default: as many as it has. */
-  maxBlocks?: number;
   /** Default: there are none. */
   lower?: LowerTiers;
   /** In models with recurrent layers. */
@@ -147,14 +145,12 @@ export class Scheduler {
   /** The first waiting request found no room, and nothing has been freed since. */
   private full = false;
   private lastKind: Plan["kind"] = "decode";
-  private maxBlocks: number;
 
   /** @param blocks the pool of `cache` */
   constructor(cache: PrefixCache, blocks: BlockPool, options: SchedulerOptions) {
     this.cache = cache;
     this.blocks = blocks;
     this.options = options;
-    this.maxBlocks = options.maxBlocks ?? blocks.slotCount;
     this.freeSeats = Array.from({ length: options.seats }, (_, seat) => options.seats - 1 - seat);
   }
 
@@ -168,54 +164,9 @@ export class Scheduler {
     return this.blocks.inUseCount;
   }
 
-  /** Tokens that one request alone could hold in the pool, once it has grown. */
+  /** Tokens that one request alone could hold in the pool. */
   get capacityTokens(): number {
-    return Math.max(this.maxBlocks, this.blocks.slotCount) * this.options.blockTokens;
-  }
-
-  /** Blocks that the next steps need beyond those that are free: without more, cached ones go, or requests wait. */
-  get missingBlocks(): number {
-    const { blockTokens } = this.options;
-    const atEnd = (request: Request) => request.slots.length * blockTokens <= request.computed;
-    const decoding = this.running.filter((request) => request.wantsMore && atEnd(request)).length;
-    return Math.max(0, decoding + this.blocksToStart() - this.blocks.freeCount);
-  }
-
-  /** The pool has grown by that many blocks. */
-  grown(blocks: number): void {
-    this.blocks.grow(blocks);
-    this.full = false;
-  }
-
-  /**
-   * The pool grows no further. A request that may need more than it has ends where the pool does.
-   * @returns requests whose tokens do not fit even now: they can never run
-   */
-  stopGrowing(): Request[] {
-    this.maxBlocks = this.blocks.slotCount;
-    const active = [...this.waiting.all, ...this.running, ...(this.prefilling ? [this.prefilling] : [])];
-    for (const request of active) {
-      const room = this.capacityTokens + 1 - request.promptLength;
-      request.maxNewTokens = Math.max(1, Math.min(request.maxNewTokens, room));
-    }
-    return active.filter(({ tokens }) => tokens.length > this.capacityTokens);
-  }
-
-  /**
-   * The device is gone, and with it every block and state: requests that run wait again with the tokens that they have, in
-   * the order in which they came, and what is lent is void. Steps in flight must not be committed any more.
-   */
-  restart(): void {
-    const interrupted = [...this.running, ...(this.prefilling ? [this.prefilling] : [])];
-    for (const request of interrupted.sort((a, b) => b.id - a.id)) {
-      this.leave(request);
-      request.state = "waiting";
-      this.waiting.pushFront(request);
-    }
-    for (const request of this.waiting.all) request.restarted();
-    for (const lease of this.lent) this.cache.release(lease);
-    this.lent.clear();
-    this.cache.clear();
+    return this.blocks.slotCount * this.options.blockTokens;
   }
 
   submit(spec: RequestSpec): Request {
@@ -325,7 +276,6 @@ export class Scheduler {
 
   /** Takes a loan back; what was computed in it, `tokens` from the first on, is kept in the cache. */
   giveBack(lease: Lease, tokens: readonly number[]): void {
-    if (lease.released) return; // the device on which it was computed is gone
     assert(this.lent.delete(lease), "a lease that was not lent is given back");
     const { owned } = this.cache.insert(lease, Int32Array.from(tokens));
     this.options.lower?.spill(fullBlocks({ tokens, keep: "disk" }, lease.table, owned));
@@ -525,15 +475,6 @@ export class Scheduler {
     const blocks = Math.ceil((computed + left) / blockTokens) - block;
     const mayCompute = restore.claim(block, blocks);
     return Math.max(0, Math.min(left, (block + mayCompute) * blockTokens - computed));
-  }
-
-  private blocksToStart(): number {
-    const request = this.waiting.head();
-    if (!request || this.prefilling || this.freeSeats.length === 0) return 0;
-    const { tokens, keep } = request;
-    const known =
-      keep === "off" ? 0 : this.cache.match(Int32Array.from(tokens), tokens.length - 1).blocks.length;
-    return this.blocksFor(tokens.length) - known;
   }
 
   /** What the cache has of a request's tokens (never the last one, whose logits are wanted), and blocks for the rest. */
