@@ -2,6 +2,8 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { setBackgroundHandler } from "../../src/base.ts";
 import { toWire, TidepoolError } from "../../src/errors.ts";
+import type { ModelFile } from "../../src/load/model-file.ts";
+import { Prompts } from "../../src/worker/prompts.ts";
 import { TextClient, type TextPort } from "../../src/worker/text-client.ts";
 import type { FromText, TextParts, ToText } from "../../src/worker/text-messages.ts";
 import { TextService } from "../../src/worker/text-service.ts";
@@ -187,6 +189,35 @@ describe("opening", () => {
     expect(client.unprotected).toMatch(why);
     expect((await client.ask(plain("here"))).tokens).toEqual(idsOf("here"));
     client.close();
+  });
+});
+
+describe("prompts", () => {
+  const file = (metadata: Map<string, unknown>) =>
+    ({ name: "m.gguf", format: "gguf", metadata }) as unknown as ModelFile;
+  const none = (): TextPort => {
+    throw new Error("no workers here");
+  };
+
+  test("say where text is made, and give notice where nothing protects", async () => {
+    const safe = await Prompts.open(file(byteLevelVocab("gpt-2")), { start: () => new PlayedWorker() });
+    expect([safe.textState, safe.notice]).toEqual(["own worker", undefined]);
+    const bare = await Prompts.open(file(byteLevelVocab("gpt-2")), { start: none });
+    expect(bare.textState).toBe("engine's thread: no workers here");
+    expect(bare.notice).toMatchObject({ code: "text_unprotected", message: /no worker for text/ });
+    expect(bare.detokenize(await bare.tokenize("over here"))).toBe("over here");
+    const without = await Prompts.open(file(new Map()), { start: none });
+    expect([without.textState, without.notice]).toEqual(["not needed", undefined]);
+    await expect(without.tokenize("x")).rejects.toThrow("m.gguf: tokenizer.ggml.model is missing");
+    expect((await without.encode({ kind: "tokens", tokens: [1, 2] })).tokens).toEqual([1, 2]);
+    for (const prompts of [safe, bare, without]) prompts.close();
+  });
+
+  test.each([9, 1.5, NaN, 3_600_001])("a time limit of %d is refused", async (timeoutMs) => {
+    await expect(Prompts.open(file(new Map()), { timeoutMs })).rejects.toMatchObject({
+      code: "invalid_argument",
+      message: /textTimeoutMs/,
+    });
   });
 });
 
