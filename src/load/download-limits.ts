@@ -8,10 +8,11 @@ export interface DownloadLimits {
   segmentBytes: number;
   /** Bytes that a connection gathers before they are written. */
   stageBytes: number;
-  /** Received bytes between two notes of what is kept, as a share of the file, and its bounds. */
+  /** Received bytes between two notes of what is kept, as a share of the file, and its bounds; and the least time. */
   journalShare: number;
   minJournalBytes: number;
   maxJournalBytes: number;
+  journalEveryMs: number;
   /** Failures in a row of one connection without a single new byte. */
   attempts: number;
   /** Pause after the first failure; it doubles, up to the last, and is shortened at random by up to a half. */
@@ -30,6 +31,7 @@ export const DOWNLOAD_LIMITS: DownloadLimits = {
   journalShare: 1 / 1000,
   minJournalBytes: 512 * 1024,
   maxJournalBytes: 8 * 1024 * 1024,
+  journalEveryMs: 250,
   attempts: 10,
   firstPauseMs: 500,
   lastPauseMs: 30_000,

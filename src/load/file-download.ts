@@ -42,6 +42,7 @@ export class FileDownload {
   private readonly readers = new Set<Reader>();
   private readonly journalBytes: number;
   private unnotedBytes = 0;
+  private notedAtMs = -Infinity;
   private noting: Promise<void> | undefined;
   private finishing: Promise<void> | undefined;
   private failure: Error | undefined;
@@ -86,7 +87,9 @@ export class FileDownload {
     }
     while (!this.have.covers(offset, end)) await this.arrived({ start: offset, end }, signal);
     if (signal?.aborted) throw abortedReading(name);
-    return this.part.read(offset, length);
+    const bytes = new Uint8Array(length);
+    await this.part.read(offset, bytes);
+    return bytes;
   }
 
   private arrived(range: ByteRange, signal: AbortSignal | undefined): Promise<void> {
@@ -155,13 +158,15 @@ export class FileDownload {
 
   /** One note at a time; who comes meanwhile goes on, so that the disk is busy and not the network idle. */
   private async noteInTurn(): Promise<void> {
-    if (this.noting) return;
+    const { limits, clock } = this.world;
+    if (this.noting || clock.nowMs() - this.notedAtMs < limits.journalEveryMs) return;
     this.noting = this.note().finally(() => (this.noting = undefined));
     await this.noting;
     this.digest.catchUp().catch(() => undefined); // whoever asks for the digest meets the same error
   }
 
   private async note(): Promise<void> {
+    this.notedAtMs = this.world.clock.nowMs();
     this.unnotedBytes = 0;
     const have = this.have.list();
     await this.part.flush();

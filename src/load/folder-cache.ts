@@ -56,7 +56,11 @@ class CacheFolder implements ModelFolder {
     return {
       name: title,
       sizeBytes,
-      read: (offset, length) => part.read(offset, length),
+      read: async (offset, length) => {
+        const bytes = new Uint8Array(length);
+        await part.read(offset, bytes);
+        return bytes;
+      },
       close: () => Promise.resolve(),
     };
   }
@@ -96,10 +100,9 @@ class CachePart implements Part {
     return last * CHUNK_BYTES + ((await readEntry(this.cache, chunkPath(this.name, last)))?.length ?? 0);
   }
 
-  async read(offset: number, length: number): Promise<Uint8Array> {
-    const bytes = new Uint8Array(length);
-    for (let at = 0; at < length;) {
-      const { index, within, count } = pieceAt(offset + at, length - at);
+  async read(offset: number, bytes: Uint8Array): Promise<void> {
+    for (let at = 0; at < bytes.length;) {
+      const { index, within, count } = pieceAt(offset + at, bytes.length - at);
       const chunk = this.dirty.get(index) ?? (await readEntry(this.cache, chunkPath(this.name, index)));
       const piece = chunk?.subarray(within, within + count);
       if (piece?.length !== count) {
@@ -108,7 +111,6 @@ class CachePart implements Part {
       bytes.set(piece, at);
       at += count;
     }
-    return bytes;
   }
 
   write(offset: number, bytes: Uint8Array): Promise<void> {

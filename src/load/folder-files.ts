@@ -111,15 +111,13 @@ class FilePart implements Part {
     return (await told(this.place, "asking for a length", () => this.handle.stat())).size;
   }
 
-  read(offset: number, length: number): Promise<Uint8Array> {
+  read(offset: number, bytes: Uint8Array): Promise<void> {
     return told(this.place, "reading", async () => {
-      const bytes = new Uint8Array(length);
-      for (let filled = 0; filled < length;) {
-        const { bytesRead } = await this.handle.read(bytes, filled, length - filled, offset + filled);
-        if (bytesRead === 0) throw new Error(`the file ends before byte ${offset + length}`);
+      for (let filled = 0; filled < bytes.length;) {
+        const { bytesRead } = await this.handle.read(bytes, filled, bytes.length - filled, offset + filled);
+        if (bytesRead === 0) throw new Error(`the file ends before byte ${offset + bytes.length}`);
         filled += bytesRead;
       }
-      return bytes;
     });
   }
 

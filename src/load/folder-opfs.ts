@@ -131,12 +131,11 @@ class OpfsPart implements Part {
     return this.told("asking for a length", () => this.handle.getSize());
   }
 
-  read(offset: number, length: number): Promise<Uint8Array> {
+  read(offset: number, bytes: Uint8Array): Promise<void> {
     return this.told("reading", () => {
-      const bytes = new Uint8Array(length);
       const read = this.handle.read(bytes, { at: offset });
-      if (read !== length) throw new Error(`the file gave ${read} of ${length} bytes at ${offset}`);
-      return bytes;
+      if (read !== bytes.length)
+        throw new Error(`the file gave ${read} of ${bytes.length} bytes at ${offset}`);
     });
   }
 

@@ -17,8 +17,8 @@ export type Release = () => Promise<void>;
 export interface Part {
   /** Bytes from the start that can be read; those never written are undefined. */
   sizeBytes(): Promise<number>;
-  /** Exactly `length` bytes. */
-  read(offset: number, length: number): Promise<Uint8Array>;
+  /** Fills `bytes` from `offset` on, exactly. */
+  read(offset: number, bytes: Uint8Array): Promise<void>;
   write(offset: number, bytes: Uint8Array): Promise<void>;
   /** On return, what was written survives a loss of power, as far as the platform can promise that. */
   flush(): Promise<void>;

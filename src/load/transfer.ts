@@ -235,12 +235,15 @@ export class Transfer {
       if (signal.aborted) end();
       else signal.addEventListener("abort", end, { once: true });
     });
-    const stalled = new RequestProblem(`sent nothing for ${stallMs} ms`, true);
-    const cancel = this.world.timer.after(stallMs, () => controller.abort(stalled));
+    let stalled: RequestProblem | undefined;
+    const cancel = this.world.timer.after(stallMs, () => {
+      stalled = new RequestProblem(`sent nothing for ${stallMs} ms`, true);
+      controller.abort(stalled);
+    });
     try {
       return await Promise.race([waiting, aborted]);
     } catch (error) {
-      throw signal.reason === stalled ? stalled : error;
+      throw stalled ?? error;
     } finally {
       cancel();
       signal.removeEventListener("abort", end);
@@ -278,7 +281,7 @@ class Stage {
   /** All before this is with the file. */
   storedTo: number;
   private readonly file: FileDownload;
-  private readonly bytes: Uint8Array;
+  private bytes: Uint8Array;
   private filled = 0;
 
   constructor(file: FileDownload, stageBytes: number, at: number) {
@@ -311,6 +314,8 @@ class Stage {
     const count = this.filled;
     this.filled = 0;
     if (count > 0) await this.file.write(this.at - count, this.bytes.subarray(0, count));
+    // A new one each time: in V8 it is the script's own arrays that make it let go of the network's in time.
+    this.bytes = new Uint8Array(this.bytes.length);
     this.storedTo = this.at;
   }
 }
