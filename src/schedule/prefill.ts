@@ -11,6 +11,11 @@ export class PrefillQueue {
     return this.waiting.length;
   }
 
+  /** In their order. */
+  get all(): readonly Request[] {
+    return this.waiting;
+  }
+
   push(request: Request): void {
     this.waiting.push(request);
   }

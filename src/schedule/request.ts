@@ -45,7 +45,8 @@ export interface RequestSpec {
 export class Request {
   readonly id: number;
   readonly promptLength: number;
-  readonly maxNewTokens: number;
+  /** Becomes less where the pool cannot grow to hold as many. */
+  maxNewTokens: number;
   readonly stopIds: ReadonlySet<number>;
   /** Prompt, then accepted tokens. */
   readonly tokens: number[];
@@ -82,6 +83,15 @@ export class Request {
     this.keep = spec.keep ?? "disk";
     this.maxAgeMs = spec.maxAgeMs;
     this.tokens = [...spec.prompt];
+  }
+
+  /** All that steps have computed and sampled for it, and that is not among its tokens, is lost. */
+  restarted(): void {
+    this.pending = 0;
+    if (this.generatedCount > 0) return;
+    this.cachedTokens = undefined;
+    Object.assign(this.loadedTokens, { ram: 0, disk: 0 });
+    this.restoredBy = undefined;
   }
 
   /** Its block table. */

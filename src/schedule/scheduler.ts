@@ -13,103 +13,38 @@ import { assert } from "../base.ts";
 import type { Lease, NewSnapshot, PrefixCache } from "../cache/prefix.ts";
 import { TidepoolError } from "../errors.ts";
 import type { BlockPool } from "../cache/blocks.ts";
-import { decodeRows, type DecodeRow } from "./decode.ts";
+import { decodeRows } from "./decode.ts";
+import type {
+  Copy,
+  DecodePlan,
+  FullBlock,
+  LowerTiers,
+  Move,
+  Plan,
+  PrefillPlan,
+  Save,
+  Sequence,
+  States,
+} from "./plan.ts";
 import { PrefillQueue } from "./prefill.ts";
-import { Request, type FinishReason, type Keep, type LowerTier, type RequestSpec } from "./request.ts";
-import { Restore, type RestoreTerms } from "./restore.ts";
-import { SeatState, type StateSlots } from "./seat-state.ts";
+import { Request, type FinishReason, type LowerTier, type RequestSpec } from "./request.ts";
+import { Restore } from "./restore.ts";
+import type { SeatState } from "./seat-state.ts";
+import { Snapshots } from "./snapshots.ts";
 import { StateRestore } from "./state-restore.ts";
 
-/** A run of one prompt's positions [start, start + count); `sample`: the last chunk, whose last row is sampled. */
-export interface PrefillPlan {
-  kind: "prefill";
-  request: Request;
-  start: number;
-  count: number;
-  sample: boolean;
-  /** Blocks that this step completes, for the lower tiers, and states to save, once it has been submitted. */
-  completes: readonly FullBlock[];
-  saves: readonly Save[];
-  /** Where its recurrent state is read and written, in models that have one. */
-  state?: StateSlots;
-  /** A slot of the KV pool to copy before the step: the block that was begun where a snapshot was taken. */
-  copyBlock?: Copy;
-}
-
-/** Copies slot `from` of a pool over slot `to`. */
-export interface Copy {
-  from: number;
-  to: number;
-}
-
-/** A state to be saved, and sent to the lower tiers, behind the steps submitted so far. */
-export interface Save {
-  sequence: Sequence;
-  /** Tokens that it covers. */
-  at: number;
-  /** In the state pool. */
-  state: Copy;
-  /** In the KV pool: the begun block, where it has to be copied. */
-  copyBlock: Copy | undefined;
-  /** The KV slot that has the begun block then. */
-  tail: number | undefined;
-}
-
-/** One token for each of several requests. */
-export interface DecodePlan {
-  kind: "decode";
-  rows: DecodeRow[];
-}
-
-export type Plan = PrefillPlan | DecodePlan;
-
-/** Tokens from the first on; grows at its end only. */
-export interface Sequence {
-  readonly tokens: readonly number[];
-  readonly keep: Keep;
-  /** What is stored of it expires so long after it was computed. Default: the keeper's. */
-  readonly maxAgeMs?: number | undefined;
-}
-
-/** Bytes of one block, or of a snapshot, to be brought from a lower tier into slots. */
-export interface Move {
-  request: Request;
-  restore: Restore | StateRestore;
-  /** Index in the request's block table. */
-  block: number;
-  slot: number;
-  /** Instead of the block: the state of the first `at` tokens into a slot of the state pool, and the block that was begun
-   * there into KV slot `tail` (-1: none was). */
-  snapshot?: NewSnapshot;
-}
-
-/** A block that is complete and that lower tiers should have. */
-export interface FullBlock {
-  sequence: Sequence;
-  block: number;
-  slot: number;
-}
-
-/** The lower tiers as the scheduler sees them. */
-export interface LowerTiers {
-  /** Consecutive blocks of a request's tokens, from block `from` on, that they hold. */
-  storedBlocks(request: Request, from: number): number;
-  /** How to get `blocks` of them back, from block `from` on. */
-  restoreTerms(request: Request, from: number, blocks: number): RestoreTerms;
-  /** The furthest stored snapshot of a request's state behind token `after`, not behind `limit`, with all blocks before it
-   * from that of token `after` on in store. */
-  storedState?(request: Request, after: number, limit: number): number | undefined;
-  /** Blocks that submitted steps have completed. Their slots may be reused by the very next plan: copy them at once. */
-  spill(blocks: readonly FullBlock[]): void;
-}
-
-/** The state pool as the scheduler sees it. */
-export interface States {
-  /** Where the cache's snapshot slots begin. */
-  firstSnapshotSlot: number;
-  /** Saves states of requests that end. Their slots may be used by the very next plan: copy them at once. */
-  save(saves: readonly Save[]): void;
-}
+export type {
+  Copy,
+  DecodePlan,
+  FullBlock,
+  LowerTiers,
+  Move,
+  Plan,
+  PrefillPlan,
+  Save,
+  Sequence,
+  States,
+} from "./plan.ts";
 
 export interface SchedulerOptions {
   blockTokens: number;
@@ -117,6 +52,8 @@ export interface SchedulerOptions {
   chunkTokens: number;
   /** Requests that may run at once. */
   seats: number;
+  /** Blocks that the pool may grow to. Default: as many as it has. */
+  maxBlocks?: number;
   /** Default: there are none. */
   lower?: LowerTiers;
   /** In models with recurrent layers. */
@@ -145,12 +82,18 @@ export class Scheduler {
   /** The first waiting request found no room, and nothing has been freed since. */
   private full = false;
   private lastKind: Plan["kind"] = "decode";
+  private maxBlocks: number;
+  /** In models with recurrent layers. */
+  private readonly snapshots: Snapshots | undefined;
 
   /** @param blocks the pool of `cache` */
   constructor(cache: PrefixCache, blocks: BlockPool, options: SchedulerOptions) {
     this.cache = cache;
     this.blocks = blocks;
     this.options = options;
+    this.maxBlocks = options.maxBlocks ?? blocks.slotCount;
+    const { states, lower, blockTokens } = options;
+    this.snapshots = states && new Snapshots({ cache, blocks, blockTokens, states, lower });
     this.freeSeats = Array.from({ length: options.seats }, (_, seat) => options.seats - 1 - seat);
   }
 
@@ -164,9 +107,65 @@ export class Scheduler {
     return this.blocks.inUseCount;
   }
 
-  /** Tokens that one request alone could hold in the pool. */
+  /** Tokens that one request alone could hold in the pool, once it has grown. */
   get capacityTokens(): number {
+    return Math.max(this.maxBlocks, this.blocks.slotCount) * this.options.blockTokens;
+  }
+
+  /** Tokens that the pool holds now. */
+  get poolTokens(): number {
     return this.blocks.slotCount * this.options.blockTokens;
+  }
+
+  /** Blocks that a loan needs beyond those that are free, as `missingBlocks` says. */
+  missingToLend(tokens: readonly number[], reusable: number): number {
+    const known = this.cache.match(Int32Array.from(tokens), reusable).blocks.length;
+    return Math.max(0, this.blocksFor(tokens.length) - known - this.blocks.freeCount);
+  }
+
+  /** Blocks that the next steps need beyond those that are free: without more, cached ones go, or requests wait. */
+  get missingBlocks(): number {
+    const { blockTokens } = this.options;
+    const atEnd = (request: Request) => request.slots.length * blockTokens <= request.computed;
+    const decoding = this.running.filter((request) => request.wantsMore && atEnd(request)).length;
+    return Math.max(0, decoding + this.blocksToStart() - this.blocks.freeCount);
+  }
+
+  /** The pool has grown by that many blocks. */
+  grown(blocks: number): void {
+    this.blocks.grow(blocks);
+    this.full = false;
+  }
+
+  /**
+   * The pool grows no further. A request that may need more than it has ends where the pool does.
+   * @returns requests whose tokens do not fit even now: they can never run
+   */
+  stopGrowing(): Request[] {
+    this.maxBlocks = this.blocks.slotCount;
+    const active = [...this.waiting.all, ...this.running, ...(this.prefilling ? [this.prefilling] : [])];
+    for (const request of active) {
+      const room = this.capacityTokens + 1 - request.promptLength;
+      request.maxNewTokens = Math.max(1, Math.min(request.maxNewTokens, room));
+    }
+    return active.filter(({ tokens }) => tokens.length > this.capacityTokens);
+  }
+
+  /**
+   * The device is gone, and with it every block and state: requests that run wait again with the tokens that they have, in
+   * the order in which they came, and what is lent is void. Steps in flight must not be committed any more.
+   */
+  restart(): void {
+    const interrupted = [...this.running, ...(this.prefilling ? [this.prefilling] : [])];
+    for (const request of interrupted.sort((a, b) => b.id - a.id)) {
+      this.leave(request);
+      request.state = "waiting";
+      this.waiting.pushFront(request);
+    }
+    for (const request of this.waiting.all) request.restarted();
+    for (const lease of this.lent) this.cache.release(lease);
+    this.lent.clear();
+    this.cache.clear();
   }
 
   submit(spec: RequestSpec): Request {
@@ -268,14 +267,12 @@ export class Scheduler {
   /** Where the work on a loan has its recurrent state, and the block to copy before it begins. One loan at a time may use
    * it: there is one pair of slots. Undefined in models without recurrent layers. */
   loanState(lease: Lease): { state: SeatState; copyBlock: Copy | undefined } | undefined {
-    if (!this.options.states) return undefined;
-    const state = new SeatState(this.options.seats);
-    state.start(lease.tokens, lease.snapshot && this.stateSlot(lease.snapshot.slot));
-    return { state, copyBlock: this.begunBlock(lease, lease.tokens) };
+    return this.snapshots?.loan(lease, this.options.seats);
   }
 
   /** Takes a loan back; what was computed in it, `tokens` from the first on, is kept in the cache. */
   giveBack(lease: Lease, tokens: readonly number[]): void {
+    if (lease.released) return; // the device on which it was computed is gone
     assert(this.lent.delete(lease), "a lease that was not lent is given back");
     const { owned } = this.cache.insert(lease, Int32Array.from(tokens));
     this.options.lower?.spill(fullBlocks({ tokens, keep: "disk" }, lease.table, owned));
@@ -327,34 +324,12 @@ export class Scheduler {
     if (request.restore instanceof StateRestore)
       request.restore.passed(Math.floor(request.computed / this.options.blockTokens));
     const state = request.seatState?.step(request.computed);
-    const copyBlock = this.startedFrom(request, start);
-    const { completes, saves } = this.publish(request, this.snapshotHere(request));
+    const copyBlock = this.snapshots?.startedFrom(request, start);
+    const { completes, saves } = this.publish(request, this.snapshots?.here(request));
     const sample = request.computed === request.tokens.length;
     if (sample) this.startDecoding(request);
     const extra = { ...(state && { state }), ...(copyBlock && { copyBlock }) };
     return { kind: "prefill", request, start, count, sample, completes, saves, ...extra };
-  }
-
-  /** Where the request runs its first step from a snapshot inside a block: the copy of that block which it needs. The
-   * snapshot's slots may be used for something else by steps after this one. */
-  private startedFrom(request: Request, start: number): Copy | undefined {
-    const { lease } = request;
-    if (!lease || lease.copied) return undefined;
-    const copy = this.begunBlock(lease, start);
-    this.cache.snapshotCopied(lease);
-    return copy;
-  }
-
-  private begunBlock({ snapshot, table }: Lease, start: number): Copy | undefined {
-    if (!snapshot || snapshot.tail < 0) return undefined;
-    return { from: snapshot.tail, to: table[Math.floor(start / this.options.blockTokens)] as number };
-  }
-
-  /** Slots for the snapshot that is wanted where a prompt has just been computed to. */
-  private snapshotHere(request: Request): NewSnapshot | undefined {
-    if (!request.snapshotsAt.includes(request.computed)) return undefined;
-    const taken = this.cache.snapshotSlots(request.computed);
-    return taken && { ...taken, why: this.cache.policy.name === "vllm" ? "interval" : "branch" };
   }
 
   /** Begins the prompt of the first waiting request that finds a seat, and blocks for all of it. */
@@ -373,26 +348,14 @@ export class Scheduler {
     request.seat = this.freeSeats.pop() as number;
     request.state = "prefilling";
     this.prefilling = request;
-    this.startState(request, lease);
+    request.snapshotsAt = [];
+    this.snapshots?.start(request, lease);
     this.startRestore(request);
     return request;
   }
 
-  private startState(request: Request, lease: Lease): void {
-    request.snapshotsAt = [];
-    if (!this.options.states) return;
-    request.seatState = new SeatState(request.seat as number);
-    const { snapshot, tokens } = lease;
-    request.seatState.start(tokens, snapshot && this.stateSlot(snapshot.slot));
-    if (request.keep === "off") return;
-    const { lower, blockTokens } = this.options;
-    const stored = lower ? lower.storedBlocks(request, 0) * blockTokens : 0; // seen before, in another session
-    lease.rawTokens = Math.max(lease.rawTokens, Math.min(stored, request.tokens.length - 1));
-    request.snapshotsAt = this.cache.snapshotPositions(Int32Array.from(request.tokens), lease);
-  }
-
   private stateSlot(snapshotSlot: number): number {
-    return (this.options.states?.firstSnapshotSlot ?? 0) + snapshotSlot;
+    return this.snapshots?.stateSlot(snapshotSlot) ?? snapshotSlot;
   }
 
   /** Looks for the blocks after those on the GPU in the lower tiers; the last token is always computed. */
@@ -477,6 +440,15 @@ export class Scheduler {
     return Math.max(0, Math.min(left, (block + mayCompute) * blockTokens - computed));
   }
 
+  private blocksToStart(): number {
+    const request = this.waiting.head();
+    if (!request || this.prefilling || this.freeSeats.length === 0) return 0;
+    const { tokens, keep } = request;
+    const known =
+      keep === "off" ? 0 : this.cache.match(Int32Array.from(tokens), tokens.length - 1).blocks.length;
+    return this.blocksFor(tokens.length) - known;
+  }
+
   /** What the cache has of a request's tokens (never the last one, whose logits are wanted), and blocks for the rest. */
   private leaseFor(request: Request): Lease | undefined {
     const { tokens } = request;
@@ -524,37 +496,8 @@ export class Scheduler {
     const { owned, placed } = this.cache.insert(request.lease, tokens, snapshot ? [snapshot] : []);
     return {
       completes: fullBlocks(request, request.slots, owned, request.restore),
-      saves: placed.map((each) => this.saveOf(request, each)),
+      saves: placed.flatMap((each) => this.snapshots?.saveOf(request, each) ?? []),
     };
-  }
-
-  private saveOf(request: Request, { at, slot, tail }: NewSnapshot): Save {
-    const from = request.seatState?.latest(at);
-    assert(from?.at === at, `a snapshot at token ${at}, and the state is at ${from?.at ?? "none"}`);
-    const begun = request.slots[Math.floor(at / this.options.blockTokens)] as number;
-    return {
-      sequence: request,
-      at,
-      state: { from: from.slot, to: this.stateSlot(slot) },
-      copyBlock: tail < 0 || tail === begun ? undefined : { from: begun, to: tail },
-      tail: tail < 0 ? undefined : tail,
-    };
-  }
-
-  /** Slots for a snapshot of the last state of a request that ends: the block that was begun there need not be copied. */
-  private lastSnapshot(request: Request): NewSnapshot | undefined {
-    const { lease, seatState } = request;
-    const latest = seatState?.latest(request.tokens.length);
-    if (!latest || !lease || request.keep === "off") return undefined;
-    const { at } = latest;
-    const { blockTokens } = this.options;
-    if (at % blockTokens === 0) return this.cache.snapshotSlots(at);
-    const tail = lease.table[Math.floor(at / blockTokens)] as number;
-    if (this.blocks.isKept(tail)) return undefined;
-    const slot = this.cache.snapshotSlot();
-    if (slot === undefined) return undefined;
-    this.blocks.retain(tail);
-    return { at, slot, tail, why: "end" };
   }
 
   /** Publishes what submitted steps have computed, before its slots are given back. */
@@ -597,7 +540,7 @@ export class Scheduler {
 
   private finish(request: Request, reason: FinishReason): void {
     request.finishReason = reason;
-    if (reason !== "error") this.publishAndSpill(request, this.lastSnapshot(request));
+    if (reason !== "error") this.publishAndSpill(request, this.snapshots?.last(request));
     this.leave(request);
     this.waiting.remove(request);
     request.state = "done";
@@ -605,7 +548,7 @@ export class Scheduler {
 
   /** Gives a running request's blocks and seat back and lets it wait for another prefill. */
   private preempt(request: Request): void {
-    this.publishAndSpill(request, this.lastSnapshot(request));
+    this.publishAndSpill(request, this.snapshots?.last(request));
     this.leave(request);
     request.state = "waiting";
     this.waiting.pushFront(request);

@@ -1,0 +1,101 @@
+/**
+ * What the scheduler hands out and asks for, as plain data: the plan of a step, blocks and states to bring, to copy and to
+ * send down, and the lower tiers and the state pool as it sees them. No logic.
+ */
+import type { NewSnapshot } from "../cache/prefix.ts";
+import type { DecodeRow } from "./decode.ts";
+import type { Keep, Request } from "./request.ts";
+import type { Restore, RestoreTerms } from "./restore.ts";
+import type { StateSlots } from "./seat-state.ts";
+import type { StateRestore } from "./state-restore.ts";
+
+/** A run of one prompt's positions [start, start + count); `sample`: the last chunk, whose last row is sampled. */
+export interface PrefillPlan {
+  kind: "prefill";
+  request: Request;
+  start: number;
+  count: number;
+  sample: boolean;
+  /** Blocks that this step completes, for the lower tiers, and states to save, once it has been submitted. */
+  completes: readonly FullBlock[];
+  saves: readonly Save[];
+  /** Where its recurrent state is read and written, in models that have one. */
+  state?: StateSlots;
+  /** A slot of the KV pool to copy before the step: the block that was begun where a snapshot was taken. */
+  copyBlock?: Copy;
+}
+
+/** Copies slot `from` of a pool over slot `to`. */
+export interface Copy {
+  from: number;
+  to: number;
+}
+
+/** A state to be saved, and sent to the lower tiers, behind the steps submitted so far. */
+export interface Save {
+  sequence: Sequence;
+  /** Tokens that it covers. */
+  at: number;
+  /** In the state pool. */
+  state: Copy;
+  /** In the KV pool: the begun block, where it has to be copied. */
+  copyBlock: Copy | undefined;
+  /** The KV slot that has the begun block then. */
+  tail: number | undefined;
+}
+
+/** One token for each of several requests. */
+export interface DecodePlan {
+  kind: "decode";
+  rows: DecodeRow[];
+}
+
+export type Plan = PrefillPlan | DecodePlan;
+
+/** Tokens from the first on; grows at its end only. */
+export interface Sequence {
+  readonly tokens: readonly number[];
+  readonly keep: Keep;
+  /** What is stored of it expires so long after it was computed. Default: the keeper's. */
+  readonly maxAgeMs?: number | undefined;
+}
+
+/** Bytes of one block, or of a snapshot, to be brought from a lower tier into slots. */
+export interface Move {
+  request: Request;
+  restore: Restore | StateRestore;
+  /** Index in the request's block table. */
+  block: number;
+  slot: number;
+  /** Instead of the block: the state of the first `at` tokens into a slot of the state pool, and the block that was begun
+   * there into KV slot `tail` (-1: none was). */
+  snapshot?: NewSnapshot;
+}
+
+/** A block that is complete and that lower tiers should have. */
+export interface FullBlock {
+  sequence: Sequence;
+  block: number;
+  slot: number;
+}
+
+/** The lower tiers as the scheduler sees them. */
+export interface LowerTiers {
+  /** Consecutive blocks of a request's tokens, from block `from` on, that they hold. */
+  storedBlocks(request: Request, from: number): number;
+  /** How to get `blocks` of them back, from block `from` on. */
+  restoreTerms(request: Request, from: number, blocks: number): RestoreTerms;
+  /** The furthest stored snapshot of a request's state behind token `after`, not behind `limit`, with all blocks before it
+   * from that of token `after` on in store. */
+  storedState?(request: Request, after: number, limit: number): number | undefined;
+  /** Blocks that submitted steps have completed. Their slots may be reused by the very next plan: copy them at once. */
+  spill(blocks: readonly FullBlock[]): void;
+}
+
+/** The state pool as the scheduler sees it. */
+export interface States {
+  /** Where the cache's snapshot slots begin. */
+  firstSnapshotSlot: number;
+  /** Saves states of requests that end. Their slots may be used by the very next plan: copy them at once. */
+  save(saves: readonly Save[]): void;
+}
