@@ -4,7 +4,7 @@
  */
 import { TidepoolError } from "../errors.ts";
 import type { Tokenizer } from "./tokenizer.ts";
-import { isRecord } from "./vocabulary.ts";
+import { invalid, isRecord } from "./vocabulary.ts";
 
 /** Noncharacters, which no text should hold; one that the conversation does not hold is the mark. */
 const MARKS = Array.from({ length: 32 }, (_, i) => String.fromCharCode(0xfdd0 + i));
@@ -35,17 +35,21 @@ export function createMarker(tokenizer: Tokenizer, messages: readonly unknown[])
       encode: (text, continues) => tokenizer.encode(text, { special: true, continues }),
     };
   }
-  const control = new RegExp(
-    texts
-      .sort((a, b) => b.length - a.length)
-      .map(escapeRegExp)
-      .join("|"),
-    "gu",
-  );
+  const control = anyOf(texts);
   return {
     mark: (value) => mapStrings(value, (text) => breakTokens(text, control, mark)),
     encode: (text, continues) => encodeMarked(tokenizer, text, control, mark, continues),
   };
+}
+
+/** Matches any of the texts, longer ones first. */
+function anyOf(texts: readonly string[]): RegExp {
+  const longestFirst = [...texts].sort((a, b) => b.length - a.length);
+  try {
+    return new RegExp(longestFirst.map(escapeRegExp).join("|"), "gu");
+  } catch {
+    throw invalid(`the tokenizer's ${texts.length} control tokens are too many to be looked for in a text`);
+  }
 }
 
 /** Breaks every control token of the text; breaking one can uncover another that overlapped it. */

@@ -51,6 +51,9 @@ interface Encoders {
   plainTexts: string[];
 }
 
+/** Characters of a token that is looked for in every text; those in use have up to 40. */
+const MAX_ADDED_CHARS = 1024;
+
 const ENCODER_CONFIG = { clean_up_tokenization_spaces: false };
 
 /**
@@ -62,6 +65,11 @@ const ENCODER_CONFIG = { clean_up_tokenization_spaces: false };
 function encodersOf(vocabulary: Vocabulary): Encoders {
   const json = vocabulary.tokenizerJson;
   const added = json["added_tokens"] as { content: string; special?: boolean }[];
+  for (const { content } of added) {
+    if (content.length <= MAX_ADDED_CHARS) continue;
+    const start = JSON.stringify(content.slice(0, 20));
+    throw invalid(`the added token ${start}... has ${content.length} characters, at most ${MAX_ADDED_CHARS}`);
+  }
   const plainAdded = added.filter((token) => token.special !== true);
   const special = build(json);
   const shell = (changes: Record<string, unknown>): Encoder => {

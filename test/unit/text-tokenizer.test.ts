@@ -327,6 +327,11 @@ describe("refuses, naming the key", () => {
       { ...json, decoder: { type: "WordPiece" } },
       /decoder \(WordPiece\) is not supported/,
     ],
+    [
+      "a token of 2,000 characters",
+      { ...json, added_tokens: [{ id: 0, content: "x".repeat(2000), special: true }] },
+      /added token "x{20}"... has 2000 characters, at most 1024/,
+    ],
     ["no decoder", { ...json, decoder: null }, /decoder \(none\) is not supported/],
   ];
 
