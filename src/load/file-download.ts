@@ -69,17 +69,26 @@ export class FileDownload {
     return {
       name,
       sizeBytes: this.sizeBytes,
-      read: (offset, length, signal) => this.read(name, offset, length, signal),
+      read: async (offset, length, signal) => {
+        await this.awaitBytes(name, offset, length, signal);
+        const bytes = new Uint8Array(length);
+        await this.part.read(offset, bytes);
+        return bytes;
+      },
+      readInto: async (offset, bytes, signal) => {
+        await this.awaitBytes(name, offset, bytes.length, signal);
+        await this.part.read(offset, bytes);
+      },
       close: () => Promise.resolve(),
     };
   }
 
-  private async read(
+  private async awaitBytes(
     name: string,
     offset: number,
     length: number,
-    signal?: AbortSignal,
-  ): Promise<Uint8Array> {
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
     const end = offset + length;
     if (!(offset >= 0 && length >= 0 && end <= this.sizeBytes)) {
       const text = `${name} has ${this.sizeBytes} bytes, cannot read ${length} at ${offset}`;
@@ -87,9 +96,6 @@ export class FileDownload {
     }
     while (!this.have.covers(offset, end)) await this.arrived({ start: offset, end }, signal);
     if (signal?.aborted) throw abortedReading(name);
-    const bytes = new Uint8Array(length);
-    await this.part.read(offset, bytes);
-    return bytes;
   }
 
   private arrived(range: ByteRange, signal: AbortSignal | undefined): Promise<void> {

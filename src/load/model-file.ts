@@ -9,7 +9,7 @@ import { readGguf } from "./gguf.ts";
 import type { GgufFile, GgufValue } from "./gguf.ts";
 import { parseJson } from "./json.ts";
 import { readSafetensors } from "./safetensors.ts";
-import { baseName, openBlob, openPath, openUrl, pathKind, readBounded } from "./source.ts";
+import { baseName, openBlob, openPath, openUrl, pathKind, PIECE_BYTES, readBounded } from "./source.ts";
 import type { PieceOptions, Source, UrlOptions } from "./source.ts";
 import type { TensorType } from "./tensor-type.ts";
 
@@ -28,6 +28,11 @@ export interface TensorInfo {
   shard: number;
 }
 
+export interface TensorPieceOptions extends Omit<PieceOptions, "buffer"> {
+  /** Each piece is used before the next one is asked for: one buffer may serve for all of them. */
+  isTransient?: boolean;
+}
+
 interface ModelFileBase {
   /** The name of the first file, or of the folder's weights. */
   name: string;
@@ -35,7 +40,7 @@ interface ModelFileBase {
   /** The files that hold weights, in shard order. */
   sources: Source[];
   /** Streams a tensor's bytes in order, in pieces of at most `pieceBytes` (default and limit: PIECE_BYTES). */
-  readTensor(info: TensorInfo, options?: PieceOptions): AsyncIterable<Uint8Array>;
+  readTensor(info: TensorInfo, options?: TensorPieceOptions): AsyncIterable<Uint8Array>;
   /** Closes all sources. */
   close(): Promise<void>;
 }
@@ -261,6 +266,7 @@ function addTensors(tensors: Map<string, TensorInfo>, added: Located[], shard: n
 }
 
 function faceOf(name: string, tensors: Map<string, TensorInfo>, sources: Source[]): ModelFileBase {
+  const scratch: Scratch = { bytes: new Uint8Array(0), isLent: false };
   return {
     name,
     tensors,
@@ -269,12 +275,37 @@ function faceOf(name: string, tensors: Map<string, TensorInfo>, sources: Source[
       const source = sources[info.shard];
       if (source === undefined)
         throw new TidepoolError("invalid_argument", `${name} has no shard ${info.shard}`);
-      return readBounded(source, info.offset, info.sizeBytes, options);
+      return options?.isTransient
+        ? readTransient(scratch, source, info, options)
+        : readBounded(source, info.offset, info.sizeBytes, options);
     },
     close: async () => {
       await Promise.all(sources.map((source) => source.close()));
     },
   };
+}
+
+/** One buffer for whoever reads first; a second reader at the same time gets arrays of its own. */
+interface Scratch {
+  bytes: Uint8Array;
+  isLent: boolean;
+}
+
+async function* readTransient(
+  scratch: Scratch,
+  source: Source,
+  { offset, sizeBytes }: TensorInfo,
+  options: PieceOptions,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  if (scratch.isLent || !source.readInto) return yield* readBounded(source, offset, sizeBytes, options);
+  scratch.isLent = true;
+  try {
+    const wanted = Math.min(sizeBytes, options.pieceBytes ?? PIECE_BYTES);
+    if (scratch.bytes.length < wanted) scratch.bytes = new Uint8Array(wanted);
+    yield* readBounded(source, offset, sizeBytes, { ...options, buffer: scratch.bytes });
+  } finally {
+    scratch.isLent = false;
+  }
 }
 
 async function openSafetensors(place: ModelPlace, signal?: AbortSignal): Promise<SafetensorsModelFile> {

@@ -24,6 +24,8 @@ export interface Source {
    * Throws `source` when the range leaves the file or the bytes cannot be had, `aborted` when the signal fires.
    */
   read(offset: number, length: number, signal?: AbortSignal): Promise<Uint8Array>;
+  /** As `read`, but fills `bytes`, where the source can do so without an array of its own. */
+  readInto?(offset: number, bytes: Uint8Array, signal?: AbortSignal): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -38,6 +40,8 @@ export interface PieceOptions {
   signal?: AbortSignal | undefined;
   /** Length of every piece but the last. At most PIECE_BYTES. */
   pieceBytes?: number | undefined;
+  /** Reused for all pieces where the source can fill it: each piece is then valid until the next one is asked for. */
+  buffer?: Uint8Array | undefined;
 }
 
 /** Streams a range in order, in pieces of `pieceBytes` (the last may be shorter). One read is in flight at a time. */
@@ -53,8 +57,20 @@ export async function* readBounded(
   }
   checkRange(source, offset, length);
   for (let at = 0; at < length; at += pieceBytes) {
-    yield await source.read(offset + at, Math.min(pieceBytes, length - at), options.signal);
+    yield await readPiece(source, offset + at, Math.min(pieceBytes, length - at), options);
   }
+}
+
+async function readPiece(
+  source: Source,
+  offset: number,
+  length: number,
+  { buffer, signal }: PieceOptions,
+): Promise<Uint8Array> {
+  if (!source.readInto || !buffer || buffer.length < length) return source.read(offset, length, signal);
+  const piece = buffer.subarray(0, length);
+  await source.readInto(offset, piece, signal);
+  return piece;
 }
 
 /** A source over bytes that are already in memory. Reads are views, not copies. */
@@ -122,20 +138,26 @@ export async function openPath(path: string): Promise<Source> {
     await handle.close();
     throw new TidepoolError("invalid_argument", `${path} is not a file`, { path });
   }
+  const fill = async (offset: number, bytes: Uint8Array, signal?: AbortSignal): Promise<void> => {
+    for (let filled = 0; filled < bytes.length;) {
+      checkSignal(signal, path);
+      const { bytesRead } = await handle.read(bytes, filled, bytes.length - filled, offset + filled);
+      if (bytesRead === 0) fail(path, `ended after ${offset + filled} of ${source.sizeBytes} bytes`);
+      filled += bytesRead;
+    }
+  };
   const source: Source = {
     name: baseName(path),
     sizeBytes: status.size,
     read: async (offset, length, signal) => {
       checkRange(source, offset, length);
       const bytes = new Uint8Array(length);
-      let filled = 0;
-      while (filled < length) {
-        checkSignal(signal, path);
-        const { bytesRead } = await handle.read(bytes, filled, length - filled, offset + filled);
-        if (bytesRead === 0) fail(path, `ended after ${offset + filled} of ${source.sizeBytes} bytes`);
-        filled += bytesRead;
-      }
+      await fill(offset, bytes, signal);
       return bytes;
+    },
+    readInto: (offset, bytes, signal) => {
+      checkRange(source, offset, bytes.length);
+      return fill(offset, bytes, signal);
     },
     close: () => handle.close(),
   };

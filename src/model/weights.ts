@@ -427,7 +427,7 @@ class Loader {
 
   private async *counted(tensor: TensorInfo): AsyncGenerator<Uint8Array> {
     this.parameters += tensor.shape.reduce((product, size) => product * size, 1);
-    for await (const piece of this.file.readTensor(tensor)) {
+    for await (const piece of this.file.readTensor(tensor, { isTransient: true })) {
       this.onPiece(tensor.name, piece);
       yield piece;
       this.doneBytes += piece.byteLength;

@@ -14,6 +14,7 @@ import { measureAdapter } from "./adapter.ts";
 import { chooseDriver } from "./driver.ts";
 import { measureAtRest } from "./measure-at-rest.ts";
 import { measureCache } from "./measure-cache.ts";
+import { measureLoad } from "./measure-load.ts";
 import {
   measureBatches,
   measureModel,
@@ -109,6 +110,7 @@ async function child(name: string): Promise<void> {
 
   async function measure(target: Target, provider: GPU): Promise<Measurement[]> {
     if (target.kind === "model") return measureModel(provider, target, flags.model, amounts);
+    if (target.kind === "load") return measureLoad(provider, target.name, flags.model, amounts.repeats);
     if (target.kind === "batch") return measureBatches(provider, target, flags.model, amounts);
     if (target.kind === "cache") return measureWholeCache(provider, target.name);
     if (target.kind === "kv-at-rest") return measureAtRest(provider, target.name, console.error);

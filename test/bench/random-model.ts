@@ -47,6 +47,19 @@ export const RANDOM_28M: RandomShape = {
   tied: false,
 };
 
+/** About 158 million parameters: more than 300 MB in F16. */
+export const RANDOM_158M: RandomShape = {
+  hiddenSize: 1024,
+  layers: 12,
+  heads: 16,
+  kvHeads: 8,
+  headDim: 64,
+  ffnWidth: 2816,
+  vocabSize: 8192,
+  contextTokens: 1024,
+  tied: false,
+};
+
 /** Blocks that are drawn at random; a prime, so that neighbouring rows differ. */
 const DRAWN_BLOCKS = 4093;
 

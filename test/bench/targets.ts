@@ -1,8 +1,8 @@
 /** What `npm run bench` can measure, by name. A target with a model gets it as a file made on the fly. */
-import { RANDOM_28M, STORIES_260K, type MatrixType, type RandomShape } from "./random-model.ts";
+import { RANDOM_158M, RANDOM_28M, STORIES_260K, type MatrixType, type RandomShape } from "./random-model.ts";
 
 export interface ModelTarget {
-  kind: "model" | "batch";
+  kind: "model" | "batch" | "load";
   name: string;
   shape: RandomShape;
   type: MatrixType;
@@ -26,6 +26,7 @@ export const TARGETS: readonly Target[] = [
   { kind: "model", name: "28m-q4_0", shape: RANDOM_28M, type: "Q4_0" },
   { kind: "batch", name: "batch", shape: RANDOM_28M, type: "Q4_0" },
   { kind: "cache", name: "cache" },
+  { kind: "load", name: "load", shape: RANDOM_158M, type: "F16" },
   { kind: "kv-at-rest", name: "kv-at-rest" },
 ];
 
