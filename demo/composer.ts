@@ -30,7 +30,7 @@ export class Composer {
   readonly element: HTMLElement;
   private readonly input = el("textarea", { id: "message", rows: 1, enterkeyhint: "send" });
   private readonly label = el("label", { for: "message", class: "spoken" });
-  private readonly attached = el("ul", { class: "documents", "aria-label": "Attached" });
+  private readonly attached = el("ul", { class: "documents", "aria-label": "Attached", hidden: true });
   private readonly problem = el("p", { class: "problem", role: "alert" });
   private readonly picker = el("input", {
     type: "file",

@@ -25,6 +25,10 @@ export interface HostState {
 
 /** Under which the last model is remembered. */
 const KEY = "model";
+const DOWNLOADED = "downloaded";
+
+/** Whether a model was ever fetched here: only then is it worth a worker to look for what is kept of it. */
+export const hasDownloaded = (): boolean => readSetting(DOWNLOADED) !== undefined;
 
 export class Host {
   state: HostState = {};
@@ -131,6 +135,7 @@ export class Host {
 /** Files cannot be found again after a reload; addresses and shipped models can. */
 function remember({ name, model }: Choice): void {
   const shipped = shippedModels.some(({ url }) => url === model);
+  if (!shipped && (typeof model === "string" || model instanceof URL)) writeSetting(DOWNLOADED, "yes");
   if (shipped) writeSetting(KEY, JSON.stringify({ name }));
   else if (typeof model === "string") writeSetting(KEY, JSON.stringify({ name, model }));
   else if (model instanceof URL) writeSetting(KEY, JSON.stringify({ name, model: model.href }));

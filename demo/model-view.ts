@@ -3,7 +3,8 @@ import type { EngineInfo, LoadProgress } from "../src/index.ts";
 import { background } from "./background.ts";
 import { button, el, labelled } from "./dom.ts";
 import { bytesOfText, bytesText, countText, errorText, noticeText, numberText } from "./format.ts";
-import type { Choice, Host, HostState } from "./host.ts";
+import { hasDownloaded, type Choice, type Host, type HostState } from "./host.ts";
+import { keptModels, type KeptModels } from "./kept-models.ts";
 import { shippedModels, type Shipped } from "./shipped.ts";
 
 const wide = matchMedia("(min-width: 56rem)");
@@ -13,7 +14,8 @@ export function modelView(host: Host): HTMLElement {
   const load = (choice: Choice): void => background(host.load(choice));
   const title = el("summary");
   const now = el("div", { class: "now" });
-  const chooser = chooserView(load);
+  const kept = keptModels(load);
+  const chooser = chooserView(load, kept);
   const panel = el("details", { class: "panel", open: true }, title, now, chooser.element);
   const draw = nowView(host, now);
   host.watch((state) => {
@@ -21,6 +23,12 @@ export function modelView(host: Host): HTMLElement {
     draw(state);
   });
   host.watch(foldWhenLoaded(panel, chooser));
+  let listed: unknown;
+  host.watch(({ engine, loading }) => {
+    if (!loading && hasDownloaded() && engine !== listed) kept.refresh();
+    listed = engine;
+  });
+  if (hasDownloaded()) kept.refresh();
   return panel;
 }
 
@@ -120,18 +128,23 @@ interface Chooser {
   title: HTMLElement;
 }
 
-function chooserView(load: (choice: Choice) => void): Chooser {
+function chooserView(load: (choice: Choice) => void, kept: KeptModels): Chooser {
   const ways = [
-    ...shippedModels.map((shipped) => shippedButton(shipped, load)),
+    ...shippedModels.map((shipped, i) => shippedButton(shipped, i === 0, load)),
     fileForm(load),
     addressForm(load),
+    kept.element,
   ];
   const title = el("summary");
   return { element: el("details", { open: true }, title, el("div", { class: "ways" }, ...ways)), title };
 }
 
-function shippedButton({ name, description, url }: Shipped, load: (choice: Choice) => void): HTMLElement {
-  const use = button(`Use ${name}`, () => load({ name, model: url }), { class: "main" });
+function shippedButton(
+  { name, description, url }: Shipped,
+  isFirst: boolean,
+  load: (choice: Choice) => void,
+): HTMLElement {
+  const use = button(`Use ${name}`, () => load({ name, model: url }), { class: isFirst ? "main" : "" });
   return el("div", { class: "field shipped" }, use, el("small", {}, description));
 }
 

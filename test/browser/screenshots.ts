@@ -32,11 +32,11 @@ async function converse(page: Page): Promise<void> {
   await ask(page, "Tell me about the harbour.");
   await page.getByRole("button", { name: "New conversation" }).click();
   await page.getByRole("button", { name: /sample log book/ }).click();
-  await ask(page, "At which berth does the Kelpie lie?");
+  await ask(page, "What is the berth of the Garwick?");
   await page.waitForTimeout(2000); // the last records go to the disk
   await page.reload();
   await page.locator(".answer").waitFor();
-  await ask(page, "What does the Osprey carry?");
+  await ask(page, "What does the Erlvin carry?");
   await page.locator(".facts").waitFor();
 }
 
@@ -52,7 +52,17 @@ async function show(page: Page, view: (typeof VIEWS)[number]): Promise<void> {
   await page.getByRole("navigation", { name: "Views" }).getByRole("link", { name: view }).click();
   await page.locator(`[data-view="${view}"] > *`).first().waitFor();
   if (view === "cache") await page.locator(".numbers td").first().waitFor();
+  if (view === "compare") await compared(page);
   await page.waitForTimeout(500);
+}
+
+/** Runs the comparison as the page proposes it, once. */
+async function compared(page: Page): Promise<void> {
+  const table = page.locator('[data-view="compare"] td', { hasText: "%" });
+  if ((await table.count()) > 0) return;
+  await page.getByRole("button", { name: "Compare", exact: true }).click();
+  await page.getByRole("button", { name: "Stop", exact: true }).waitFor();
+  await page.getByRole("button", { name: "Compare", exact: true }).waitFor();
 }
 
 async function pictures(context: BrowserContext, address: string): Promise<void> {
