@@ -21,8 +21,6 @@ import { flopsBetween } from "./cost.ts";
 import type { Need } from "./evictor.ts";
 import type { CacheEvent, CacheListener, SnapshotReason } from "./events.ts";
 import { Evictor } from "./evictor.ts";
-import { InFlight } from "./inflight.ts";
-import type { Claim } from "./inflight.ts";
 import type { EvictionPolicy } from "./policy.ts";
 import type { RadixNode, Snapshot, Walk } from "./radix.ts";
 import { RadixTree, startOf } from "./radix.ts";
@@ -107,7 +105,6 @@ export class PrefixCache {
   readonly snapshots: BlockPool | undefined;
   private readonly bytesPerBlock: number;
   private readonly withSnapshots: boolean;
-  private readonly inFlight: InFlight;
   private readonly evictor: Evictor;
   private listener: CacheListener | undefined;
   private clock = 0;
@@ -121,7 +118,6 @@ export class PrefixCache {
     this.snapshots = options.snapshotPool;
     this.bytesPerBlock = options.cost.bytesPerToken * options.blockTokens;
     this.withSnapshots = options.cost.bytesPerSnapshot > 0;
-    this.inFlight = new InFlight(options.blockTokens, this.withSnapshots);
     const { tree, policy, pool, snapshots: snapshotPool, stats, bytesPerBlock, withSnapshots } = this;
     const { bytesPerSnapshot } = options.cost;
     this.evictor = new Evictor({
@@ -170,12 +166,11 @@ export class PrefixCache {
   }
 
   /** Positions in the prompt at which this request's prefill should take a snapshot (besides its end): the policy's, and
-   * those that waiting requests need. Ascending; always empty in models without snapshots. */
-  snapshotPositions(tokens: Int32Array, lease: Lease, requestId?: number): number[] {
+   * `wanted`, where waiting requests branch off. Ascending; always empty in models without snapshots. */
+  snapshotPositions(tokens: Int32Array, lease: Lease, wanted: readonly number[] = []): number[] {
     if (!this.withSnapshots) return [];
     const raw = Math.max(lease.rawTokens, lease.tokens);
     const own = this.policy.snapshotPositions({ tokens, reusable: lease.tokens, raw });
-    const wanted = requestId === undefined ? [] : this.inFlight.snapshotPositions(requestId);
     return [...new Set([...own, ...wanted])].sort((a, b) => a - b);
   }
 
@@ -297,22 +292,6 @@ export class PrefixCache {
         at.refs[block - first] = present ? ref | tier : ref & ~tier;
       }
     }
-  }
-
-  /** Whether request `id` should compute its prompt or wait for another that is ahead (see inflight.ts). */
-  claim(id: number, tokens: Int32Array, limit = tokens.length - 1): Claim & { ready: number } {
-    const ready = this.match(tokens, limit).tokens;
-    return { ready, ...this.inFlight.claim(id, tokens, ready) };
-  }
-
-  /** The leader `id` has inserted its first `tokens` tokens. */
-  published(id: number, tokens: number): void {
-    this.inFlight.published(id, tokens);
-  }
-
-  /** The leader `id` has finished its prefill or was aborted; waiters claim again. */
-  unclaim(id: number): void {
-    this.inFlight.done(id);
   }
 
   /** Forgets everything that is not pinned. */

@@ -349,7 +349,7 @@ export class Scheduler {
     request.state = "prefilling";
     this.prefilling = request;
     request.snapshotsAt = [];
-    this.snapshots?.start(request, lease);
+    this.snapshots?.start(request, lease, this.waiting.branchesOf(request.tokens, lease.tokens));
     this.startRestore(request);
     return request;
   }

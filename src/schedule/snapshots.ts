@@ -41,8 +41,9 @@ export class Snapshots {
     return { state, copyBlock: this.begunBlock(lease, lease.tokens) };
   }
 
-  /** Where a request that takes its seat reads and writes its state, and where on the way it is saved. */
-  start(request: Request, lease: Lease): void {
+  /** Where a request that takes its seat reads and writes its state, and where on the way it is saved: also at
+   * `branches`, where those that wait go on without it. */
+  start(request: Request, lease: Lease, branches: readonly number[]): void {
     request.seatState = new SeatState(request.seat as number);
     const { snapshot, tokens } = lease;
     request.seatState.start(tokens, snapshot && this.stateSlot(snapshot.slot));
@@ -50,7 +51,7 @@ export class Snapshots {
     const { lower, blockTokens } = this;
     const stored = lower ? lower.storedBlocks(request, 0) * blockTokens : 0; // seen before, in another session
     lease.rawTokens = Math.max(lease.rawTokens, Math.min(stored, request.tokens.length - 1));
-    request.snapshotsAt = this.cache.snapshotPositions(Int32Array.from(request.tokens), lease);
+    request.snapshotsAt = this.cache.snapshotPositions(Int32Array.from(request.tokens), lease, branches);
   }
 
   /** A snapshot's slot in the state pool. */

@@ -178,30 +178,12 @@ test("a node with one child loses its snapshot, and the child takes its KV", () 
   expect(rig.run("aaaabbbbccccdddd!")).toBe(16);
 });
 
-test("two requests with the same new prefix compute it once", () => {
-  const rig = new Rig("lru", dense, 16);
-  const [a, b, c] = [ids("aaaabbbbx"), ids("aaaabbbby"), ids("aaaabbbbz")];
-  expect(rig.cache.claim(1, a)).toEqual({ ready: 0, waitFor: undefined, sharedTokens: 0 });
-  expect(rig.cache.claim(2, b)).toEqual({ ready: 0, waitFor: 1, sharedTokens: 8 });
-  expect(rig.cache.claim(3, c).waitFor).toBe(1);
-  rig.cache.unclaim(1); // aborted: the first waiter takes over, the other waits for it
-  expect(rig.cache.claim(2, b).waitFor).toBeUndefined();
-  expect(rig.cache.claim(3, c).waitFor).toBe(2);
-  rig.run("aaaabbbby");
-  rig.cache.unclaim(2);
-  expect(rig.cache.claim(3, c)).toEqual({ ready: 8, waitFor: undefined, sharedTokens: 8 });
-});
-
-test("a hybrid leader takes a snapshot where its waiters branch off, and nobody waits for a state that is gone", () => {
+test("a hybrid's prompt is also saved where others want it, each position once", () => {
   const rig = new Rig("marconi", hybrid, 16, 4);
-  const [a, b] = [ids("system: one"), ids("system: two")];
-  rig.cache.claim(1, a);
-  const lease = rig.start("system: one");
-  expect(rig.cache.claim(2, b)).toMatchObject({ waitFor: 1, sharedTokens: 8 });
-  expect(rig.cache.snapshotPositions(a, lease, 1)).toEqual([8]);
-  rig.cache.published(1, 9);
-  expect(rig.cache.snapshotPositions(a, lease, 1)).toEqual([]);
-  expect(rig.cache.claim(3, ids("system: six")).waitFor).toBeUndefined();
+  const text = "system: one";
+  const own = rig.cache.snapshotPositions(ids(text), rig.start(text));
+  const all = rig.cache.snapshotPositions(ids(text), rig.start(text), [8, 3, ...own]);
+  expect(all).toEqual([...new Set([...own, 3, 8])].sort((x, y) => x - y));
 });
 
 test("the state that a request starts from is held until it has been copied", () => {

@@ -271,6 +271,35 @@ describe("scheduler of a model with recurrent layers", () => {
     for (const sum of Object.values(sums)) expect(sum).toBeGreaterThan(30);
   });
 
+  it("computes a new prefix once for two requests that arrive together, also where the first is aborted", () => {
+    const random = new Random(testSeed("scheduler-together"));
+    for (const policy of POLICIES) {
+      const machine = new FakeMachine(4, random);
+      const pool = new BlockPool(40);
+      const snapshotPool = new BlockPool(8);
+      const { cache } = createPrefixCache({
+        ...{ policy, blockTokens: 4, cost: COST, pool, snapshotPool, tunerBytes: 1000 },
+      });
+      const scheduler = new Scheduler(cache, pool, {
+        ...{ blockTokens: 4, chunkTokens: 8, seats: 2 },
+        states: { firstSnapshotSlot: 6, save: (saves) => machine.save(saves) },
+      });
+      const world: World = { scheduler, machine, inFlight: [] };
+      const prefix = Array.from({ length: 21 }, (_, index) => 1 + index);
+      const prompts = [30, 40, 50].map((last) => [...prefix, last, last + 1, last + 2]);
+      const submitted = prompts.map((prompt, id) => {
+        const spec = { id, prompt, maxNewTokens: 1, stopIds: new Set<number>() };
+        return { request: world.scheduler.submit(spec), prompt, max: 1 };
+      });
+      const [first, second, third] = submitted.map(({ request }) => request) as [Request, Request, Request];
+      while (first.state === "waiting" || first.computed <= prefix.length) step(world, random);
+      world.scheduler.abort(first);
+      while (step(world, random));
+      expect([second.cachedTokens, third.cachedTokens]).toEqual([prefix.length, prefix.length]);
+      checkAnswers(submitted.slice(1));
+    }
+  });
+
   it("lends a state to work outside the queues", () => {
     const random = new Random(testSeed("scheduler-loan"));
     const machine = new FakeMachine(4, random);
