@@ -3,6 +3,7 @@ export { Engine, Generation, inspect, tokenize } from "./engine.ts";
 export { models } from "./models.ts";
 export type { ModelsCallOptions, PullResult, StoredModel, StoredModelFile, VerifyResult } from "./models.ts";
 export { EngineCache, StoredCache, TIER_DISK, TIER_GPU, TIER_RAM } from "./stored.ts";
+export type { CacheEventListener } from "./stored.ts";
 export { TidepoolError } from "./errors.ts";
 export type { ErrorCode } from "./errors.ts";
 export type {

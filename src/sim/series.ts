@@ -13,6 +13,7 @@ export const quantileShares: readonly number[] = Array.from({ length: 201 }, (_,
 /** Points in time: the trace's duration in equal parts, both ends included. */
 export const timePoints = 121;
 
+/** What a replay looked like over time and over requests, as rows of numbers to draw. */
 export interface ReplaySeries {
   /** Predicted time to first token at `quantileShares`, in milliseconds. */
   ttftMs: Float64Array;
@@ -35,6 +36,7 @@ export class SeriesCollector {
     this.pointMs = durationMs(trace) / (timePoints - 1);
   }
 
+  /** Told of each request as it is replayed. */
   readonly observe = ({ index, hitTokens, evictions }: Replayed): void => {
     const { timestampMs, inputTokens } = this.trace.requests[index]!;
     this.ttftMs[index] = this.queue.ttftMs(timestampMs, inputTokens, hitTokens);
@@ -43,6 +45,7 @@ export class SeriesCollector {
     this.evictions[Math.min(point, timePoints - 1)] = evictions;
   };
 
+  /** What was collected so far. */
   series(): ReplaySeries {
     const evictions = this.evictions.slice();
     for (let i = 1; i < evictions.length; i++) evictions[i] = Math.max(evictions[i]!, evictions[i - 1]!);

@@ -69,12 +69,14 @@ export function quantile(sorted: Float64Array, share: number): number {
   return sorted[Math.min(sorted.length, Math.max(1, rank)) - 1] ?? NaN;
 }
 
+/** The median and two of the slow end. */
 export interface Percentiles {
   p50: number;
   p90: number;
   p99: number;
 }
 
+/** By nearest rank; NaN where there are no values. */
 export function percentilesOf(values: Float64Array): Percentiles {
   const sorted = values.slice().sort();
   return { p50: quantile(sorted, 0.5), p90: quantile(sorted, 0.9), p99: quantile(sorted, 0.99) };

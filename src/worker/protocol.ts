@@ -355,9 +355,11 @@ export interface CacheEntry {
   tiers: string[];
 }
 
-/** Bits of the places that have a block or a snapshot, as in `CacheTreeNode`. */
+/** Bits of the places that have a block or a snapshot, as in `CacheTreeNode`: the RAM tier. */
 export const TIER_RAM = 1;
+/** The bit of the disk tier. */
 export const TIER_DISK = 2;
+/** The bit of the GPU's pool. */
 export const TIER_GPU = 4;
 
 /** What is known of prompts at one moment, by their beginnings. */
