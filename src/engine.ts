@@ -32,6 +32,7 @@ export type {
   CacheOptions,
   CacheStats,
   CacheTierStats,
+  Capability,
   CacheTree,
   CacheTreeNode,
   ChatMessage,
@@ -138,9 +139,30 @@ interface PendingCall {
   reject(error: TidepoolError): void;
 }
 
+/**
+ * Whether an engine can be used: "recovering" while the GPU device was lost and the model is loaded again (requests wait),
+ * "failed" when nothing can be done any more, "closed" after `close()`.
+ */
+export type EngineState = "ready" | "recovering" | "failed" | "closed";
+
+/** For tests and debugging pages. */
+export interface EngineDebug {
+  /** Destroys the GPU device, as if the driver had lost it: the engine recovers, once within a minute. */
+  loseDevice(): Promise<void>;
+}
+
 export class Engine {
-  /** What was loaded and what was chosen: model, adapter, kernels, memory, limits. */
-  readonly info: EngineInfo;
+  /**
+   * What was loaded and what was chosen: model, adapter, kernels, memory, limits, and what this platform lacks. Replaced by
+   * another when the KV pool has grown or the device was lost.
+   */
+  info: EngineInfo;
+  /** For tests and debugging pages only. */
+  readonly debug: EngineDebug = {
+    loseDevice: async () => {
+      await this.call({ method: "loseDevice" });
+    },
+  };
   /** What is computed and stored. */
   readonly cache: EngineCache;
   private readonly port: WorkerPort;
@@ -151,6 +173,8 @@ export class Engine {
   readonly notices: Notice[] = [];
   private readonly onNotice: ((notice: Notice) => void) | undefined;
   private dead: TidepoolError | undefined;
+  private recovering = false;
+  private closing: Promise<void> | undefined;
   private onClosed: () => void = () => {};
 
   private constructor(port: WorkerPort, info: EngineInfo, onNotice: ((notice: Notice) => void) | undefined) {
@@ -184,6 +208,11 @@ export class Engine {
       await port.terminate();
       throw error;
     }
+  }
+
+  get state(): EngineState {
+    if (this.dead) return this.dead.code === "closed" ? "closed" : "failed";
+    return this.recovering ? "recovering" : "ready";
   }
 
   /** Continues a prompt as it stands (with the model's BOS where it asks for one); token ids are used as they are. */
@@ -239,11 +268,18 @@ export class Engine {
   }
 
   /** Ends all requests (as aborted), frees the GPU and stops the worker. May be called more than once. */
-  async close(): Promise<void> {
-    if (this.dead) return this.port.terminate();
-    const closed = new Promise<void>((resolve) => (this.onClosed = resolve));
-    this.port.post({ type: "close" });
-    await closed;
+  close(): Promise<void> {
+    return (this.closing ??= this.closeNow());
+  }
+
+  private async closeNow(): Promise<void> {
+    if (!this.dead) {
+      const closed = new Promise<void>((resolve) => (this.onClosed = resolve));
+      const late = setTimeout(() => this.onClosed(), CLOSE_LIMIT_MS);
+      this.port.post({ type: "close" });
+      await closed;
+      clearTimeout(late);
+    }
     this.die(new TidepoolError("closed", "the engine is closed"));
     await this.port.terminate();
   }
@@ -294,6 +330,13 @@ export class Engine {
         break;
       case "notice":
         this.hear(message.notice);
+        break;
+      case "recovering":
+        this.recovering = true;
+        break;
+      case "info":
+        this.recovering = false;
+        this.info = message.info;
         break;
       case "closed":
         this.onClosed();
@@ -353,6 +396,9 @@ function modelSpec(model: Model): ModelSpec {
 
 /** How long a worker may take to end a load that was called off, before it is ended itself. */
 const END_LOADING_MS = 2000;
+
+/** How long a worker may take to close: what waits for the disk is written, within limits of its own. */
+const CLOSE_LIMIT_MS = 20_000;
 
 /** Lets the worker note what it has downloaded, and give its lock back. */
 function endLoading(port: WorkerPort): Promise<void> {

@@ -87,6 +87,18 @@ export async function openGpu(provider: GPU, options: GpuOptions = {}): Promise<
   return { device, adapter: description, features, limits: device.limits };
 }
 
+/**
+ * The result of work on a device, unless that is lost before the work ends.
+ * @throws TidepoolError `device_lost`, at once; the work is left to itself.
+ */
+export function unlessLost<T>(device: GPUDevice, work: Promise<T>): Promise<T> {
+  const lost = device.lost.then(({ reason, message }): never => {
+    const text = `the GPU device was lost while the model was loaded: ${message || reason || "no reason is given"}`;
+    throw new TidepoolError("device_lost", text, { reason });
+  });
+  return Promise.race([work, lost]);
+}
+
 /** One line for people: vendor, architecture and the driver's description. */
 export function adapterLine(adapter: AdapterDescription): string {
   const words = [adapter.vendor, adapter.architecture, adapter.device, adapter.description];

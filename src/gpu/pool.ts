@@ -1,6 +1,7 @@
 /**
  * The KV pool: blocks of keys and values as slots in large buffers, one K and one V buffer a layer, and the moving of
- * whole slots in and out. Which slot holds what is not its business (cache/blocks.ts).
+ * whole slots in and out. It grows by moving to larger buffers. Which slot holds what, and when it should grow, is not its
+ * business (cache/blocks.ts, worker/growth.ts).
  *
  * Place p = slot * blockTokens + offset lies at ((slot * kvHeads + head) * blockTokens + offset) * headDim + c, so that
  * one slot is one contiguous range of each buffer. A slot's bytes at rest are layer-major: K then V of layer 0, and on.
@@ -10,7 +11,8 @@ import { TidepoolError } from "../errors.ts";
 import { CopyWithin } from "./copy-within.ts";
 import { MAX_BINDING_BYTES } from "./device.ts";
 import type { Elem } from "./kernel.ts";
-import { MAP_READ, USAGE_COPY_DST, USAGE_COPY_SRC, USAGE_MAP_READ, USAGE_STORAGE } from "./op.ts";
+import { USAGE_COPY_DST, USAGE_COPY_SRC, USAGE_MAP_READ, USAGE_STORAGE } from "./op.ts";
+import { mapForReading } from "./read-back.ts";
 
 /** Keys and values of one layer: `kvHeads` heads of `headDim` entries a token. */
 export interface KvLayer {
@@ -22,8 +24,16 @@ export interface PoolOptions {
   layers: readonly KvLayer[];
   /** Tokens a block; a power of two. */
   blockTokens: number;
+  /** At first. */
   slots: number;
   dtype: Elem;
+}
+
+/** The buffers of a pool: one of keys and one of values a layer. */
+export interface KvBuffers {
+  readonly slots: number;
+  readonly keys: readonly GPUBuffer[];
+  readonly values: readonly GPUBuffer[];
 }
 
 /** Slots of a model without attention layers: places in block tables, without a byte behind them. */
@@ -49,9 +59,7 @@ export class KvPool {
   readonly options: PoolOptions;
   /** Bytes of one slot in all layers. */
   readonly slotBytes: number;
-  /** One buffer a layer. */
-  readonly keys: readonly GPUBuffer[];
-  readonly values: readonly GPUBuffer[];
+  private buffers: KvBuffers;
   private readonly device: GPUDevice;
   private readonly between: CopyWithin;
 
@@ -70,21 +78,60 @@ export class KvPool {
     this.slotBytes = blockBytes(layers, blockTokens, dtype);
     const widest = Math.max(4, ...layers.map((layer) => layerBlockBytes(layer, blockTokens, dtype)));
     this.between = new CopyWithin(device, widest);
-    this.keys = layers.map((layer, index) => this.buffer(`keys ${index}`, layer));
-    this.values = layers.map((layer, index) => this.buffer(`values ${index}`, layer));
+    this.buffers = this.make(slots);
+  }
+
+  get slots(): number {
+    return this.buffers.slots;
+  }
+
+  get keys(): readonly GPUBuffer[] {
+    return this.buffers.keys;
+  }
+
+  get values(): readonly GPUBuffer[] {
+    return this.buffers.values;
   }
 
   /** Bytes on the GPU. */
   get bytes(): number {
-    return this.slotBytes * this.options.slots;
+    return this.slotBytes * this.slots;
+  }
+
+  /** Buffers for that many slots, to be taken over by `adopt` or destroyed; undefined where the device's memory is short. */
+  async allocate(slots: number): Promise<KvBuffers | undefined> {
+    const { layers, blockTokens, dtype } = this.options;
+    assert(slots <= maxSlots(layers, blockTokens, dtype), `${slots} slots are more than a binding holds`);
+    this.device.pushErrorScope("out-of-memory");
+    const made = this.make(slots);
+    if ((await this.device.popErrorScope()) === null) return made;
+    destroyAll(made);
+    return undefined;
+  }
+
+  /** Moves to larger buffers, behind the GPU work submitted so far. Ops that are bound to the old ones must not run again. */
+  adopt(larger: KvBuffers): void {
+    const old = this.buffers;
+    assert(larger.slots >= old.slots, `a pool of ${old.slots} slots does not shrink to ${larger.slots}`);
+    const encoder = this.device.createCommandEncoder({ label: "grow the KV pool" });
+    for (const part of ["keys", "values"] as const) {
+      old[part].forEach((buffer, index) =>
+        encoder.copyBufferToBuffer(buffer, 0, larger[part][index] as GPUBuffer, 0, buffer.size),
+      );
+    }
+    this.device.queue.submit([encoder.finish()]);
+    this.buffers = larger;
+    destroyAll(old);
   }
 
   /**
    * Reads whole slots, each as the bytes of a record's payload, at the end of a buffer of its own with `roomBytes` before
    * it, so that a record can be made around it without another copy. Later GPU work does not change the result.
+   * @throws TidepoolError `device_lost`.
    */
   async readSlots(slots: readonly number[], roomBytes = 0): Promise<Uint8Array<ArrayBuffer>[]> {
-    if (slots.length === 0 || this.slotBytes === 0) return slots.map(() => new Uint8Array(roomBytes).subarray(roomBytes));
+    if (slots.length === 0 || this.slotBytes === 0)
+      return slots.map(() => new Uint8Array(roomBytes).subarray(roomBytes));
     const size = this.slotBytes * slots.length;
     const staging = this.device.createBuffer({
       label: "read slots",
@@ -99,8 +146,7 @@ export class KvPool {
     });
     this.device.queue.submit([encoder.finish()]);
     try {
-      await staging.mapAsync(MAP_READ);
-      const all = new Uint8Array(staging.getMappedRange());
+      const all = new Uint8Array(await mapForReading(staging));
       return slots.map((_, index) => {
         const bytes = new Uint8Array(roomBytes + this.slotBytes);
         bytes.set(all.subarray(index * this.slotBytes, (index + 1) * this.slotBytes), roomBytes);
@@ -133,12 +179,18 @@ export class KvPool {
 
   destroy(): void {
     this.between.destroy();
-    for (const buffer of [...this.keys, ...this.values]) buffer.destroy();
+    destroyAll(this.buffers);
   }
 
-  private buffer(label: string, layer: KvLayer): GPUBuffer {
-    const size = this.options.slots * layerBlockBytes(layer, this.options.blockTokens, this.options.dtype);
-    return this.device.createBuffer({ label, size, usage: USAGE_STORAGE | USAGE_COPY_SRC | USAGE_COPY_DST });
+  private make(slots: number): KvBuffers {
+    const { layers, blockTokens, dtype } = this.options;
+    const usage = USAGE_STORAGE | USAGE_COPY_SRC | USAGE_COPY_DST;
+    const makeAll = (label: string) =>
+      layers.map((layer, index) => {
+        const size = slots * layerBlockBytes(layer, blockTokens, dtype);
+        return this.device.createBuffer({ label: `${label} ${index}`, size, usage });
+      });
+    return { slots, keys: makeAll("keys"), values: makeAll("values") };
   }
 
   /** Calls back for each layer's K and V range of a slot: the buffer, its offset, the bytes, and the offset in a payload. */
@@ -146,8 +198,8 @@ export class KvPool {
     slot: number,
     visit: (buffer: GPUBuffer, offset: number, bytes: number, at: number) => void,
   ): void {
-    const { layers, blockTokens, dtype, slots } = this.options;
-    assert(slot >= 0 && slot < slots, `slot ${slot} is outside the pool of ${slots}`);
+    const { layers, blockTokens, dtype } = this.options;
+    assert(slot >= 0 && slot < this.slots, `slot ${slot} is outside the pool of ${this.slots}`);
     let at = 0;
     layers.forEach((layer, index) => {
       const bytes = layerBlockBytes(layer, blockTokens, dtype);
@@ -156,4 +208,9 @@ export class KvPool {
       at += 2 * bytes;
     });
   }
+}
+
+/** Their content lasts until the GPU work submitted before has run. */
+export function destroyAll({ keys, values }: KvBuffers): void {
+  for (const buffer of [...keys, ...values]) buffer.destroy();
 }

@@ -5,7 +5,6 @@
 import { assert } from "../base.ts";
 import type { Gpu } from "./device.ts";
 import {
-  MAP_READ,
   USAGE_COPY_DST,
   USAGE_COPY_SRC,
   USAGE_MAP_READ,
@@ -13,6 +12,7 @@ import {
   type Op,
   type StepShape,
 } from "./op.ts";
+import { mapForReading } from "./read-back.ts";
 
 /** Ops of one profiled submission at most: two timestamps each. */
 const MAX_PROFILED_OPS = 2048;
@@ -60,13 +60,12 @@ export class Recorder {
     resolved?.();
   }
 
-  /** Submits what was recorded and reads the first `bytes` of `source` as it is then. */
+  /** Submits what was recorded and reads the first `bytes` of `source` as it is then. @throws TidepoolError `device_lost`. */
   async read(source: GPUBuffer, bytes: number): Promise<ArrayBuffer> {
     const staging = this.staging(bytes);
     this.open().copyBufferToBuffer(source, 0, staging, 0, bytes);
     this.submit();
-    await staging.mapAsync(MAP_READ, 0, bytes);
-    const copy = staging.getMappedRange(0, bytes).slice(0);
+    const copy = (await mapForReading(staging, bytes)).slice(0);
     staging.unmap();
     this.idle.push(staging);
     this.bytesRead += bytes;
@@ -142,8 +141,7 @@ class Profiler {
   }
 
   private async add(labels: readonly string[], staging: GPUBuffer, resolved: GPUBuffer): Promise<void> {
-    await staging.mapAsync(MAP_READ);
-    const times = new BigUint64Array(staging.getMappedRange());
+    const times = new BigUint64Array(await mapForReading(staging));
     labels.forEach((label, index) => {
       const entry = this.totals.get(label) ?? { nanoseconds: 0, dispatches: 0 };
       entry.nanoseconds += Number((times[2 * index + 1] as bigint) - (times[2 * index] as bigint));

@@ -8,7 +8,8 @@ import { assert } from "../base.ts";
 import { TidepoolError } from "../errors.ts";
 import { CopyWithin } from "./copy-within.ts";
 import { MAX_BINDING_BYTES } from "./device.ts";
-import { MAP_READ, USAGE_COPY_DST, USAGE_COPY_SRC, USAGE_MAP_READ, USAGE_STORAGE } from "./op.ts";
+import { USAGE_COPY_DST, USAGE_COPY_SRC, USAGE_MAP_READ, USAGE_STORAGE } from "./op.ts";
+import { mapForReading } from "./read-back.ts";
 
 /** Numbers that one recurrent layer keeps of a sequence. */
 export interface StateLayer {
@@ -68,7 +69,7 @@ export class StatePool {
     this.device.queue.submit([encoder.finish()]);
   }
 
-  /** Reads a slot as the bytes of a record. Later GPU work does not change the result. */
+  /** Reads a slot as the bytes of a record. Later GPU work does not change the result. @throws TidepoolError `device_lost`. */
   async readSlot(slot: number): Promise<Uint8Array<ArrayBuffer>> {
     const usage = USAGE_COPY_DST | USAGE_MAP_READ;
     const staging = this.device.createBuffer({ label: "read state", size: this.slotBytes, usage });
@@ -78,8 +79,7 @@ export class StatePool {
     );
     this.device.queue.submit([encoder.finish()]);
     try {
-      await staging.mapAsync(MAP_READ);
-      return new Uint8Array(staging.getMappedRange().slice(0));
+      return new Uint8Array((await mapForReading(staging)).slice(0));
     } finally {
       staging.destroy();
     }

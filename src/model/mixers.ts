@@ -109,7 +109,7 @@ async function attendOps(
   const { kernels, pool, step } = input;
   const { heads, kvHeads, headDim, scale, softCap, window } = mixer;
   const shared = {
-    ...{ heads, kvHeads, headDim, blockTokens: pool.options.blockTokens, qkv: space.qkv },
+    ...{ heads, kvHeads, headDim, blockTokens: step.limits.blockTokens, qkv: space.qkv },
     keys: pool.keys[kvLayer] as GPUBuffer,
     values: pool.values[kvLayer] as GPUBuffer,
   };

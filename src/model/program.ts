@@ -4,6 +4,7 @@
  */
 import type { Elem, KernelTypes } from "../gpu/kernel.ts";
 import type { Op } from "../gpu/op.ts";
+import type { KvBuffers } from "../gpu/pool.ts";
 import { activationOp } from "./ffn.ts";
 import { embedOp, matmulOp, matvecOp } from "./matrix.ts";
 import { attentionMixerOps, recurrentMixerOps, type MixerContext, type RecurrentWeights } from "./mixers.ts";
@@ -13,10 +14,15 @@ import type { LayerShape, MlpFeedForward, Mixer } from "./shape.ts";
 import type { AttentionWeights, FfnWeights, LayerWeights, MixerWeights, Projection } from "./weights.ts";
 import { makeWorkspace, type Phase, type ProgramInput, type Workspace } from "./workspace.ts";
 
-export interface Programs {
-  /** Embedding to the last layer's output. */
+/** Embedding to the last layer's output. */
+export interface Bodies {
   prefill: readonly Op[];
   decode: readonly Op[];
+}
+
+export interface Programs extends Bodies {
+  /** The bodies bound to other buffers of keys and values, with the same workspace and the pipelines that are there. */
+  rebuild(pool: KvBuffers): Promise<Bodies>;
   /** Logits of the step's logit rows, for a few rows (sampling) and for many (scoring); equal but for rounding. */
   head: readonly Op[];
   manyHead: readonly Op[];
@@ -36,8 +42,7 @@ export async function buildPrograms(
 ): Promise<Programs> {
   const space = makeWorkspace(input);
   const builder = new Builder(input, space, onPipeline);
-  const prefill = await builder.body("prefill");
-  const decode = await builder.body("decode");
+  const { prefill, decode } = await builder.bodies();
   const head = await builder.head(matvecOp);
   const manyHead = await builder.head(matmulOp);
   const sampler = await createSampler(input.kernels, {
@@ -56,6 +61,7 @@ export async function buildPrograms(
     manyHead,
     sampler,
     logits: space.logits,
+    rebuild: (pool) => new Builder({ ...input, pool }, space, () => {}).bodies(),
     stepGroup: input.step.bind(input.kernels, withStep.pipeline),
     workspaceBytes: buffers.reduce((sum, buffer) => sum + buffer.size, 0),
     destroy() {
@@ -81,6 +87,11 @@ class Builder {
     this.input = input;
     this.space = space;
     this.onPipeline = onPipeline;
+  }
+
+  async bodies(): Promise<Bodies> {
+    const prefill = await this.body("prefill");
+    return { prefill, decode: await this.body("decode") };
   }
 
   /** Embedding and all layers; the last layer's output stays in `delta`, added by the head's norm. */

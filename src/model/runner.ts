@@ -6,13 +6,23 @@
 import { assert } from "../base.ts";
 import { inFile, TidepoolError } from "../errors.ts";
 import { adapterLine, type Gpu } from "../gpu/device.ts";
-import { Kernels, type Elem } from "../gpu/kernel.ts";
-import { blockBytes, KvPool, maxSlots } from "../gpu/pool.ts";
-import { maxStateSlots, stateBytes, StatePool } from "../gpu/state-pool.ts";
+import { Kernels } from "../gpu/kernel.ts";
+import { KvPool } from "../gpu/pool.ts";
+import { StatePool } from "../gpu/state-pool.ts";
 import { Recorder } from "../gpu/recorder.ts";
 import type { StepShape } from "../gpu/op.ts";
 import type { ModelFile } from "../load/model-file.ts";
 import { shapeOf } from "./arch.ts";
+import {
+  contextOf,
+  deviceFull,
+  firstSnapshotSlot,
+  logitRows,
+  planMemory,
+  snapshotSlots,
+  type MemoryOptions,
+  type MemoryPlan,
+} from "./memory.ts";
 import { buildPrograms, type Programs } from "./program.ts";
 import { INVALID_TOKEN, type SampledRow } from "./sampler.ts";
 import type { SamplingParams } from "./sampling.ts";
@@ -20,28 +30,7 @@ import { kvLayers, stateLayers, type ModelShape } from "./shape.ts";
 import { StepData, type StateSlots, type StepRow } from "./step.ts";
 import { destroyWeights, loadWeights, type OnPiece, type Weights } from "./weights.ts";
 
-export interface RunnerOptions {
-  /** Arithmetic and activations. */
-  dtype: Elem;
-  kvDtype: Elem;
-  /** 16, 32 or 64. */
-  blockTokens: number;
-  /** Rows of a prefill step at most. */
-  chunkTokens: number;
-  /** Requests that run at once. */
-  seats: number;
-  /** KV positions in the pool; rounded up to whole blocks. */
-  poolTokens: number;
-  /** Bytes of the pool; goes before `poolTokens`. */
-  poolBytes?: number;
-  /** Snapshots of recurrent state that the GPU holds at most, beside two states a seat. Default: what 128 MiB hold. */
-  snapshots?: number;
-}
-
-/** Slots of the state pool: two for each seat, used in turns, and two more for scoring; then the snapshots. */
-export function firstSnapshotSlot(seats: number): number {
-  return 2 * (seats + 1);
-}
+export type RunnerOptions = MemoryOptions;
 
 /** A running request's part of a step. */
 export interface RunnerRow {
@@ -75,9 +64,6 @@ export interface RunnerProgress {
   total: number;
 }
 
-/** Logits computed in one step stay below this, unless the seats alone need more. */
-const LOGITS_BYTES = 32 * 1024 * 1024;
-
 interface Parts {
   weights: Weights;
   pool: KvPool;
@@ -90,12 +76,15 @@ export class Runner {
   readonly gpu: Gpu;
   readonly shape: ModelShape;
   readonly options: RunnerOptions;
+  /** What was known of its memory beforehand. */
+  readonly plan: MemoryPlan;
   readonly pool: KvPool;
   readonly states: StatePool;
   readonly recorder: Recorder;
   private readonly parts: Parts;
 
-  private constructor(gpu: Gpu, shape: ModelShape, options: RunnerOptions, parts: Parts) {
+  private constructor(gpu: Gpu, shape: ModelShape, options: RunnerOptions, plan: MemoryPlan, parts: Parts) {
+    this.plan = plan;
     this.gpu = gpu;
     this.shape = shape;
     this.options = options;
@@ -118,14 +107,35 @@ export class Runner {
   ): Promise<Runner> {
     const shape = shapeOf(file);
     checkTypes(gpu, options);
-    const slots = slotsFor(shape, options);
-    const chosen = { ...options, poolTokens: slots * options.blockTokens };
-    const parts = await reportOutOfMemory(gpu.device, () =>
-      makeParts(gpu, file, shape, chosen, onProgress, onPiece),
-    ).catch((error: unknown) => {
-      throw inFile(file.name, error);
-    });
-    return new Runner(gpu, shape, chosen, parts);
+    const plan = planMemory(file, shape, options);
+    const chosen = { ...options, poolTokens: plan.maxBlocks * options.blockTokens };
+    const make = () => makeParts(gpu, file, shape, chosen, plan, onProgress, onPiece);
+    const parts = await reportOutOfMemory(gpu.device, make, (why) => deviceFull(plan, chosen, why)).catch(
+      (error: unknown) => {
+        throw inFile(file.name, error);
+      },
+    );
+    return new Runner(gpu, shape, chosen, plan, parts);
+  }
+
+  /** Blocks that the KV pool may grow to. */
+  get maxBlocks(): number {
+    return this.plan.maxBlocks;
+  }
+
+  /**
+   * Makes the KV pool larger; what it holds stays. Steps submitted before go on undisturbed.
+   * @returns false where the device's memory is short; the pool is as it was
+   */
+  async grow(blocks: number): Promise<boolean> {
+    const { pool, programs } = this.parts;
+    const larger = await pool.allocate(blocks);
+    if (!larger) return false;
+    const bodies = await programs.rebuild(larger);
+    // At once from here: no step may come between the copy and the ops that are bound to it.
+    pool.adopt(larger);
+    Object.assign(programs, bodies);
+    return true;
   }
 
   /** Tokens of a scoring step at most. */
@@ -280,22 +290,23 @@ async function makeParts(
   file: ModelFile,
   shape: ModelShape,
   options: RunnerOptions,
+  plan: MemoryPlan,
   onProgress: (progress: RunnerProgress) => void,
   onPiece: OnPiece | undefined,
 ): Promise<Parts> {
   const { device } = gpu;
-  const { blockTokens, chunkTokens, seats, poolTokens, dtype, kvDtype } = options;
+  const { blockTokens, chunkTokens, seats, dtype, kvDtype } = options;
   const onBytes = (done: number, total: number) => onProgress({ phase: "weights", done, total });
   const weights = await loadWeights(device, file, shape, onBytes, onPiece);
   const pool = new KvPool(device, {
     layers: kvLayers(shape),
     blockTokens,
-    slots: poolTokens / blockTokens,
+    slots: plan.startBlocks,
     dtype: kvDtype,
   });
   const stateSlots = firstSnapshotSlot(seats) + snapshotSlots(shape, options);
   const states = new StatePool(device, stateLayers(shape), stateSlots);
-  const maxContext = Math.min(Math.ceil(shape.contextTokens / blockTokens) * blockTokens, poolTokens);
+  const maxContext = contextOf(shape, options, plan.maxBlocks);
   const limits = { blockTokens, maxRows: Math.max(chunkTokens, seats), seats, maxContext };
   const step = new StepData(device, shape, weights.ropeDivisors, limits);
   const programs = await buildPrograms(
@@ -315,43 +326,8 @@ async function makeParts(
   return { weights, pool, states, step, programs };
 }
 
-/** Bytes of snapshots on the GPU where nothing else is asked for, and how many they are at least and at most. */
-const SNAPSHOT_BYTES = 128 * 1024 * 1024;
-const MIN_SNAPSHOTS = 4;
-const MAX_SNAPSHOTS = 256;
-
-/** Snapshots that fit: as asked, or as many as the default's bytes hold. 0 in models without recurrent layers. */
-export function snapshotSlots(
-  shape: ModelShape,
-  { seats, snapshots }: Pick<RunnerOptions, "seats" | "snapshots">,
-): number {
-  const layers = stateLayers(shape);
-  if (layers.length === 0) return 0;
-  const room = maxStateSlots(layers) - firstSnapshotSlot(seats);
-  const wanted = snapshots ?? Math.floor(SNAPSHOT_BYTES / stateBytes(layers));
-  return Math.max(0, Math.min(room, MAX_SNAPSHOTS, Math.max(wanted, snapshots ?? MIN_SNAPSHOTS)));
-}
-
 function statesOf(inputs: readonly { state?: StateSlots }[]): StateSlots[] {
   return inputs.flatMap(({ state }) => (state ? [state] : []));
-}
-
-/** Rows that the logits buffer holds: one a seat at least. */
-function logitRows(shape: ModelShape, { seats, chunkTokens }: RunnerOptions): number {
-  const fit = Math.floor(LOGITS_BYTES / (4 * shape.vocabSize));
-  return Math.max(seats, Math.min(chunkTokens, fit));
-}
-
-/** @throws TidepoolError `out_of_memory` where `poolBytes` holds no block. */
-function slotsFor(shape: ModelShape, options: RunnerOptions): number {
-  const { blockTokens, poolTokens, poolBytes, kvDtype } = options;
-  const layers = kvLayers(shape);
-  const perBlock = blockBytes(layers, blockTokens, kvDtype);
-  const byTokens = poolBytes === undefined || perBlock === 0; // pure recurrent models keep no KV
-  const wanted = byTokens ? Math.ceil(poolTokens / blockTokens) : Math.floor(poolBytes / perBlock);
-  if (wanted > 0) return Math.min(wanted, maxSlots(layers, blockTokens, kvDtype));
-  const message = `a KV pool of ${poolBytes} bytes holds no block: one of ${blockTokens} tokens has ${perBlock} bytes`;
-  throw new TidepoolError("out_of_memory", message, { poolBytes, blockBytes: perBlock });
 }
 
 function checkTypes(gpu: Gpu, { dtype, kvDtype }: RunnerOptions): void {
@@ -362,7 +338,11 @@ function checkTypes(gpu: Gpu, { dtype, kvDtype }: RunnerOptions): void {
 }
 
 /** Runs `make` and turns the device's out-of-memory error into ours. */
-async function reportOutOfMemory<T>(device: GPUDevice, make: () => Promise<T>): Promise<T> {
+async function reportOutOfMemory<T>(
+  device: GPUDevice,
+  make: () => Promise<T>,
+  report: (why: string) => TidepoolError,
+): Promise<T> {
   device.pushErrorScope("out-of-memory");
   let made: T;
   try {
@@ -372,7 +352,6 @@ async function reportOutOfMemory<T>(device: GPUDevice, make: () => Promise<T>): 
     throw error;
   }
   const problem = await device.popErrorScope();
-  if (problem)
-    throw new TidepoolError("out_of_memory", `GPU memory is not enough for the model: ${problem.message}`);
+  if (problem) throw report(problem.message);
   return made;
 }

@@ -4,9 +4,9 @@
  */
 import type { Elem, Kernels } from "../gpu/kernel.ts";
 import { USAGE_COPY_DST, USAGE_COPY_SRC, USAGE_STORAGE } from "../gpu/op.ts";
-import type { KvPool } from "../gpu/pool.ts";
+import type { KvBuffers } from "../gpu/pool.ts";
 import type { StatePool } from "../gpu/state-pool.ts";
-import { scratchBytes } from "./attention.ts";
+import { scratchBytes, SPLIT_TOKENS } from "./attention.ts";
 import { deltaScratchBytes } from "./delta.ts";
 import { mambaScratchBytes } from "./mamba.ts";
 import { convChannels, mixersOf, type Mixer, type ModelShape, type RecurrentMixer } from "./shape.ts";
@@ -20,7 +20,7 @@ export interface ProgramInput {
   kernels: Kernels;
   shape: ModelShape;
   weights: Weights;
-  pool: KvPool;
+  pool: Pick<KvBuffers, "keys" | "values">;
   /** The state pool; without layers in models that have no recurrent ones. */
   states: StatePool;
   step: StepData;
@@ -50,51 +50,72 @@ export interface Workspace {
   scratch: GPUBuffer;
 }
 
+/** What decides the sizes of a workspace. */
+export interface WorkspaceLimits {
+  dtype: Elem;
+  maxRows: number;
+  seats: number;
+  maxContext: number;
+  logitRows: number;
+}
+
 export function makeWorkspace({ kernels, shape, dtype, step, logitRows }: ProgramInput): Workspace {
   const { device } = kernels.gpu;
-  const { maxRows, seats, maxContext } = step.limits;
+  const usage = USAGE_STORAGE | USAGE_COPY_SRC | USAGE_COPY_DST;
+  const sizes = Object.entries(workspaceSizes(shape, { ...step.limits, dtype, logitRows }));
+  const buffers = sizes.map(([label, size]) => [label, device.createBuffer({ label, size, usage })]);
+  return Object.fromEntries(buffers) as Workspace;
+}
+
+/** Bytes of a workspace and of what lies beside it: the sampler's counts and the block tables. */
+export function workspaceBytes(shape: ModelShape, limits: WorkspaceLimits & { blockTokens: number }): number {
+  const { seats, maxContext, blockTokens } = limits;
+  const sizes = Object.values(workspaceSizes(shape, limits)).reduce((sum, size) => sum + size, 0);
+  return sizes + 4 * seats * (shape.vocabSize + Math.ceil(maxContext / blockTokens));
+}
+
+/** Positions of a sequence for which the scratch of decode attention is one binding of `bytes` at most. */
+export function scratchContext(shape: ModelShape, seats: number, bytes: number): number {
+  const perSplit = mixersOf(shape).map((mixer) =>
+    mixer.kind === "attention" ? scratchBytes(mixer, seats, SPLIT_TOKENS) : 1,
+  );
+  return SPLIT_TOKENS * Math.floor(bytes / Math.max(1, ...perSplit));
+}
+
+/** Bytes of each buffer. */
+function workspaceSizes(shape: ModelShape, limits: WorkspaceLimits): Record<keyof Workspace, number> {
+  const { dtype, maxRows, logitRows } = limits;
   const elem = dtype === "f16" ? 2 : 4;
   const d = shape.hiddenSize;
   const mixers = mixersOf(shape);
   const widest = (width: (mixer: Mixer) => number) => Math.max(0, ...mixers.map(width));
-  const usage = USAGE_STORAGE | USAGE_COPY_SRC | USAGE_COPY_DST;
-  const make = (label: string, bytes: number) =>
-    device.createBuffer({ label, size: Math.max(16, Math.ceil(bytes / 16) * 16), usage });
-  const rows = (label: string, width: number, bytes = elem) => make(label, maxRows * width * bytes);
   const ffn = Math.max(0, ...shape.layers.map((layer) => layer.ffn?.width ?? 0));
+  const round = (bytes: number) => Math.max(16, Math.ceil(bytes / 16) * 16);
+  const rows = (width: number, bytes = elem) => round(maxRows * width * bytes);
   return {
-    hidden: rows("hidden", d, 4),
-    normed: rows("normed", d),
-    qkv: rows("qkv", widest(qkvWidth)),
-    queryGate: rows("queries and gates", widest(queryGateWidth)),
-    attended: rows(
-      "attended",
-      widest((mixer) => innerWidth(mixer, d)),
-    ),
+    hidden: rows(d, 4),
+    normed: rows(d),
+    qkv: rows(widest(qkvWidth)),
+    queryGate: rows(widest(queryGateWidth)),
+    attended: rows(widest((mixer) => innerWidth(mixer, d))),
     mixed: rows(
-      "mixed",
       widest((mixer) => mixedWidth(mixer, d)),
       4,
     ),
     convolved: rows(
-      "convolved",
       widest((mixer) => convolvedWidth(mixer, d)),
       4,
     ),
     recurred: rows(
-      "recurred",
       widest((mixer) => (isMatrixState(mixer) ? innerWidth(mixer, d) : 0)),
       4,
     ),
-    delta: rows("delta", d, 4),
-    gateUp: rows("gate and up", 2 * ffn),
-    activated: rows("activated", ffn),
-    headInput: make("head input", logitRows * d * elem),
-    logits: make("logits", logitRows * shape.vocabSize * 4),
-    scratch: make(
-      "scratch",
-      widest((mixer) => scratchOf(mixer, { maxRows, seats, maxContext })),
-    ),
+    delta: rows(d, 4),
+    gateUp: rows(2 * ffn),
+    activated: rows(ffn),
+    headInput: round(logitRows * d * elem),
+    logits: round(logitRows * shape.vocabSize * 4),
+    scratch: round(widest((mixer) => scratchOf(mixer, limits))),
   };
 }
 

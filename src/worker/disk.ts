@@ -78,7 +78,7 @@ async function diskBudget({ diskBytes }: CacheOptions): Promise<number> {
 }
 
 /** Private windows may have the method and refuse. */
-async function hasOpfs(): Promise<boolean> {
+export async function hasOpfs(): Promise<boolean> {
   try {
     await navigator.storage.getDirectory();
     return true;

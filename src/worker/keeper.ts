@@ -6,6 +6,7 @@
 import { background } from "../base.ts";
 import type { CacheListener } from "../cache/events.ts";
 import type { NewSnapshot } from "../cache/prefix.ts";
+import { TidepoolError } from "../errors.ts";
 import type { KvPool } from "../gpu/pool.ts";
 import type { StatePool } from "../gpu/state-pool.ts";
 import type { LowerTier } from "../schedule/request.ts";
@@ -154,6 +155,11 @@ export class Keeper implements LowerTiers {
     return (1000 * this.blockTokens) / (this.computeRate || assumed);
   }
 
+  /** Blocks and states are elsewhere from now on: the device that had them was lost. */
+  moveTo(pool: KvPool, states: StatePool): void {
+    Object.assign(this.options, { pool, states });
+  }
+
   /** Tells that a prefill chunk, submitted `ms` ago, has run; it began when the one before it had ended. */
   computed(tokens: number, ms: number): void {
     const nowMs = this.options.nowMs();
@@ -236,10 +242,12 @@ export class Keeper implements LowerTiers {
   ): Promise<void> {
     const { pool, states, flopsPerToken } = this.options;
     if (!states) return;
-    const parts = await Promise.all([
+    const reading = Promise.all([
       states.readSlot(slot),
       ...(tail === undefined ? [] : [pool.readSlots([tail]).then(([bytes]) => bytes as Uint8Array)]),
     ]);
+    const parts = await this.unlessLost(reading, 1);
+    if (!parts) return;
     const draft = {
       parentKey: this.parentOf(sequence, at),
       blockIndex: Math.floor(at / this.blockTokens),
@@ -286,7 +294,9 @@ export class Keeper implements LowerTiers {
 
   private async spillNow(blocks: readonly FullBlock[]): Promise<void> {
     const slots = blocks.map(({ slot }) => slot);
-    const payloads = await this.options.pool.readSlots(slots, headerBytesOf(this.blockTokens));
+    const reading = this.options.pool.readSlots(slots, headerBytesOf(this.blockTokens));
+    const payloads = await this.unlessLost(reading, slots.length);
+    if (!payloads) return;
     blocks.forEach(({ sequence, block }, index) => {
       const start = block * this.blockTokens;
       this.put("block", sequence, {
@@ -299,6 +309,17 @@ export class Keeper implements LowerTiers {
         ...this.layout(),
       });
     });
+  }
+
+  /** What was read of the GPU; undefined, and counted, where that was lost: whoever computes it again stores it. */
+  private async unlessLost<T>(reading: Promise<T>, count: number): Promise<T | undefined> {
+    try {
+      return await reading;
+    } catch (error) {
+      if (!(error instanceof TidepoolError) || error.code !== "device_lost") throw error;
+      this.dropped += count;
+      return undefined;
+    }
   }
 
   private put(kind: RecordKind, sequence: Sequence, draft: Omit<PutDraft, OwnFields>): void {

@@ -25,8 +25,15 @@ export interface LoopHooks<S extends { token: number }> {
   idle(): boolean;
   /** Called once a step with what was committed. */
   committed(outcomes: readonly Outcome[], samples: readonly S[]): void;
-  /** A step failed: nothing that is running can go on. */
-  failed(error: unknown): void;
+  /** Blocks are short, perhaps: adds some where it may, before the next plan. Undefined: there is nothing to wait for. */
+  makeRoom?(): Promise<void> | undefined;
+  /** A step failed: nothing that is running can go on, unless the loop is interrupted before this resolves. */
+  failed(error: unknown): Promise<void>;
+}
+
+interface StepInFlight<S> {
+  plan: Plan;
+  samples: Promise<readonly S[]>;
 }
 
 export class Loop<S extends { token: number }> {
@@ -35,6 +42,8 @@ export class Loop<S extends { token: number }> {
   private wake: () => void = () => {};
   private notified = false;
   private stopped = false;
+  private interruption: (() => Promise<void>) | undefined;
+  private onInterrupt: () => void = () => {};
   private loads = 0;
   private ended: Promise<void> = Promise.resolve();
 
@@ -61,19 +70,42 @@ export class Loop<S extends { token: number }> {
     await this.ended;
   }
 
+  /** Drops the steps in flight, without waiting for them, and does `work` before the next plan. */
+  interrupt(work: () => Promise<void>): void {
+    this.interruption = work;
+    this.onInterrupt();
+    this.notify();
+  }
+
   private async forever(): Promise<void> {
-    const inFlight: { plan: Plan; samples: Promise<readonly S[]> }[] = [];
+    const inFlight: StepInFlight<S>[] = [];
     while (!this.stopped || inFlight.length > 0) {
-      while (!this.stopped && inFlight.length < MAX_STEPS_IN_FLIGHT) {
-        const plan = this.scheduler.next();
-        this.startMoves();
-        if (!plan) break;
-        inFlight.push({ plan, samples: this.submit(plan) });
-      }
+      await this.handleInterruption(inFlight);
+      await this.fill(inFlight);
       const oldest = inFlight.shift();
-      if (oldest) await this.commit(oldest.plan, oldest.samples);
-      else await this.sleep();
+      if (oldest) await this.commit(oldest);
+      else if (!this.interruption) await this.sleep();
       await nextEvent();
+    }
+  }
+
+  private async handleInterruption(inFlight: StepInFlight<S>[]): Promise<void> {
+    const { interruption } = this;
+    if (!interruption) return;
+    inFlight.length = 0;
+    this.interruption = undefined;
+    await interruption();
+  }
+
+  private async fill(inFlight: StepInFlight<S>[]): Promise<void> {
+    while (!this.stopped && inFlight.length < MAX_STEPS_IN_FLIGHT) {
+      const room = this.hooks.makeRoom?.();
+      if (room) await room;
+      if (this.interruption) return;
+      const plan = this.scheduler.next();
+      this.startMoves();
+      if (!plan) return;
+      inFlight.push({ plan, samples: this.submit(plan) });
     }
   }
 
@@ -98,17 +130,26 @@ export class Loop<S extends { token: number }> {
     return samples;
   }
 
-  private async commit(plan: Plan, pending: Promise<readonly S[]>): Promise<void> {
+  private async commit({ plan, samples: pending }: StepInFlight<S>): Promise<void> {
     try {
-      const samples = await pending;
+      const samples = await this.orInterrupted(pending);
+      if (!samples || this.interruption) return;
       const outcomes = this.scheduler.commit(
         plan,
         samples.map((sample) => sample.token),
       );
       this.hooks.committed(outcomes, samples);
     } catch (error) {
-      this.hooks.failed(error);
+      await this.hooks.failed(error);
     }
+  }
+
+  /** A step's samples; undefined where an interruption comes first. */
+  private orInterrupted(samples: Promise<readonly S[]>): Promise<readonly S[] | undefined> {
+    return new Promise((resolve, reject) => {
+      this.onInterrupt = () => resolve(undefined);
+      samples.then(resolve, reject);
+    });
   }
 
   /** Until there may be something to do: a request, a load that ended, an abort. */

@@ -11,7 +11,7 @@ const BLOCK_TOKENS = [16, 32, 64];
 const MAX_CHUNK_TOKENS = 512;
 const MAX_REQUESTS = 16;
 const MAX_POOL_TOKENS = 2 ** 24;
-const MAX_POOL_BYTES = 2 ** 40;
+const MAX_BYTES = 2 ** 40;
 
 /** Fills in defaults and checks ranges. @throws TidepoolError `invalid_argument` naming the option. */
 export function runnerOptions(gpu: Gpu, options: EngineOptions): RunnerOptions {
@@ -23,10 +23,15 @@ export function runnerOptions(gpu: Gpu, options: EngineOptions): RunnerOptions {
   checkRange("chunkTokens", chunkTokens, 1, MAX_CHUNK_TOKENS);
   checkRange("maxRequests", seats, 1, MAX_REQUESTS);
   checkRange("poolTokens", poolTokens, blockTokens, MAX_POOL_TOKENS);
-  const { poolBytes } = options;
-  if (poolBytes !== undefined) checkRange("poolBytes", poolBytes, 1, MAX_POOL_BYTES);
+  const { poolBytes, poolStartTokens, memoryBytes } = options;
+  if (poolBytes !== undefined) checkRange("poolBytes", poolBytes, 1, MAX_BYTES);
+  if (memoryBytes !== undefined) checkRange("memoryBytes", memoryBytes, 1, MAX_BYTES);
+  if (poolStartTokens !== undefined) checkRange("poolStartTokens", poolStartTokens, 1, MAX_POOL_TOKENS);
   return {
     ...(poolBytes !== undefined && { poolBytes }),
+    ...(poolStartTokens !== undefined && { poolStartTokens }),
+    ...(memoryBytes !== undefined && { memoryBytes }),
+    ...(options.poolTokens === undefined && { poolMayBeLess: true }),
     dtype: chosen,
     kvDtype: options.kvDtype ?? chosen,
     blockTokens,

@@ -56,5 +56,5 @@ export async function askWorker(
 }
 
 function workerDied(why: string): TidepoolError {
-  return new TidepoolError("closed", `the engine's worker died: ${why}`);
+  return new TidepoolError("worker_died", `the engine's worker died: ${why}`);
 }

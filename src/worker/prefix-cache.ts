@@ -7,7 +7,8 @@ import { costOf, type Cost, type LayerShape as CostLayer } from "../cache/cost.t
 import { createPrefixCache } from "../cache/create.ts";
 import type { PrefixCache } from "../cache/prefix.ts";
 import type { AlphaTuner } from "../cache/tune.ts";
-import { firstSnapshotSlot, type Runner } from "../model/runner.ts";
+import { firstSnapshotSlot } from "../model/memory.ts";
+import type { Runner } from "../model/runner.ts";
 import type { Mixer } from "../model/shape.ts";
 import type { CacheOptions } from "./protocol.ts";
 
@@ -26,7 +27,7 @@ export function makeCache(
   return createPrefixCache({
     ...{ policy, blockTokens, cost: cacheCost(runner), pool },
     ...(states.slotBytes > 0 && { snapshotPool: new BlockPool(snapshots) }),
-    tunerBytes: runner.pool.bytes + snapshots * states.slotBytes,
+    tunerBytes: runner.maxBlocks * runner.pool.slotBytes + snapshots * states.slotBytes,
   });
 }
 

@@ -40,10 +40,17 @@ export interface EngineOptions extends SourceOptions {
   chunkTokens?: number;
   /** Requests that decode at once, 1 to 16. Default 8. */
   maxRequests?: number;
-  /** Tokens of KV that the GPU pool holds for all requests together. Default: the model's context, at most 8,192. */
+  /** Tokens of KV that the GPU pool may grow to, for all requests together. Default 8,192. */
   poolTokens?: number;
   /** The same in bytes; goes before `poolTokens`. */
   poolBytes?: number;
+  /** Tokens of KV that the GPU pool has at first; it doubles when requests need more. Default 2,048. */
+  poolStartTokens?: number;
+  /**
+   * GPU memory that the model may take in all, in bytes: weights, KV pool, recurrent states and workspace. Less than it
+   * needs is an error; the pool grows no further than this allows. Default: no limit but the device's.
+   */
+  memoryBytes?: number;
   /** Part of the wanted adapter's name. */
   adapter?: string;
   /** false: no subgroup operations. Default: used where the adapter has them. */
@@ -87,6 +94,9 @@ export interface Notice {
   message: string;
 }
 
+/** Something that this platform lacks, what is lost by it, and what can be done. */
+export type Capability = Notice;
+
 /** What is said while a model loads. */
 export interface LoadProgress {
   /** Downloading and uploading go on at the same time. "weights": the upload to the GPU. */
@@ -111,13 +121,16 @@ export interface EngineInfo {
   adapter: { name: string; software: boolean };
   /** What was chosen from the adapter's features. */
   kernels: { dtype: Dtype; kvDtype: Dtype; subgroups: boolean };
-  memory: { weightBytes: number; kvPoolBytes: number; workspaceBytes: number };
+  /** Bytes on the GPU; the KV pool's as it is now. */
+  memory: { weightBytes: number; kvPoolBytes: number; statePoolBytes: number; workspaceBytes: number };
   limits: { blockTokens: number; chunkTokens: number; maxRequests: number; poolTokens: number };
   /** Whether text can be encoded and chats rendered, or why not. */
   tokenizer: string;
   chatTemplate: string;
   /** Where the file's template and tokenizer run: "own worker", "not needed", or why in the engine's thread. */
   textWorker: string;
+  /** What this platform lacks, each in a sentence; empty where nothing is missing. */
+  capabilities: Capability[];
 }
 
 /** A message of a conversation. An assistant's `tokens`, where given, are used in place of tokenising its text again. */
@@ -220,6 +233,7 @@ export type Call =
   | { method: "tokenize"; text: string }
   | { method: "detokenize"; tokens: readonly number[] }
   | { method: "countTokens"; input: RequestInput }
+  | { method: "loseDevice" }
   | { method: "warm"; input: RequestInput }
   | { method: "cacheStats" }
   | { method: "cacheList" }
@@ -416,6 +430,8 @@ export type ToWorker =
 export type FromWorker =
   | { type: "progress"; progress: LoadProgress }
   | { type: "loaded"; info: EngineInfo }
+  | { type: "recovering" }
+  | { type: "info"; info: EngineInfo }
   | { type: "header"; value: unknown }
   | { type: "failed"; error: WireError }
   | { type: "step"; outputs: StepOutput[] }

@@ -21,6 +21,8 @@ export interface ScoreRooms {
   scheduler: Scheduler;
   /** Makes sure that tokens are computed or brought back from the lower tiers. */
   warm(tokens: readonly number[]): Promise<PromptUsage>;
+  /** Lets the KV pool grow where it may. */
+  makeRoom(missingBlocks: number): Promise<void>;
 }
 
 /** @throws TidepoolError `invalid_argument`, `too_long`, `out_of_memory`. */
@@ -31,6 +33,7 @@ export async function scoreTokens(rooms: ScoreRooms, input: ScoreInput): Promise
   const reusable = Math.min(from, tokens.length - 1);
   const before =
     reusable >= runner.options.blockTokens ? await rooms.warm(tokens.slice(0, reusable)) : undefined;
+  await rooms.makeRoom(scheduler.missingToLend(tokens, reusable));
   const lease = scheduler.borrow(tokens, reusable);
   let done = lease.tokens;
   try {

@@ -8,15 +8,10 @@ import { BlockPool } from "../cache/blocks.ts";
 import type { PrefixCache } from "../cache/prefix.ts";
 import type { AlphaTuner } from "../cache/tune.ts";
 import { TidepoolError, toWire } from "../errors.ts";
-import type { Gpu } from "../gpu/device.ts";
+import { unlessLost, type Gpu } from "../gpu/device.ts";
 import type { ModelFile } from "../load/model-file.ts";
-import {
-  firstSnapshotSlot,
-  Runner,
-  type RunnerOptions,
-  type RunnerProgress,
-  type RunnerRow,
-} from "../model/runner.ts";
+import { firstSnapshotSlot } from "../model/memory.ts";
+import { Runner, type RunnerOptions, type RunnerProgress, type RunnerRow } from "../model/runner.ts";
 import type { SampledRow } from "../model/sampler.ts";
 import { samplingParams, type SamplingParams } from "../model/sampling.ts";
 import type { StateSlots } from "../model/step.ts";
@@ -25,6 +20,8 @@ import { Scheduler, type Move, type Outcome, type Plan, type Save } from "../sch
 import type { TierStore } from "../tier/store.ts";
 import { answerCacheCall, exportPrefix } from "./cache-calls.ts";
 import { CacheWatch } from "./cache-watch.ts";
+import { missingOfPlan } from "./capabilities.ts";
+import { Growth } from "./growth.ts";
 import { WeightsIdentity } from "./identity.ts";
 import { Keeper } from "./keeper.ts";
 import { fitPrompt } from "./limits.ts";
@@ -32,11 +29,13 @@ import { Loop } from "./loop.ts";
 import { nothing, Output } from "./output.ts";
 import { Prompts, tokenPrompt, type PromptOptions } from "./prompts.ts";
 import { cacheCost, makeCache } from "./prefix-cache.ts";
+import { Recovery, type Reopen, type Reopened } from "./recovery.ts";
 import { scoreTokens, type ScoreInput } from "./score.ts";
 import type { EncodedPrompt } from "./text-messages.ts";
 import type {
   CacheOptions,
   Call,
+  Capability,
   EngineInfo,
   FromWorker,
   GenerateParams,
@@ -58,9 +57,20 @@ const TUNER_SLICE = 4;
 
 export type Post = (message: FromWorker, transfer?: ArrayBuffer[]) => void;
 
+/** How long a failed step waits to hear whether its device was lost. */
+const LOSS_GRACE_MS = 250;
+
+export interface SessionOptions extends PromptOptions {
+  /** Opens device and model once more. Default: the loss of the device is the end. */
+  reopen?: Reopen;
+  /** What the platform lacks. */
+  capabilities?: readonly Capability[];
+}
+
 export class Session {
-  readonly info: EngineInfo;
-  readonly runner: Runner;
+  info: EngineInfo;
+  /** Another after the device was lost. */
+  runner: Runner;
   readonly scheduler: Scheduler;
   readonly cache: PrefixCache;
   readonly keeper: Keeper | undefined;
@@ -74,7 +84,14 @@ export class Session {
   /** Requests whose text is on its way to becoming ids. */
   private readonly encoding = new Map<number, AbortController>();
   private readonly post: Post;
+  private readonly growth: Growth;
+  private readonly recovery: Recovery;
+  private readonly capabilities: readonly Capability[];
   private closed = false;
+  /** Why nothing can be done any more. */
+  private broken: TidepoolError | undefined;
+  /** Resolves when a device is there again, or never will be. */
+  private recovered: Promise<void> = Promise.resolve();
   /** Requests of our own, by negative ids: their outcome is not posted. */
   private readonly hidden = new Map<
     number,
@@ -91,13 +108,15 @@ export class Session {
     keeper: Keeper | undefined,
     post: Post,
     policy: CacheOptions["policy"],
+    { reopen, capabilities = [] }: SessionOptions,
   ) {
     const { blockTokens, chunkTokens, seats } = runner.options;
     this.runner = runner;
     this.prompts = prompts;
     this.keeper = keeper;
     this.post = post;
-    const pool = new BlockPool(runner.pool.options.slots);
+    this.capabilities = capabilities;
+    const pool = new BlockPool(runner.pool.slots);
     const { cache, tuner } = makeCache(runner, pool, policy);
     this.cache = cache;
     this.tuner = tuner;
@@ -111,8 +130,20 @@ export class Session {
         save: (saves: readonly Save[]) => this.save(saves),
       },
     };
-    this.scheduler = new Scheduler(cache, pool, { blockTokens, chunkTokens, seats, ...lower, ...states });
-    this.info = describe(gpu, runner, prompts);
+    const { maxBlocks } = runner;
+    const more = { maxBlocks, ...lower, ...states };
+    this.scheduler = new Scheduler(cache, pool, { blockTokens, chunkTokens, seats, ...more });
+    this.info = describe(runner, prompts, capabilities);
+    this.recovery = new Recovery(reopen, () => systemClock.nowMs());
+    this.growth = new Growth(this.scheduler, {
+      runner: () => this.runner,
+      grown: () => this.tellInfo(),
+      stopped: (notice, stuck) => {
+        this.post({ type: "notice", notice });
+        for (const request of stuck) this.giveUp(request, noRoom(request, this.scheduler.capacityTokens));
+      },
+      failed: (error) => this.stepFailed(error),
+    });
     this.loop = new Loop(this.scheduler, {
       run: (plan) => this.run(plan),
       load: (move) => this.load(move),
@@ -120,9 +151,11 @@ export class Session {
       save: (saves) => this.save(saves),
       idle: () => this.tuner?.work(TUNER_SLICE) ?? false,
       committed: (outcomes, samples) => this.committed(outcomes, samples),
-      failed: (error) => this.fail(error),
+      makeRoom: () => this.growth.makeRoom(this.scheduler.missingBlocks),
+      failed: (error) => this.stepFailed(error),
     });
     this.loop.start();
+    this.watchDevice(gpu);
   }
 
   /**
@@ -136,14 +169,14 @@ export class Session {
     post: Post,
     store?: TierStore,
     cache: CacheOptions = {},
-    text: PromptOptions = {},
+    more: SessionOptions = {},
   ): Promise<Session> {
     const identity = new WeightsIdentity();
     const onProgress = (progress: RunnerProgress) => post({ type: "progress", progress });
     // In a worker of its own, while the weights load.
     const [prompts, loaded] = await Promise.allSettled([
-      Prompts.open(file, text),
-      Runner.load(gpu, file, options, onProgress, store && identity.onPiece),
+      Prompts.open(file, more),
+      unlessLost(gpu.device, Runner.load(gpu, file, options, onProgress, store && identity.onPiece)),
     ]);
     if (prompts.status === "rejected" || loaded.status === "rejected") {
       if (prompts.status === "fulfilled") prompts.value.close();
@@ -170,7 +203,7 @@ export class Session {
       });
     const { notice } = prompts.value;
     if (notice) post({ type: "notice", notice });
-    return new Session(gpu, runner, prompts.value, keeper, post, cache.policy);
+    return new Session(gpu, runner, prompts.value, keeper, post, cache.policy, more);
   }
 
   /** Queues a request; what is wrong with it is posted as `refused`. */
@@ -225,6 +258,8 @@ export class Session {
         return this.prompts.detokenize(call.tokens);
       case "countTokens":
         return (await this.prompts.encode(call.input)).tokens.length;
+      case "loseDevice":
+        return this.runner.gpu.device.destroy();
       case "score":
         this.checkTokens(call.tokens);
         return this.score({ tokens: call.tokens, from: call.from, wantLogits: call.logits });
@@ -239,9 +274,28 @@ export class Session {
 
   /** One at a time: there is one place for the recurrent state of what is scored. */
   private score(input: ScoreInput): Promise<ScoreResult> {
-    const result = this.scored.then(() => scoreTokens(this, input)).finally(() => this.loop.notify());
+    const result = this.scored.then(() => this.scoreNow(input)).finally(() => this.loop.notify());
     this.scored = result.catch(() => {}); // reported to its caller
     return result;
+  }
+
+  /** Once more where the device was lost under it. */
+  private async scoreNow(input: ScoreInput): Promise<ScoreResult> {
+    await this.recovered;
+    const { runner } = this;
+    try {
+      return await scoreTokens(this, input);
+    } catch (error) {
+      if (!(await this.isLost(runner.gpu.device))) throw error;
+      await this.recovered;
+      if (this.broken) throw this.broken;
+      return scoreTokens(this, input);
+    }
+  }
+
+  /** Blocks for work beside the requests. */
+  async makeRoom(missing: number): Promise<void> {
+    await this.growth.makeRoom(missing);
   }
 
   /** Computes a prompt, or brings it back, so that it is ready when it is needed. */
@@ -260,6 +314,7 @@ export class Session {
     this.closed = true;
     for (const id of [...this.encoding.keys(), ...this.requests.keys()]) this.abort(id);
     this.prompts.close();
+    this.recovery.close();
     this.watch.turn(false);
     await this.loop.stop();
     await this.keeper?.drain(CLOSE_DRAIN_MS);
@@ -269,6 +324,7 @@ export class Session {
 
   private checkRoom(): void {
     if (this.closed) throw new TidepoolError("closed", "the engine is closed");
+    if (this.broken) throw this.broken;
     if (this.requests.size + this.encoding.size >= MAX_ACTIVE_REQUESTS) {
       throw new TidepoolError("rejected", `${MAX_ACTIVE_REQUESTS} requests are waiting or running already`);
     }
@@ -302,7 +358,7 @@ export class Session {
     throw new TidepoolError("invalid_argument", `token ${bad} is not in the vocabulary of ${vocabSize}`);
   }
 
-  private run(plan: Plan): Promise<readonly SampledRow[]> {
+  private async run(plan: Plan): Promise<readonly SampledRow[]> {
     if (plan.kind === "decode") {
       return this.runner.decode(
         plan.rows.map(({ request, position, state }) => this.rowOf(request, position, state)),
@@ -391,14 +447,95 @@ export class Session {
     else this.post({ type: "refused", id, error: toWire(error) });
   }
 
+  private async stepFailed(error: unknown): Promise<void> {
+    if (!(await this.isLost(this.runner.gpu.device))) this.fail(error);
+  }
+
   private fail(error: unknown): void {
-    for (const [id, request] of this.requests) {
-      this.scheduler.abort(request, "error");
-      this.outputs.delete(request);
-      this.refuse(id, error);
-    }
-    this.requests.clear();
+    for (const request of this.requests.values()) this.giveUp(request, error);
     this.scheduler.forget();
+  }
+
+  private giveUp(request: Request, error: unknown): void {
+    this.scheduler.abort(request, "error");
+    this.outputs.delete(request);
+    this.requests.delete(request.id);
+    this.refuse(request.id, error);
+  }
+
+  /** A device that was lost says so a moment after its work has failed. */
+  private isLost({ lost }: GPUDevice): Promise<boolean> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(() => resolve(false), LOSS_GRACE_MS);
+      const yes = (): void => {
+        clearTimeout(timer);
+        resolve(true);
+      };
+      lost.then(yes, yes);
+    });
+  }
+
+  private watchDevice({ device }: Gpu): void {
+    const lost = device.lost.then((info) => {
+      if (this.runner.gpu.device !== device) return;
+      this.recovered = new Promise((resolve) => {
+        this.loop.interrupt(() => this.recover(info).finally(resolve));
+        if (this.closed) resolve();
+      });
+    });
+    background(lost, "loss of the device");
+  }
+
+  /** A new device in place of the one that was lost; requests go on from the tokens that they have. */
+  private async recover(info: GPUDeviceLostInfo): Promise<void> {
+    if (this.closed) return;
+    this.post({ type: "recovering" });
+    this.scheduler.restart();
+    const old = this.runner;
+    try {
+      this.runner = await this.recovery.run(info, (opened) => this.loadAgain(opened));
+    } catch (error) {
+      this.giveUpAll(error);
+      return;
+    } finally {
+      old.destroy();
+    }
+    this.keeper?.moveTo(this.runner.pool, this.runner.states);
+    this.tellInfo();
+    const message = `the GPU device was lost (${info.message || info.reason || "no reason is given"}); the model was loaded again on ${this.runner.adapterName}, and requests go on where they were`;
+    this.post({ type: "notice", notice: { code: "device_recovered", message } });
+    this.watchDevice(this.runner.gpu);
+  }
+
+  /** @throws TidepoolError `invalid_file` where the weights are not those that were loaded first. */
+  private async loadAgain({ gpu, file }: Reopened): Promise<Runner> {
+    const { options, pool } = this.runner;
+    const identity = new WeightsIdentity();
+    const same = { ...options, poolStartTokens: this.scheduler.poolTokens };
+    const runner = await Runner.load(gpu, file, same, () => {}, this.keeper && identity.onPiece);
+    const isSame =
+      runner.parameters === this.runner.parameters &&
+      runner.pool.slotBytes === pool.slotBytes &&
+      (!this.keeper || this.keeper.fingerprint === identity.fingerprint(runner.shape, options));
+    if (isSame) return runner;
+    runner.destroy();
+    throw new TidepoolError(
+      "invalid_file",
+      `${file.name} is not the model that was loaded: it has changed since`,
+    );
+  }
+
+  private giveUpAll(error: unknown): void {
+    if (this.closed) return;
+    this.broken =
+      error instanceof TidepoolError ? error : new TidepoolError("device_lost", String(error), {});
+    this.fail(this.broken);
+    this.post({ type: "failed", error: toWire(this.broken) });
+  }
+
+  private tellInfo(): void {
+    this.info = describe(this.runner, this.prompts, this.capabilities);
+    this.post({ type: "info", info: this.info });
   }
 }
 
@@ -424,8 +561,13 @@ function checkedAge(maxAgeMs: number | undefined): number | undefined {
   throw new TidepoolError("invalid_argument", `cacheMaxAgeMs is ${maxAgeMs}, expected a number above 0`);
 }
 
-function describe(gpu: Gpu, runner: Runner, prompts: Prompts): EngineInfo {
-  const { shape, options, memory } = runner;
+function noRoom({ tokens }: Request, capacityTokens: number): TidepoolError {
+  const message = `${tokens.length} tokens of KV are needed, and the GPU's memory holds ${capacityTokens}: use a shorter prompt, or a smaller model or context`;
+  return new TidepoolError("out_of_memory", message, { tokens: tokens.length, capacityTokens });
+}
+
+function describe(runner: Runner, prompts: Prompts, capabilities: readonly Capability[]): EngineInfo {
+  const { shape, options, memory, gpu } = runner;
   return {
     model: {
       name: shape.name,
@@ -447,5 +589,6 @@ function describe(gpu: Gpu, runner: Runner, prompts: Prompts): EngineInfo {
     tokenizer: prompts.tokenizerState,
     chatTemplate: prompts.templateState,
     textWorker: prompts.textState,
+    capabilities: [...capabilities, ...missingOfPlan(runner.plan)],
   };
 }

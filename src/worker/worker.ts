@@ -11,6 +11,7 @@ import { onceMoreIfChanged } from "../load/remote-load.ts";
 import type { TierStore } from "../tier/store.ts";
 import { gpuOptions, runnerOptions } from "./options.ts";
 import { answerStoreCall } from "./cache-calls.ts";
+import { missingCapabilities } from "./capabilities.ts";
 import { openStore } from "./disk.ts";
 import { inspectModel } from "./inspect.ts";
 import { answerModelsCall, openForHeader, openForLoad, timedPost } from "./models.ts";
@@ -28,6 +29,7 @@ import type {
   ModelSpec,
   ToWorker,
 } from "./protocol.ts";
+import type { Reopen } from "./recovery.ts";
 import { Session, type Post } from "./session.ts";
 
 /** What is used of a dedicated worker's global scope. */
@@ -107,8 +109,12 @@ async function loadOnce(model: ModelSpec, options: EngineOptions, signal: AbortS
     gpu = await openGpu(await findProvider(), gpuOptions(options));
     const chosen = runnerOptions(gpu, options);
     store = await openStore(cache, (notice) => scope.post({ type: "notice", notice }));
-    const text = { timeoutMs: options.textTimeoutMs };
-    loaded = await Session.load(gpu, opened.file, chosen, timedPost(scope.post), store, cache, text);
+    const more = {
+      timeoutMs: options.textTimeoutMs,
+      reopen: reopener(model, options),
+      capabilities: await missingCapabilities(gpu, options),
+    };
+    loaded = await Session.load(gpu, opened.file, chosen, timedPost(scope.post), store, cache, more);
     await opened.finish();
     await opened.close();
     return loaded;
@@ -119,6 +125,25 @@ async function loadOnce(model: ModelSpec, options: EngineOptions, signal: AbortS
     gpu?.device.destroy();
     throw error;
   }
+}
+
+/** Opens device and model once more, after the device was lost; what was downloaded comes from where it is kept. */
+function reopener(model: ModelSpec, options: EngineOptions): Reopen {
+  const quiet: Post = (message) => message.type === "notice" && scope.post(message);
+  return async (signal) => {
+    const opened = await openForLoad(model, options, quiet, signal);
+    try {
+      gpu = await openGpu(await findProvider(), gpuOptions(options));
+    } catch (error) {
+      await opened.close().catch(noResult); // the first failure is the one to tell
+      throw error;
+    }
+    const close = async (): Promise<void> => {
+      await opened.finish();
+      await opened.close();
+    };
+    return { gpu, file: opened.file, close };
+  };
 }
 
 /** Answers from the header of a model that is not loaded. */

@@ -11,6 +11,7 @@ import { cases as norm } from "../kernel/norm.cases.ts";
 import { cases as reduce } from "../kernel/reduce.cases.ts";
 import { cases as rope } from "../kernel/rope.cases.ts";
 import { cases as sampler } from "../kernel/sampler.cases.ts";
+import { cases as deviceLoss } from "../model/device-loss.cases.ts";
 import { cases as engine } from "../model/engine.cases.ts";
 import { cases as formats } from "../model/formats.cases.ts";
 import { cases as generate } from "../model/generate.cases.ts";
@@ -44,6 +45,7 @@ export const allCases: Case[] = [
   ...quants,
   ...textWorker,
   ...tiers,
+  ...deviceLoss,
   ...snapshots,
   ...shipped,
 ];

@@ -13,8 +13,7 @@ import type {
   RequestInput,
   StepOutput,
 } from "../../src/worker/protocol.ts";
-import type { PromptOptions } from "../../src/worker/prompts.ts";
-import { Session } from "../../src/worker/session.ts";
+import { Session, type SessionOptions } from "../../src/worker/session.ts";
 
 interface Running {
   steps: StepOutput[];
@@ -26,12 +25,15 @@ interface Running {
 /** Stands where the engine and the wire do in life. */
 export class TestSession {
   readonly session: Session;
+  /** All that was posted but steps and progress. */
+  readonly posted: FromWorker[];
   private readonly running: Map<number, Running>;
   private nextId = 1;
 
-  private constructor(session: Session, running: Map<number, Running>) {
+  private constructor(session: Session, running: Map<number, Running>, posted: FromWorker[]) {
     this.session = session;
     this.running = running;
+    this.posted = posted;
   }
 
   /** @param store lower tiers, closed with the session; default: none */
@@ -50,13 +52,17 @@ export class TestSession {
     file: ModelFile,
     options: EngineOptions = {},
     store?: TierStore,
-    text?: PromptOptions,
+    more?: SessionOptions,
   ): Promise<TestSession> {
     const running = new Map<number, Running>();
-    const post = (message: FromWorker) => receive(running, message);
+    const posted: FromWorker[] = [];
+    const post = (message: FromWorker) => {
+      if (message.type !== "step" && message.type !== "progress") posted.push(message);
+      receive(running, message);
+    };
     const chosen = runnerOptions(gpu, options);
-    const session = await Session.load(gpu, file, chosen, post, store, options.cache, text);
-    return new TestSession(session, running);
+    const session = await Session.load(gpu, file, chosen, post, store, options.cache, more);
+    return new TestSession(session, running, posted);
   }
 
   /** Runs a request; `onStep` hears of each step and may abort by the id it is given. */
@@ -107,6 +113,9 @@ function receive(running: Map<number, Running>, message: FromWorker): void {
     case "failed":
     case "answer":
     case "notice":
+    case "cacheEvents":
+    case "recovering":
+    case "info":
     case "closed":
       break;
   }

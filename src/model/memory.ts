@@ -1,0 +1,258 @@
+/**
+ * What a model takes on the GPU, known before anything is made there: weights, KV pool at first and at most, recurrent
+ * states, workspace; against what the options allow. It makes no buffers and asks no device: WebGPU does not tell how
+ * much memory there is, and the answer to that is an out-of-memory error in time (runner.ts).
+ */
+import { TidepoolError } from "../errors.ts";
+import { MAX_BINDING_BYTES } from "../gpu/device.ts";
+import type { Elem } from "../gpu/kernel.ts";
+import { blockBytes, maxSlots } from "../gpu/pool.ts";
+import { maxStateSlots, stateBytes } from "../gpu/state-pool.ts";
+import type { ModelFile } from "../load/model-file.ts";
+import { kvLayers, stateLayers, type ModelShape } from "./shape.ts";
+import { scratchContext, workspaceBytes } from "./workspace.ts";
+
+/** What decides how much memory a model takes. */
+export interface MemoryOptions {
+  dtype: Elem;
+  kvDtype: Elem;
+  /** 16, 32 or 64. */
+  blockTokens: number;
+  /** Rows of a prefill step at most. */
+  chunkTokens: number;
+  /** Requests that run at once. */
+  seats: number;
+  /** KV positions that the pool may grow to; rounded up to whole blocks. */
+  poolTokens: number;
+  /** Whether the pool may stay smaller than `poolTokens` where `memoryBytes` asks for it. Default: that is an error. */
+  poolMayBeLess?: boolean;
+  /** KV positions in the pool at first. Default: START_TOKENS, or `poolTokens` where that is less. */
+  poolStartTokens?: number;
+  /** Bytes that the pool may grow to; goes before `poolTokens`. */
+  poolBytes?: number;
+  /** Bytes that everything together may take. Default: no limit. */
+  memoryBytes?: number;
+  /** Snapshots of recurrent state that the GPU holds at most, beside two states a seat. Default: what 128 MiB hold. */
+  snapshots?: number;
+}
+
+export interface MemoryPlan {
+  /** As they are in the file. */
+  weightBytes: number;
+  kvBytesPerToken: number;
+  /** Blocks of the KV pool at first and at most. */
+  startBlocks: number;
+  maxBlocks: number;
+  statePoolBytes: number;
+  workspaceBytes: number;
+  /** Everything, with the pool as it is at first, and at most. */
+  startBytes: number;
+  maxBytes: number;
+  /** Why the pool grows less far than was asked for. */
+  limited: string | undefined;
+}
+
+/** KV positions of a new pool where nothing else is asked for: it grows when requests need more. */
+export const START_TOKENS = 2048;
+
+/** Logits computed in one step stay below this, unless the seats alone need more. */
+const LOGITS_BYTES = 32 * 1024 * 1024;
+
+/** Bytes of snapshots on the GPU where nothing else is asked for, and how many they are at least and at most. */
+const SNAPSHOT_BYTES = 128 * 1024 * 1024;
+const MIN_SNAPSHOTS = 4;
+const MAX_SNAPSHOTS = 256;
+
+/**
+ * Plans a model's memory.
+ * @throws TidepoolError `out_of_memory` with the numbers, and what would fit, where `memoryBytes` or `poolBytes` is less
+ * than the model needs.
+ */
+export function planMemory(file: ModelFile, shape: ModelShape, options: MemoryOptions): MemoryPlan {
+  const { blockTokens, kvDtype, seats } = options;
+  const perBlock = blockBytes(kvLayers(shape), blockTokens, kvDtype);
+  const { blocks: wanted, limited } = wantedBlocks(shape, options, perBlock);
+  const weightBytes = sumOf([...file.tensors.values()].map(({ sizeBytes }) => sizeBytes));
+  const states = stateBytes(stateLayers(shape)) * (firstSnapshotSlot(seats) + snapshotSlots(shape, options));
+  const needs = (blocks: number): Needs => ({
+    weightBytes,
+    statePoolBytes: states,
+    workspaceBytes: workspaceBytes(shape, {
+      ...options,
+      maxRows: Math.max(options.chunkTokens, seats),
+      logitRows: logitRows(shape, options),
+      maxContext: contextOf(shape, options, blocks),
+    }),
+    poolBytes: blocks * perBlock,
+  });
+  const maxBlocks = fittingBlocks(file, options, wanted, needs);
+  const startBlocks = startOf(options, maxBlocks);
+  const { workspaceBytes: workspace, poolBytes } = needs(maxBlocks);
+  const fixed = weightBytes + states + workspace;
+  return {
+    ...{ weightBytes, statePoolBytes: states, workspaceBytes: workspace, limited, startBlocks, maxBlocks },
+    kvBytesPerToken: perBlock / blockTokens,
+    startBytes: fixed + startBlocks * perBlock,
+    maxBytes: fixed + poolBytes,
+  };
+}
+
+/** Slots of the state pool: two for each seat, used in turns, and two more for scoring; then the snapshots. */
+export function firstSnapshotSlot(seats: number): number {
+  return 2 * (seats + 1);
+}
+
+/** Snapshots that fit: as asked, or as many as the default's bytes hold. 0 in models without recurrent layers. */
+export function snapshotSlots(
+  shape: ModelShape,
+  { seats, snapshots }: Pick<MemoryOptions, "seats" | "snapshots">,
+): number {
+  const layers = stateLayers(shape);
+  if (layers.length === 0) return 0;
+  const room = maxStateSlots(layers) - firstSnapshotSlot(seats);
+  const wanted = snapshots ?? Math.floor(SNAPSHOT_BYTES / stateBytes(layers));
+  return Math.max(0, Math.min(room, MAX_SNAPSHOTS, Math.max(wanted, snapshots ?? MIN_SNAPSHOTS)));
+}
+
+/** Rows that the logits buffer holds: one a seat at least. */
+export function logitRows(
+  shape: ModelShape,
+  { seats, chunkTokens }: Pick<MemoryOptions, "seats" | "chunkTokens">,
+): number {
+  const fit = Math.floor(LOGITS_BYTES / (4 * shape.vocabSize));
+  return Math.max(seats, Math.min(chunkTokens, fit));
+}
+
+/** Positions of one sequence at most, in whole blocks. */
+export function contextOf(
+  shape: ModelShape,
+  { blockTokens }: Pick<MemoryOptions, "blockTokens">,
+  blocks: number,
+): number {
+  return Math.min(Math.ceil(shape.contextTokens / blockTokens), blocks) * blockTokens;
+}
+
+/** A number of bytes for people, such as "1.5 GiB". */
+export function bytesText(bytes: number): string {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  const power = bytes >= 1 ? Math.min(units.length - 1, Math.floor(Math.log2(bytes) / 10)) : 0;
+  const value = bytes / 1024 ** power;
+  return `${power === 0 ? value : value.toFixed(1)} ${units[power]}`;
+}
+
+interface Needs {
+  weightBytes: number;
+  statePoolBytes: number;
+  workspaceBytes: number;
+  poolBytes: number;
+}
+
+/** Blocks that the options ask for, as far as one binding holds them. */
+function wantedBlocks(
+  shape: ModelShape,
+  { blockTokens, poolTokens, poolBytes, kvDtype, seats }: MemoryOptions,
+  perBlock: number,
+): { blocks: number; limited: string | undefined } {
+  const byTokens = poolBytes === undefined || perBlock === 0; // pure recurrent models keep no KV
+  const wanted = byTokens ? Math.ceil(poolTokens / blockTokens) : Math.floor(poolBytes / perBlock);
+  if (wanted === 0) {
+    const message = `a KV pool of ${poolBytes} bytes holds no block: one of ${blockTokens} tokens has ${perBlock} bytes`;
+    throw new TidepoolError("out_of_memory", message, { poolBytes, blockBytes: perBlock });
+  }
+  const byKeys = maxSlots(kvLayers(shape), blockTokens, kvDtype);
+  const scratch = scratchContext(shape, seats, MAX_BINDING_BYTES);
+  const byScratch = scratch < shape.contextTokens ? Math.floor(scratch / blockTokens) : Infinity;
+  const most = Math.min(byKeys, byScratch);
+  if (wanted <= most) return { blocks: wanted, limited: undefined };
+  const why =
+    byScratch < byKeys
+      ? "the scratch of attention, which fewer maxRequests make smaller,"
+      : "the keys of a layer";
+  const limited = `a KV pool of ${wanted * blockTokens} tokens was asked for and ${most * blockTokens} are the most: ${why} must lie in one binding of ${bytesText(MAX_BINDING_BYTES)}`;
+  return { blocks: most, limited };
+}
+
+function startOf({ blockTokens, poolStartTokens = START_TOKENS }: MemoryOptions, maxBlocks: number): number {
+  return Math.min(maxBlocks, Math.ceil(poolStartTokens / blockTokens));
+}
+
+/** As many of the wanted blocks as `memoryBytes` leaves room for. */
+function fittingBlocks(
+  file: ModelFile,
+  options: MemoryOptions,
+  wanted: number,
+  needs: (blocks: number) => Needs,
+): number {
+  const { memoryBytes, blockTokens, poolMayBeLess } = options;
+  const fits = (blocks: number) => memoryBytes === undefined || totalOf(needs(blocks)) <= memoryBytes;
+  if (fits(wanted)) return wanted;
+  let [low, high] = [0, wanted]; // workspace grows with the context, so that the sum is not a simple division
+  while (high - low > 1) {
+    const middle = Math.floor((low + high) / 2);
+    if (fits(middle)) low = middle;
+    else high = middle;
+  }
+  if (low === 0) throw tooSmall(file, memoryBytes as number, needs(1));
+  if (poolMayBeLess) return low;
+  const total = totalOf(needs(wanted));
+  throw new TidepoolError(
+    "out_of_memory",
+    `${bytesText(total)} are needed for ${list(needs(wanted))}, and memoryBytes allows ${bytesText(memoryBytes as number)}: poolTokens ${low * blockTokens} would fit`,
+    { ...needs(wanted), neededBytes: total, memoryBytes, fittingPoolTokens: low * blockTokens },
+  );
+}
+
+/** Not even one block fits: what is left is a smaller model. */
+function tooSmall(file: ModelFile, memoryBytes: number, needs: Needs): TidepoolError {
+  const total = totalOf(needs);
+  const left = memoryBytes - (total - needs.weightBytes);
+  const bitsPerWeight = (8 * needs.weightBytes) / elementsOf(file);
+  const fitting = (8 * left) / elementsOf(file);
+  const advice =
+    fitting >= 1
+      ? `a quantisation of at most ${fitting.toFixed(1)} bits a weight would fit (this file has ${bitsPerWeight.toFixed(1)}), or fewer maxRequests and chunkTokens`
+      : "a smaller model, or fewer maxRequests and chunkTokens, might fit";
+  return new TidepoolError(
+    "out_of_memory",
+    `${bytesText(total)} are needed at least for ${list(needs)}, and memoryBytes allows ${bytesText(memoryBytes)}: ${advice}`,
+    { ...needs, neededBytes: total, memoryBytes },
+  );
+}
+
+/**
+ * The device ran out of memory in loading.
+ * @param why the device's own words
+ */
+export function deviceFull(plan: MemoryPlan, { blockTokens }: MemoryOptions, why: string): TidepoolError {
+  const { weightBytes, statePoolBytes, workspaceBytes: workspace, startBlocks, startBytes } = plan;
+  const poolBytes = startBlocks * blockTokens * plan.kvBytesPerToken;
+  const parts = { weightBytes, statePoolBytes, workspaceBytes: workspace, poolBytes };
+  const advice =
+    poolBytes > weightBytes / 4
+      ? "a smaller poolStartTokens, or another quantisation, may fit"
+      : "a quantisation of fewer bits, or fewer maxRequests and chunkTokens, may fit";
+  return new TidepoolError(
+    "out_of_memory",
+    `GPU memory is not enough for the model: ${bytesText(startBytes)} are needed for ${list(parts)}; ${advice} (${why})`,
+    { ...parts, neededBytes: startBytes },
+  );
+}
+
+function list({ weightBytes, poolBytes, statePoolBytes, workspaceBytes: workspace }: Needs): string {
+  const states = statePoolBytes > 0 ? `, ${bytesText(statePoolBytes)} of recurrent states` : "";
+  return `${bytesText(weightBytes)} of weights, ${bytesText(poolBytes)} of KV pool${states} and ${bytesText(workspace)} of workspace`;
+}
+
+function totalOf(needs: Needs): number {
+  return sumOf(Object.values(needs) as number[]);
+}
+
+function elementsOf(file: ModelFile): number {
+  return sumOf(
+    [...file.tensors.values()].map(({ shape }) => shape.reduce((product, size) => product * size, 1)),
+  );
+}
+
+function sumOf(numbers: readonly number[]): number {
+  return numbers.reduce((sum, each) => sum + each, 0);
+}

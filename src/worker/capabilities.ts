@@ -1,0 +1,45 @@
+/**
+ * What this platform lacks, each in a sentence: what is lost and what can be done. What makes the engine impossible is an
+ * error where it is found (gpu/device.ts), not listed here; nor is cross-origin isolation, which nothing here needs: no
+ * memory is shared between threads.
+ */
+import { RUNTIME } from "../base.ts";
+import { adapterLine, type Gpu } from "../gpu/device.ts";
+import type { MemoryPlan } from "../model/memory.ts";
+import { hasOpfs } from "./disk.ts";
+import type { Capability, EngineOptions } from "./protocol.ts";
+
+/** Of a device and of the storage that the options ask for. */
+export async function missingCapabilities(gpu: Gpu, options: EngineOptions): Promise<Capability[]> {
+  const disk = RUNTIME === "browser" && options.cache?.disk !== false;
+  return [...missingOfGpu(gpu, options), ...(disk && !(await hasOpfs()) ? [NO_OPFS] : [])];
+}
+
+/** What became of the pool that was asked for. */
+export function missingOfPlan({ limited }: MemoryPlan): Capability[] {
+  return limited === undefined ? [] : [{ code: "pool_limited", message: limited }];
+}
+
+const NO_OPFS: Capability = {
+  code: "no_opfs",
+  message:
+    "the browser offers no OPFS here, as in some private windows: stored prompts go to IndexedDB, which is slower and may be cleared sooner; an ordinary window of a current browser has it",
+};
+
+function missingOfGpu({ adapter, features }: Gpu, options: EngineOptions): Capability[] {
+  const name = adapterLine(adapter);
+  const missing: Capability[] = [];
+  if (adapter.software) {
+    const message = `the adapter "${name}" is software: the processor does the GPU's work, tens of times slower; a browser with hardware acceleration switched on, or a GPU driver with Vulkan, Metal or Direct3D 12, helps`;
+    missing.push({ code: "software_adapter", message });
+  }
+  if (!features.f16) {
+    const message = `the adapter "${name}" has no 16-bit floats (shader-f16): it computes in f32, and KV takes twice the memory; a newer driver or browser may offer them`;
+    missing.push({ code: "no_f16", message });
+  }
+  if (!features.subgroups && options.subgroups !== false) {
+    const message = `the adapter "${name}" has no subgroup operations: sums over a row go through workgroup memory, and decoding is somewhat slower; a newer driver or browser may offer them`;
+    missing.push({ code: "no_subgroups", message });
+  }
+  return missing;
+}
