@@ -98,6 +98,8 @@ async function isDead(path: string): Promise<boolean> {
   const alive = isAlive(holder.pid);
   if (alive === false) return true;
   const started = holder.pid === process.pid ? await startOf("self") : await startOf(holder.pid);
+  // A thread of this very process may have been ended with its lock: its heartbeat tells.
+  if (holder.pid === process.pid) return (await isStale(path)) || started !== holder.started;
   if (started !== "" && holder.started !== "") return started !== holder.started;
   return isStale(path);
 }

@@ -27,11 +27,11 @@ export interface DownloadLimits {
 export const DOWNLOAD_LIMITS: DownloadLimits = {
   connections: 4,
   segmentBytes: 8 * 1024 * 1024,
-  stageBytes: 256 * 1024,
+  stageBytes: 128 * 1024,
   journalShare: 1 / 1000,
   minJournalBytes: 512 * 1024,
   maxJournalBytes: 8 * 1024 * 1024,
-  journalEveryMs: 250,
+  journalEveryMs: 50,
   attempts: 10,
   firstPauseMs: 500,
   lastPauseMs: 30_000,

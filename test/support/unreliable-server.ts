@@ -43,7 +43,7 @@ export interface UnreliableServer {
   files: Map<string, Uint8Array>;
   /** Says what to do with a request; honest where it says nothing. */
   behave: (asked: Asked) => Partial<Answer> | undefined;
-  /** All connections together; 0: as fast as it goes. */
+  /** Of each connection; 0: as fast as it goes. */
   bytesPerSecond: number;
   requests: Asked[];
   /** Bytes of bodies that left. */
