@@ -2,6 +2,7 @@
  * Loads mutants in a thread under a watch: what takes too long or dies is a failure that names the mutant, and the next
  * thread goes on behind it.
  */
+import { rm } from "node:fs/promises";
 import { Worker } from "node:worker_threads";
 import { bundleForNode } from "../support/bundle.ts";
 import type { FuzzJob, FuzzMessage } from "./load-worker.ts";
@@ -50,6 +51,7 @@ export async function fuzzLoading(run: FuzzRun): Promise<FuzzReport> {
   while (next < from + run.count && report.failures.length < MAX_FAILURES) {
     next = await runThread(script, { ...run, from: next, to: from + run.count, maxBytes: MAX_BYTES }, report);
   }
+  await rm(new URL(".", script), { recursive: true });
   return report;
 }
 

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { build } from "vite";
 
-/** @returns where the script lies; the folder is the system's to remove */
+/** @returns where the script lies, in a folder of its own that the caller removes */
 export async function bundleForNode(entry: string): Promise<URL> {
   const outDir = await mkdtemp(join(tmpdir(), "tidepool-bundle-"));
   await build({
