@@ -17,6 +17,7 @@ import { cases as formats } from "../model/formats.cases.ts";
 import { cases as generate } from "../model/generate.cases.ts";
 import { cases as golden } from "../model/golden.cases.ts";
 import { cases as live } from "../model/live.cases.ts";
+import { cases as poolGrowth } from "../model/pool-growth.cases.ts";
 import { cases as quants } from "../model/quants.cases.ts";
 import { cases as shipped } from "../model/shipped.cases.ts";
 import { cases as textWorker } from "../model/text-worker.cases.ts";
@@ -46,6 +47,7 @@ export const allCases: Case[] = [
   ...textWorker,
   ...tiers,
   ...deviceLoss,
+  ...poolGrowth,
   ...snapshots,
   ...shipped,
 ];
