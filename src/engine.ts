@@ -210,6 +210,7 @@ export class Engine {
     }
   }
 
+  /** Whether it answers, builds its device anew after a loss, or has come to an end. */
   get state(): EngineState {
     if (this.dead) return this.dead.code === "closed" ? "closed" : "failed";
     return this.recovering ? "recovering" : "ready";
