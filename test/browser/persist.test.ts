@@ -106,12 +106,12 @@ describe.skipIf(!present)("stored prompts in Chromium", { timeout: 2 * PATIENT_M
 
   test("loading and computing share the work by themselves, and the answer is the same", async () => {
     const page = await tab();
-    await openEngine(page, {});
+    await openEngine(page, { restore: "auto" });
     const { documentTokens } = await readingOf(page, LONG_TOKENS);
     const cold = await ask(page, 1, documentTokens, WHERE);
     expect(await drain(page)).toBe(0);
     await page.reload();
-    await openEngine(page, {});
+    await openEngine(page, { restore: "auto" });
     const warm = await ask(page, 1, documentTokens, WHERE);
     tell("as the engine chooses", warm);
     expect(warm.usage.cachedTokens.disk).toBeGreaterThan(0);
