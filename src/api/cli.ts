@@ -20,6 +20,7 @@ interface EngineFlags extends SourceFlags {
   blockTokens?: number;
   chunkTokens?: number;
   adapter?: string;
+  memory?: number;
   subgroups: boolean;
   cacheDir?: string;
   gpuCache?: number;
@@ -80,6 +81,7 @@ function withEngineOptions(command: Command): Command {
     .option("--block-tokens <n>", "tokens a KV block: 16, 32 or 64", integer)
     .option("--chunk-tokens <n>", "prompt tokens a prefill step at most", integer)
     .option("--adapter <name-part>", "refuse an adapter whose name does not contain this")
+    .option("--memory <bytes>", "GPU memory that the model may take in all", integer)
     .option("--no-subgroups", "no subgroup operations");
 }
 
@@ -107,22 +109,25 @@ function cacheOptions(flags: EngineFlags): CacheOptions {
   return withoutUndefined({ directory: cacheDir, ramBytes: ramCache, diskBytes: diskCache, restore, policy });
 }
 
-/** Loads a model; what the storage has to say goes to standard error. */
-function load(model: string, flags: EngineFlags): Promise<Engine> {
+/** Loads a model; what the storage has to say, and what the platform lacks, goes to standard error. */
+async function load(model: string, flags: EngineFlags): Promise<Engine> {
   const onNotice = ({ code, message }: Notice) => process.stderr.write(`tidepool: ${code}: ${message}\n`);
   const pool = flags.gpuCache === undefined ? {} : { poolBytes: flags.gpuCache };
   const options = { ...engineOptions(flags), ...pool, cache: cacheOptions(flags), onNotice };
-  return withBar((onProgress) => Engine.load(resolveModel(model), { ...options, onProgress }));
+  const engine = await withBar((onProgress) => Engine.load(resolveModel(model), { ...options, onProgress }));
+  engine.info.capabilities.forEach(onNotice);
+  return engine;
 }
 
 function engineOptions(flags: EngineFlags): EngineOptions {
-  const { dtype, kvDtype, blockTokens, chunkTokens, adapter, subgroups } = flags;
+  const { dtype, kvDtype, blockTokens, chunkTokens, adapter, subgroups, memory } = flags;
   const given = {
     dtype,
     kvDtype,
     blockTokens,
     chunkTokens,
     adapter,
+    memoryBytes: memory,
     subgroups: subgroups ? undefined : false,
   };
   return { ...(withoutUndefined(given) as EngineOptions), ...sourceOptions(flags) };
@@ -224,6 +229,8 @@ async function tokenize(model: string, text: string, flags: SourceFlags & { json
 
 async function inspect(model: string, flags: EngineFlags & { json?: boolean }): Promise<void> {
   const report = await inspectModel(resolveModel(model), engineOptions(flags));
+  for (const { code, message } of report.capabilities)
+    process.stderr.write(`tidepool: ${code}: ${message}\n`);
   if (flags.json) return print(`${JSON.stringify(report)}\n`);
   for (const line of reportLines(report)) print(`${line}\n`);
 }

@@ -31,8 +31,11 @@ export function reportLines(report: ModelReport): string[] {
     pairs.push(["weights on the GPU", bytes(memory.weightBytes)]);
     pairs.push([
       "KV",
-      `${bytes(memory.kvBytesPerToken)} a token, ${bytes(memory.kvPoolBytes)} for ${memory.kvPoolTokens} tokens`,
+      `${bytes(memory.kvBytesPerToken)} a token, ${bytes(memory.kvPoolBytes)} for ${memory.kvPoolTokens} tokens at most`,
     ]);
+    if (memory.statePoolBytes > 0) pairs.push(["recurrent states", bytes(memory.statePoolBytes)]);
+    pairs.push(["workspace", bytes(memory.workspaceBytes)]);
+    pairs.push(["together", `${bytes(memory.startBytes)} at first, ${bytes(memory.maxBytes)} at most`]);
   }
   pairs.push(["runs here", report.runs ? "yes" : `no: ${report.problems.join("; ")}`]);
   const width = Math.max(...pairs.map(([name]) => name.length));

@@ -53,13 +53,27 @@ export async function findProvider(): Promise<GPU> {
   if (RUNTIME === "browser") {
     throw new TidepoolError(
       "no_adapter",
-      "this browser has no WebGPU: navigator.gpu is missing; use a current Chromium, Safari 26 or Firefox 141+ over https or localhost",
+      globalThis.isSecureContext === false
+        ? "WebGPU is for secure pages only, and this one is not: serve it over https or from localhost"
+        : "this browser has no WebGPU: navigator.gpu is missing; use a current Chromium, Safari 26 or Firefox 141+",
     );
   }
-  const dawn = (await import("webgpu")) as { create(flags: string[]): GPU; globals: object };
+  const dawn = await importDawn();
   Object.assign(globalThis, dawn.globals);
   dawnGpu ??= dawn.create([]);
   return dawnGpu;
+}
+
+async function importDawn(): Promise<{ create(flags: string[]): GPU; globals: object }> {
+  try {
+    return (await import("webgpu")) as { create(flags: string[]): GPU; globals: object };
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error);
+    throw new TidepoolError(
+      "no_adapter",
+      `WebGPU is missing: Node needs the package webgpu with a build for this platform, Deno 2.9 or later has it built in (${why})`,
+    );
+  }
 }
 
 /** Dawn's instance, kept for the life of the process: when it is collected, its devices crash the process. */
@@ -75,7 +89,10 @@ export async function openGpu(provider: GPU, options: GpuOptions = {}): Promise<
     (await provider.requestAdapter({ powerPreference: "high-performance" })) ??
     (await provider.requestAdapter());
   if (!adapter) {
-    throw new TidepoolError("no_adapter", "WebGPU is here but offers no adapter: no GPU driver was found");
+    throw new TidepoolError(
+      "no_adapter",
+      "WebGPU is here but offers no adapter: there is no GPU driver that it can use, or the browser's hardware acceleration is off; a driver with Vulkan, Metal or Direct3D 12 is needed",
+    );
   }
   const description = describeAdapter(adapter);
   requireNamed(description, options.adapter);
@@ -141,16 +158,26 @@ function featureNames(features: GpuFeatures): GPUFeatureName[] {
 
 function chooseLimits(adapter: GPUAdapter): Record<string, number> {
   const { limits } = adapter;
-  if (limits.maxStorageBuffersPerShaderStage < MAX_STORAGE_BUFFERS) {
-    throw new TidepoolError(
-      "no_adapter",
-      `the adapter allows ${limits.maxStorageBuffersPerShaderStage} storage buffers in a shader stage, Tidepool needs ${MAX_STORAGE_BUFFERS}`,
-    );
-  }
+  requireLimit(limits, "maxStorageBuffersPerShaderStage", MAX_STORAGE_BUFFERS);
+  requireLimit(limits, "maxStorageBufferBindingSize", MAX_BINDING_BYTES);
+  requireLimit(limits, "maxBufferSize", MAX_BINDING_BYTES);
   return {
     maxStorageBuffersPerShaderStage: MAX_STORAGE_BUFFERS,
-    maxStorageBufferBindingSize: Math.min(limits.maxStorageBufferBindingSize, MAX_BINDING_BYTES),
+    maxStorageBufferBindingSize: MAX_BINDING_BYTES,
     maxBufferSize: limits.maxBufferSize,
     maxComputeWorkgroupStorageSize: limits.maxComputeWorkgroupStorageSize,
   };
+}
+
+function requireLimit(
+  limits: GPUSupportedLimits,
+  name: "maxStorageBuffersPerShaderStage" | "maxStorageBufferBindingSize" | "maxBufferSize",
+  least: number,
+): void {
+  if (limits[name] >= least) return;
+  throw new TidepoolError(
+    "no_adapter",
+    `the adapter's limit ${name} is ${limits[name]}, and Tidepool needs ${least}: another adapter, or a newer driver or browser, may offer it`,
+    { limit: name, value: limits[name], needed: least },
+  );
 }

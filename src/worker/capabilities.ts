@@ -16,7 +16,7 @@ export async function missingCapabilities(gpu: Gpu, options: EngineOptions): Pro
 }
 
 /** What became of the pool that was asked for. */
-export function missingOfPlan({ limited }: MemoryPlan): Capability[] {
+export function missingOfPlan({ limited }: Pick<MemoryPlan, "limited">): Capability[] {
   return limited === undefined ? [] : [{ code: "pool_limited", message: limited }];
 }
 

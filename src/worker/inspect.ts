@@ -4,11 +4,12 @@
  */
 import { TidepoolError } from "../errors.ts";
 import { adapterLine, findProvider, openGpu } from "../gpu/device.ts";
-import { blockBytes, maxSlots } from "../gpu/pool.ts";
 import type { ModelFile } from "../load/model-file.ts";
 import { shapeOf } from "../model/arch.ts";
-import { kvLayers, mixersOf, type ModelShape } from "../model/shape.ts";
+import { planMemory } from "../model/memory.ts";
+import { mixersOf, type ModelShape } from "../model/shape.ts";
 import { checkTensors } from "../model/tensors.ts";
+import { missingCapabilities, missingOfPlan } from "./capabilities.ts";
 import { gpuOptions, runnerOptions } from "./options.ts";
 import { Prompts } from "./prompts.ts";
 import type { EngineOptions, ModelReport } from "./protocol.ts";
@@ -28,6 +29,7 @@ export async function inspectModel(file: ModelFile, options: EngineOptions): Pro
     chatTemplate: prompts.templateState,
     runs: false,
     problems: [],
+    capabilities: [],
   };
   const shape = attempt(report, () => shapeOf(file));
   if (shape) {
@@ -58,18 +60,18 @@ async function inspectDevice(
   try {
     const gpu = await openGpu(await findProvider(), gpuOptions(options));
     report.adapter = adapterLine(gpu.adapter);
-    const resolved = runnerOptions(gpu, options);
+    report.capabilities.push(...(await missingCapabilities(gpu, options)));
     gpu.device.destroy();
+    const resolved = runnerOptions(gpu, options);
     if (!shape) return;
-    const { blockTokens, kvDtype, poolTokens, dtype } = resolved;
-    const layers = kvLayers(shape);
-    const slots = Math.min(Math.ceil(poolTokens / blockTokens), maxSlots(layers, blockTokens, kvDtype));
-    const perBlock = blockBytes(layers, blockTokens, kvDtype);
+    const { blockTokens, kvDtype, dtype } = resolved;
+    const { startBlocks, maxBlocks, limited, ...plan } = planMemory(file, shape, resolved);
+    report.capabilities.push(...missingOfPlan({ limited }));
     report.memory = {
-      weightBytes: [...file.tensors.values()].reduce((sum, tensor) => sum + tensor.sizeBytes, 0),
-      kvBytesPerToken: perBlock / blockTokens,
-      kvPoolBytes: slots * perBlock,
-      kvPoolTokens: slots * blockTokens,
+      ...plan,
+      kvStartTokens: startBlocks * blockTokens,
+      kvPoolBytes: maxBlocks * blockTokens * plan.kvBytesPerToken,
+      kvPoolTokens: maxBlocks * blockTokens,
       dtype,
       kvDtype,
     };

@@ -121,8 +121,15 @@ export interface EngineInfo {
   adapter: { name: string; software: boolean };
   /** What was chosen from the adapter's features. */
   kernels: { dtype: Dtype; kvDtype: Dtype; subgroups: boolean };
-  /** Bytes on the GPU; the KV pool's as it is now. */
-  memory: { weightBytes: number; kvPoolBytes: number; statePoolBytes: number; workspaceBytes: number };
+  /** Bytes on the GPU; the KV pool as it is now. */
+  memory: {
+    weightBytes: number;
+    kvPoolBytes: number;
+    kvPoolTokens: number;
+    statePoolBytes: number;
+    workspaceBytes: number;
+  };
+  /** `poolTokens`: what the KV pool may grow to. */
   limits: { blockTokens: number; chunkTokens: number; maxRequests: number; poolTokens: number };
   /** Whether text can be encoded and chats rendered, or why not. */
   tokenizer: string;
@@ -278,17 +285,27 @@ export interface ModelReport {
     contextTokens: number;
   };
   adapter?: string;
+  /** What it would take on the GPU, known beforehand. */
   memory?: {
     weightBytes: number;
     kvBytesPerToken: number;
-    kvPoolBytes: number;
+    /** Tokens of the KV pool at first, and what it may grow to. */
+    kvStartTokens: number;
     kvPoolTokens: number;
+    kvPoolBytes: number;
+    statePoolBytes: number;
+    workspaceBytes: number;
+    /** Everything, with the pool as it is at first, and at most. */
+    startBytes: number;
+    maxBytes: number;
     dtype: Dtype;
     kvDtype: Dtype;
   };
   runs: boolean;
   /** Why it would not run. */
   problems: string[];
+  /** What this platform lacks, each in a sentence. */
+  capabilities: Capability[];
 }
 
 /** Questions about a store that need no model. */

@@ -579,7 +579,7 @@ function describe(runner: Runner, prompts: Prompts, capabilities: readonly Capab
     },
     adapter: { name: runner.adapterName, software: gpu.adapter.software },
     kernels: { dtype: options.dtype, kvDtype: options.kvDtype, subgroups: gpu.features.subgroups },
-    memory,
+    memory: { ...memory, kvPoolTokens: runner.pool.slots * options.blockTokens },
     limits: {
       blockTokens: options.blockTokens,
       chunkTokens: options.chunkTokens,
