@@ -2,24 +2,18 @@
  * The chat: the open conversation, its requests, and what is written next. Requests go on when another conversation is
  * opened. How conversations are kept, and how turns look, is elsewhere.
  */
-import { TidepoolError, type Engine, type Generation } from "../src/index.ts";
+import type { Engine, Generation } from "../src/index.ts";
 import { background } from "./background.ts";
 import { Composer, type Draft } from "./composer.ts";
 import { conversationFile, readConversationFile } from "./conversation-file.ts";
-import {
-  messagesFor,
-  modelKey,
-  newConversation,
-  titleOf,
-  type Conversation,
-  type Turn,
-} from "./conversation.ts";
+import { modelKey, newConversation, titleOf, type Conversation, type Turn } from "./conversation.ts";
 import { conversationList, type ListView } from "./conversation-list.ts";
 import type { Conversations } from "./conversations.ts";
 import { button, el, iconButton } from "./dom.ts";
 import { Drawers } from "./drawers.ts";
 import { errorText } from "./format.ts";
 import type { Host, HostState } from "./host.ts";
+import { hasTemplate, isOver, recordTurn, requestFor } from "./requests.ts";
 import { saveFile } from "./save-file.ts";
 import type { Sampling, Settings } from "./settings.ts";
 import { turnView, type TurnView } from "./turn-view.ts";
@@ -27,8 +21,6 @@ import { welcomeView } from "./welcome.ts";
 
 /** How near to its end, in CSS pixels, a conversation counts as read, and so follows what is added. */
 const NEAR_END_PX = 64;
-
-const hasTemplate = (engine: Engine): boolean => engine.info.chatTemplate === "ready";
 
 /** One request under way, or the loading that comes before it. */
 interface Run {
@@ -61,6 +53,8 @@ export class ChatView {
   private current = newConversation(Date.now());
   private views: TurnView[] = [];
   private readonly running = new Map<Conversation, Run>();
+  /** What is written and not sent, by conversation. */
+  private readonly drafts = new Map<string, Draft>();
 
   constructor(host: Host, conversations: Conversations, settings: Settings, side: HTMLElement) {
     this.host = host;
@@ -126,6 +120,7 @@ export class ChatView {
 
   /** Puts a conversation on the page. */
   private use(conversation: Conversation): void {
+    if (conversation.id !== this.current.id) this.changeDraft(conversation.id);
     this.current = conversation;
     const run = this.running.get(conversation);
     this.views = conversation.turns.map((turn, i) =>
@@ -137,6 +132,12 @@ export class ChatView {
     this.offerRetry();
     this.show();
     this.toEnd();
+  }
+
+  private changeDraft(id: string): void {
+    this.drafts.set(this.current.id, this.composer.draft);
+    this.composer.write(this.drafts.get(id) ?? { prompt: "", documents: [] });
+    this.drafts.delete(id);
   }
 
   /** A turn that nothing is added to. */
@@ -259,6 +260,7 @@ export class ChatView {
         engine,
         sampling,
       });
+      if (turn.shape === "answer") background(recordTurn(conversation, engine));
     } catch (error) {
       this.following(() => view.fail(error));
       if (isOver(error)) view.offer(button("Load the model again", () => background(this.host.reload())));
@@ -378,23 +380,4 @@ export class ChatView {
   private toEnd(): void {
     this.log.scrollTop = this.log.scrollHeight;
   }
-}
-
-/** Asks the last turn of a conversation. */
-function requestFor(
-  conversation: Conversation,
-  engine: Engine,
-  sampling: Sampling,
-  signal: AbortSignal,
-): Generation {
-  const options = { ...sampling, overflow: "stop", signal } as const;
-  const { system, turns } = conversation;
-  return hasTemplate(engine)
-    ? engine.chat(messagesFor(system, turns, modelKey(engine.info)), options)
-    : engine.generate(turns.at(-1)?.prompt ?? "", options);
-}
-
-/** Whether the engine itself has ended, and not the request alone. */
-function isOver(error: unknown): boolean {
-  return error instanceof TidepoolError && ["closed", "device_lost", "internal"].includes(error.code);
 }

@@ -9,7 +9,7 @@ import { serveFolders } from "../support/serve.ts";
 
 const FOLDER = process.env["PAGE"] ?? "dist/page";
 const OUT = process.env["OUT"] ?? "demo/screenshots";
-const PATIENT_MS = 240_000;
+const PATIENT_MS = 120_000;
 /** What a picture in the repository may take. */
 const BYTES_LIMIT = 150_000;
 
