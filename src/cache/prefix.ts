@@ -94,6 +94,8 @@ export interface Inserted {
   placed: NewSnapshot[];
 }
 
+const noRefs = new Int32Array(0);
+
 export class PrefixCache {
   readonly tree: RadixTree;
   readonly policy: EvictionPolicy;
@@ -171,7 +173,7 @@ export class PrefixCache {
     if (!this.withSnapshots) return [];
     const raw = Math.max(lease.rawTokens, lease.tokens);
     const own = this.policy.snapshotPositions({ tokens, reusable: lease.tokens, raw });
-    return [...new Set([...own, ...wanted])].sort((a, b) => a - b);
+    return wanted.length === 0 ? own : [...new Set([...own, ...wanted])].sort((a, b) => a - b);
   }
 
   /** Allocates `blocks` more slots for the request, evicting where needed; false, and nothing changed in its table,
@@ -220,7 +222,8 @@ export class PrefixCache {
   insert(lease: Lease, tokens: Int32Array, snapshots: readonly NewSnapshot[] = []): Inserted {
     let end = Math.min(this.policy.keepTokens(tokens), this.endOf(tokens, snapshots));
     this.clock += 2; // one for the insertion, one for its lookup, as in Marconi's simulator
-    const walk = this.tree.walk(tokens, end);
+    const isAtMatch = lease.node.end === lease.tokens && lease.tokens <= end; // not yet where the lease has inserted
+    const walk = this.tree.walk(tokens, end, isAtMatch ? lease.node : this.tree.root);
     this.policy.touch(walk, this.clock, "insert");
     const held = walk.partial ?? walk.node;
     this.tree.pin(held);
@@ -423,7 +426,7 @@ export class PrefixCache {
     const owned =
       this.pool === undefined ? [] : lease.table.slice(firstNew, Math.floor(end / this.tree.blockTokens));
     for (const slot of owned) this.pool!.keep(slot);
-    const refs = Int32Array.from(owned, refOf);
+    const refs = this.pool === undefined ? noRefs : Int32Array.from(owned, refOf);
     this.grow(lease, walk, tokens.subarray(walk.tokens, end), refs);
     return { owned, duplicates };
   }

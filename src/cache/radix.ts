@@ -20,6 +20,7 @@
  * one symbol is one block.
  */
 import { assert } from "../base.ts";
+import { Children } from "./children.ts";
 
 /** What the tree remembers of a block: an integer that only the tree's owner can read (see prefix.ts). */
 export type BlockRef = number;
@@ -37,7 +38,7 @@ export interface RadixNode {
   label: Int32Array;
   /** Tokens from the root to the end of this edge. */
   end: number;
-  children: Map<number, RadixNode>;
+  children: Children<RadixNode>;
   /** One reference for each block whose last token lies on this edge; empty in a tree without references. */
   refs: Int32Array;
   snapshot: Snapshot | undefined;
@@ -58,7 +59,8 @@ export interface Walk {
   tokens: number;
 }
 
-const noChildren: ReadonlyMap<number, RadixNode> = new Map();
+/** Of all leaves; never written to. */
+const noChildren = new Children<RadixNode>();
 const noRefs = new Int32Array(0);
 
 export class RadixTree {
@@ -83,10 +85,11 @@ export class RadixTree {
     this.keepsViews = keepsViews;
   }
 
-  /** The longest known prefix of `tokens[0, limit)`. Read-only: it never splits. O(limit). */
-  walk(tokens: Int32Array, limit = tokens.length): Walk {
-    let node = this.root;
-    let position = 0;
+  /** The longest known prefix of `tokens[0, limit)`. Read-only: it never splits. O(limit), less what is known already.
+   * @param from a node that these tokens are known to lead to, at `limit` at the latest */
+  walk(tokens: Int32Array, limit = tokens.length, from = this.root): Walk {
+    let node = from;
+    let position = from.end;
     while (position < limit) {
       const child = node.children.get(tokens[position] as number);
       if (child === undefined) break;
@@ -122,7 +125,8 @@ export class RadixTree {
     node.label = node.label.subarray(at - start);
     if (upperBlocks > 0) node.refs = node.refs.subarray(upperBlocks);
     node.parent = upper;
-    upper.children = new Map([[node.label[0] as number, node]]);
+    upper.children = new Children();
+    upper.children.set(node.label[0] as number, node);
     this.nodeCount++;
     return upper;
   }
@@ -141,7 +145,7 @@ export class RadixTree {
     const leaf = newNode(parent, this.kept(label), parent.end + label.length, refs);
     const blocks = this.blocksOf(leaf);
     assert(refs.length === (this.withRefs ? blocks : 0), `${refs.length} references for ${blocks} blocks`);
-    if (parent.children === noChildren) parent.children = new Map();
+    if (parent.children === noChildren) parent.children = new Children();
     parent.children.set(first, leaf);
     this.nodeCount++;
     this.tokenCount += label.length;
@@ -207,7 +211,7 @@ export class RadixTree {
       "merge needs a node with exactly one child",
     );
     assert(node.snapshot === undefined, "merge of a node that still has a snapshot");
-    const child = node.children.values().next().value as RadixNode;
+    const child = node.children.first as RadixNode;
     assert(child.pins === node.pins, `merge of ${node.pins} pins into ${child.pins}`);
     child.label = concat(node.label, child.label);
     if (this.withRefs) child.refs = concat(node.refs, child.refs);
@@ -216,7 +220,7 @@ export class RadixTree {
     child.parent = node.parent;
     node.parent.children.set(child.label[0] as number, child);
     node.parent = undefined;
-    node.children = noChildren as Map<number, RadixNode>;
+    node.children = noChildren;
     this.nodeCount--;
     return child;
   }
@@ -322,7 +326,7 @@ export function startOf(node: RadixNode): number {
 
 /** The only child of a node, or undefined where it has none or several. */
 export function onlyChild(node: RadixNode): RadixNode | undefined {
-  return node.children.size === 1 ? (node.children.values().next().value as RadixNode) : undefined;
+  return node.children.size === 1 ? node.children.first : undefined;
 }
 
 function newNode(parent: RadixNode | undefined, label: Int32Array, end: number, refs: Int32Array): RadixNode {
@@ -330,7 +334,7 @@ function newNode(parent: RadixNode | undefined, label: Int32Array, end: number, 
     parent,
     label,
     end,
-    children: noChildren as Map<number, RadixNode>,
+    children: noChildren,
     refs,
     snapshot: undefined,
     pins: 0,
