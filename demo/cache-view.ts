@@ -1,23 +1,30 @@
 /**
- * The cache view: what is computed and stored, by tier, as bars and as a table; budgets that can be moved; and the records.
- * The live tree has its place here (`TREE`), and its own file.
+ * The cache view: the prefix tree as it lives, what is stored by tier with budgets that can be moved, the cache's decisions in
+ * plain words, and the records. It asks the engine and hands on; what is drawn stands in cache/.
  */
 import type { CacheEntry, CacheStats, Engine } from "../src/index.ts";
 import { background } from "./background.ts";
 import { button, el } from "./dom.ts";
 import { bytesText, countedTokens, errorText, numberText, secondsText } from "./format.ts";
 import type { Host, HostState } from "./host.ts";
-import { tierPanel, TIERS, type TierId } from "./tier-panel.ts";
+import { EventLog } from "./cache/event-log.ts";
+import { LiveTree } from "./cache/live-tree.ts";
+import { tierPanel, TIERS, type TierId } from "./cache/tier-panel.ts";
+import "./cache/cache.css";
 
 /** How often the numbers are read while the view is seen. */
 const EVERY_MS = 1000;
+/** The tree is read so soon after something was decided, so long after it was last read, and so often in any case. */
+const TREE_AFTER_MS = 120;
+const TREE_REST_MS = 250;
+const TREE_EVERY_MS = 3000;
 /** Records shown at most: the list is for looking, not for counting. */
 const SHOWN_LIMIT = 200;
 
 export class CacheView {
   readonly element = el("div", { class: "cache-view" });
-  /** The live tree's place. */
-  readonly tree = el("section", { class: "tree", hidden: true });
+  private readonly tree = new LiveTree();
+  private readonly log = new EventLog();
   private readonly host: Host;
   private readonly absent = el("div", { class: "absent" });
   private readonly content = el("div", { class: "content" });
@@ -31,13 +38,21 @@ export class CacheView {
   private readonly records = el("div", { class: "records" });
   private seen = false;
   private timer: ReturnType<typeof setTimeout> | undefined;
+  private treeTimer: ReturnType<typeof setTimeout> | undefined;
+  private treeDueAtMs = Infinity;
+  private readAtMs = -Infinity;
+  private isReading = false;
+  /** The engine that is listened to, and how to end that. */
+  private heard: Engine | undefined;
+  private unhear = (): void => {};
 
   constructor(host: Host) {
     this.host = host;
     this.content.append(
       this.summary,
-      this.tree,
+      this.tree.element,
       el("section", { class: "tiers", "aria-label": "Tiers" }, ...this.tiers.map(({ element }) => element)),
+      this.log.element,
       this.actions(),
       this.said,
       this.problem,
@@ -53,11 +68,57 @@ export class CacheView {
   setSeen(seen: boolean): void {
     this.seen = seen;
     clearTimeout(this.timer);
-    if (seen) background(this.read());
+    clearTimeout(this.treeTimer);
+    this.treeTimer = undefined;
+    if (!seen) return;
+    background(this.read());
+    this.askTree(0);
+  }
+
+  /** Listens to an engine as long as it is the one: the log goes on while another view is looked at. */
+  private hear(engine: Engine | undefined): void {
+    if (engine === this.heard) return;
+    this.unhear();
+    this.heard = engine;
+    this.unhear = (): void => {};
+    if (!engine) return;
+    this.log.say(`${engine.info.model.name} is listened to from now on.`);
+    this.unhear = engine.cache.onEvent((events, dropped) => {
+      this.log.add(events, dropped);
+      this.askTree(TREE_AFTER_MS);
+    });
+  }
+
+  /** Reads the tree after `ms`, unless it will be read before that. */
+  private askTree(ms: number): void {
+    if (!this.seen) return;
+    const soonest = this.readAtMs + TREE_REST_MS - performance.now();
+    const dueAtMs = performance.now() + Math.max(ms, soonest);
+    if (this.treeTimer !== undefined && this.treeDueAtMs <= dueAtMs) return;
+    clearTimeout(this.treeTimer);
+    this.treeDueAtMs = dueAtMs;
+    this.treeTimer = setTimeout(() => background(this.readTree()), Math.max(ms, soonest));
+  }
+
+  private async readTree(): Promise<void> {
+    this.treeTimer = undefined;
+    const { engine } = this.host.state;
+    if (!engine || this.isReading) return;
+    this.isReading = true;
+    try {
+      this.tree.show(await engine.cache.tree());
+      this.askTree(TREE_EVERY_MS);
+    } catch (error) {
+      this.problem.textContent = errorText(error);
+    } finally {
+      this.isReading = false;
+      this.readAtMs = performance.now();
+    }
   }
 
   private show(state: HostState): void {
     const { engine } = state;
+    this.hear(engine);
     this.content.hidden = engine === undefined;
     this.absent.hidden = engine !== undefined;
     const usual = this.host.usual();
@@ -147,8 +208,15 @@ export class CacheView {
   private async setBudget(tier: TierId, bytes: number): Promise<void> {
     const budgets = tier === "ram" ? { ramBytes: bytes } : { diskBytes: bytes };
     await this.act(async (engine) => {
+      const before = await engine.cache.stats();
       await engine.cache.setBudgets(budgets);
-      return `The budget is ${bytesText(bytes)} now.`;
+      const after = await engine.cache.stats();
+      const name = tier === "ram" ? "memory" : "disk";
+      const place = tier === "ram" ? "ram" : "disk";
+      const gone = before[place].records - after[place].records;
+      const left = gone > 0 ? `; ${numberText(gone)} record${gone === 1 ? "" : "s"} had to go` : "";
+      this.log.say(`The budget of ${name} is ${bytesText(bytes)} now${left}.`);
+      return `The budget of ${name} is ${bytesText(bytes)} now.`;
     });
   }
 
@@ -163,6 +231,7 @@ export class CacheView {
       this.problem.textContent = errorText(error);
     }
     await this.read();
+    this.askTree(0);
   }
 
   private async list(engine: Engine): Promise<string> {

@@ -13,6 +13,7 @@ const ROUTES: readonly [Route, ...Route[]] = [
     label: "Compare",
     load: async () => ({ element: await (await import("./compare-tab.ts")).compareTab() }),
   },
+  { name: "race", label: "Race", load: async () => ({ element: (await import("./race.ts")).raceView() }) },
 ];
 
 /** The one sentence for browsers that cannot run it. */

@@ -1,7 +1,8 @@
-/** One tier of the cache: its bar, what it holds, and its budget as a slider where it can be moved. */
-import type { CacheStats } from "../src/index.ts";
-import { el } from "./dom.ts";
-import { bytesText, numberText } from "./format.ts";
+/** One tier of the cache: what it holds, and its budget as a bar that can be moved where the engine can change it. */
+import type { CacheStats } from "../../src/index.ts";
+import { el } from "../dom.ts";
+import { bytesText, numberText } from "../format.ts";
+import { budgetBar } from "./budget-bar.ts";
 
 export type TierId = "gpu" | "ram" | "disk";
 
@@ -17,11 +18,6 @@ export const TIERS: readonly Tier[] = [
   { id: "disk", name: "Disk", what: "there after a reload" },
 ];
 
-/** Budgets go by powers of two, from 1 MiB to 16 GiB, in quarter steps. */
-const SMALLEST_LOG = 20;
-const LARGEST_LOG = 34;
-const STEP_LOG = 0.25;
-
 export interface TierPanel {
   element: HTMLElement;
   /** @param poolBytes what the GPU holds for keys and values. */
@@ -33,17 +29,16 @@ export function tierPanel({ id, name, what }: Tier, move: (bytes: number) => voi
   const amount = el("p", { class: "amount" });
   const detail = el("p", { class: "note" });
   const fill = el("span", { class: `fill from-${id}` });
-  const bar = el("div", { class: "meter", role: "img" }, fill);
-  const slider = budgetSlider(id, name, move);
+  const meter = el("div", { class: "meter", role: "img" }, fill);
+  const budget = budgetBar(id, name.toLowerCase(), move);
   const element = el(
     "article",
     { class: "tier" },
     el("h3", {}, el("i", { class: `dot from-${id}`, "aria-hidden": "true" }), name),
     el("p", { class: "note" }, what),
-    bar,
+    id === "gpu" ? meter : budget.element,
     amount,
     detail,
-    ...(id === "gpu" ? [] : [slider.element]),
   );
   return {
     element,
@@ -52,9 +47,9 @@ export function tierPanel({ id, name, what }: Tier, move: (bytes: number) => voi
       const part = budgetBytes > 0 ? Math.min(1, bytes / budgetBytes) : 0;
       fill.style.inlineSize = `${part * 100}%`;
       amount.textContent = `${bytesText(bytes)} of ${bytesText(budgetBytes)}`;
-      bar.ariaLabel = `${name}: ${amount.textContent}`;
+      meter.ariaLabel = `${name}: ${amount.textContent}`;
       detail.textContent = held;
-      slider.show(budgetBytes);
+      budget.show(bytes, budgetBytes);
     },
   };
 }
@@ -75,39 +70,4 @@ function holdingOf(stats: CacheStats, id: TierId, poolBytes: number): Holding {
   const state = id === "disk" && stats.disk.state !== "open" ? `, ${stats.disk.state}` : "";
   const waiting = id === "disk" && stats.waiting > 0 ? `, ${numberText(stats.waiting)} being written` : "";
   return { bytes, budgetBytes, held: `${numberText(records)} records${waiting}${state}` };
-}
-
-function budgetSlider(id: TierId, name: string, move: (bytes: number) => void) {
-  const input = el("input", {
-    id: `budget-${id}`,
-    type: "range",
-    min: SMALLEST_LOG,
-    max: LARGEST_LOG,
-    step: STEP_LOG,
-  });
-  const chosen = (): number => Math.round(2 ** input.valueAsNumber);
-  const said = el("output", { for: input.id });
-  const describe = (bytes: number): void => {
-    said.textContent = bytesText(bytes);
-    input.ariaValueText = bytesText(bytes);
-  };
-  let isMoving = false;
-  input.addEventListener("input", () => {
-    isMoving = true;
-    describe(chosen());
-  });
-  input.addEventListener("change", () => {
-    isMoving = false;
-    move(chosen());
-  });
-  const label = el("label", { for: input.id }, "Budget");
-  label.append(el("span", { class: "spoken" }, ` of ${name.toLowerCase()}`));
-  return {
-    element: el("div", { class: "budget" }, label, input, said),
-    show(bytes: number) {
-      if (isMoving || bytes <= 0) return;
-      input.value = String(Math.log2(bytes));
-      describe(bytes);
-    },
-  };
 }
