@@ -164,7 +164,7 @@ export class PrefixCache {
     this.holdSnapshot(match.snapshot, "retain");
     this.count(tokens, match, node);
     if (this.listener) this.tellMatched(match, node, requestId);
-    return { ...match, table, node, own: undefined, copied: false, requestId, released: false };
+    return newLease(match, table, node, requestId);
   }
 
   /** Positions in the prompt at which this request's prefill should take a snapshot (besides its end): the policy's, and
@@ -235,7 +235,8 @@ export class PrefixCache {
     const placed = snapshots.filter((snapshot) => this.place(deepest, snapshot, end, lease.requestId));
     this.repin(lease, deepest, held);
     this.stats.bytesPeak = Math.max(this.stats.bytesPeak, this.bytes);
-    return { ...inserted, placed, tokens: Math.max(end, walk.tokens) };
+    const { owned, duplicates } = inserted;
+    return { owned, duplicates, placed, tokens: Math.max(end, walk.tokens) };
   }
 
   /** The request has copied the state (and the begun block) that it starts from: the originals may be evicted now. Without
@@ -517,4 +518,25 @@ export class PrefixCache {
     this.tree.unpin(node, (at) => freed.push(at));
     for (const at of freed) this.evictor.settle(at);
   }
+}
+
+/** Field by field: spreading objects costs more than all else that a lookup does. */
+function newLease(
+  { tokens, rawTokens, blocks, snapshot }: Match,
+  table: number[],
+  node: RadixNode,
+  requestId: number | undefined,
+): Lease {
+  return {
+    tokens,
+    rawTokens,
+    blocks,
+    snapshot,
+    table,
+    node,
+    own: undefined,
+    copied: false,
+    requestId,
+    released: false,
+  };
 }
