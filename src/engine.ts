@@ -212,7 +212,8 @@ export class Engine {
 
   /** Whether it answers, builds its device anew after a loss, or has come to an end. */
   get state(): EngineState {
-    if (this.dead) return this.dead.code === "closed" ? "closed" : "failed";
+    if (this.closing) return "closed";
+    if (this.dead) return "failed";
     return this.recovering ? "recovering" : "ready";
   }
 

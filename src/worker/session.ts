@@ -529,8 +529,8 @@ export class Session {
     if (this.closed) return;
     this.broken =
       error instanceof TidepoolError ? error : new TidepoolError("device_lost", String(error), {});
-    this.fail(this.broken);
     this.post({ type: "failed", error: toWire(this.broken) });
+    this.fail(this.broken);
   }
 
   private tellInfo(): void {
