@@ -25,5 +25,12 @@ export { durationMs, percentilesOf, prefillMs, PromptQueue, quantile, timingFor 
 export { tokenCount, tokensOf } from "./tokens.ts";
 export type { Trace, TraceRequest } from "./trace.ts";
 export { decodeTraceBytes, parseTrace, sequenceOf } from "./trace.ts";
-export type { AgentWorkload, ChatWorkload, DocumentWorkload, FewShotWorkload, LengthOf, Workload } from "./workload.ts";
+export type {
+  AgentWorkload,
+  ChatWorkload,
+  DocumentWorkload,
+  FewShotWorkload,
+  LengthOf,
+  Workload,
+} from "./workload.ts";
 export { defaultWorkloads, generate } from "./workload.ts";

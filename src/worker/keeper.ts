@@ -190,7 +190,13 @@ export class Keeper implements LowerTiers {
       const { payload } = found.record;
       if (payload.byteLength !== this.options.pool.slotBytes || !isWanted()) return undefined;
       this.options.pool.writeSlot(move.slot, payload as Uint8Array<ArrayBuffer>);
-      this.tellRestored(move.request, found.tier, (move.block + 1) * this.blockTokens, payload.byteLength, false);
+      this.tellRestored(
+        move.request,
+        found.tier,
+        (move.block + 1) * this.blockTokens,
+        payload.byteLength,
+        false,
+      );
       return found.tier;
     } finally {
       rate.end(this.options.nowMs(), loaded);
@@ -340,7 +346,12 @@ export class Keeper implements LowerTiers {
     const isSnapshot = kind === "snapshot";
     const tier = this.store.diskState === "open" ? lowest : "ram";
     this.listener?.({
-      ...{ kind: "spilled", why: "written-behind", tokens: isSnapshot ? 0 : tokens.length, blocks: isSnapshot ? 0 : 1 },
+      ...{
+        kind: "spilled",
+        why: "written-behind",
+        tokens: isSnapshot ? 0 : tokens.length,
+        blocks: isSnapshot ? 0 : 1,
+      },
       ...{ at: blockIndex * this.blockTokens + tokens.length, bytes: payload.byteLength, tier, isSnapshot },
       ...requestOf(sequence),
     });
