@@ -23,6 +23,12 @@ interface Stretch {
   users: number[];
 }
 
+/** When what a candidate alone leads to is used next; right until then, unless what lies below it changes. */
+interface NextUse {
+  below: Stretch | undefined;
+  next: number;
+}
+
 /** A candidate with its worth at the time of the current round of evictions. */
 interface Scored {
   node: RadixNode;
@@ -38,7 +44,7 @@ export class OfflinePolicy implements EvictionPolicy {
   /** For each request the stretches that its sequence passes, in order. */
   private readonly paths: Stretch[][];
   private readonly stretchOf = new WeakMap<RadixNode, Stretch>();
-  private readonly candidates = new Set<RadixNode>();
+  private readonly candidates = new Map<RadixNode, NextUse>();
   /** Candidates by worth, worst last, and those that joined since; rebuilt for each round. */
   private ranked: Scored[] = [];
   private joined: Scored[] = [];
@@ -84,8 +90,9 @@ export class OfflinePolicy implements EvictionPolicy {
     }
     if (!isPrunable(node)) this.candidates.delete(node);
     else {
-      this.candidates.add(node);
-      if (this.round >= 0) this.joined.push({ node, worth: this.worth(node) });
+      if (!this.candidates.has(node)) this.candidates.set(node, { below: undefined, next: -1 });
+      const known = this.candidates.get(node)!;
+      if (this.round >= 0) this.joined.push({ node, worth: this.worth(node, known) });
     }
   }
 
@@ -112,7 +119,8 @@ export class OfflinePolicy implements EvictionPolicy {
   private startRound(now: number): void {
     this.round = now;
     this.joined = [];
-    this.ranked = [...this.candidates].map((node) => ({ node, worth: this.worth(node) }));
+    this.ranked = [];
+    for (const [node, known] of this.candidates) this.ranked.push({ node, worth: this.worth(node, known) });
     this.ranked.sort((a, b) => b.worth - a.worth);
   }
 
@@ -131,10 +139,14 @@ export class OfflinePolicy implements EvictionPolicy {
   }
 
   /** FLOPs saved at the next use, for each byte that eviction would free and each request until then. */
-  private worth(node: RadixNode): number {
+  private worth(node: RadixNode, known: NextUse): number {
     const child = onlyChild(node);
     const below = child?.snapshot === undefined ? undefined : this.stretchOf.get(child);
-    const next = this.nextUse(this.stretchOf.get(node)!, below);
+    if (known.below !== below || known.next <= this.request) {
+      known.below = below;
+      known.next = this.nextUse(this.stretchOf.get(node)!, below);
+    }
+    const { next } = known;
     if (next === Infinity) return 0;
     const kv = child === undefined ? node.label.length * this.cost.bytesPerToken : 0;
     const state = node.snapshot === undefined ? 0 : this.cost.bytesPerSnapshot;
