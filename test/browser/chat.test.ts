@@ -395,6 +395,9 @@ describe("without a model", { timeout: PATIENT_MS }, () => {
     });
     await page.dispatchEvent("body", "drop", { dataTransfer: dropped });
     await page.locator(".box .document", { hasText: "notes.md" }).waitFor();
+    await named("button", "New conversation").click();
+    expect(await page.locator(".box .document").count()).toBe(0);
+    await named("link", /Renamed/).click(); // what was not sent waits where it was written
     await named("button", "Remove notes.md").click();
     expect(await page.locator(".box .document").count()).toBe(0);
   });

@@ -2,9 +2,10 @@
  * Pictures of every view of the built page with a real model and real answers, at desktop and phone width, light and dark:
  * demo/screenshots/VIEW-WIDTH-THEME.png. It checks nothing but their size; PAGE names another folder than dist/page.
  */
-import { existsSync, mkdirSync, statSync } from "node:fs";
+import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import type { BrowserContext, Page } from "playwright";
 import { launchChromium } from "../support/chromium.ts";
+import { packPng } from "../support/png.ts";
 import { serveFolders } from "../support/serve.ts";
 
 const FOLDER = process.env["PAGE"] ?? "dist/page";
@@ -42,10 +43,10 @@ async function converse(page: Page): Promise<void> {
 
 async function picture(page: Page, view: string, width: keyof typeof WIDTHS, theme: string): Promise<void> {
   const path = `${OUT}/${view}-${width}-${theme}.png`;
-  await page.screenshot({ path });
-  const { size } = statSync(path);
-  console.log(`${path}: ${size} bytes`);
-  if (size > BYTES_LIMIT) throw new Error(`${path} has ${size} bytes, more than ${BYTES_LIMIT}`);
+  const png = packPng(await page.screenshot());
+  console.log(`${path}: ${png.length} bytes`);
+  if (png.length > BYTES_LIMIT) throw new Error(`${path} has ${png.length} bytes, more than ${BYTES_LIMIT}`);
+  writeFileSync(path, png);
 }
 
 async function show(page: Page, view: (typeof VIEWS)[number]): Promise<void> {
@@ -53,6 +54,7 @@ async function show(page: Page, view: (typeof VIEWS)[number]): Promise<void> {
   await page.locator(`[data-view="${view}"] > *`).first().waitFor();
   if (view === "cache") await page.locator(".numbers td").first().waitFor();
   if (view === "compare") await compared(page);
+  await page.locator(`[data-view="${view}"]`).evaluate((place) => place.scrollTo(0, 0));
   await page.waitForTimeout(500);
 }
 
@@ -61,8 +63,9 @@ async function compared(page: Page): Promise<void> {
   const table = page.locator('[data-view="compare"] td', { hasText: "%" });
   if ((await table.count()) > 0) return;
   await page.getByRole("button", { name: "Compare", exact: true }).click();
-  await page.getByRole("button", { name: "Stop", exact: true }).waitFor();
-  await page.getByRole("button", { name: "Compare", exact: true }).waitFor();
+  const stop = page.locator('[data-view="compare"] button', { hasText: /^Stop$/ });
+  await stop.waitFor();
+  await stop.waitFor({ state: "hidden" });
 }
 
 async function pictures(context: BrowserContext, address: string): Promise<void> {
