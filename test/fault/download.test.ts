@@ -269,7 +269,7 @@ describe("files that change, and lies", () => {
   });
 
   test("a change between two sessions starts again", async () => {
-    server.bytesPerSecond = 2_000_000;
+    server.bytesPerSecond = 200_000;
     const one = new RemoteLoad(settings());
     const { first } = await one.open({ kind: "url", url: address() });
     await first?.read(0, 100_000);
