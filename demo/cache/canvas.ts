@@ -150,7 +150,8 @@ export class TreeCanvas {
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, width, height);
     context.translate(left, PAD_PX);
-    if (rowPx >= MIN_ROW_PX) this.drawLines(rowPx, scale);
+    context.globalAlpha = rowPx < MIN_ROW_PX ? 0.35 : 1;
+    this.drawLines(rowPx, scale);
     for (const bar of this.bars.values()) this.drawBar(bar, rowPx, scale, nowMs);
     context.globalAlpha = 1;
     for (const bar of this.bars.values()) this.drawSnapshot(bar, rowPx, scale);
@@ -210,16 +211,13 @@ export class TreeCanvas {
     const tall = isLow ? Math.max(rowPx, 0.75) : rowPx - 3;
     context.globalAlpha = bar.alpha;
     const blockPx = this.blockTokens * scale;
-    // Tokens that fill no block belong to a snapshot, or to blocks further on.
     const firstBlock = Math.floor(node.start / this.blockTokens);
-    if (node.tiers.length === 0) {
+    // Tokens that fill no block here: they belong to a snapshot, or to a block that ends further on.
+    if (!isLow || node.tiers.length === 0) {
       context.fillStyle = paints.begun;
-      context.fillRect(
-        node.start * scale,
-        top + tall / 3,
-        Math.max(1, (bar.end - node.start) * scale),
-        tall / 3,
-      );
+      const thin = isLow ? tall : 3;
+      const length = Math.max(1, (bar.end - node.start) * scale);
+      context.fillRect(node.start * scale, top + (tall - thin) / 2, length, thin);
     }
     for (let from = 0; from < node.tiers.length;) {
       const bits = node.tiers[from] as number;
@@ -248,10 +246,10 @@ export class TreeCanvas {
     const copies = bits & ~(fastest === "gpu" ? TIER_GPU : fastest === "ram" ? TIER_RAM : TIER_DISK);
     if (copies === 0 || height < 8) return;
     const strip = Math.max(2, Math.round(height * 0.22));
-    context.fillStyle = (copies & TIER_DISK) !== 0 ? paints.plain.disk : paints.plain.ram;
+    context.fillStyle = (copies & TIER_DISK) !== 0 ? paints.patterned.disk : paints.patterned.ram;
     context.fillRect(x, y + height - strip, width, strip);
     if ((copies & TIER_DISK) === 0 || (copies & TIER_RAM) === 0) return;
-    context.fillStyle = paints.plain.ram;
+    context.fillStyle = paints.patterned.ram;
     context.fillRect(x, y + height - 2 * strip, width, strip);
   }
 

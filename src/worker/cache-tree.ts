@@ -132,7 +132,7 @@ export class TreeReader {
         const id = this.chainIds.get(child.info.key) ?? this.nextChainId--;
         ids.set(child.info.key, id);
         if (child.info.kind === "snapshot") this.addState(reading, end, child, id);
-        else this.addChain(reading, end, child, id, store);
+        else await this.addChain(reading, end, child, id, store);
       }
       await reading.breathe();
     }
@@ -162,7 +162,13 @@ export class TreeReader {
   }
 
   /** A block with those behind it, as long as there is one way to go. */
-  private addChain(reading: Reading, from: ChainEnd, first: StoredTiers, id: number, store: TierStore): void {
+  private async addChain(
+    reading: Reading,
+    from: ChainEnd,
+    first: StoredTiers,
+    id: number,
+    store: TierStore,
+  ): Promise<void> {
     const bits: number[] = [];
     let { key } = first.info;
     let next: StoredTiers | undefined = first;
@@ -170,6 +176,7 @@ export class TreeReader {
       ({ key } = next.info);
       reading.seen.add(key);
       bits.push(bitsOf(next.tiers));
+      await reading.breathe();
       const children: StoredTiers[] = store.childrenOf(key);
       const [only] = children;
       next =

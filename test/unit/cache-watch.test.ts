@@ -116,7 +116,7 @@ describe.each(["dense", "hybrid"] as const)("a %s model's cache", (kind) => {
       const tokens = sequenceFrom(random, known);
       known.push(tokens);
       serve(cache, tokens, request);
-      if (random.below(2) === 0) await putBlocks(store, fingerprint, tokens);
+      if (random.below(2) === 0) putBlocks(store, fingerprint, tokens);
       const tree = await reader.read(10_000);
       expect(countsOf(tree)).toEqual(naiveCounts(cache, store, fingerprint, known));
       checkShape(tree);
@@ -128,7 +128,7 @@ describe.each(["dense", "hybrid"] as const)("a %s model's cache", (kind) => {
   });
 });
 
-async function putBlocks(store: TierStore, fingerprint: Key, tokens: Int32Array): Promise<void> {
+function putBlocks(store: TierStore, fingerprint: Key, tokens: Int32Array): void {
   let parentKey = rootKey(fingerprint, "");
   for (let block = 0; (block + 1) * BLOCK <= tokens.length; block++) {
     const part = Uint32Array.from(tokens.subarray(block * BLOCK, (block + 1) * BLOCK));
