@@ -18,6 +18,8 @@ import { capacitiesOf, fromParams, problemOf, toParams } from "./settings.ts";
 export { recordRequest } from "./recorded.ts";
 
 const route = "#/compare";
+/** While results arrive the plots are drawn so often: the page must stay free for its user. */
+const showEveryMs = 250;
 
 /** A comparison of another kind, beside the replay: its tab's name and its view. */
 export interface OtherComparison {
@@ -67,6 +69,7 @@ class ReplayView {
   /** What the results on the page belong to. */
   private shown: Settings = this.settings;
   private startedMs = 0;
+  private isShowing = false;
 
   constructor() {
     this.comparison = new Comparison({
@@ -169,22 +172,29 @@ class ReplayView {
   private take({ facts, result }: { facts?: TraceFacts; result?: Result }): void {
     if (facts) this.facts = facts;
     if (result) this.found.push(result);
-    this.show(result);
+    if (this.isShowing) return;
+    this.isShowing = true;
+    setTimeout(() => {
+      this.isShowing = false;
+      this.show();
+    }, showEveryMs);
   }
 
-  private show(latest?: Result): void {
+  private show(): void {
     const { facts, found: results, shown } = this;
     const findings: Findings = { policies: shown.policies, capacities: capacitiesOf(shown), facts, results };
-    this.results.show(findings, latest);
+    this.results.show(findings);
   }
 
   private tell(done: number, total: number): void {
     this.bar.value = total === 0 ? 0 : done / total;
-    this.status.textContent = `${Math.floor(done)} of ${total} replays`;
+    const words = `${Math.floor(done)} of ${total} replays`;
+    if (this.status.textContent !== words) this.status.textContent = words;
   }
 
   private ended(how: "done" | "cancelled" | { problem: string }): void {
     this.cancel.hidden = this.bar.hidden = true;
+    this.show();
     const count = this.found.length;
     const seconds = durationText(performance.now() - this.startedMs);
     this.status.textContent = `${count} replays${how === "cancelled" ? " before it was stopped" : ""}, ${seconds}.`;

@@ -25,6 +25,9 @@ const maxServedHere = 1_000_000;
 const maxFileBytes = 1 << 29;
 /** Between two looks for messages. */
 const sliceMs = 50;
+/** Between two reports of progress. */
+const reportMs = 200;
+let reportedMs = 0;
 
 interface Loaded {
   source: TraceSource;
@@ -128,7 +131,10 @@ async function inSlices<Row>(
     const step = steps.next();
     if (step.done === true) return step.value;
     if (performance.now() < sliceEndMs) continue;
-    post({ kind: "progress", id, share: base + (weight * step.value.done) / step.value.total });
+    if (performance.now() - reportedMs >= reportMs) {
+      reportedMs = performance.now();
+      post({ kind: "progress", id, share: base + (weight * step.value.done) / step.value.total });
+    }
     await nextTask();
     if (isCancelled) return undefined;
     sliceEndMs = performance.now() + sliceMs;

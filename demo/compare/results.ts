@@ -46,28 +46,25 @@ export class ResultsView {
     );
   }
 
-  /** @param latest the only result that is new; without it everything is */
-  show(findings: Findings, latest?: Result): void {
+  show(findings: Findings): void {
     this.findings = findings;
     const { capacities, facts } = findings;
     this.look.at = Math.max(0, Math.min(this.look.at, capacities.length - 1));
     this.capacity.max = String(Math.max(0, capacities.length - 1));
     this.capacity.value = String(this.look.at);
     this.trace.textContent = facts ? factsWords(facts) : "";
-    this.redraw(latest === undefined || latest.job.capacityBytes === capacities[this.look.at]);
+    this.redraw();
   }
 
   private change(): void {
-    this.redraw(true);
+    this.redraw();
     this.looked();
   }
 
-  /** @param atCapacity whether what belongs to the capacity looked at has changed */
-  private redraw(atCapacity: boolean): void {
+  private redraw(): void {
     const { findings, look } = this;
     this.hit.draw(hitDrawing(findings, look));
     this.saved.draw(savedDrawing(findings, look));
-    if (!atCapacity) return;
     const words = capacityText(findings.capacities[look.at] ?? 0);
     this.capacityWords.value = words;
     this.capacity.setAttribute("aria-valuetext", words);
