@@ -39,7 +39,8 @@ export class TreeCanvas {
   readonly element: HTMLCanvasElement;
   private readonly context: CanvasRenderingContext2D;
   private readonly bars = new Map<number, Bar>();
-  private paints: Paints;
+  /** Taken from the style anew when that changes. */
+  private paints: Paints | undefined;
   private rows = 1;
   private tokens = 1;
   private blockTokens = 32;
@@ -55,10 +56,9 @@ export class TreeCanvas {
     const context = element.getContext("2d");
     if (!context) throw new Error("this browser draws on no canvas");
     this.context = context;
-    this.paints = paintsOf(element, context);
     new ResizeObserver(() => this.ask()).observe(element);
     const repaint = (): void => {
-      this.paints = paintsOf(element, context);
+      this.paints = undefined;
       this.ask();
     };
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
@@ -139,9 +139,12 @@ export class TreeCanvas {
 
   private draw(nowMs: number): void {
     this.frame = undefined;
+    if (this.element.clientWidth === 0 || this.element.clientHeight === 0) return; // nobody sees it: its size tells when
     const began = performance.now();
+    const paints = (this.paints ??= paintsOf(this.element, this.context));
     const moves = this.advance(nowMs);
     const { width, height, rowPx, left, scale } = this.geometry();
+    if (width === 0 || height === 0) return; // not seen now; and a canvas without pixels makes no patterns
     const { context, element } = this;
     const ratio = devicePixelRatio;
     const [pixelWidth, pixelHeight] = [Math.round(width * ratio), Math.round(height * ratio)];
@@ -151,10 +154,10 @@ export class TreeCanvas {
     context.clearRect(0, 0, width, height);
     context.translate(left, PAD_PX);
     context.globalAlpha = rowPx < MIN_ROW_PX ? 0.35 : 1;
-    this.drawLines(rowPx, scale);
-    for (const bar of this.bars.values()) this.drawBar(bar, rowPx, scale, nowMs);
+    this.drawLines(paints, rowPx, scale);
+    for (const bar of this.bars.values()) this.drawBar(bar, paints, rowPx, scale, nowMs);
     context.globalAlpha = 1;
-    for (const bar of this.bars.values()) this.drawSnapshot(bar, rowPx, scale);
+    for (const bar of this.bars.values()) this.drawSnapshot(bar, paints, rowPx, scale);
     context.globalAlpha = 1;
     this.times.push(performance.now() - began);
     if (this.times.length > 1000) this.times.shift();
@@ -188,9 +191,9 @@ export class TreeCanvas {
   }
 
   /** From each parent's row to the rows that branch off it. */
-  private drawLines(rowPx: number, scale: number): void {
+  private drawLines(paints: Paints, rowPx: number, scale: number): void {
     const { context } = this;
-    context.strokeStyle = this.paints.edge;
+    context.strokeStyle = paints.edge;
     context.lineWidth = 1;
     context.beginPath();
     for (const { placed, y, fromY } of this.bars.values()) {
@@ -203,8 +206,8 @@ export class TreeCanvas {
     context.stroke();
   }
 
-  private drawBar(bar: Bar, rowPx: number, scale: number, nowMs: number): void {
-    const { context, paints } = this;
+  private drawBar(bar: Bar, paints: Paints, rowPx: number, scale: number, nowMs: number): void {
+    const { context } = this;
     const { node } = bar.placed;
     const isLow = rowPx < MIN_ROW_PX;
     const top = bar.y * rowPx + (isLow ? 0 : 1.5);
@@ -226,7 +229,7 @@ export class TreeCanvas {
       const start = Math.max(node.start, (firstBlock + from) * this.blockTokens) * scale;
       const end = Math.min(bar.end, (firstBlock + to) * this.blockTokens) * scale;
       const gap = blockPx < MIN_BLOCK_PX || isLow ? 0 : 1;
-      if (end > start) this.fillBlocks(bits, start, top, Math.max(0.75, end - start - gap), tall);
+      if (end > start) this.fillBlocks(paints, bits, start, top, Math.max(0.75, end - start - gap), tall);
       from = to;
     }
     const lit = this.still.matches ? 0 : (bar.litUntilMs - nowMs) / LIT_MS;
@@ -237,8 +240,15 @@ export class TreeCanvas {
     context.strokeRect(node.start * scale, top, Math.max(1, (bar.end - node.start) * scale - 1), tall);
   }
 
-  private fillBlocks(bits: number, x: number, y: number, width: number, height: number): void {
-    const { context, paints } = this;
+  private fillBlocks(
+    paints: Paints,
+    bits: number,
+    x: number,
+    y: number,
+    width: number,
+    height: number,
+  ): void {
+    const { context } = this;
     const fastest = (bits & TIER_GPU) !== 0 ? "gpu" : (bits & TIER_RAM) !== 0 ? "ram" : "disk";
     const isLow = height < 3;
     context.fillStyle = bits === 0 ? paints.begun : isLow ? paints.plain[fastest] : paints.patterned[fastest];
@@ -254,10 +264,10 @@ export class TreeCanvas {
   }
 
   /** A flag at the position of a recurrent state. */
-  private drawSnapshot({ placed, y, end, alpha }: Bar, rowPx: number, scale: number): void {
+  private drawSnapshot({ placed, y, end, alpha }: Bar, paints: Paints, rowPx: number, scale: number): void {
     const { node } = placed;
     if (node.snapshot === 0) return;
-    const { context, paints } = this;
+    const { context } = this;
     const x = end * scale;
     context.globalAlpha = alpha;
     context.fillStyle = paints.ink;
