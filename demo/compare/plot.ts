@@ -133,8 +133,10 @@ export class PlotCard {
       lines.map(({ policy }) => policy),
     ]);
     const data = [drawing.xs, ...lines.map(({ values }) => values)] as uPlot.AlignedData;
-    if (this.plot && shape === this.shape) this.plot.setData(data);
-    else {
+    if (this.plot && shape === this.shape) {
+      this.plot.setData(data);
+      this.showTip(this.plot);
+    } else {
       this.plot?.destroy();
       this.shape = shape;
       this.plot = new uPlot(this.options({ ...drawing, lines }, width), data, this.stage);

@@ -2,14 +2,22 @@
  * One chart: token hit rate against capacity, a line for each policy, as SVG text. Written by hand because the plotting
  * libraries need a DOM or weigh more than the engine for this one picture. It draws nothing else.
  */
+import type { PolicyName } from "../cache/policy.ts";
 import type { ReplayRow } from "./replay.ts";
 
 const width = 720;
 const height = 420;
 const frame = { left: 60, right: 590, top: 40, bottom: 365 };
 /** Told apart by colour-blind readers too (Okabe and Ito's palette), and by their dashes. */
-const strokes = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"];
-const dashes = ["", "6 3", "2 3", "8 3 2 3", "", "6 3", "2 3"];
+const styles: Record<PolicyName, { colour: string; dash: string; width: number }> = {
+  lru: { colour: "#0072b2", dash: "", width: 2 },
+  lfu: { colour: "#e69f00", dash: "7 3", width: 2 },
+  "length-aware": { colour: "#cc79a7", dash: "2 3", width: 2 },
+  vllm: { colour: "#56b4e9", dash: "9 3 2 3", width: 2 },
+  sglang: { colour: "#d55e00", dash: "5 2", width: 2 },
+  marconi: { colour: "#009e73", dash: "", width: 3 },
+  offline: { colour: "#000000", dash: "1 4", width: 2 },
+};
 
 /** Draws token hit rate against capacity, a line for each policy, as the text of an SVG file. */
 export function plotRows(title: string, rows: readonly ReplayRow[]): string {
@@ -23,6 +31,7 @@ export function plotRows(title: string, rows: readonly ReplayRow[]): string {
     ...yAxis(),
     ...capacities.map((capacity) => tick(xOf.get(String(capacity))!, capacityLabel(capacity))),
     `<text x="${(frame.left + frame.right) / 2}" y="${height - 12}" text-anchor="middle">capacity</text>`,
+    `<text transform="translate(14 ${(frame.top + frame.bottom) / 2}) rotate(-90)" text-anchor="middle">prompt tokens reused</text>`,
     ...policies.flatMap((policy, i) =>
       line(
         rows.filter((row) => row.policy === policy),
@@ -58,15 +67,16 @@ function tick(x: number, label: string): string {
 
 function line(rows: readonly ReplayRow[], index: number, xOf: ReadonlyMap<string, number>): string[] {
   const points = rows.map((row) => ({ x: xOf.get(String(row.capacity))!, y: yAt(row.tokenHitRate), row }));
-  const stroke = `stroke="${strokes[index % strokes.length]}" stroke-dasharray="${dashes[index % dashes.length]}"`;
+  const { colour, dash, width: strokeWidth } = styles[rows[0]!.policy];
+  const stroke = `stroke="${colour}" stroke-width="${strokeWidth}" stroke-dasharray="${dash}"`;
   const legendY = frame.top + 10 + index * 20;
   return [
-    `<polyline fill="none" stroke-width="2" ${stroke} points="${points.map(({ x, y }) => `${x},${y}`).join(" ")}"/>`,
+    `<polyline fill="none" ${stroke} points="${points.map(({ x, y }) => `${x},${y}`).join(" ")}"/>`,
     ...points.map(({ x, y, row }) => {
       const hint = `${row.policy}, ${capacityLabel(row.capacity)}: ${(row.tokenHitRate * 100).toFixed(2)}%`;
-      return `<circle cx="${x}" cy="${y}" r="3" fill="${strokes[index % strokes.length]}"><title>${hint}</title></circle>`;
+      return `<circle cx="${x}" cy="${y}" r="3" fill="${colour}"><title>${hint}</title></circle>`;
     }),
-    `<line x1="${frame.right + 12}" x2="${frame.right + 40}" y1="${legendY}" y2="${legendY}" stroke-width="2" ${stroke}/>`,
+    `<line x1="${frame.right + 12}" x2="${frame.right + 40}" y1="${legendY}" y2="${legendY}" ${stroke}/>`,
     `<text x="${frame.right + 46}" y="${legendY + 4}">${rows[0]!.policy}</text>`,
   ];
 }
