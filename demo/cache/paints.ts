@@ -52,7 +52,7 @@ function pattern(
   shape: "stripes" | "dots",
 ): CanvasPattern | string {
   const SIZE = 6;
-  const tile = new OffscreenCanvas(SIZE, SIZE);
+  const tile = el("canvas", { width: SIZE, height: SIZE });
   const drawing = tile.getContext("2d");
   if (!drawing) return colour;
   drawing.fillStyle = colour;

@@ -149,8 +149,6 @@ describe.skipIf(!SHIPPED)("with the shipped models", { timeout: 3 * PATIENT_MS }
     await pictures("cache");
 
     await named("button", "Try it with 10,000 blocks").click();
-    await page.waitForTimeout(1500);
-    await pictures("cache-large");
     const measured = tree.getByRole("status").filter({ hasText: "frames drawn" });
     console.log("10,000 blocks:", await measured.textContent());
     await drawing.and(page.locator('[aria-label^="2 sequences"]')).waitFor();
@@ -167,7 +165,7 @@ describe.skipIf(!SHIPPED)("with the shipped models", { timeout: 3 * PATIENT_MS }
     await page.getByText(/^(\d+) of \1 answers are equal/).waitFor();
     await expect
       .poll(() => page.locator(".race-equal").textContent(), { timeout: PATIENT_MS })
-      .toMatch(/^([4-9]|\d\d+) of \1 answers are equal/);
+      .toMatch(/^([2-9]|\d\d+) of \1 answers are equal/);
     for (const lane of await page.locator(".race-lane").all())
       expect(await lane.textContent()).toMatch(/first token after [\d.]+ s.*[1-9][\d,]* tokens computed/);
     await expectAccessible();
