@@ -73,6 +73,60 @@ export const cases: Case[] = [
     },
   },
   {
+    name: "model/engine/the device is lost in the worker: the stream goes on; close while it recovers",
+    async run(env) {
+      const engine = await Engine.load(await storyFile(env), { dtype: "f32" });
+      const ask = () => engine.generate("Once upon a time", { maxTokens: 24 });
+      const before = await ask().result();
+      equal(engine.state, "ready", "state");
+      let chunks = 0;
+      let streamed = "";
+      for await (const { text } of ask()) {
+        streamed += text;
+        if (++chunks === 6) await engine.debug.loseDevice();
+      }
+      equal(streamed, before.text, "text");
+      equal(
+        engine.notices.map(({ code }) => code),
+        ["device_recovered"],
+        "notices",
+      );
+      const other = await Engine.load(await storyFile(env), { dtype: "f32" });
+      const running = other.generate("Once upon a time", { maxTokens: 200 });
+      await other.debug.loseDevice();
+      await Promise.all([other.close(), other.close()]);
+      equal((await running.result()).finishReason, "aborted", "closed while it recovered");
+      await engine.close();
+      equal([engine.state, other.state], ["closed", "closed"], "states");
+    },
+  },
+  {
+    name: "model/engine/too little memory is an error with what would fit",
+    async run(env) {
+      const file = await storyFile(env);
+      const { memory, capabilities } = await inspect(file);
+      const { maxBytes = 0, startBytes = 0, kvPoolTokens } = memory ?? {};
+      equal(
+        startBytes > 0 && startBytes < maxBytes,
+        true,
+        `${startBytes} bytes at first, ${maxBytes} at most`,
+      );
+      equal(kvPoolTokens, 8192, "tokens that the pool may grow to");
+      equal(
+        capabilities.some(({ code }) => code === "software_adapter"),
+        env.gpu.adapter.software,
+        "software adapter told",
+      );
+      equal(await codeOf(Engine.load(file, { memoryBytes: 200_000 })), "out_of_memory", "less than it needs");
+      const report = await inspect(file, { memoryBytes: 200_000 });
+      equal([report.runs, report.problems.length], [false, 1], "the report says so");
+      const memoryBytes = Math.floor((startBytes + maxBytes) / 2);
+      const engine = await Engine.load(file, { memoryBytes });
+      equal(engine.info.limits.poolTokens < 8192, true, "a smaller pool");
+      await engine.close();
+    },
+  },
+  {
     name: "model/engine/header questions load no weights",
     async run(env) {
       const file = await storyFile(env);

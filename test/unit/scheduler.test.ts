@@ -164,14 +164,34 @@ function makeWorld(random: Random): World {
   const gpu = new FakeGpu(blockTokens);
   const lower = new FakeTiers(gpu, blockTokens);
   lower.mode = random.pick(["load", "compute", "both", "auto"] as const);
-  const options = { blockTokens, chunkTokens: 1 + random.below(9), seats: 1 + random.below(4), lower };
-  return { scheduler: makeScheduler(slots, options), gpu, inFlight: [], lower };
+  const chunkTokens = 1 + random.below(9);
+  const options = { blockTokens, chunkTokens, seats: 1 + random.below(4), lower, maxBlocks: slots };
+  const atFirst = random.pick([slots, 1 + random.below(slots)]);
+  return { scheduler: makeScheduler(atFirst, options), gpu, inFlight: [], lower };
+}
+
+/** The pool grows by what is missing and somewhat more, as far as it may. */
+function grow({ scheduler }: World, random: Random): void {
+  const { missingBlocks } = scheduler;
+  const room = (scheduler.capacityTokens - scheduler.poolTokens) / scheduler.options.blockTokens;
+  if (missingBlocks > 0 && room > 0) scheduler.grown(Math.min(room, missingBlocks + random.below(4)));
+}
+
+/** The device is lost: the steps in flight and all that it had in memory are gone. Loads under way end late. */
+function lose({ scheduler, gpu, inFlight }: World): void {
+  inFlight.length = 0;
+  gpu.memory.clear();
+  gpu.seats.clear();
+  scheduler.restart();
+  scheduler.check();
+  expect(scheduler.usedBlocks).toBe(0);
 }
 
 /** Up to two steps in flight, like the loop; loads end now and then, and always where nothing else can go on. */
 function step(world: World, random: Random): boolean {
   const { scheduler, gpu, inFlight, lower } = world;
   while (inFlight.length < 2) {
+    grow(world, random);
     const plan = scheduler.next();
     lower.loading.push(...scheduler.takeMoves());
     if (!plan) break;
@@ -187,7 +207,7 @@ function step(world: World, random: Random): boolean {
 }
 
 describe("scheduler", () => {
-  it("gives every request the tokens it would have alone, through pre-emption, aborts and restores", () => {
+  it("gives every request the tokens it would have alone, through pre-emption, aborts, restores, growth and losses", () => {
     const random = new Random(testSeed("scheduler"));
     for (let round = 0; round < 300; round++) {
       const world = makeWorld(random);
@@ -210,9 +230,13 @@ describe("scheduler", () => {
         for (let steps = random.below(4); steps > 0; steps--) step(world, random);
         if (random.below(6) === 0) world.scheduler.abort(random.pick(submitted).request);
         if (random.below(4) === 0) world.scheduler.forget();
+        if (random.below(8) === 0) lose(world);
       }
       let steps = 0;
-      while (step(world, random)) expect(++steps).toBeLessThan(5000);
+      while (step(world, random)) {
+        expect(++steps).toBeLessThan(5000);
+        if (steps % 64 === 0) lose(world);
+      }
       world.scheduler.check();
       expect(world.scheduler.activeCount).toBe(0);
       expect(world.scheduler.usedBlocks).toBe(0);
