@@ -206,7 +206,7 @@ describe.skipIf(!SHIPPED)("with the shipped model", { timeout: 2 * PATIENT_MS },
     await page.locator(".facts-debug", { hasText: "Isolated" }).waitFor();
     await attach("log.md", LOG);
     await ask("What does the Dunlan carry?");
-    for (const name of ["Chat", "Cache", "Compare"]) {
+    for (const name of ["Chat", "Cache", "Compare", "Race"]) {
       await named("link", name).click();
       await page.locator(`[data-view="${name.toLowerCase()}"] > *`).waitFor();
       if (name === "Cache") {

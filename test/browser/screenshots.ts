@@ -16,7 +16,7 @@ const BYTES_LIMIT = 150_000;
 
 const WIDTHS = { desktop: { width: 1280, height: 800 }, phone: { width: 360, height: 740 } } as const;
 const THEMES = ["light", "dark"] as const;
-const VIEWS = ["chat", "cache", "compare"] as const;
+const VIEWS = ["chat", "cache", "compare", "race"] as const;
 
 async function ask(page: Page, text: string): Promise<void> {
   const answers = await page.locator(".answer:not([aria-busy])").count();
