@@ -10,7 +10,7 @@ export interface RaceRequest {
   answered(text: string, tokens: readonly number[]): void;
 }
 
-const BOOKS = 5;
+const BOOKS = 7;
 const LINES = 14;
 /** The chance that a conversation gets another turn, and how many may be open. */
 const GO_ON = 0.35;

@@ -31,7 +31,7 @@ const POLICIES: readonly { id: Policy; name: string }[] = [
 
 const MODEL = "tide-hybrid";
 /** Small, so that there is something to evict. */
-const POOL_TOKENS = 1536;
+const POOL_TOKENS = 768;
 const REQUESTS = 48;
 const NEW_TOKENS = 8;
 const SEED = 7;
@@ -140,7 +140,7 @@ export function raceView(): HTMLElement {
 
 class Race {
   readonly element: HTMLElement;
-  private readonly lanes = [new Lane("First", "marconi"), new Lane("Second", "lru")] as const;
+  private readonly lanes = [new Lane("First", "marconi"), new Lane("Second", "vllm")] as const;
   private readonly start = button("Start the race", () => background(this.run()), { class: "main" });
   private readonly stop = button("Stop", () => this.running?.abort(), { hidden: true });
   private readonly said = el("p", { class: "note", role: "status" });
