@@ -131,6 +131,7 @@ function suite() {
     browser: "test/runtime/browser.ts",
     bench: "test/bench/bench.ts",
     eval: "test/bench/eval.ts",
+    screenshots: "test/browser/screenshots.ts",
   });
 }
 
