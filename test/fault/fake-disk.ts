@@ -90,6 +90,7 @@ export class World {
       }
       file.synced = this.afterPowerLoss(file);
       file.unsynced = [];
+      file.everSynced = true; // what is there after a loss of power is on the medium
     }
   }
 

@@ -104,6 +104,8 @@ class Run {
   private nextProcess = 0;
   private nextWriter = 0;
   private living: number[] = [];
+  /** Whether a store has lost its disk and opened another backend since the last restart. */
+  private reopened = false;
   private durable = new Set<Key>();
   private readonly forgotten = new Set<Key>();
   private rotten = false;
@@ -167,7 +169,9 @@ class Run {
 
   private openStore(process: number): Promise<TierStore> {
     const { segmentBytes, ramBytes, diskBytes, queueBytes } = this.config;
+    let opened = 0;
     const disk = (): SegmentBackend => {
+      if (opened++ > 0) this.reopened = true;
       const writer = (this.nextWriter++).toString(16).padStart(16, "0");
       const hooks = { trailFirst: this.hooks.trailFirst ?? false };
       return new SegmentBackend(new FakeMedium(this.world, process), { segmentBytes, writer, hooks });
@@ -283,18 +287,19 @@ class Run {
     this.judgeDurable(present);
     this.judgeForgotten(present);
     this.durable = new Set();
+    this.reopened = false;
     await this.judgeProgress(store);
   }
 
   /**
    * Only where nothing but the store decides what is kept. A backend may have seen, in the page cache, what another one
-   * (or one that hung) had not synced: that is no promise.
+   * (of another process, of this one before its disk was lost, or one that hung) had not synced: that is no promise.
    */
   private judgeDurable(present: ReadonlySet<Key>): void {
     const { diskBytes, clears, processes, powerLoss, rates } = this.config;
     if (diskBytes < 1e9 || this.rotten || clears) return;
     if (rates.full !== undefined || rates.short !== undefined) return;
-    if (powerLoss && (processes > 1 || rates.hang !== undefined)) return;
+    if (powerLoss && (processes > 1 || this.reopened || rates.hang !== undefined)) return;
     if (processes > 1 && Object.keys(rates).length > 0) return;
     for (const key of this.durable) if (!present.has(key)) this.violate("lost", key);
   }
