@@ -38,10 +38,10 @@ const HEADINGS: Partial<Record<Tag, Tag>> = { h1: "h3", h2: "h4", h3: "h5", h4: 
 
 const SAFE_PROTOCOLS = ["https:", "http:", "mailto:"];
 
-/** A growing text: only its last block is parsed again when more arrives. */
+/** A growing text: only its end is parsed again when more arrives. */
 export class MarkdownStream {
   private readonly element: HTMLElement;
-  /** Where the block that may still change begins, in the text and in the element. */
+  /** Where the blocks that may still change begin, in the text and in the element. */
   private tailAt = 0;
   private tailNodes: Node[] = [];
 
@@ -51,12 +51,14 @@ export class MarkdownStream {
 
   /** Shows `text`, which begins with what was shown before. */
   show(text: string): void {
-    const blocks = blocksOf(text.slice(this.tailAt));
+    const tail = text.slice(this.tailAt);
+    const blocks = blocksOf(tail);
     for (const node of this.tailNodes) node.parentNode?.removeChild(node);
     const nodes = blocks.map((block) => rendered(block.tokens));
     this.element.append(...nodes.flat());
-    this.tailNodes = nodes.at(-1) ?? [];
-    this.tailAt += blocks.at(-1)?.start ?? 0;
+    const settled = settledOf(blocks, tail);
+    this.tailNodes = nodes.slice(settled).flat();
+    this.tailAt += blocks[settled]?.start ?? 0;
   }
 
   /** Shows the whole once more: a reference at the end may give a link to a block before. */
@@ -71,7 +73,19 @@ export interface Block {
   tokens: Token[];
 }
 
-/** The blocks of the top level. More text changes the last of them only, but for references to links. */
+/**
+ * How many of a text's blocks stay as they are when more text comes, but for references to links: those before the last one
+ * that begins in a finished line. What an unfinished line begins may yet become a part of it ("1" a list's next item).
+ */
+export function settledOf(blocks: readonly Block[], text: string): number {
+  const unfinishedAt = text.lastIndexOf("\n") + 1;
+  return Math.max(
+    0,
+    blocks.findLastIndex(({ start }) => start < unfinishedAt),
+  );
+}
+
+/** The blocks of the top level. */
 export function blocksOf(text: string): Block[] {
   const blocks: Block[] = [];
   let depth = 0;

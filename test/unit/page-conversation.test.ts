@@ -9,7 +9,7 @@ import {
   type Conversation,
   type Turn,
 } from "../../demo/conversation.ts";
-import { blocksOf } from "../../demo/markdown.ts";
+import { blocksOf, settledOf } from "../../demo/markdown.ts";
 import { Random } from "../../src/base.ts";
 import { testSeed } from "../support/seed.ts";
 
@@ -144,7 +144,7 @@ const kinds = (text: string): string[] => blocksOf(text).map(({ tokens }) => sha
 const shapes = (tokens: readonly { type: string; content: string }[]): string =>
   tokens.map(({ type, content }) => `${type} ${content}`).join("; ");
 
-/** As MarkdownStream does it: blocks before the last are kept as they are. */
+/** As MarkdownStream does it: settled blocks are kept as they are. */
 function grown(text: string, random: Random): string[] {
   const kept: string[] = [];
   let [tailAt, end] = [0, 0];
@@ -152,7 +152,8 @@ function grown(text: string, random: Random): string[] {
     end = Math.min(text.length, end + 1 + random.below(9));
     const blocks = blocksOf(text.slice(tailAt, end));
     if (end === text.length) return [...kept, ...blocks.map(({ tokens }) => shapes(tokens))];
-    kept.push(...blocks.slice(0, -1).map(({ tokens }) => shapes(tokens)));
-    tailAt += blocks.at(-1)?.start ?? 0;
+    const settled = settledOf(blocks, text.slice(tailAt, end));
+    kept.push(...blocks.slice(0, settled).map(({ tokens }) => shapes(tokens)));
+    tailAt += blocks[settled]?.start ?? 0;
   }
 }
