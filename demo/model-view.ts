@@ -77,6 +77,7 @@ function failureText({ name, error }: { name: string; error: unknown }): string 
 
 const PHASES: Record<LoadProgress["phase"], string> = {
   header: "Reading the header",
+  waiting: "Waiting: another tab downloads this model",
   download: "Downloading",
   weights: "Uploading weights",
   pipelines: "Compiling kernels",

@@ -67,6 +67,8 @@ export interface LoadOptions extends EngineOptions {
   onProgress?: (progress: LoadProgress) => void;
   /** Told when the storage is missing, full, lost or back. */
   onNotice?: (notice: Notice) => void;
+  /** Told when `state` or `info` has changed: the device is lost, the model is back on one, the KV pool has grown, nothing answers any more. */
+  onChange?: (engine: Engine) => void;
   /** Ends the loading; the promise rejects with `aborted`. */
   signal?: AbortSignal;
 }
@@ -172,13 +174,15 @@ export class Engine {
   /** What the storage had to say, oldest first; each once. */
   readonly notices: Notice[] = [];
   private readonly onNotice: ((notice: Notice) => void) | undefined;
+  private readonly onChange: (engine: Engine) => void;
   private dead: TidepoolError | undefined;
   private recovering = false;
   private closing: Promise<void> | undefined;
   private onClosed: () => void = () => {};
 
-  private constructor(port: WorkerPort, info: EngineInfo, onNotice: ((notice: Notice) => void) | undefined) {
+  private constructor(port: WorkerPort, info: EngineInfo, { onNotice, onChange = () => {} }: LoadOptions) {
     this.onNotice = onNotice;
+    this.onChange = onChange;
     this.port = port;
     this.info = info;
     this.cache = new EngineCache((call) => this.call(call));
@@ -193,14 +197,14 @@ export class Engine {
    * @throws TidepoolError `not_found`, `invalid_file`, `unsupported`, `no_adapter`, `out_of_memory`, `aborted`.
    */
   static async load(model: Model, options: LoadOptions = {}): Promise<Engine> {
-    const { onProgress, onNotice, signal, ...engineOptions } = options;
+    const { onProgress, onNotice: _onNotice, onChange: _onChange, signal, ...engineOptions } = options;
     if (signal?.aborted) throw new TidepoolError("aborted", "loading was aborted");
     const port = startWorker();
     try {
       const early: Notice[] = [];
       const told = { onProgress, signal, onNotice: (notice: Notice) => void early.push(notice) };
       const message = { type: "load", model: modelSpec(model), options: engineOptions } as const;
-      const engine = new Engine(port, await loaded(port, message, told), onNotice);
+      const engine = new Engine(port, await loaded(port, message, told), options);
       for (const notice of early) engine.hear(notice);
       return engine;
     } catch (error) {
@@ -335,10 +339,12 @@ export class Engine {
         break;
       case "recovering":
         this.recovering = true;
+        this.onChange(this);
         break;
       case "info":
         this.recovering = false;
         this.info = message.info;
+        this.onChange(this);
         break;
       case "closed":
         this.onClosed();
@@ -363,9 +369,11 @@ export class Engine {
   }
 
   private die(error: TidepoolError): void {
+    const isFirst = this.dead === undefined;
     this.dead ??= error;
     for (const id of [...this.running.keys(), ...this.calls.keys()]) this.refuse(id, error);
     this.onClosed();
+    if (isFirst) this.onChange(this);
   }
 }
 

@@ -13,6 +13,7 @@ export interface Terminal {
 
 const PHASES: Record<LoadProgress["phase"], string> = {
   header: "Reading the header",
+  waiting: "Waiting: another tab or process downloads this model",
   download: "Downloading",
   weights: "Uploading weights",
   pipelines: "Compiling kernels",
@@ -23,6 +24,7 @@ const CLEAR_LINE = "\r\x1b[K";
 
 /** What a phase's line says, at most `columns` wide. */
 export function progressLine({ phase, done, total, secondsLeft }: LoadProgress, columns: number): string {
+  if (phase === "waiting") return PHASES[phase].slice(0, Math.max(0, columns - 1));
   const share = total > 0 ? Math.min(1, done / total) : 0;
   const full = Math.round(share * BAR_COLUMNS);
   const bar = `[${"#".repeat(full)}${"-".repeat(BAR_COLUMNS - full)}]`;

@@ -22,6 +22,8 @@ export interface DownloadLimits {
   stallMs: number;
   /** How often progress is told at most. */
   progressEveryMs: number;
+  /** A lock that takes longer than this is held by another tab or process, and that is said. */
+  waitSilentMs: number;
 }
 
 export const DOWNLOAD_LIMITS: DownloadLimits = {
@@ -37,6 +39,7 @@ export const DOWNLOAD_LIMITS: DownloadLimits = {
   lastPauseMs: 30_000,
   stallMs: 20_000,
   progressEveryMs: 100,
+  waitSilentMs: 300,
 };
 
 /** The outside world of a download, as far as tests replace it. */

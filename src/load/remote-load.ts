@@ -31,6 +31,8 @@ export interface RemoteSettings {
   signal?: AbortSignal | undefined;
   onProgress?: OnTransfer | undefined;
   onNotice?: ((notice: LoadNotice) => void) | undefined;
+  /** Told when another tab or process downloads the model, so that this load waits for it. */
+  onWaiting?: (() => void) | undefined;
   /** For tests. */
   world?: Partial<DownloadWorld> | undefined;
 }
@@ -135,7 +137,13 @@ export class RemoteLoad {
 
   private async takeLock(name: string): Promise<void> {
     if (!this.folder || this.release) return;
-    this.release = await this.folder.lock(keyOf(name), this.controller.signal);
+    const { timer, limits } = this.world;
+    const stopTimer = timer.after(limits.waitSilentMs, () => this.settings.onWaiting?.());
+    try {
+      this.release = await this.folder.lock(keyOf(name), this.controller.signal);
+    } finally {
+      stopTimer();
+    }
   }
 
   private async openFile(file: RemoteFile, isNeeded: boolean): Promise<Source | undefined> {

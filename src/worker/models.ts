@@ -16,6 +16,8 @@ import type {
 } from "./protocol.ts";
 import type { Post } from "./session.ts";
 
+const WAITING: LoadProgress = { phase: "waiting", done: 0, total: 0 };
+
 /** Passes progress on with the seconds that are left, each phase by its own rate. */
 export function withSecondsLeft(tell: (progress: LoadProgress) => void): (progress: LoadProgress) => void {
   const meters = new Map<LoadProgress["phase"], RateMeter>();
@@ -46,6 +48,7 @@ export function openForLoad(
     ...{ hub, models, signal },
     onProgress: (done, total) => timed({ type: "progress", progress: { phase: "download", done, total } }),
     onNotice: (notice: Notice) => post({ type: "notice", notice }),
+    onWaiting: () => post({ type: "progress", progress: WAITING }),
   });
 }
 
@@ -72,6 +75,6 @@ export async function answerModelsCall(
     case "verify":
       return verifyModel(folder, call.model, onProgress);
     case "pull":
-      return pullModel(call.model, { hub, models, onProgress, signal });
+      return pullModel(call.model, { hub, models, onProgress, signal, onWaiting: () => tell(WAITING) });
   }
 }

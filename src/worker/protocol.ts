@@ -99,8 +99,11 @@ export type Capability = Notice;
 
 /** What is said while a model loads. */
 export interface LoadProgress {
-  /** Downloading and uploading go on at the same time. "weights": the upload to the GPU. */
-  phase: "header" | "download" | "weights" | "pipelines";
+  /**
+   * Downloading and uploading go on at the same time. "waiting": another tab or process downloads the same model, told once
+   * and without amounts. "weights": the upload to the GPU.
+   */
+  phase: "header" | "waiting" | "download" | "weights" | "pipelines";
   /** Bytes kept or uploaded, or pipelines ready. */
   done: number;
   total: number;

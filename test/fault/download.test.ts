@@ -450,6 +450,19 @@ describe("what is kept", () => {
     expect(server.bytesSent).toBe(SIZE);
   });
 
+  test("a load that waits for another's download says so, once", async () => {
+    const first = new RemoteLoad(settings());
+    const place = await first.open({ kind: "url", url: address() });
+    expect(place.first?.sizeBytes).toBe(SIZE);
+    let told = 0;
+    const second = load({ ...settings({}, { waitSilentMs: 0 }), onWaiting: () => told++ });
+    await expect.poll(() => told).toBe(1);
+    await first.finish();
+    await first.close();
+    expect((await expectRight(second)).receivedBytes).toBe(0);
+    expect(told).toBe(1);
+  });
+
   test("is listed, checked and removed; what was damaged is found and fetched again", async () => {
     await load();
     expect(await listModels(folder)).toMatchObject([

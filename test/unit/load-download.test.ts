@@ -195,6 +195,12 @@ describe("notes", () => {
 });
 
 describe("the bar", () => {
+  test("says that it waits for another's download, without amounts", () => {
+    const line = progressLine({ phase: "waiting", done: 0, total: 0 }, 80);
+    expect(line).toBe("Waiting: another tab or process downloads this model");
+    expect(progressLine({ phase: "waiting", done: 0, total: 0 }, 20)).toHaveLength(19);
+  });
+
   test("says phase, share, amount and time, within the terminal's width", () => {
     const progress = { phase: "download", done: 5e6, total: 2e7, secondsLeft: 75 } as const;
     expect(progressLine(progress, 100)).toBe(
