@@ -126,6 +126,7 @@ async function drained(): Promise<void> {
   await disk.filter({ hasText: /[1-9]\d* records/ }).waitFor();
   await expect.poll(() => disk.textContent(), { timeout: PATIENT_MS }).not.toContain("being written");
   await named("link", "Chat").click();
+  await page.waitForURL(/#\/chat\/./); // the open conversation's own address
 }
 
 if (!SHIPPED) console.warn("SKIPPED 3 cases of the chat: demo/models has no tide-dense.gguf");
