@@ -130,7 +130,8 @@ export class StepData {
     queue.writeBuffer(buffers.step, 0, step);
     queue.writeBuffer(buffers.rows, 0, host.rows, 0, 4 * rows.length);
     queue.writeBuffer(buffers.tables, 0, host.tables, 0, tables.length * tableStride);
-    queue.writeBuffer(buffers.rope, 0, host.rope, 0, this.rope.size(rows.length));
+    // A model without attention has no rotations, and Deno panics on an empty buffer.
+    if (host.rope.length > 0) queue.writeBuffer(buffers.rope, 0, host.rope, 0, this.rope.size(rows.length));
     if (logitRows.length > 0) queue.writeBuffer(buffers.logitRow, 0, Uint32Array.from(logitRows));
     if (given.length > 0) queue.writeBuffer(this.tokens, 4 * seats, Uint32Array.from(given));
     return {
