@@ -32,6 +32,8 @@ export interface RequestSpec {
   id: number;
   /** At least one token. */
   prompt: readonly number[];
+  /** What was generated for it before, by a scheduler that is gone; it goes on behind. Default: nothing. */
+  generated?: readonly number[];
   /** At most this many new tokens; at least 1. */
   maxNewTokens: number;
   /** Tokens that end the request; the one met is not part of what was generated. */
@@ -82,7 +84,7 @@ export class Request {
     this.stopIds = spec.stopIds;
     this.keep = spec.keep ?? "disk";
     this.maxAgeMs = spec.maxAgeMs;
-    this.tokens = [...spec.prompt];
+    this.tokens = [...spec.prompt, ...(spec.generated ?? [])];
   }
 
   /** All that steps have computed and sampled for it, and that is not among its tokens, is lost. */

@@ -343,7 +343,7 @@ export class Scheduler {
     }
     this.waiting.remove(request);
     request.lease = lease;
-    request.cachedTokens ??= lease.tokens;
+    request.cachedTokens ??= Math.min(lease.tokens, request.promptLength);
     request.computed = lease.tokens;
     request.seat = this.freeSeats.pop() as number;
     request.state = "prefilling";

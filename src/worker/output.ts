@@ -6,7 +6,7 @@ import { systemClock } from "../base.ts";
 import type { SampledRow } from "../model/sampler.ts";
 import type { SamplingParams } from "../model/sampling.ts";
 import { StopMatcher } from "../text/stop.ts";
-import type { GenerationResult, PromptUsage, StepOutput, TokenLogprob } from "./protocol.ts";
+import type { GenerationResult, PromptUsage, Resume, StepOutput, TokenLogprob } from "./protocol.ts";
 
 /** Turns ids into text piece by piece. */
 export interface Decoder {
@@ -29,6 +29,8 @@ export class Output {
   private prefillMs: number | undefined;
   private firstMs: number | undefined;
   private lastMs = 0;
+  /** Tokens that were there before: they took no time of ours. */
+  private resumedTokens = 0;
 
   constructor(id: number, decoder: Decoder, sampling: SamplingParams, stop: readonly string[]) {
     this.id = id;
@@ -43,18 +45,29 @@ export class Output {
     this.prefillMs ??= systemClock.nowMs();
   }
 
+  /** Takes in what was generated and shown before. */
+  resume({ tokens, logprobs = [] }: Resume): void {
+    for (const token of tokens) this.push(token);
+    this.logprobs.push(...logprobs);
+    this.resumedTokens = tokens.length;
+  }
+
   /** Takes in an accepted token; gives what may be shown of it. */
   accept(row: SampledRow): StepOutput | undefined {
     this.lastMs = systemClock.nowMs();
     this.firstMs ??= this.lastMs;
-    this.tokens.push(row.token);
     const logprobs =
       row.logprob === undefined ? undefined : [{ token: row.token, logprob: row.logprob, top: row.top }];
     if (logprobs) this.logprobs.push(...logprobs);
-    const { text, stopped } = this.matcher.push(this.decoder.push(row.token));
+    return { id: this.id, text: this.push(row.token), tokens: [row.token], ...(logprobs && { logprobs }) };
+  }
+
+  private push(token: number): string {
+    this.tokens.push(token);
+    const { text, stopped } = this.matcher.push(this.decoder.push(token));
     this.stopped = stopped !== undefined;
     this.text += text;
-    return { id: this.id, text, tokens: [row.token], ...(logprobs && { logprobs }) };
+    return text;
   }
 
   /** What was held back and is shown after all, because the request ended. */
@@ -80,7 +93,7 @@ export class Output {
       timing: {
         ttftMs: firstMs - this.submittedMs,
         prefillTokensPerSecond: perSecond(prompt.computedTokens, prefillMs),
-        decodeTokensPerSecond: perSecond(completionTokens - 1, decodeMs),
+        decodeTokensPerSecond: perSecond(completionTokens - this.resumedTokens - 1, decodeMs),
       },
       ...(this.wantsLogprobs && { logprobs: this.logprobs }),
     };

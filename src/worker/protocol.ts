@@ -230,6 +230,13 @@ export interface GenerationResult {
   logprobs?: TokenLogprob[];
 }
 
+/** What was generated for a request before, by an engine that is gone: it goes on behind it, and says none of it again. */
+export interface Resume {
+  tokens: readonly number[];
+  /** Of these tokens, where the request asks for them. */
+  logprobs?: readonly TokenLogprob[];
+}
+
 /** What one step added to one request. */
 export interface StepOutput {
   id: number;
@@ -442,7 +449,7 @@ export type ToWorker =
   | { type: "store"; options: CacheOptions; call: StoreCall }
   | { type: "models"; options: SourceOptions; call: ModelsCall }
   | { type: "load"; model: ModelSpec; options: EngineOptions }
-  | { type: "submit"; id: number; input: RequestInput; params: GenerateParams }
+  | { type: "submit"; id: number; input: RequestInput; params: GenerateParams; resume?: Resume }
   | { type: "abort"; id: number }
   | { type: "call"; id: number; call: Call }
   | { type: "close" };

@@ -42,6 +42,7 @@ import type {
   GenerationResult,
   PromptUsage,
   RequestInput,
+  Resume,
   ScoreResult,
   StepOutput,
 } from "./protocol.ts";
@@ -207,19 +208,24 @@ export class Session {
   }
 
   /** Queues a request; what is wrong with it is posted as `refused`. */
-  submit(id: number, input: RequestInput, params: GenerateParams): void {
-    if (input.kind === "tokens") this.begin(id, tokenPrompt(input.tokens), params);
-    else background(this.encodeFirst(id, input, params), "encode");
+  submit(id: number, input: RequestInput, params: GenerateParams, resume?: Resume): void {
+    if (input.kind === "tokens") this.begin(id, tokenPrompt(input.tokens), params, resume);
+    else background(this.encodeFirst(id, input, params, resume), "encode");
   }
 
   /** Decoding goes on meanwhile. */
-  private async encodeFirst(id: number, input: RequestInput, params: GenerateParams): Promise<void> {
+  private async encodeFirst(
+    id: number,
+    input: RequestInput,
+    params: GenerateParams,
+    resume: Resume | undefined,
+  ): Promise<void> {
     const stop = new AbortController();
     try {
       this.checkRoom();
       this.encoding.set(id, stop);
       const prompt = await this.prompts.encode(input, stop.signal);
-      if (this.encoding.delete(id)) this.begin(id, prompt, params);
+      if (this.encoding.delete(id)) this.begin(id, prompt, params, resume);
     } catch (error) {
       // An aborted one has been told already.
       if (!stop.signal.aborted) this.refuse(id, error);
@@ -227,9 +233,9 @@ export class Session {
     }
   }
 
-  private begin(id: number, prompt: EncodedPrompt, params: GenerateParams): void {
+  private begin(id: number, prompt: EncodedPrompt, params: GenerateParams, resume: Resume | undefined): void {
     try {
-      this.accept(id, prompt, params);
+      this.accept(id, prompt, params, resume);
     } catch (error) {
       this.refuse(id, error);
     }
@@ -330,16 +336,23 @@ export class Session {
     }
   }
 
-  private accept(id: number, { tokens, keep }: EncodedPrompt, params: GenerateParams): void {
+  private accept(
+    id: number,
+    { tokens, keep }: EncodedPrompt,
+    params: GenerateParams,
+    resume: Resume = { tokens: [] },
+  ): void {
     this.checkRoom();
     const sampling = samplingParams(samplingOf(params), this.info.model.vocabSize);
     this.checkTokens(tokens);
+    this.checkTokens(resume.tokens);
     const limit = Math.min(this.info.model.contextTokens, this.scheduler.capacityTokens);
     const { prompt, maxNewTokens } = fitPrompt({ tokens, keep, limit, params });
     const { stopIds } = this.prompts;
     const request = this.scheduler.submit({
       id,
       prompt,
+      generated: resume.tokens,
       maxNewTokens,
       stopIds,
       keep: params.cache ?? "disk",
@@ -347,8 +360,18 @@ export class Session {
     });
     this.requests.set(id, request);
     const decoder = this.prompts.decoder(prompt);
-    this.outputs.set(request, new Output(id, decoder, sampling, params.stop ?? []));
+    const output = new Output(id, decoder, sampling, params.stop ?? []);
+    this.outputs.set(request, output);
+    output.resume(resume);
+    // The engine before may have come to the end and not to saying so.
+    if (output.stopped) this.endAtOnce(request, "stop");
+    else if (request.generatedCount >= maxNewTokens) this.endAtOnce(request, "length");
     this.loop.notify();
+  }
+
+  private endAtOnce(request: Request, reason: "stop" | "length"): void {
+    this.scheduler.abort(request, reason);
+    this.finish(request, reason);
   }
 
   private checkTokens(tokens: readonly number[]): void {

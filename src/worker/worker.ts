@@ -65,7 +65,7 @@ async function receive(message: ToWorker): Promise<void> {
     case "models":
       return askModels(message.options, message.call);
     case "submit":
-      return session?.submit(message.id, message.input, message.params);
+      return session?.submit(message.id, message.input, message.params, message.resume);
     case "abort":
       return session?.abort(message.id);
     case "call":

@@ -19,6 +19,7 @@ import { cases as golden } from "../model/golden.cases.ts";
 import { cases as live } from "../model/live.cases.ts";
 import { cases as poolGrowth } from "../model/pool-growth.cases.ts";
 import { cases as quants } from "../model/quants.cases.ts";
+import { cases as resume } from "../model/resume.cases.ts";
 import { cases as shipped } from "../model/shipped.cases.ts";
 import { cases as textWorker } from "../model/text-worker.cases.ts";
 import { cases as tiers } from "../model/tiers.cases.ts";
@@ -48,6 +49,7 @@ export const allCases: Case[] = [
   ...tiers,
   ...deviceLoss,
   ...poolGrowth,
+  ...resume,
   ...snapshots,
   ...shipped,
 ];

@@ -11,6 +11,7 @@ import type {
   GenerateParams,
   GenerationResult,
   RequestInput,
+  Resume,
   StepOutput,
 } from "../../src/worker/protocol.ts";
 import { Session, type SessionOptions } from "../../src/worker/session.ts";
@@ -70,13 +71,14 @@ export class TestSession {
     input: RequestInput,
     params: GenerateParams = {},
     onStep: (output: StepOutput) => void = () => {},
+    resume?: Resume,
   ): { id: number; done: Promise<GenerationResult>; steps: StepOutput[] } {
     const id = this.nextId++;
     const steps: StepOutput[] = [];
     const done = new Promise<GenerationResult>((resolve, reject) => {
       this.running.set(id, { steps, onStep, resolve, reject });
     });
-    this.session.submit(id, input, params);
+    this.session.submit(id, input, params, resume);
     return { id, done, steps };
   }
 
