@@ -1,5 +1,5 @@
 /**
- * Runs the GPU cases in a page. The address says what to run (`?filter=TEXT&full`); each line goes to `report`, which
+ * Runs the GPU cases in a page. The address says what to run (`?filter=TEXT&without=TEXT&full`); each line goes to `report`, which
  * the orchestrator puts into the page. ../shared comes over HTTP from the server that served this page.
  */
 import { allCases } from "./cases.ts";
@@ -36,13 +36,8 @@ const log = (line: string): void => {
 try {
   const query = new URLSearchParams(location.search);
   const filter = query.get("filter") ?? "";
-  const full = query.has("full");
-  // the kernels' own cases run on the same driver in Node; here they run in the full run, or when asked for
-  await runSuite(
-    allCases,
-    { shared, shipped },
-    { filter, full, without: full || filter !== "" ? "" : "kernel/", log },
-  );
+  const without = query.get("without") ?? "";
+  await runSuite(allCases, { shared, shipped }, { filter, without, full: query.has("full"), log });
 } catch (error) {
   log(JSON.stringify({ broken: error instanceof Error ? (error.stack ?? error.message) : String(error) }));
 }

@@ -81,10 +81,21 @@ export async function gpuSuite(runtime: Runtime, machine: Machine, options: GpuO
   const lines = new Lines();
   const said =
     runtime.program === "chromium"
-      ? await inChromium(machine.chromium, options, lines)
+      ? await inChromium(machine.chromium, queryOf(runtime, options), lines)
       : await inProcess(runtime.program, runtime, machine, options, lines);
   return lines.result(runtime.name, performance.now() - started, said);
 }
+
+/** What of the cases is left out: nothing where some are asked for by name, nor in the full run. */
+const leftBy = ({ leaves = "" }: Runtime, { full, filter }: GpuOptions): string =>
+  full || filter !== "" ? "" : leaves;
+
+const queryOf = (runtime: Runtime, options: GpuOptions): URLSearchParams =>
+  new URLSearchParams({
+    filter: options.filter,
+    without: leftBy(runtime, options),
+    ...(options.full ? { full: "" } : {}),
+  });
 
 async function inProcess(
   program: "node" | "deno",
@@ -95,6 +106,8 @@ async function inProcess(
 ): Promise<string> {
   const [file, args] = command(program, machine.deno, "dist/suite/node.js");
   if (options.filter !== "") args.push("--filter", options.filter);
+  const without = leftBy(runtime, options);
+  if (without !== "") args.push("--without", without);
   if (options.full) args.push("--full");
   const child = spawn(file, args, { env: driverEnv(runtime.driverFile), stdio: ["ignore", "pipe", "pipe"] });
   let said = "";
@@ -125,7 +138,7 @@ async function inProcess(
 const PAGE = `<!doctype html><meta charset="utf-8"><title>GPU cases</title>
 <script type="module" src="/suite/browser.js"></script>`;
 
-async function inChromium(chromium: string, options: GpuOptions, lines: Lines): Promise<string> {
+async function inChromium(chromium: string, query: URLSearchParams, lines: Lines): Promise<string> {
   const folders: Record<string, string> = { suite: "dist/suite", models: "demo/models" };
   if (sharedPresent()) folders["shared"] = "../shared";
   const server = await serveFolders(folders, { "/cases.html": PAGE });
@@ -143,7 +156,6 @@ async function inChromium(chromium: string, options: GpuOptions, lines: Lines): 
     page.on("crash", () => end("the page crashed"));
     browser.on("disconnected", () => end("Chromium ended"));
     await page.exposeFunction("report", (line: string) => lines.take(line));
-    const query = new URLSearchParams({ filter: options.filter, ...(options.full ? { full: "" } : {}) });
     lines.lastAt = performance.now();
     await page.goto(`${server.address}cases.html?${query.toString()}`);
     while (!ended && lines.summary === undefined && lines.failures.at(-1)?.name !== "the runner") {

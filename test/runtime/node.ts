@@ -1,6 +1,6 @@
 /**
  * Runs the GPU cases in Node (on Dawn) or in Deno; the same built file for both. The driver is chosen outside, by
- * VK_DRIVER_FILES. Arguments: [--filter TEXT] [--full], or --probe to print the adapter and end.
+ * VK_DRIVER_FILES. Arguments: [--filter TEXT] [--without TEXT] [--full], or --probe to print the adapter and end.
  */
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
@@ -30,12 +30,11 @@ async function main(args: string[]): Promise<number> {
     await printAdapter(log);
     return 0;
   }
-  const filter = args.includes("--filter") ? (args[args.indexOf("--filter") + 1] ?? "") : "";
-  const { failed } = await runSuite(
-    allCases,
-    { shared, shipped },
-    { filter, full: args.includes("--full"), log },
-  );
+  const textAfter = (name: string): string =>
+    args.includes(name) ? (args[args.indexOf(name) + 1] ?? "") : "";
+  const [filter, without] = [textAfter("--filter"), textAfter("--without")];
+  const full = args.includes("--full");
+  const { failed } = await runSuite(allCases, { shared, shipped }, { filter, without, full, log });
   return failed === 0 ? 0 : 1;
 }
 

@@ -20,7 +20,14 @@ export interface Runtime {
   program: "node" | "deno" | "chromium";
   /** The Vulkan driver, for Node and Deno; undefined: the platform's own. */
   driverFile?: string;
+  /** Cases whose names begin so are run only in the full run: another runtime has them on the same driver. */
+  leaves?: string;
 }
+
+/** The kernels' own cases run on the same driver in Node. */
+const CHROMIUM_LEAVES = "kernel/";
+/** Whole models run on SwiftShader in Chromium, and in Node on lavapipe. */
+const SWIFTSHADER_LEAVES = "model/";
 
 export interface Machine {
   runtimes: Runtime[];
@@ -59,7 +66,11 @@ function ownMachine(deno: string, log: Log): Machine {
     runtimes: [
       { name: "node-gpu", program: "node" },
       { name: "deno-gpu", program: "deno" },
-      { name: process.platform === "linux" ? "chromium" : "chromium-gpu", program: "chromium" },
+      {
+        name: process.platform === "linux" ? "chromium" : "chromium-gpu",
+        program: "chromium",
+        leaves: CHROMIUM_LEAVES,
+      },
     ],
     absent: [],
     chromium,
@@ -82,11 +93,16 @@ async function softwareMachine(deno: string, log: Log): Promise<Machine> {
   }
   const chromium = findChromium();
   if (chromium === undefined) throw missing(["chromium"]);
-  const runtimes: Runtime[] = [{ name: "chromium", program: "chromium" }];
+  const runtimes: Runtime[] = [{ name: "chromium", program: "chromium", leaves: CHROMIUM_LEAVES }];
   const absent: Machine["absent"] = [];
   const swiftShader = findSwiftShader(chromium);
   if (swiftShader !== undefined)
-    runtimes.unshift({ name: "node-swiftshader", program: "node", driverFile: swiftShader });
+    runtimes.unshift({
+      name: "node-swiftshader",
+      program: "node",
+      driverFile: swiftShader,
+      ...(!("error" in lavapipe) && { leaves: SWIFTSHADER_LEAVES }),
+    });
   else
     absent.push({ name: "node-swiftshader", reason: `${chromium} has no SwiftShader driver file beside it` });
   if (!("error" in lavapipe)) {
