@@ -1,24 +1,18 @@
 /**
- * The worker's entry and composition root: opens the GPU and the model, builds the session, answers messages. The same
- * file runs as a Web Worker (browsers, Deno) and as a Node worker thread.
+ * The worker's entry and composition root: makes the engine that a page asks for, its own or one that tabs share, and hands it
+ * the page's messages. The same file runs as a Web Worker (browsers, Deno) and as a Node worker thread.
  */
 import { background, RUNTIME, setBackgroundHandler } from "../base.ts";
 import { TidepoolError, toWire } from "../errors.ts";
-import { findProvider, openGpu, type Gpu } from "../gpu/device.ts";
 import type { ModelFile } from "../load/model-file.ts";
-import type { OpenedModel } from "../load/named-model.ts";
-import { onceMoreIfChanged } from "../load/remote-load.ts";
-import type { TierStore } from "../tier/store.ts";
-import { gpuOptions, runnerOptions } from "./options.ts";
 import { answerStoreCall } from "./cache-calls.ts";
-import { missingCapabilities } from "./capabilities.ts";
 import { openStore } from "./disk.ts";
 import { inspectModel } from "./inspect.ts";
-import { answerModelsCall, openForHeader, openForLoad, timedPost } from "./models.ts";
+import { endable, LocalEngine, type Endable } from "./local.ts";
+import { answerModelsCall, openForHeader } from "./models.ts";
 import { Prompts } from "./prompts.ts";
 import type {
   CacheOptions,
-  Call,
   EngineOptions,
   FromWorker,
   HeaderQuestion,
@@ -29,8 +23,7 @@ import type {
   ModelSpec,
   ToWorker,
 } from "./protocol.ts";
-import type { Reopen } from "./recovery.ts";
-import { Session, type Post } from "./session.ts";
+import type { Post } from "./session.ts";
 
 /** What is used of a dedicated worker's global scope. */
 interface WorkerSelf {
@@ -44,10 +37,9 @@ interface Scope {
 }
 
 const scope = findScope();
-let session: Session | undefined;
-let gpu: Gpu | undefined;
-/** Ends a load under way, and with it its downloads, whose lock is given back; `ended` when that is done. */
-let loading: { controller: AbortController; ended: Promise<void> } | undefined;
+const engine = new LocalEngine(scope.post);
+/** A question about kept models under way. */
+let asking: Endable | undefined;
 
 setBackgroundHandler((error, label) => {
   scope.post({ type: "failed", error: toWire(new Error(`${label}: ${String(error)}`, { cause: error })) });
@@ -65,11 +57,9 @@ async function receive(message: ToWorker): Promise<void> {
     case "models":
       return askModels(message.options, message.call);
     case "submit":
-      return session?.submit(message.id, message.input, message.params, message.resume);
     case "abort":
-      return session?.abort(message.id);
     case "call":
-      return answer(message.id, message.call);
+      return engine.receive(message);
     case "close":
       return close();
   }
@@ -77,73 +67,10 @@ async function receive(message: ToWorker): Promise<void> {
 
 async function load(model: ModelSpec, options: EngineOptions): Promise<void> {
   try {
-    session = await abortable((signal) => onceMoreIfChanged(() => loadOnce(model, options, signal)));
-    scope.post({ type: "loaded", info: session.info });
+    scope.post({ type: "loaded", info: await engine.load(model, options) });
   } catch (error) {
     scope.post({ type: "failed", error: toWire(error) });
   }
-}
-
-/** Work that a "close" ends. */
-async function abortable<T>(start: (signal: AbortSignal) => Promise<T>): Promise<T> {
-  const controller = new AbortController();
-  const work = start(controller.signal);
-  loading = { controller, ended: work.then(noResult, noResult) };
-  try {
-    return await work;
-  } finally {
-    loading = undefined;
-  }
-}
-
-function noResult(): void {}
-
-/** Nothing stays open after a throw. */
-async function loadOnce(model: ModelSpec, options: EngineOptions, signal: AbortSignal): Promise<Session> {
-  const { cache = {} } = options;
-  let opened: OpenedModel | undefined;
-  let store: TierStore | undefined;
-  let loaded: Session | undefined;
-  try {
-    opened = await openForLoad(model, options, scope.post, signal);
-    gpu = await openGpu(await findProvider(), gpuOptions(options));
-    const chosen = runnerOptions(gpu, options);
-    store = await openStore(cache, (notice) => scope.post({ type: "notice", notice }));
-    const more = {
-      timeoutMs: options.textTimeoutMs,
-      reopen: reopener(model, options),
-      capabilities: await missingCapabilities(gpu, options),
-    };
-    loaded = await Session.load(gpu, opened.file, chosen, timedPost(scope.post), store, cache, more);
-    await opened.finish();
-    await opened.close();
-    return loaded;
-  } catch (error) {
-    await opened?.close().catch(noResult); // the first failure is the one to tell
-    if (loaded) await loaded.close();
-    else await store?.close(0);
-    gpu?.device.destroy();
-    throw error;
-  }
-}
-
-/** Opens device and model once more, after the device was lost; what was downloaded comes from where it is kept. */
-function reopener(model: ModelSpec, options: EngineOptions): Reopen {
-  const quiet: Post = (message) => message.type === "notice" && scope.post(message);
-  return async (signal) => {
-    const opened = await openForLoad(model, options, quiet, signal);
-    try {
-      gpu = await openGpu(await findProvider(), gpuOptions(options));
-    } catch (error) {
-      await opened.close().catch(noResult); // the first failure is the one to tell
-      throw error;
-    }
-    const close = async (): Promise<void> => {
-      await opened.finish();
-      await opened.close();
-    };
-    return { gpu, file: opened.file, close };
-  };
 }
 
 /** Answers from the header of a model that is not loaded. */
@@ -183,29 +110,19 @@ async function askStore(options: CacheOptions, call: StoreCall): Promise<void> {
 /** Answers about the models that are kept. */
 async function askModels(options: SourceOptions, call: ModelsCall): Promise<void> {
   try {
-    const value = await abortable((signal) => answerModelsCall(options, call, scope.post, signal));
+    const question = endable((signal) => answerModelsCall(options, call, scope.post, signal));
+    asking = question;
+    const value = await question.work;
     scope.post({ type: "header", value });
   } catch (error) {
     scope.post({ type: "failed", error: toWire(error) });
   }
 }
 
-async function answer(id: number, call: Call): Promise<void> {
-  try {
-    if (!session) throw new TidepoolError("closed", "no model is loaded");
-    scope.post({ type: "answer", id, value: await session.call(call) });
-  } catch (error) {
-    scope.post({ type: "refused", id, error: toWire(error) });
-  }
-}
-
 async function close(): Promise<void> {
-  loading?.controller.abort();
-  await loading?.ended;
-  await session?.close();
-  session = undefined;
-  gpu?.device.destroy();
-  gpu = undefined;
+  asking?.controller.abort();
+  await asking?.ended;
+  await engine.close();
   scope.post({ type: "closed" });
 }
 
