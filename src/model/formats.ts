@@ -247,45 +247,78 @@ export function panelBytes(format: Format, columns: number): number {
 /**
  * Rearranges whole rows as they stand in the file into panels.
  * @param source `rows` rows of `columns` columns.
- * @returns the words of ceil(rows / 16) panels.
+ * @param target takes the words of ceil(rows / 16) panels, and has exactly their length.
  */
 export function repack(
   format: Format,
   columns: number,
   rows: number,
   source: Uint8Array,
-): Uint32Array<ArrayBuffer> {
+  target: Uint32Array,
+): void {
   const bytesPerRow = rowBytes(format, columns);
   assert(source.byteLength === rows * bytesPerRow, `${source.byteLength} bytes are not ${rows} rows`);
   const wordsPerPanel = panelBytes(format, columns) / 4;
-  const target = new Uint32Array(Math.ceil(rows / PANEL_ROWS) * wordsPerPanel);
+  assert(
+    target.length === Math.ceil(rows / PANEL_ROWS) * wordsPerPanel,
+    `${target.length} words for ${rows} rows`,
+  );
+  target.fill(0); // words are put together bit by bit, and the last panel may lack rows
+  const lanes = Array.from({ length: PANEL_ROWS }, (_, lane) => laneOf(format, lane));
+  const bytes = viewOf(source);
+  const whole = paddedRow(format, columns);
+  const wholeView = whole && viewOf(whole);
+  const tiles = tilesPerRow(format, columns);
   for (let row = 0; row < rows; row++) {
-    const bytes = source.subarray(row * bytesPerRow, (row + 1) * bytesPerRow);
+    const from = row * bytesPerRow;
+    whole?.set(source.subarray(from, from + bytesPerRow));
     const base = Math.floor(row / PANEL_ROWS) * wordsPerPanel;
-    repackRow(format, padded(format, columns, bytes), row % PANEL_ROWS, target, base);
+    const lane = lanes[row % PANEL_ROWS] as Lane;
+    if (wholeView) repackRow(format, lane, wholeView, 0, tiles, target, base);
+    else repackRow(format, lane, bytes, from, tiles, target, base);
   }
-  return target;
 }
 
-/** A row of plain floats filled up with zeros to whole tiles; other rows as they are. */
-function padded(format: Format, columns: number, bytes: Uint8Array): Uint8Array {
-  if (columns % format.tileColumns === 0) return bytes;
-  const whole = new Uint8Array(tilesPerRow(format, columns) * format.tileColumns * format.blockBytes);
-  whole.set(bytes);
-  return whole;
+function viewOf(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
-function repackRow(format: Format, bytes: Uint8Array, lane: number, target: Uint32Array, base: number): void {
-  const { wordOffsets, tailOffset, tailBytes } = format;
+/** Zeros for a row of plain floats that must be filled up to whole tiles; undefined where rows are used as they are. */
+function paddedRow(format: Format, columns: number): Uint8Array | undefined {
+  if (columns % format.tileColumns === 0) return undefined;
+  return new Uint8Array(tilesPerRow(format, columns) * format.tileColumns * format.blockBytes);
+}
+
+/** Where a row of a panel has its words, and its odd bytes, in each tile. */
+interface Lane {
+  slots: readonly number[];
+  tail: number;
+  shift: number;
+}
+
+function laneOf(format: Format, lane: number): Lane {
+  const { wordOffsets, tailBytes } = format;
+  return {
+    slots: wordOffsets.map((_, index) => wordSlot(format, index, lane)),
+    tail: wordOffsets.length * PANEL_ROWS + Math.floor((lane * tailBytes) / 4),
+    shift: ((lane * tailBytes) % 4) * 8,
+  };
+}
+
+/** Rearranges the `tiles` tiles of a row that begins at `start` of `view`. */
+function repackRow(
+  { wordOffsets, tailOffset, tailBytes }: Format,
+  { slots, tail, shift }: Lane,
+  view: DataView,
+  start: number,
+  tiles: number,
+  target: Uint32Array,
+  base: number,
+): void {
   const stride = wordOffsets.length * 4 + tailBytes;
-  const slots = wordOffsets.map((_, index) => wordSlot(format, index, lane));
-  const tail = wordOffsets.length * PANEL_ROWS + Math.floor((lane * tailBytes) / 4);
-  const shift = ((lane * tailBytes) % 4) * 8;
-  const words = tileWords(format);
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const tiles = bytes.byteLength / stride;
+  const words = PANEL_ROWS * wordOffsets.length + (PANEL_ROWS * tailBytes) / 4;
   for (let tile = 0; tile < tiles; tile++) {
-    const from = tile * stride;
+    const from = start + tile * stride;
     const to = base + tile * words;
     for (let index = 0; index < slots.length; index++) {
       target[to + (slots[index] as number)] = view.getUint32(from + (wordOffsets[index] as number), true);

@@ -62,11 +62,29 @@ export interface PackedWeight {
   pieces: readonly WeightPiece[];
 }
 
-/** File bytes that are held in JavaScript memory while a matrix streams in (and as much again, rearranged). */
-const STAGING_BYTES = 2 * 1024 * 1024;
+/** File bytes that are rearranged and written at once; a panel of very long rows may be larger. */
+const BATCH_BYTES = 2 * 1024 * 1024;
 
 /** File bytes written to the device's queue between two waits for it, so that its staging memory stays bounded. */
 const UNSETTLED_BYTES = 32 * 1024 * 1024;
+
+/** The JavaScript memory that matrices pass through on their way, used for one after the other: it grows to the largest need. */
+export class UploadBuffers {
+  private panel = new Uint8Array(0);
+  private words = new Uint32Array(0);
+
+  /** For the bytes of a panel that arrive in several pieces. */
+  panelOf(bytes: number): Uint8Array {
+    if (this.panel.length < bytes) this.panel = new Uint8Array(bytes);
+    return this.panel.subarray(0, bytes);
+  }
+
+  /** For what is rearranged. */
+  wordsOf(count: number): Uint32Array<ArrayBuffer> {
+    if (this.words.length < count) this.words = new Uint32Array(count);
+    return this.words.subarray(0, count);
+  }
+}
 
 /**
  * Streams a matrix to the GPU, rearranging blocks on the way. The pieces that `source` yields may have any size.
@@ -78,7 +96,7 @@ export function uploadWeight(
   info: WeightInfo,
   source: AsyncIterable<Uint8Array>,
 ): Promise<PackedWeight> {
-  return uploadStacked(device, [info], [source]);
+  return uploadStacked(device, [info], [source], new UploadBuffers());
 }
 
 /**
@@ -90,6 +108,7 @@ export async function uploadStacked(
   device: GPUDevice,
   infos: readonly WeightInfo[],
   sources: readonly AsyncIterable<Uint8Array>[],
+  buffers: UploadBuffers,
 ): Promise<PackedWeight> {
   const [first] = infos;
   assert(first && infos.length === sources.length, "as many sources as matrices, and at least one");
@@ -100,7 +119,7 @@ export async function uploadStacked(
   const rows = infos.reduce((sum, info) => sum + info.rows, 0);
   const name = infos.map((info) => info.name).join("+");
   const pieces = createPieces(device, name, format, columns, rows);
-  const writer = new PieceWriter(device, format, columns, pieces);
+  const writer = new PieceWriter(device, format, columns, pieces, buffers);
   try {
     for (const [index, info] of infos.entries()) {
       await writeAll(writer, info, format, sources[index] as AsyncIterable<Uint8Array>);
@@ -184,49 +203,70 @@ async function writeAll(
   );
 }
 
-/** Collects whole panels from a stream of bytes, rearranges them and writes them to the pieces, front to back. */
+/**
+ * Cuts a stream of bytes into whole panels, rearranges them and writes them to the pieces, front to back. Panels are taken
+ * from where they lie; only one that is spread over several arrays is gathered.
+ */
 class PieceWriter {
   private readonly device: GPUDevice;
   private readonly format: Format;
   private readonly columns: number;
   private readonly pieces: readonly WeightPiece[];
+  private readonly buffers: UploadBuffers;
   private readonly bytesPerRow: number;
-  private readonly staging: Uint8Array;
+  private readonly panel: Uint8Array;
   private filled = 0;
   private row = 0;
   private unsettled = 0;
 
-  constructor(device: GPUDevice, format: Format, columns: number, pieces: readonly WeightPiece[]) {
+  constructor(
+    device: GPUDevice,
+    format: Format,
+    columns: number,
+    pieces: readonly WeightPiece[],
+    buffers: UploadBuffers,
+  ) {
     this.device = device;
     this.format = format;
     this.columns = columns;
     this.pieces = pieces;
+    this.buffers = buffers;
     this.bytesPerRow = rowBytes(format, columns);
-    const rows = pieces.reduce((sum, piece) => sum + piece.rows, 0);
-    const panels = Math.max(1, Math.floor(STAGING_BYTES / (this.bytesPerRow * PANEL_ROWS)));
-    this.staging = new Uint8Array(Math.min(panels * PANEL_ROWS, rows) * this.bytesPerRow);
+    this.panel = buffers.panelOf(this.bytesPerRow * PANEL_ROWS);
   }
 
   async write(bytes: Uint8Array): Promise<void> {
-    let from = 0;
-    while (from < bytes.byteLength) {
-      const count = Math.min(bytes.byteLength - from, this.staging.byteLength - this.filled);
-      this.staging.set(bytes.subarray(from, from + count), this.filled);
-      this.filled += count;
-      from += count;
-      if (this.filled === this.staging.byteLength) await this.flush();
+    for (let from = 0; from < bytes.byteLength;) {
+      const rest = bytes.subarray(from);
+      const whole = this.filled === 0 ? this.wholePanels(rest.byteLength) : 0;
+      if (whole > 0) await this.flush(rest.subarray(0, whole));
+      from += whole > 0 ? whole : await this.gather(rest);
     }
   }
 
   async finish(): Promise<void> {
-    if (this.filled > 0) await this.flush();
+    if (this.filled > 0) await this.flush(this.panel.subarray(0, this.filled));
     await this.settle();
   }
 
-  /** Sends the staged rows; all but the last batch are whole panels. */
-  private async flush(): Promise<void> {
-    const rows = this.filled / this.bytesPerRow;
-    const source = this.staging.subarray(0, this.filled);
+  /** The bytes of as many panels as a batch takes, of those that lie in `bytes` bytes. */
+  private wholePanels(bytes: number): number {
+    const size = this.panel.byteLength;
+    return Math.min(Math.floor(bytes / size), Math.max(1, Math.floor(BATCH_BYTES / size))) * size;
+  }
+
+  /** Takes what the panel lacks; gives how much that was. */
+  private async gather(bytes: Uint8Array): Promise<number> {
+    const count = Math.min(bytes.byteLength, this.panel.byteLength - this.filled);
+    this.panel.set(bytes.subarray(0, count), this.filled);
+    this.filled += count;
+    if (this.filled === this.panel.byteLength) await this.flush(this.panel);
+    return count;
+  }
+
+  /** Sends rows; all but the last batch are whole panels. */
+  private async flush(source: Uint8Array): Promise<void> {
+    const rows = source.byteLength / this.bytesPerRow;
     let done = 0;
     while (done < rows) {
       const piece = this.pieces.find((each) => this.row < each.firstRow + each.rows);
@@ -237,15 +277,19 @@ class PieceWriter {
       done += count;
       this.row += count;
     }
-    this.unsettled += this.filled;
+    this.unsettled += source.byteLength;
     this.filled = 0;
     if (this.unsettled >= UNSETTLED_BYTES) await this.settle();
   }
 
   private send(piece: WeightPiece, rows: number, bytes: Uint8Array): void {
-    const offset = ((this.row - piece.firstRow) / PANEL_ROWS) * panelBytes(this.format, this.columns);
+    const { format, columns } = this;
+    const bytesPerPanel = panelBytes(format, columns);
+    const offset = ((this.row - piece.firstRow) / PANEL_ROWS) * bytesPerPanel;
     assert(Number.isInteger(offset), "a batch begins with a panel");
-    this.device.queue.writeBuffer(piece.buffer, offset, repack(this.format, this.columns, rows, bytes));
+    const words = this.buffers.wordsOf((Math.ceil(rows / PANEL_ROWS) * bytesPerPanel) / 4);
+    repack(format, columns, rows, bytes, words);
+    this.device.queue.writeBuffer(piece.buffer, offset, words);
   }
 
   private async settle(): Promise<void> {

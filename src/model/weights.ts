@@ -17,7 +17,14 @@ import {
   type RecurrentMixer,
   type ShortConvMixer,
 } from "./shape.ts";
-import { canStack, destroyWeight, uploadStacked, type PackedWeight, type WeightInfo } from "./matrix.ts";
+import {
+  canStack,
+  destroyWeight,
+  UploadBuffers,
+  uploadStacked,
+  type PackedWeight,
+  type WeightInfo,
+} from "./matrix.ts";
 import { TensorNames } from "./tensors.ts";
 
 /** Matrices whose outputs stand side by side in one row, each at its offset. */
@@ -148,6 +155,7 @@ class Loader {
   private readonly shape: ModelShape;
   private readonly names: TensorNames;
   private readonly onPiece: OnPiece;
+  private readonly buffers = new UploadBuffers();
   private readonly onBytes: (done: number, total: number) => void;
   private readonly totalBytes: number;
   private doneBytes = 0;
@@ -372,6 +380,7 @@ class Loader {
       this.device,
       parts.map(({ info }) => info),
       parts.map(({ tensor }) => this.counted(tensor)),
+      this.buffers,
     );
     this.gpuBytes += weight.bytes;
     return weight;

@@ -9,6 +9,7 @@ import {
   destroyWeight,
   matmulOp,
   matvecOp,
+  UploadBuffers,
   uploadStacked,
   uploadWeight,
   type MatrixOptions,
@@ -206,6 +207,7 @@ async function checkStacked(env: CaseEnv, how: How, make: Maker): Promise<void> 
       smallBindings(env.gpu.device, 2048),
       infos,
       parts.map((bytes) => inPieces(bytes, random)),
+      new UploadBuffers(),
     );
     assert(weight.pieces.length === 4, `${weight.pieces.length} pieces, expected 4`);
     const values = Float64Array.from(parts.flatMap((bytes) => [...dequantise(reference, bytes)]));
