@@ -5,6 +5,7 @@
  */
 import { storageError, type ModelFolder, type Part, type Release } from "./model-folder.ts";
 import { quotaLeft, webLock } from "./folder-opfs.ts";
+import { release } from "./release.ts";
 import type { Source } from "./source.ts";
 
 export const CHUNK_BYTES = 1024 * 1024;
@@ -61,6 +62,7 @@ class CacheFolder implements ModelFolder {
         await part.read(offset, bytes);
         return bytes;
       },
+      readInto: (offset, bytes) => part.read(offset, bytes),
       close: () => Promise.resolve(),
     };
   }
@@ -103,12 +105,14 @@ class CachePart implements Part {
   async read(offset: number, bytes: Uint8Array): Promise<void> {
     for (let at = 0; at < bytes.length;) {
       const { index, within, count } = pieceAt(offset + at, bytes.length - at);
-      const chunk = this.dirty.get(index) ?? (await readEntry(this.cache, chunkPath(this.name, index)));
+      const dirty = this.dirty.get(index);
+      const chunk = dirty ?? (await readEntry(this.cache, chunkPath(this.name, index)));
       const piece = chunk?.subarray(within, within + count);
-      if (piece?.length !== count) {
+      if (chunk === undefined || piece?.length !== count) {
         throw storageError(this.place, "reading", new Error(`bytes at ${offset + at} are gone`));
       }
       bytes.set(piece, at);
+      if (!dirty) release(chunk);
       at += count;
     }
   }
@@ -149,8 +153,15 @@ class CachePart implements Part {
       ? undefined
       : await readEntry(this.cache, chunkPath(this.name, index));
     const before = this.dirty.get(index) ?? stored;
-    const chunk = new Uint8Array(Math.max(length, before?.length ?? 0));
-    if (before) chunk.set(before);
+    if (before && before.length >= length) {
+      this.dirty.set(index, before);
+      return before;
+    }
+    const chunk = new Uint8Array(length);
+    if (before) {
+      chunk.set(before);
+      release(before);
+    }
     this.dirty.set(index, chunk);
     return chunk;
   }

@@ -345,10 +345,10 @@ function aboutOf(
 
 /** Tries reads again that the network broke. */
 function persistent(source: Source, world: DownloadWorld, signal: AbortSignal): Source {
-  const read: Source["read"] = async (offset, length, readSignal) => {
+  const again = async <T>(attempt: () => Promise<T>): Promise<T> => {
     for (let failures = 1; ; failures++) {
       try {
-        return await source.read(offset, length, readSignal ?? signal);
+        return await attempt();
       } catch (error) {
         const isLost = error instanceof TidepoolError && error.code === "source";
         if (!isLost || failures >= world.limits.attempts || signal.aborted) throw error;
@@ -356,5 +356,13 @@ function persistent(source: Source, world: DownloadWorld, signal: AbortSignal): 
       }
     }
   };
-  return { ...source, read, close: () => source.close() };
+  const { readInto } = source;
+  return {
+    ...source,
+    read: (offset, length, own) => again(() => source.read(offset, length, own ?? signal)),
+    ...(readInto && {
+      readInto: (offset, bytes, own) => again(() => readInto(offset, bytes, own ?? signal)),
+    }),
+    close: () => source.close(),
+  };
 }

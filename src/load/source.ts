@@ -7,9 +7,13 @@
 import { assert } from "../base.ts";
 import { TidepoolError } from "../errors.ts";
 import { fetchFollowing, messageOf, type Authorization } from "./http.ts";
+import { release } from "./release.ts";
 
 /** The largest piece that a streamed read hands out, and so the most that one reader holds of a file. */
 export const PIECE_BYTES = 8 * 1024 * 1024;
+
+/** What is asked of a Blob at once: it gives arrays of its own, and each is given back before the next. */
+const BLOB_READ_BYTES = 1024 * 1024;
 
 /** A server that ignores ranges may still serve files up to this size (config.json and its like); larger is an error. */
 export const RANGELESS_BYTES = 64 * 1024 * 1024;
@@ -94,21 +98,32 @@ export function openBytes(bytes: Uint8Array, name: string): Source {
 
 /** A source over a Blob or File. A file that changed since it was chosen is an error of the read. */
 export function openBlob(blob: Blob, name: string): Source {
+  const slice = async (offset: number, length: number, signal?: AbortSignal): Promise<Uint8Array> => {
+    checkSignal(signal, name);
+    const buffer = await blob
+      .slice(offset, offset + length)
+      .arrayBuffer()
+      .catch((error: unknown) => fail(name, `cannot be read: ${messageOf(error)}`));
+    checkSignal(signal, name);
+    if (buffer.byteLength !== length) {
+      fail(name, `gave ${buffer.byteLength} of ${length} bytes at ${offset}`);
+    }
+    return new Uint8Array(buffer);
+  };
   const source: Source = {
     name,
     sizeBytes: blob.size,
     read: async (offset, length, signal) => {
       checkRange(source, offset, length);
-      checkSignal(signal, name);
-      const buffer = await blob
-        .slice(offset, offset + length)
-        .arrayBuffer()
-        .catch((error: unknown) => fail(name, `cannot be read: ${messageOf(error)}`));
-      checkSignal(signal, name);
-      if (buffer.byteLength !== length) {
-        fail(name, `gave ${buffer.byteLength} of ${length} bytes at ${offset}`);
+      return slice(offset, length, signal);
+    },
+    readInto: async (offset, bytes, signal) => {
+      checkRange(source, offset, bytes.length);
+      for (let at = 0; at < bytes.length; at += BLOB_READ_BYTES) {
+        const piece = await slice(offset + at, Math.min(BLOB_READ_BYTES, bytes.length - at), signal);
+        bytes.set(piece, at);
+        release(piece);
       }
-      return new Uint8Array(buffer);
     },
     close: () => Promise.resolve(),
   };
@@ -155,9 +170,9 @@ export async function openPath(path: string): Promise<Source> {
       await fill(offset, bytes, signal);
       return bytes;
     },
-    readInto: (offset, bytes, signal) => {
+    readInto: async (offset, bytes, signal) => {
       checkRange(source, offset, bytes.length);
-      return fill(offset, bytes, signal);
+      await fill(offset, bytes, signal);
     },
     close: () => handle.close(),
   };
@@ -181,22 +196,29 @@ export async function openUrl(url: string | URL, options: UrlOptions = {}): Prom
 
 function rangedUrl(url: string, sizeBytes: number, etag: string | null, options: UrlOptions): Source {
   const name = urlName(url);
+  const fill = async (offset: number, bytes: Uint8Array, signal?: AbortSignal): Promise<void> => {
+    checkRange(source, offset, bytes.length);
+    checkSignal(signal, name);
+    if (bytes.length === 0) return;
+    const response = await request(url, offset, bytes.length, { ...options, ...(signal ? { signal } : {}) });
+    try {
+      checkAnswer(url, response, offset, bytes.length, sizeBytes, etag);
+    } catch (error) {
+      await response.body?.cancel();
+      throw error;
+    }
+    await fillFrom(url, response, bytes, signal);
+  };
   const source: Source = {
     name,
     sizeBytes,
     read: async (offset, length, signal) => {
       checkRange(source, offset, length);
-      checkSignal(signal, name);
-      if (length === 0) return new Uint8Array(0);
-      const response = await request(url, offset, length, { ...options, ...(signal ? { signal } : {}) });
-      try {
-        checkAnswer(url, response, offset, length, sizeBytes, etag);
-      } catch (error) {
-        await response.body?.cancel();
-        throw error;
-      }
-      return readBody(url, response, length, signal);
+      const bytes = new Uint8Array(length);
+      await fill(offset, bytes, signal);
+      return bytes;
     },
+    readInto: fill,
     close: () => Promise.resolve(),
   };
   return source;
@@ -225,7 +247,10 @@ async function wholeUrl(url: string, response: Response): Promise<Source> {
   }
   // A compressed answer declares its compressed length, so that only uncompressed ones can be checked.
   const encoded = response.headers.get("content-encoding") !== null;
-  return openBytes(await readBody(url, response, encoded ? undefined : declared), urlName(url));
+  if (encoded) return openBytes(await readWhole(url, response), urlName(url));
+  const bytes = new Uint8Array(declared);
+  await fillFrom(url, response, bytes);
+  return openBytes(bytes, urlName(url));
 }
 
 async function request(url: string, offset: number, length: number, options: UrlOptions): Promise<Response> {
@@ -304,31 +329,49 @@ function contentRange(response: Response): { first: number; last: number; total:
   return { first: Number(match[1]), last: Number(match[2]), total: Number(match[3]) };
 }
 
-/** Reads a body that must have `expected` bytes; without an expectation, at most RANGELESS_BYTES. */
-async function readBody(
+/** Reads a body that must have exactly as many bytes as `bytes`. */
+async function fillFrom(
   url: string,
   response: Response,
-  expected: number | undefined,
+  bytes: Uint8Array,
   signal?: AbortSignal,
-): Promise<Uint8Array> {
-  const limit = expected ?? RANGELESS_BYTES;
+): Promise<void> {
+  const filled = await eachChunk(url, response, bytes.length, signal, (chunk, at) => {
+    bytes.set(chunk, at);
+    release(chunk);
+  });
+  if (filled !== bytes.length) fail(url, `sent ${filled} of ${bytes.length} bytes`);
+}
+
+/** Reads a body of unknown length, at most RANGELESS_BYTES. */
+async function readWhole(url: string, response: Response): Promise<Uint8Array> {
   const chunks: Uint8Array[] = [];
-  const exact = expected === undefined ? undefined : new Uint8Array(expected);
+  const length = await eachChunk(url, response, RANGELESS_BYTES, undefined, (chunk) => chunks.push(chunk));
+  return concatenate(chunks, length);
+}
+
+/** Hands out a body's chunks, which are the receiver's own; gives their length, at most `limit`. */
+async function eachChunk(
+  url: string,
+  response: Response,
+  limit: number,
+  signal: AbortSignal | undefined,
+  take: (chunk: Uint8Array, at: number) => void,
+): Promise<number> {
   let filled = 0;
   try {
     for await (const chunk of response.body ?? []) {
       if (filled + chunk.length > limit) fail(url, `sent more than the ${limit} bytes asked for`);
-      if (exact !== undefined) exact.set(chunk, filled);
-      else chunks.push(chunk);
-      filled += chunk.length;
+      const { length } = chunk;
+      take(chunk, filled);
+      filled += length;
     }
   } catch (error) {
     checkSignal(signal, url);
     if (error instanceof TidepoolError) throw error;
     fail(url, `was cut after ${filled} of ${limit} bytes: ${messageOf(error)}`);
   }
-  if (exact !== undefined && filled !== exact.length) fail(url, `sent ${filled} of ${exact.length} bytes`);
-  return exact ?? concatenate(chunks, filled);
+  return filled;
 }
 
 function concatenate(chunks: Uint8Array[], length: number): Uint8Array {

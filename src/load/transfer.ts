@@ -8,6 +8,7 @@ import { TidepoolError } from "../errors.ts";
 import type { ByteRange } from "./byte-ranges.ts";
 import { pause, pauseMs, type DownloadWorld } from "./download-limits.ts";
 import type { FileDownload } from "./file-download.ts";
+import { release } from "./release.ts";
 import {
   asSourceError,
   requestRange,
@@ -198,6 +199,7 @@ export class Transfer {
         if (done) break;
         job.file.receivedBytes += value.length;
         await stage.put(value.subarray(0, job.end - stage.at));
+        release(value);
         job.start = Math.max(job.start, stage.storedTo);
         this.tell();
       }
@@ -281,7 +283,7 @@ class Stage {
   /** All before this is with the file. */
   storedTo: number;
   private readonly file: FileDownload;
-  private bytes: Uint8Array;
+  private readonly bytes: Uint8Array;
   private filled = 0;
 
   constructor(file: FileDownload, stageBytes: number, at: number) {
@@ -314,8 +316,6 @@ class Stage {
     const count = this.filled;
     this.filled = 0;
     if (count > 0) await this.file.write(this.at - count, this.bytes.subarray(0, count));
-    // A new one each time: in V8 it is the script's own arrays that make it let go of the network's in time.
-    this.bytes = new Uint8Array(this.bytes.length);
     this.storedTo = this.at;
   }
 }

@@ -1,10 +1,11 @@
 /**
- * Measures loading a large model: JavaScript memory beyond the baseline, and bytes per second, from a path, over the network
- * into a folder, and from what is kept there, against the raw read rate of the same file. Reads come from the operating
+ * Measures loading a large model: JavaScript memory beyond the baseline, and bytes per second, from a path, from a File (a
+ * Blob), over the network into a folder, from what is kept there, and over the network with nothing kept, against the raw
+ * read rate of the same file. Reads come from the operating
  * system's cache in all of them. The server is a process of its own on this machine, so that its memory is not counted.
  */
 import { spawn, type ChildProcess } from "node:child_process";
-import { mkdtempSync, rmSync, statSync } from "node:fs";
+import { mkdtempSync, openAsBlob, rmSync, statSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
@@ -12,7 +13,12 @@ import { createInterface } from "node:readline";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { openGpu } from "../../src/gpu/device.ts";
-import { openNamedModel, type OpenedModel } from "../../src/load/named-model.ts";
+import {
+  openNamedModel,
+  type NamedBlobs,
+  type NamedModelOptions,
+  type OpenedModel,
+} from "../../src/load/named-model.ts";
 import { runnerOptions } from "../../src/worker/options.ts";
 import type { FromWorker } from "../../src/worker/protocol.ts";
 import { Session } from "../../src/worker/session.ts";
@@ -56,8 +62,10 @@ export async function measureLoad(
   const { server, address } = await serve(join(file, ".."));
   const ways: Record<string, Loaded[]> = {
     "from a path": [],
+    "from a File": [],
     "over the network": [],
     "from what is kept": [],
+    "over the network, not kept": [],
   };
   const raw: number[] = [];
   try {
@@ -65,9 +73,12 @@ export async function measureLoad(
       raw.push(await rawReadRate(file, size));
       const directory = join(folder, String(repeat));
       const link = `${address}/${basename(file)}`;
-      ways["from a path"]?.push(await loadOnce(provider, file, size, directory));
-      ways["over the network"]?.push(await loadOnce(provider, link, size, directory));
-      ways["from what is kept"]?.push(await loadOnce(provider, link, size, directory));
+      const blob = { blob: await openAsBlob(file), name: basename(file) };
+      ways["from a path"]?.push(await loadOnce(provider, file, size, { directory }));
+      ways["from a File"]?.push(await loadOnce(provider, [blob], size, { directory }));
+      ways["over the network"]?.push(await loadOnce(provider, link, size, { directory }));
+      ways["from what is kept"]?.push(await loadOnce(provider, link, size, { directory }));
+      ways["over the network, not kept"]?.push(await loadOnce(provider, link, size, { keep: false }));
       rmSync(directory, { recursive: true, force: true });
     }
   } finally {
@@ -103,7 +114,12 @@ function tableOf(
   ];
 }
 
-async function loadOnce(provider: GPU, model: string, size: number, directory: string): Promise<Loaded> {
+async function loadOnce(
+  provider: GPU,
+  model: string | NamedBlobs,
+  size: number,
+  models: NamedModelOptions["models"],
+): Promise<Loaded> {
   const gpu = await openGpu(provider);
   const memory = new MemoryBeyondBaseline();
   const startedMs = performance.now();
@@ -114,7 +130,7 @@ async function loadOnce(provider: GPU, model: string, size: number, directory: s
     if (message.progress.done === message.progress.total) endedMs = performance.now();
   };
   const opened: OpenedModel = await openNamedModel(model, {
-    models: { directory },
+    models,
     onProgress: () => memory.sample(),
   });
   const options = runnerOptions(gpu, { dtype: "f32", poolTokens: 256 });

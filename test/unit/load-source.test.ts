@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { Random } from "../../src/base.ts";
+import { release } from "../../src/load/release.ts";
 import { PIECE_BYTES, RANGELESS_BYTES } from "../../src/load/source.ts";
 import { openBlob, openBytes, openPath, openUrl, pathKind, readBounded } from "../../src/load/source.ts";
 import type { Source } from "../../src/load/source.ts";
@@ -115,6 +116,20 @@ describe.each(KINDS)("%s", (_kind, open) => {
     await source.close();
   });
 
+  test("fills given bytes, where it can, piece after piece in one buffer", async () => {
+    const source = await open();
+    const buffer = new Uint8Array(20_000);
+    const seen: Uint8Array[] = [];
+    for await (const piece of readBounded(source, 1000, 50_000, { pieceBytes: 20_000, buffer })) {
+      if (source.readInto) expect(piece.buffer).toBe(buffer.buffer);
+      seen.push(piece.slice());
+    }
+    expect(Buffer.compare(Buffer.concat(seen), BYTES.subarray(1000, 51_000))).toBe(0);
+    const outside = source.readInto?.(BYTES.length - 3, new Uint8Array(4));
+    if (outside) await expect(outside).rejects.toMatchObject({ code: "source" });
+    await source.close();
+  });
+
   test("refuses a range outside, a piece over the bound, and stops at an abort", async () => {
     const source = await open();
     await expect(source.read(BYTES.length - 3, 4)).rejects.toMatchObject({ code: "source" });
@@ -123,6 +138,47 @@ describe.each(KINDS)("%s", (_kind, open) => {
     const pieces = readBounded(source, 0, 4, { pieceBytes: PIECE_BYTES + 1 });
     await expect(pieces.next()).rejects.toMatchObject({ code: "invalid_argument" });
     await source.close();
+  });
+});
+
+test("a Blob larger than one read fills given bytes exactly, and stops at an abort", async () => {
+  const random = new Random(testSeed("blob"));
+  const bytes = new Uint8Array(2_500_000).map(() => random.below(256));
+  const source = openBlob(new Blob([bytes]), "model.gguf");
+  const filled = new Uint8Array(2_400_000);
+  await source.readInto?.(50_000, filled);
+  expect(Buffer.compare(filled, bytes.subarray(50_000, 2_450_000))).toBe(0);
+  const late = source.readInto?.(0, filled, AbortSignal.abort());
+  await expect(late).rejects.toMatchObject({ code: "aborted" });
+});
+
+describe("release", () => {
+  test("an array's memory is given back at once", () => {
+    const before = process.memoryUsage().arrayBuffers;
+    const bytes = new Uint8Array(64 * 1024 * 1024);
+    expect(process.memoryUsage().arrayBuffers - before).toBeGreaterThan(60 * 1024 * 1024);
+    release(bytes);
+    expect(bytes.length).toBe(0);
+    expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(4 * 1024 * 1024);
+  });
+
+  test("a view of a larger buffer and memory that cannot be detached are left alone", () => {
+    const whole = new Uint8Array(100);
+    release(whole.subarray(0, 50));
+    expect(whole.length).toBe(100);
+    const memory = new Uint8Array(new WebAssembly.Memory({ initial: 1 }).buffer);
+    release(memory);
+    expect(memory.length).toBe(65_536);
+    const shared = new Uint8Array(new SharedArrayBuffer(8));
+    release(shared);
+    expect(shared.length).toBe(8);
+  });
+
+  test("an array that was given back already may be given back again", () => {
+    const bytes = new Uint8Array(8);
+    release(bytes);
+    release(bytes);
+    expect(bytes.length).toBe(0);
   });
 });
 
