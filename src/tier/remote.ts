@@ -99,6 +99,8 @@ export class RemoteBackend implements Backend {
   private readonly waiting = new Map<number, Waiting>();
   private nextId = 1;
   private closed = false;
+  /** Why the other side will never answer again. */
+  private dead: string | undefined;
 
   constructor(name: string, port: Port, end: () => void = () => undefined) {
     this.name = name;
@@ -114,8 +116,9 @@ export class RemoteBackend implements Backend {
     this.fail("the backend was abandoned");
   }
 
-  /** Fails all calls under way: for the owner of the worker, when it dies. */
+  /** Fails all calls, under way and to come: for the owner of the worker, when it dies. */
   fail(message: string): void {
+    this.dead ??= message;
     for (const { reject } of this.waiting.values()) reject(new MediumError("closed", message));
     this.waiting.clear();
   }
@@ -147,6 +150,7 @@ export class RemoteBackend implements Backend {
   }
 
   private send<V extends Verb>(verb: V, ...args: Calls[V]["args"]): Promise<Calls[V]["result"]> {
+    if (this.dead !== undefined) return Promise.reject(new MediumError("closed", this.dead));
     const id = this.nextId++;
     return new Promise((resolve, reject) => {
       this.waiting.set(id, { resolve: resolve as (result: unknown) => void, reject });

@@ -70,6 +70,7 @@ export class TextClient {
     this.port = made.port;
     this.local = made.local;
     this.unprotected = made.unprotected;
+    this.watch();
   }
 
   /**
@@ -151,6 +152,7 @@ export class TextClient {
     };
     try {
       const answer = await exchange(this.port, { type: "ask", question }, wait);
+      this.watch();
       if (answer.type === "refused") throw fromWire(answer.error);
       assert(answer.type === "answer", `the text worker answered a question with "${answer.type}"`);
       return answer.prompt;
@@ -158,6 +160,15 @@ export class TextClient {
       if (error instanceof StoppedError) this.endPort();
       throw error;
     }
+  }
+
+  /** A worker may die between two questions: the next one gets a new worker. */
+  private watch(): void {
+    const { port } = this;
+    const ended = (): void => {
+      if (this.port === port) this.endPort();
+    };
+    port?.listen(() => {}, ended);
   }
 
   private async reopen(): Promise<TextPort> {

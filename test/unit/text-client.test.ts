@@ -50,6 +50,10 @@ class PlayedWorker implements TextPort {
     this.alive = false;
   }
 
+  die(): void {
+    this.onDeath("killed");
+  }
+
   private answer(question: Extract<ToText, { type: "ask" }>["question"]): FromText {
     try {
       return { type: "answer", prompt: (this.service as TextService).answer(question) };
@@ -115,6 +119,16 @@ describe("with a worker", () => {
       reason: { code: "invalid_file", message: /m.gguf ended its worker: out of memory/ },
     });
     expect(next).toMatchObject({ value: { tokens: idsOf("x") } });
+    client.close();
+  });
+
+  test("one that dies between two questions is replaced for the next, which hears nothing of it", async () => {
+    const client = await open();
+    PlayedWorker.all[0]?.die();
+    expect((await client.ask(plain("one"))).tokens).toEqual(idsOf("one"));
+    PlayedWorker.all[1]?.die();
+    expect((await client.ask(plain("two"))).tokens).toEqual(idsOf("two"));
+    expect(PlayedWorker.all.map(({ alive }) => alive)).toEqual([false, false, true]);
     client.close();
   });
 
