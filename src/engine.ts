@@ -176,6 +176,8 @@ export class Engine {
   private readonly onNotice: ((notice: Notice) => void) | undefined;
   private readonly onChange: (engine: Engine) => void;
   private dead: TidepoolError | undefined;
+  /** The worker itself has ended: it can be asked nothing more, not even to close. */
+  private isGone = false;
   private recovering = false;
   private closing: Promise<void> | undefined;
   private onClosed: () => void = () => {};
@@ -188,7 +190,11 @@ export class Engine {
     this.cache = new EngineCache((call) => this.call(call));
     port.listen(
       (message) => this.receive(message),
-      (error) => this.die(error),
+      (error) => {
+        this.isGone = true;
+        this.die(error);
+        this.onClosed();
+      },
     );
   }
 
@@ -279,7 +285,7 @@ export class Engine {
   }
 
   private async closeNow(): Promise<void> {
-    if (!this.dead) {
+    if (!this.isGone) {
       const closed = new Promise<void>((resolve) => (this.onClosed = resolve));
       const late = setTimeout(() => this.onClosed(), CLOSE_LIMIT_MS);
       this.port.post({ type: "close" });
@@ -372,7 +378,6 @@ export class Engine {
     const isFirst = this.dead === undefined;
     this.dead ??= error;
     for (const id of [...this.running.keys(), ...this.calls.keys()]) this.refuse(id, error);
-    this.onClosed();
     if (isFirst) this.onChange(this);
   }
 }
