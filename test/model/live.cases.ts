@@ -2,7 +2,7 @@
  * The shipped hybrid in conversations over one system prompt, with Marconi, with a snapshot at every block, and without a
  * cache: the answers are the same, and what was not computed again is counted. Times and bytes are printed.
  */
-import type { Case } from "../support/cases.ts";
+import { LONGEST_CASE_MS, type Case } from "../support/cases.ts";
 import { equal } from "../support/equal.ts";
 import { medianOf, runLive, type LiveResult, type Way, type Workload } from "../support/live.ts";
 
@@ -21,6 +21,7 @@ function liveCase(label: string, workload: Workload, full: boolean): Case {
   return {
     name: `model/live/${label}`,
     full,
+    ...(full && { limitMs: LONGEST_CASE_MS }),
     async run(env) {
       const model = await env.shipped(MODEL);
       const results: LiveResult[] = [];
@@ -47,7 +48,7 @@ function lineOf(result: LiveResult): string {
   const { way, firstTtftMs, laterTtftMs, promptTokens, computedTokens } = result;
   const times = `first turns ${medianOf(firstTtftMs).toFixed(0)} ms, later ${medianOf(laterTtftMs).toFixed(0)} ms`;
   const bytes = `${result.kvBytes} bytes of KV, ${result.snapshotBytes} of ${result.snapshotsTaken} states`;
-  return `live ${way}: time to first token: ${times}; computed ${computedTokens} of ${promptTokens}; ${bytes}`;
+  return `measured: live ${way}: time to first token: ${times}; computed ${computedTokens} of ${promptTokens}; ${bytes}`;
 }
 
 export const cases: Case[] = [

@@ -9,6 +9,7 @@ import { command, driverEnv } from "../support/machine.ts";
 import { serveFolders } from "../support/serve.ts";
 import type { Machine, Runtime } from "../support/setup.ts";
 import { sharedPresent } from "./counts.ts";
+import { CASE_LIMIT_MS, LONGEST_CASE_MS } from "../support/cases.ts";
 import type { CaseLine, SummaryLine } from "./run.ts";
 import type { Failure, StepResult } from "./result.ts";
 import { tail } from "./result.ts";
@@ -18,12 +19,15 @@ export interface GpuOptions {
   full: boolean;
 }
 
-/** How long a runtime may say nothing: longer than the limit of one case, which the runner keeps itself. */
-const SILENCE_LIMIT_MS = 200_000;
+/** How long a runtime may say nothing: longer than the limit of a case, which the runner keeps itself. */
+const silenceLimitMs = ({ full }: GpuOptions): number => (full ? LONGEST_CASE_MS : CASE_LIMIT_MS) + 80_000;
 
 /** Dawn says these on every start, whatever one does. */
 const KNOWN_WARNING =
   /maxDynamic(Uniform|Storage)BuffersPerPipelineLayout artificially reduced|Unknown user config/;
+
+/** Begins a line that a case prints for people, whether it passes or not. */
+const MEASURED = "measured: ";
 
 /** Gathers the lines of one run. */
 class Lines {
@@ -32,7 +36,25 @@ class Lines {
   ran = 0;
   passed = 0;
   skipped = 0;
-  lastAt = performance.now();
+  /** Lines for people, which cases print behind "measured: ". */
+  readonly measured: string[] = [];
+  private readonly silenceMs: number;
+  private lastAt = performance.now();
+
+  constructor(options: GpuOptions) {
+    this.silenceMs = silenceLimitMs(options);
+  }
+
+  /** What is to be said of a runtime that says nothing for too long. */
+  get silence(): string | undefined {
+    if (performance.now() - this.lastAt < this.silenceMs) return undefined;
+    return `silent for ${this.silenceMs} ms`;
+  }
+
+  note(text: string): void {
+    const at = text.indexOf(MEASURED);
+    if (at >= 0) this.measured.push(text.slice(at + MEASURED.length));
+  }
 
   take(text: string): void {
     this.lastAt = performance.now();
@@ -61,8 +83,8 @@ class Lines {
       features?.f16 ? "f16" : "no f16",
       features?.subgroups ? "subgroups" : "no subgroups",
     ];
-    const { ran, passed, skipped, failures } = this;
-    return { name, ran, passed, skipped, failures, where: words.join(", "), durationMs };
+    const { ran, passed, skipped, failures, measured } = this;
+    return { name, ran, passed, skipped, failures, measured, where: words.join(", "), durationMs };
   }
 }
 
@@ -78,7 +100,7 @@ function parse(text: string): CaseLine | SummaryLine | { broken: string } | unde
 /** Runs the cases in one runtime. */
 export async function gpuSuite(runtime: Runtime, machine: Machine, options: GpuOptions): Promise<StepResult> {
   const started = performance.now();
-  const lines = new Lines();
+  const lines = new Lines(options);
   const said =
     runtime.program === "chromium"
       ? await inChromium(machine.chromium, queryOf(runtime, options), lines)
@@ -112,11 +134,12 @@ async function inProcess(
   const child = spawn(file, args, { env: driverEnv(runtime.driverFile), stdio: ["ignore", "pipe", "pipe"] });
   let said = "";
   const say = (text: string) => {
+    lines.note(text);
     if (!KNOWN_WARNING.test(text)) said += `${text}\n`;
   };
   const silence = setInterval(() => {
-    if (performance.now() - lines.lastAt < SILENCE_LIMIT_MS) return;
-    say(`silent for ${SILENCE_LIMIT_MS} ms: ended by force`);
+    if (lines.silence === undefined) return;
+    say(`${lines.silence}: ended by force`);
     child.kill("SIGKILL");
   }, 1000);
   createInterface(child.stdout).on("line", (text) => (text.startsWith("{") ? lines.take(text) : say(text)));
@@ -151,15 +174,17 @@ async function inChromium(chromium: string, query: URLSearchParams, lines: Lines
       said += `${text}\n`;
       ended = true;
     };
-    page.on("console", (message) => void (said += `${message.type()}: ${message.text()}\n`));
+    page.on("console", (message) => {
+      lines.note(message.text());
+      said += `${message.type()}: ${message.text()}\n`;
+    });
     page.on("pageerror", (error) => end(`page error: ${error.stack ?? error.message}`));
     page.on("crash", () => end("the page crashed"));
     browser.on("disconnected", () => end("Chromium ended"));
     await page.exposeFunction("report", (line: string) => lines.take(line));
-    lines.lastAt = performance.now();
     await page.goto(`${server.address}cases.html?${query.toString()}`);
     while (!ended && lines.summary === undefined && lines.failures.at(-1)?.name !== "the runner") {
-      if (performance.now() - lines.lastAt > SILENCE_LIMIT_MS) end(`silent for ${SILENCE_LIMIT_MS} ms`);
+      if (lines.silence !== undefined) end(lines.silence);
       await new Promise((resume) => setTimeout(resume, 100));
     }
     return said;

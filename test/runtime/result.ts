@@ -9,6 +9,8 @@ export interface StepResult {
   skipped: number;
   /** Failed cases, and what else went wrong. */
   failures: Failure[];
+  /** What cases measured, for people. */
+  measured?: string[];
   /** Where it ran: adapter and features; empty for steps without a GPU. */
   where: string;
   durationMs: number;
@@ -28,7 +30,8 @@ export function describeStep(result: StepResult): string[] {
   const where = result.where === "" ? "" : `  on ${result.where}`;
   const counts = `${result.passed} passed, ${result.failures.length} failed${skipped}`;
   const head = `${result.name}: ${counts}, ${seconds(result.durationMs)}${where}`;
-  return [head, ...result.failures.flatMap(describeFailure)];
+  const measured = (result.measured ?? []).map((line) => `  ${line}`);
+  return [head, ...measured, ...result.failures.flatMap(describeFailure)];
 }
 
 function describeFailure({ name, error }: Failure): string[] {

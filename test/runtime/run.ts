@@ -1,6 +1,6 @@
 /** Runs GPU cases one after another and reports each as a JSON line; the same in every runtime. */
 import { adapterLine, findProvider, openGpu, type GpuFeatures } from "../../src/gpu/device.ts";
-import { runsOn, type Case, type CaseEnv } from "../support/cases.ts";
+import { CASE_LIMIT_MS, runsOn, type Case, type CaseEnv } from "../support/cases.ts";
 
 export interface RunOptions {
   /** Only cases whose name contains this text. */
@@ -34,9 +34,6 @@ export interface SummaryLine {
  * skipped, loudly.
  */
 export class SharedAbsent extends Error {}
-
-/** How long one case may take before it counts as hung. */
-const CASE_LIMIT_MS = 120_000;
 
 /** Opens the GPU, runs what exists on its adapter, and gives the device back. */
 export async function runSuite(
@@ -89,7 +86,7 @@ async function runOne(testCase: Case, env: CaseEnv): Promise<CaseLine> {
   let problem: string | undefined;
   let skipped = false;
   try {
-    await withLimit(testCase.run(env));
+    await withLimit(testCase.run(env), testCase.limitMs ?? CASE_LIMIT_MS);
   } catch (error) {
     skipped = error instanceof SharedAbsent;
     problem = error instanceof Error ? (error.stack ?? error.message) : String(error);
@@ -100,10 +97,10 @@ async function runOne(testCase: Case, env: CaseEnv): Promise<CaseLine> {
   return error === undefined ? { case: testCase.name, ok: true } : { case: testCase.name, ok: false, error };
 }
 
-async function withLimit(work: Promise<void>): Promise<void> {
+async function withLimit(work: Promise<void>, limitMs: number): Promise<void> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   const limit = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`no end within ${CASE_LIMIT_MS} ms`)), CASE_LIMIT_MS);
+    timer = setTimeout(() => reject(new Error(`no end within ${limitMs} ms`)), limitMs);
   });
   try {
     await Promise.race([work, limit]);

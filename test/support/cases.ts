@@ -19,12 +19,17 @@ export interface CaseNeeds {
   subgroups?: boolean;
 }
 
+export const CASE_LIMIT_MS = 120_000;
+export const LONGEST_CASE_MS = 900_000;
+
 export interface Case {
   /** "file/what/setting", unique: `kernel/matvec/q4_0 f16 subgroups`. */
   name: string;
   needs?: CaseNeeds;
   /** true: runs in `npm run test:full` only. */
   full?: boolean;
+  /** How long it may take before it counts as hung. Default CASE_LIMIT_MS; more than LONGEST_CASE_MS is not waited for. */
+  limitMs?: number;
   run(env: CaseEnv): Promise<void>;
 }
 
