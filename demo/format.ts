@@ -68,12 +68,18 @@ const NOTICES: Record<string, string> = {
   opfs_unavailable:
     "This browser keeps no files for the page, as in private windows: prompts are stored in its database. Use a normal window if they should last.",
   disk_unavailable:
-    "Prompts cannot be stored here and are kept in memory until the page closes. Allow the site to store data, or use a normal window.",
+    "Prompts cannot be stored here and are kept in memory until the page closes. Allow the site to store data, use a normal window, or free some room if the disk is full.",
   disk_full:
     "The browser's storage is full: new prompts are kept in memory only. Free some room on the disk, or clear other sites' data.",
   disk_lost: "The stored prompts are gone, perhaps cleared. Nothing to do: new ones are stored again soon.",
   disk_hung: "The disk does not answer, so prompts are kept in memory. Reload the page if this lasts.",
   disk_back: "Prompts are stored on the disk again.",
+  models_no_room:
+    "The browser's storage has no room for this model: it works, and is downloaded again at each load. Remove models that are kept here, or free some room on the disk.",
+  models_not_kept:
+    "This browser keeps no files for the page, as in private windows: the model is downloaded at each load. Use a normal window to keep it.",
+  device_recovered:
+    "The GPU was lost, as when its driver restarts or the machine sleeps. The model was loaded again, and answers go on where they were: nothing to do.",
 };
 
 export function noticeText({ code, message }: Notice): string {
@@ -93,12 +99,18 @@ const WAY_ON: Partial<Record<ErrorCode, string>> = {
   invalid_file: "Choose another file, or all files of the model together.",
   device_lost: "Load the model again: what was computed and stored is found again.",
   closed: "Load the model again.",
+  worker_died: "Load the model again: what was computed and stored is found again.",
 };
+
+/** Full storage says itself what to do. */
+function wayOnFrom({ code, details }: TidepoolError): string | undefined {
+  return details["isFull"] === true ? "Then load it again." : WAY_ON[code];
+}
 
 /** What went wrong and what to do, in one or two sentences. */
 export function errorText(error: unknown): string {
   const message = (error instanceof Error ? error.message : String(error)).replace(/\.$/, "");
-  const wayOn = error instanceof TidepoolError ? WAY_ON[error.code] : undefined;
+  const wayOn = error instanceof TidepoolError ? wayOnFrom(error) : undefined;
   return wayOn === undefined ? `${message}.` : `${message}. ${wayOn}`;
 }
 

@@ -19,8 +19,8 @@ export interface HostState {
   loading?: { name: string; progress?: LoadProgress };
   /** Why the last choice could not be loaded. */
   problem?: { name: string; error: unknown };
-  /** The newest word of the engine's storage. */
-  notice?: Notice;
+  /** What the engine and its storage had to say, the newest last; of each kind one. */
+  notices?: readonly Notice[];
 }
 
 /** Under which the last model is remembered. */
@@ -49,6 +49,7 @@ export class Host {
     const attempt = new AbortController();
     this.attempt = attempt;
     this.set({ ...this.kept(), loading: { name: choice.name } });
+    noteDownload(choice); // at its start: what came before a tab was closed is offered again
     try {
       const engine = await this.open(choice, attempt.signal);
       this.choice = choice;
@@ -71,7 +72,7 @@ export class Host {
   /** Whether the model that answers, or would, is one that comes with the page. */
   isShipped(): boolean {
     const model = (this.state.engine ? this.choice : this.usual())?.model;
-    return shippedModels.some(({ url }) => url === model);
+    return model !== undefined && isShipped(model);
   }
 
   /** Ends the loading under way. */
@@ -95,7 +96,8 @@ export class Host {
     const engine = await Engine.load(model, {
       signal,
       onProgress: (progress) => this.progress(progress, signal),
-      onNotice: (notice) => this.set({ ...this.state, notice }),
+      onNotice: (notice) => this.set({ ...this.state, notices: withNotice(this.state.notices, notice) }),
+      onChange: (changed) => changed === this.state.engine && this.set({ ...this.state }),
     });
     if (!signal.aborted) return engine;
     await engine.close();
@@ -117,7 +119,7 @@ export class Host {
   }
 
   private noticed(): HostState {
-    return this.state.notice ? { notice: this.state.notice } : {};
+    return this.state.notices ? { notices: this.state.notices } : {};
   }
 
   /** There is something worth keeping once a model has been loaded: earlier, a question about it would come from nowhere. */
@@ -132,11 +134,26 @@ export class Host {
   }
 }
 
+const isShipped = (model: Model): boolean => shippedModels.some(({ url }) => url === model);
+
+function noteDownload({ model }: Choice): void {
+  if (!isShipped(model) && (typeof model === "string" || model instanceof URL))
+    writeSetting(DOWNLOADED, "yes");
+}
+
+/** How many notices are shown at most. */
+const MAX_NOTICES = 4;
+
+/** Adds a notice in the place of its like; a disk that is back ends what was said of it. */
+function withNotice(before: readonly Notice[] = [], notice: Notice): Notice[] {
+  const isOver = ({ code }: Notice): boolean =>
+    code === notice.code || (notice.code === "disk_back" && code.startsWith("disk_"));
+  return [...before.filter((one) => !isOver(one)), notice].slice(-MAX_NOTICES);
+}
+
 /** Files cannot be found again after a reload; addresses and shipped models can. */
 function remember({ name, model }: Choice): void {
-  const shipped = shippedModels.some(({ url }) => url === model);
-  if (!shipped && (typeof model === "string" || model instanceof URL)) writeSetting(DOWNLOADED, "yes");
-  if (shipped) writeSetting(KEY, JSON.stringify({ name }));
+  if (isShipped(model)) writeSetting(KEY, JSON.stringify({ name }));
   else if (typeof model === "string") writeSetting(KEY, JSON.stringify({ name, model }));
   else if (model instanceof URL) writeSetting(KEY, JSON.stringify({ name, model: model.href }));
 }

@@ -1,5 +1,6 @@
 /** The model panel: ways to choose a model, how loading goes, what was loaded, and what went wrong. */
-import type { EngineInfo, LoadProgress } from "../src/index.ts";
+import type { Capability, Engine, EngineState, LoadProgress, Notice } from "../src/index.ts";
+import { addressChoice } from "./address.ts";
 import { background } from "./background.ts";
 import { button, el, labelled } from "./dom.ts";
 import { bytesOfText, bytesText, countText, errorText, noticeText, numberText } from "./format.ts";
@@ -48,6 +49,7 @@ function foldWhenLoaded(panel: HTMLDetailsElement, { element, title }: Chooser):
       if (engine) panel.open = wide.matches;
     }
     if (problem) panel.open = element.open = true;
+    if (engine?.state === "failed") panel.open = true;
   };
 }
 
@@ -56,18 +58,67 @@ function nowView(host: Host, now: HTMLElement): (state: HostState) => void {
   const progress = progressView(() => host.cancel());
   const problem = el("div", { role: "alert" });
   const facts = el("dl", { class: "facts" });
-  const notice = el("p", { class: "notice", role: "status" });
-  now.append(progress.element, problem, facts, notice);
-  return ({ engine, loading, problem: failed, notice: told }) => {
-    const said = told ? noticeText(told) : "";
-    if (notice.textContent !== said) notice.textContent = said; // screen readers hear it once
+  const notices = noticesView();
+  const lacks = lacksView();
+  const stopped = stoppedView(() => background(host.reload()));
+  now.append(progress.element, problem, stopped.element, facts, lacks.element, notices.element);
+  return ({ engine, loading, problem: failed, notices: told = [] }) => {
+    notices.show(told);
     progress.element.hidden = loading === undefined;
     if (loading) progress.show(loading.progress);
     problem.replaceChildren(...(failed ? [el("p", { class: "problem" }, failureText(failed))] : []));
+    stopped.show(loading ? undefined : engine?.failure);
     facts.hidden = engine === undefined || loading !== undefined;
-    facts.replaceChildren(...(engine ? factsOf(engine.info) : []));
+    facts.replaceChildren(...(engine ? factsOf(engine) : []));
+    lacks.show(loading ? [] : (engine?.info.capabilities ?? []));
   };
 }
+
+/** Why the engine has stopped, and the way on; hidden while there is nothing to say. */
+function stoppedView(reload: () => void) {
+  const words = el("p", { class: "problem", role: "alert" });
+  const element = el("div", { class: "stopped", hidden: true }, words, button("Load again", reload));
+  const show = (failure: Error | undefined): void => {
+    const said = failure ? `The engine has stopped: ${errorText(failure)}` : "";
+    if (words.textContent !== said) words.textContent = said;
+    element.hidden = failure === undefined;
+  };
+  return { element, show };
+}
+
+/** What the storage and the device had to say, each as long as it holds. */
+function noticesView() {
+  const element = el("div", { class: "notices", role: "status" });
+  const show = (notices: readonly Notice[]): void => {
+    const texts = notices.map(noticeText);
+    const shown = [...element.children].map(({ textContent }) => textContent);
+    if (texts.join("\n") === shown.join("\n")) return; // screen readers hear each once
+    element.replaceChildren(...texts.map((text) => el("p", { class: "notice" }, text)));
+  };
+  return { element, show };
+}
+
+/** What this browser and GPU lack, folded: it is the same at every load. */
+function lacksView() {
+  const title = el("summary");
+  const list = el("ul");
+  const element = el("details", { class: "lacks", hidden: true }, title, list);
+  const show = (lacks: readonly Capability[]): void => {
+    element.hidden = lacks.length === 0;
+    title.textContent = `${lacks.length} ${lacks.length === 1 ? "thing" : "things"} this browser or GPU lacks`;
+    list.replaceChildren(...lacks.map(({ message }) => el("li", {}, sentence(message))));
+  };
+  return { element, show };
+}
+
+const sentence = (text: string): string => `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
+
+const STATES: Record<EngineState, string> = {
+  ready: "ready",
+  recovering: "the GPU was lost: loading the model again",
+  failed: "stopped",
+  closed: "closed",
+};
 
 /** Errors of files mostly begin with the file's name: it is said once. */
 function failureText({ name, error }: { name: string; error: unknown }): string {
@@ -106,8 +157,10 @@ function amountText({ phase, done, total }: LoadProgress): string {
   return phase === "pipelines" ? `${done} of ${total}` : bytesOfText(done, total);
 }
 
-function factsOf({ model, adapter, kernels, memory, limits, ...text }: EngineInfo): HTMLElement[] {
+function factsOf({ info, state }: Engine): HTMLElement[] {
+  const { model, adapter, kernels, memory, limits, ...text } = info;
   const facts: [string, string][] = [
+    ["State", STATES[state]],
     ["Architecture", `${model.architecture}, ${model.layers} layers`],
     ["Parameters", countText(model.parameters)],
     ["Weights", bytesText(memory.weightBytes)],
@@ -116,7 +169,7 @@ function factsOf({ model, adapter, kernels, memory, limits, ...text }: EngineInf
     ["Arithmetic", `${kernels.dtype}, ${kernels.subgroups ? "with" : "without"} subgroups`],
     [
       "KV pool",
-      `${numberText(limits.poolTokens)} tokens in ${kernels.kvDtype}, ${bytesText(memory.kvPoolBytes)}`,
+      `${numberText(memory.kvPoolTokens)} of ${numberText(limits.poolTokens)} tokens in ${kernels.kvDtype}, now ${bytesText(memory.kvPoolBytes)}`,
     ],
     ["Tokenizer", text.tokenizer],
     ["Chat template", text.chatTemplate],
@@ -181,16 +234,9 @@ function addressForm(load: (choice: Choice) => void): HTMLElement {
   );
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    load(addressChoice(input.value.trim()));
+    load(addressChoice(input.value));
   });
   return form;
-}
-
-/** An address as such; anything else as a name that the engine looks up. */
-function addressChoice(text: string): Choice {
-  if (!/^[a-z]+:\/\//i.test(text) || !URL.canParse(text)) return { name: text, model: text };
-  const url = new URL(text);
-  return { name: url.pathname.split("/").at(-1) || url.host, model: url };
 }
 
 export function choiceOf(files: readonly File[]): Choice {

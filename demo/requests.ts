@@ -21,7 +21,10 @@ export function requestFor(
 
 /** Whether the engine itself has ended, and not the request alone. */
 export function isOver(error: unknown): boolean {
-  return error instanceof TidepoolError && ["closed", "device_lost", "internal"].includes(error.code);
+  return (
+    error instanceof TidepoolError &&
+    ["closed", "device_lost", "internal", "worker_died"].includes(error.code)
+  );
 }
 
 interface Recorded {
@@ -42,5 +45,11 @@ export async function recordTurn(conversation: Conversation, engine: Engine): Pr
   const tokensOf = async ({ tokens, content }: ChatMessage) => tokens ?? (await engine.tokenize(content));
   const parts = await Promise.all(messages.map(tokensOf));
   const prompt = parts.flat();
-  await (await load()).recordRequest(Int32Array.from([...prompt, ...answer.tokens]), prompt.length);
+  const sequence = Int32Array.from([...prompt, ...answer.tokens]);
+  await (await load()).recordRequest(sequence, prompt.length).catch(unlessFull);
+}
+
+/** Full storage is said where conversations are kept, and the trace begins to miss requests. */
+function unlessFull(error: unknown): void {
+  if ((error as { name?: unknown } | null)?.name !== "QuotaExceededError") throw error;
 }

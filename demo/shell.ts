@@ -69,12 +69,14 @@ function modelChip(host: Host): HTMLElement {
   const chip = el("p", { class: "model-chip" }, icon("chip"), words);
   host.watch((state) => {
     words.textContent = chipText(state);
-    chip.classList.toggle("ready", state.engine !== undefined && !state.loading);
+    chip.classList.toggle("ready", state.engine?.state === "ready" && !state.loading);
   });
   return chip;
 }
 
 function chipText({ engine, loading }: HostState): string {
+  if (engine && engine.state !== "ready" && !loading)
+    return engine.state === "failed" ? "stopped" : "GPU lost…";
   if (!loading) return engine ? engine.info.model.name : "no model";
   const { progress } = loading;
   const part =

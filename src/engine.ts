@@ -71,6 +71,12 @@ export interface LoadOptions extends EngineOptions {
   onChange?: (engine: Engine) => void;
   /** Ends the loading; the promise rejects with `aborted`. */
   signal?: AbortSignal;
+  /**
+   * Browsers: tabs of one origin that load the same model with the same options and the same name here (true: "shared") share one engine
+   * and one copy of the weights on the GPU. One tab's worker has it; when that tab closes or crashes another takes over, and requests
+   * go on where they were. `info.role` says which part this tab has. Default: not shared.
+   */
+  share?: boolean | string;
 }
 
 export interface GenerateOptions extends GenerateParams {
@@ -142,7 +148,8 @@ interface PendingCall {
 }
 
 /**
- * Whether an engine can be used: "recovering" while the GPU device was lost and the model is loaded again (requests wait),
+ * Whether an engine can be used: "recovering" while the GPU device was lost, or the tab that has the shared engine is gone, and the
+ * model is loaded again (requests wait),
  * "failed" when nothing can be done any more, "closed" after `close()`.
  */
 export type EngineState = "ready" | "recovering" | "failed" | "closed";
@@ -175,6 +182,7 @@ export class Engine {
   readonly notices: Notice[] = [];
   private readonly onNotice: ((notice: Notice) => void) | undefined;
   private readonly onChange: (engine: Engine) => void;
+  private readonly onProgress: (progress: LoadProgress) => void;
   private dead: TidepoolError | undefined;
   /** The worker itself has ended: it can be asked nothing more, not even to close. */
   private isGone = false;
@@ -182,8 +190,13 @@ export class Engine {
   private closing: Promise<void> | undefined;
   private onClosed: () => void = () => {};
 
-  private constructor(port: WorkerPort, info: EngineInfo, { onNotice, onChange = () => {} }: LoadOptions) {
+  private constructor(
+    port: WorkerPort,
+    info: EngineInfo,
+    { onNotice, onChange = () => {}, onProgress = () => {} }: LoadOptions,
+  ) {
     this.onNotice = onNotice;
+    this.onProgress = onProgress;
     this.onChange = onChange;
     this.port = port;
     this.info = info;
@@ -203,13 +216,18 @@ export class Engine {
    * @throws TidepoolError `not_found`, `invalid_file`, `unsupported`, `no_adapter`, `out_of_memory`, `aborted`.
    */
   static async load(model: Model, options: LoadOptions = {}): Promise<Engine> {
-    const { onProgress, onNotice: _onNotice, onChange: _onChange, signal, ...engineOptions } = options;
+    const { onProgress, onNotice: _onNotice, onChange: _onChange, ...more } = options;
+    const { signal, share, ...engineOptions } = more;
+    const name = shareName(share);
     if (signal?.aborted) throw new TidepoolError("aborted", "loading was aborted");
     const port = startWorker();
     try {
       const early: Notice[] = [];
       const told = { onProgress, signal, onNotice: (notice: Notice) => void early.push(notice) };
-      const message = { type: "load", model: modelSpec(model), options: engineOptions } as const;
+      const message: ToWorker = {
+        ...{ type: "load", model: modelSpec(model), options: engineOptions },
+        ...(name !== undefined && { share: name }),
+      };
       const engine = new Engine(port, await loaded(port, message, told), options);
       for (const notice of early) engine.hear(notice);
       return engine;
@@ -225,6 +243,11 @@ export class Engine {
     if (this.closing) return "closed";
     if (this.dead) return "failed";
     return this.recovering ? "recovering" : "ready";
+  }
+
+  /** Why the state is "failed"; undefined in any other. */
+  get failure(): TidepoolError | undefined {
+    return this.closing ? undefined : this.dead;
   }
 
   /** Continues a prompt as it stands (with the model's BOS where it asks for one); token ids are used as they are. */
@@ -355,7 +378,9 @@ export class Engine {
       case "closed":
         this.onClosed();
         break;
-      case "progress":
+      case "progress": // of another load: this tab, or another, takes a shared engine over
+        this.onProgress(message.progress);
+        break;
       case "header":
       case "loaded":
         assert(false, `"${message.type}" after loading`);
@@ -394,6 +419,22 @@ export async function tokenize(model: Model, text: string, options: EngineOption
 
 function askHeader(model: Model, options: EngineOptions, question: HeaderQuestion): Promise<unknown> {
   return askWorker({ type: "header", model: modelSpec(model), options, question });
+}
+
+/** Characters of a shared engine's name, at most. */
+const MAX_SHARE_NAME = 200;
+
+/** @throws TidepoolError `unsupported` outside browsers. */
+function shareName(share: boolean | string | undefined): string | undefined {
+  if (share === undefined || share === false) return undefined;
+  if (RUNTIME !== "browser") {
+    const message = `share: only tabs of a browser share an engine, and this is ${RUNTIME}; elsewhere one Engine serves all callers`;
+    throw new TidepoolError("unsupported", message);
+  }
+  if (share === true) return "shared";
+  if (share !== "" && share.length <= MAX_SHARE_NAME) return share;
+  const message = `share is a name of ${share.length} characters, expected 1 to ${MAX_SHARE_NAME}`;
+  throw new TidepoolError("invalid_argument", message);
 }
 
 function modelSpec(model: Model): ModelSpec {

@@ -9,7 +9,7 @@ import { FileDownload, mayRestart } from "./file-download.ts";
 import { hubAuthorization, listingText, listingUrl, listRepository, parseListing } from "./hub.ts";
 import type { HubListing, HubOptions } from "./hub.ts";
 import type { RangeAnswer } from "./http.ts";
-import { keptValue, parseKept, type KeptFile } from "./kept-file.ts";
+import { keptValue, parseKept, type Kept, type KeptFile } from "./kept-file.ts";
 import { keyOf, payloadName, RecordFile, type ModelFolder, type Release } from "./model-folder.ts";
 import type { ModelPlace } from "./model-file.ts";
 import { hubModelName, type HubName } from "./model-name.ts";
@@ -119,7 +119,7 @@ export class RemoteLoad {
     if (meanwhile) return meanwhile;
     const listing = await this.fetchListing(name);
     const model = hubModelName(name);
-    await record.save(keptValue({ kind: "listing", model, lockName, text: listingText(listing) }));
+    await this.noted(record, { kind: "listing", model, lockName, text: listingText(listing) });
     return listing;
   }
 
@@ -198,16 +198,15 @@ export class RemoteLoad {
     const first = await this.firstOf(file, isNeeded);
     const { name: model, lockName } = this.model as RemoteModel;
     if (!first) {
-      await record.save(keptValue({ kind: "absent", model, lockName, file: file.file }));
+      await this.noted(record, { kind: "absent", model, lockName, file: file.file });
       return undefined;
     }
     const small = await wholeOfUnknownLength(file, first.answer);
     const about = aboutOf(this.model as RemoteModel, file, first.answer, small?.length);
-    if (!(await this.hasRoom(folder, about.sizeBytes))) {
+    if (!(await this.hasRoom(folder, about.sizeBytes)) || !(await this.noted(record, about))) {
       await first.answer.body.cancel();
       return this.openDirect(file, isNeeded);
     }
-    await record.save(keptValue(about));
     await folder.remove(payloadName(record.key));
     const part = await folder.openPart(payloadName(record.key));
     const download = new FileDownload(file.remote, about, part, record, this.world);
@@ -240,6 +239,18 @@ export class RemoteLoad {
       const isAbsent = error instanceof TidepoolError && error.code === "not_found";
       if (isAbsent && !isNeeded && !file.isListed) return undefined;
       throw error;
+    }
+  }
+
+  /** Writes a note; false where the storage is too full even for that, so that nothing can be kept. */
+  private async noted(record: RecordFile, value: Kept): Promise<boolean> {
+    try {
+      await record.save(keptValue(value));
+      return true;
+    } catch (error) {
+      if (!(error instanceof TidepoolError) || error.details["isFull"] !== true) throw error;
+      this.settings.onNotice?.({ code: "models_no_room", message: error.message });
+      return false;
     }
   }
 
