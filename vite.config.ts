@@ -3,19 +3,22 @@
  * browsers (`--mode browser`); and the test programs that run in Node, Deno and Chromium (`--mode suite`). `.wgsl` files are imported as text in all of them. Which test files
  * Vitest takes depends on its mode: `test` (quick), `whole` (drives the built command and page), `full` (all of it).
  */
-import { existsSync, readFileSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { defineConfig, type BuildOptions, type Plugin } from "vite";
+import { build, defineConfig, type BuildOptions, type Plugin } from "vite";
 import type { ViteUserConfig } from "vitest/config";
 
-/** Imports a `.wgsl` file as its text; where size counts, without its comments but with all of its lines. */
-function wgsl(mode = ""): Plugin {
+/** Imports a `.wgsl` file as its text; where size counts, in what browsers download, without its comments but with all of its lines. */
+function wgsl(mode: string): Plugin {
+  const isSmall = mode === "browser" || mode === "production";
   return {
     name: "wgsl",
     enforce: "pre",
     transform(code, id) {
       if (!id.endsWith(".wgsl")) return null;
-      const text = mode === "browser" ? code.replace(/[ \t]*\/\/.*$/gm, "") : code;
+      const text = isSmall ? code.replace(/[ \t]*\/\/.*$/gm, "") : code;
       return { code: `export default ${JSON.stringify(text)};`, map: null };
     },
   };
@@ -62,6 +65,44 @@ function onlyReached(): Plugin {
   };
 }
 
+/** Files of the page that its service worker keeps: all but licences and models, which have their own store. */
+const isKept = (file: string): boolean => !/\.(gguf|map|md)$/.test(file);
+
+/** Builds the page's service worker when the page is written, with the list of the files that it keeps. */
+function offline(): Plugin {
+  return {
+    name: "offline",
+    apply: "build",
+    async writeBundle({ dir = "." }, bundle) {
+      const files = [...Object.keys(bundle), ...readdirSync(PUBLIC)].filter(isKept).sort();
+      const define = {
+        PAGE_FILES: JSON.stringify(files.map((url) => ({ url, revision: revisionOf(dir, url) }))),
+        "process.env.NODE_ENV": '"production"',
+      };
+      const input = fileURLToPath(new URL("demo/service-worker.ts", import.meta.url));
+      await build({
+        ...{ configFile: false, publicDir: false, logLevel: "warn", define },
+        build: {
+          ...{ outDir: dir, emptyOutDir: false, target: "es2023" },
+          license: { fileName: "LICENSES-sw.md" },
+          rolldownOptions: { input, output: { format: "iife", entryFileNames: "sw.js" } },
+        },
+      });
+    },
+  };
+}
+
+/** What tells a file from an earlier one of its name; null where the name does. */
+function revisionOf(folder: string, file: string): string | null {
+  if (file.startsWith("assets/")) return null;
+  return createHash("sha256")
+    .update(readFileSync(join(folder, file)))
+    .digest("hex")
+    .slice(0, 16);
+}
+
+const PUBLIC = "demo/public";
+
 const isolation = {
   "Cross-Origin-Opener-Policy": "same-origin",
   "Cross-Origin-Embedder-Policy": "require-corp",
@@ -79,9 +120,10 @@ const TESTS: Record<string, string[]> = {
 };
 
 export default defineConfig(({ mode }): ViteUserConfig => ({
-  plugins: mode in BUILDS ? [wgsl(mode), workers()] : [wgsl()],
+  plugins: mode in BUILDS ? [wgsl(mode), workers()] : [wgsl(mode), offline()],
+  publicDir: mode in BUILDS ? false : PUBLIC,
   base: "./",
-  worker: { format: "es", plugins: () => [wgsl()], rolldownOptions: { external: outside } },
+  worker: { format: "es", plugins: () => [wgsl(mode)], rolldownOptions: { external: outside } },
   server: { headers: isolation },
   preview: { headers: isolation },
   test: {
@@ -99,7 +141,12 @@ export default defineConfig(({ mode }): ViteUserConfig => ({
 const BUILDS: Record<string, () => BuildOptions> = { lib: library, browser: forBrowsers, suite };
 
 function page() {
-  return { outDir: "dist/page", target: "es2023", rolldownOptions: { external: outside } };
+  return {
+    outDir: "dist/page",
+    target: "es2023",
+    license: { fileName: "LICENSES.md" },
+    rolldownOptions: { external: outside },
+  };
 }
 
 /** For Node and Deno: the packages that it needs stay outside. */

@@ -4,6 +4,7 @@ import { background } from "./background.ts";
 import { button, el } from "./dom.ts";
 import { bytesOfText, bytesText, errorText, numberText } from "./format.ts";
 import type { Host } from "./host.ts";
+import { offlineText } from "./offline.ts";
 
 /** What an engine may offer beyond its public face, for trying what happens. */
 interface WithDebug {
@@ -54,9 +55,10 @@ function engineFacts({ info }: Engine): Fact[] {
 async function pageFacts(): Promise<Fact[]> {
   const isolated: Fact = ["Isolated", crossOriginIsolated ? "yes" : "no"];
   const threads: Fact = ["Threads", String(navigator.hardwareConcurrency)];
+  const offline: Fact = ["Opens offline", await offlineText()];
   const storage = navigator.storage as StorageManager | undefined;
-  if (!storage) return [isolated, threads, ["Storage", "none"]];
+  if (!storage) return [isolated, threads, offline, ["Storage", "none"]];
   const { usage = 0, quota = 0 } = await storage.estimate();
   const lasts: Fact = ["Lasting", (await storage.persisted()) ? "yes" : "the browser may clear it"];
-  return [isolated, threads, ["Storage", bytesOfText(usage, quota)], lasts];
+  return [isolated, threads, offline, ["Storage", bytesOfText(usage, quota)], lasts];
 }

@@ -1,6 +1,7 @@
 /** The page's entry: the shell with its views, or why it cannot run here. */
 import { el } from "./dom.ts";
 import { Host } from "./host.ts";
+import { keepOffline } from "./offline.ts";
 import { brand, shell, type Route } from "./shell.ts";
 
 const host = new Host();
@@ -29,4 +30,5 @@ document.body.append(
   ...(missing === undefined
     ? shell(ROUTES, host)
     : [el("header", {}, brand()), el("main", { class: "absence" }, el("p", { role: "alert" }, missing))]),
+  keepOffline(),
 );

@@ -275,6 +275,10 @@ test.skipIf(!shipped)(
       StorageManager.prototype.persisted = () => Promise.resolve(false);
       StorageManager.prototype.persist = () => Promise.resolve(++globalThis.asked > 0);
     });
+    await page.addInitScript(() =>
+      // What the page's service worker answers cannot be changed on its way.
+      Object.defineProperty(Navigator.prototype, "serviceWorker", { value: undefined }),
+    );
     await page.route("**/assets/worker-*.js", async (route) => {
       const response = await route.fetch();
       const refuse = "StorageManager.prototype.getDirectory = () => Promise.reject(new Error('refused'));";

@@ -1,12 +1,14 @@
 /**
  * Pictures of every view of the built page with a real model and real answers, at desktop and phone width, light and dark:
- * demo/screenshots/VIEW-WIDTH-THEME.png. It checks nothing but their size; PAGE names another folder than dist/page.
+ * demo/screenshots/VIEW-WIDTH-THEME.png; and the installed page's icons (`icons` as argument: these alone). It checks nothing
+ * but sizes; PAGE names another folder than dist/page.
  */
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import type { BrowserContext, Page } from "playwright";
 import { launchChromium } from "../support/chromium.ts";
 import { packPng } from "../support/png.ts";
 import { serveFolders } from "../support/serve.ts";
+import { drawIcons } from "./icons.ts";
 
 const FOLDER = process.env["PAGE"] ?? "dist/page";
 const OUT = process.env["OUT"] ?? "demo/screenshots";
@@ -92,7 +94,9 @@ mkdirSync(OUT, { recursive: true });
 const server = await serveFolders({ "": FOLDER });
 const browser = await launchChromium();
 try {
-  await pictures(await browser.newContext({ reducedMotion: "reduce" }), server.address);
+  await drawIcons(browser);
+  if (process.argv[2] !== "icons")
+    await pictures(await browser.newContext({ reducedMotion: "reduce" }), server.address);
 } finally {
   await browser.close();
   await server.close();
