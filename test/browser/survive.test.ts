@@ -208,7 +208,7 @@ const present = existsSync(MODEL);
 if (!present) console.warn(`SKIPPED ${CASES} cases of the page's bad days: ${MODEL} is absent`);
 
 describe.skipIf(!present)("by link", { timeout: PATIENT_MS }, () => {
-  const PADDING_BYTES = 3_000_000;
+  const PADDING_BYTES = 2_000_000;
   const BYTES_PER_SECOND = 500_000;
   let models: UnreliableServer;
   let profile: string;
@@ -239,7 +239,7 @@ describe.skipIf(!present)("by link", { timeout: PATIENT_MS }, () => {
     const size = models.files.get("/harbour.gguf")?.length ?? 0;
     page = await openTab(site.address);
     await load();
-    await page.locator(".phase", { hasText: /Downloading[\d.]+ of 4\.\d MB/ }).waitFor();
+    await page.locator(".phase", { hasText: /Downloading[\d.]+ of 3\.\d MB/ }).waitFor();
     const second = await openTab(site.address);
     await load(second);
     await second.getByText("Waiting: another tab downloads this model").waitFor();
@@ -323,7 +323,7 @@ describe.skipIf(!present)("a page with a model", { timeout: PATIENT_MS }, () => 
     await kept();
     await countNotices();
     await session.send("Storage.overrideQuotaForOrigin", { origin, quotaSize: 100_000 });
-    const long = (words: string): string => `${QUESTION} ${words.repeat(60)}`;
+    const long = (words: string): string => `${QUESTION} ${words.repeat(25)}`;
     expect(await ask(long("The harbour is wide. "))).not.toBe("");
     await notice(/storage is full.*Free some room/).waitFor();
     expect(await ask(long("The sea is deep. "))).not.toBe("");
