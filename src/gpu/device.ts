@@ -4,6 +4,7 @@
  */
 import { RUNTIME } from "../base.ts";
 import { TidepoolError } from "../errors.ts";
+import { MAP_READ, USAGE_COPY_DST, USAGE_MAP_READ } from "./op.ts";
 
 /** What a caller may say about the choice of GPU. */
 export interface GpuOptions {
@@ -114,6 +115,24 @@ export function unlessLost<T>(device: GPUDevice, work: Promise<T>): Promise<T> {
     throw new TidepoolError("device_lost", text, { reason });
   });
   return Promise.race([work, lost]);
+}
+
+/** How long a device may take to answer for what was under way when it was freed. */
+const END_DEVICE_MS = 2000;
+
+/**
+ * Frees a device and all of its memory. In Node it waits until what was asked of the device has been answered: a thread that ends
+ * before that takes the whole process with it.
+ */
+export async function endDevice(device: GPUDevice): Promise<void> {
+  if (RUNTIME !== "node") return device.destroy();
+  // Answered after all that was asked before it.
+  const last = device.createBuffer({ size: 4, usage: USAGE_MAP_READ | USAGE_COPY_DST }).mapAsync(MAP_READ);
+  device.destroy();
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<void>((resolve) => (timer = setTimeout(resolve, END_DEVICE_MS)));
+  await Promise.race([last.catch(() => undefined), late]); // it fails, as all that is asked of a freed device
+  clearTimeout(timer);
 }
 
 /** One line for people: vendor, architecture and the driver's description. */

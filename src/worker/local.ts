@@ -4,7 +4,7 @@
  */
 import { TidepoolError, toWire } from "../errors.ts";
 import { background } from "../base.ts";
-import { findProvider, openGpu, type Gpu } from "../gpu/device.ts";
+import { endDevice, findProvider, openGpu, type Gpu } from "../gpu/device.ts";
 import type { OpenedModel } from "../load/named-model.ts";
 import { onceMoreIfChanged } from "../load/remote-load.ts";
 import type { TierStore } from "../tier/store.ts";
@@ -33,6 +33,16 @@ export function endable<T>(start: (signal: AbortSignal) => Promise<T>): Endable 
 }
 
 function noResult(): void {}
+
+/** Tells of progress until the load is ended: then whoever tells, between two tensors or two pipelines, ends with `aborted`. */
+function unlessEnded(post: Post, signal: AbortSignal): Post {
+  return (message, transfer) => {
+    if (message.type === "progress" && signal.aborted) {
+      throw new TidepoolError("aborted", "loading was aborted");
+    }
+    post(message, transfer);
+  };
+}
 
 export class LocalEngine {
   private readonly post: Post;
@@ -71,7 +81,7 @@ export class LocalEngine {
     await this.loading?.ended;
     await this.session?.close();
     this.session = undefined;
-    this.gpu?.device.destroy();
+    if (this.gpu) await endDevice(this.gpu.device);
     this.gpu = undefined;
   }
 
@@ -100,7 +110,15 @@ export class LocalEngine {
         reopen: this.reopener(model, options),
         capabilities: [...(await missingCapabilities(this.gpu, options)), ...this.lacks],
       };
-      loaded = await Session.load(this.gpu, opened.file, chosen, timedPost(this.post), store, cache, more);
+      loaded = await Session.load(
+        this.gpu,
+        opened.file,
+        chosen,
+        unlessEnded(timedPost(this.post), signal),
+        store,
+        cache,
+        more,
+      );
       await opened.finish();
       await opened.close();
       return loaded;
@@ -108,7 +126,7 @@ export class LocalEngine {
       await opened?.close().catch(noResult); // the first failure is the one to tell
       if (loaded) await loaded.close();
       else await store?.close(0);
-      this.gpu?.device.destroy();
+      if (this.gpu) await endDevice(this.gpu.device);
       throw error;
     }
   }

@@ -23,6 +23,8 @@ export interface ScoreRooms {
   warm(tokens: readonly number[]): Promise<PromptUsage>;
   /** Lets the KV pool grow where it may. */
   makeRoom(missingBlocks: number): Promise<void>;
+  /** @throws TidepoolError where nothing is to be computed any more. */
+  checkOpen(): void;
 }
 
 /** @throws TidepoolError `invalid_argument`, `too_long`, `out_of_memory`. */
@@ -39,7 +41,7 @@ export async function scoreTokens(rooms: ScoreRooms, input: ScoreInput): Promise
   try {
     const loan = scheduler.loanState(lease);
     if (loan?.copyBlock) runner.pool.copySlot(loan.copyBlock.from, loan.copyBlock.to);
-    const scored = await scoreLent(runner, lease, loan?.state, input, (end) => (done = end));
+    const scored = await scoreLent(rooms, lease, loan?.state, input, (end) => (done = end));
     const cachedTokens = before?.cachedTokens ?? { gpu: lease.tokens, ram: 0, disk: 0 };
     const cached = cachedTokens.gpu + cachedTokens.ram + cachedTokens.disk;
     const usage = { promptTokens: tokens.length, computedTokens: tokens.length - cached, cachedTokens };
@@ -60,16 +62,18 @@ function checkInput(tokens: readonly number[], from: number, limit: number): voi
 }
 
 async function scoreLent(
-  runner: Runner,
+  rooms: ScoreRooms,
   lease: Lease,
   seatState: SeatState | undefined,
   { tokens, from, wantLogits }: ScoreInput,
   onDone: (end: number) => void,
 ): Promise<Pick<ScoreResult, "logprobs" | "logits">> {
+  const { runner } = rooms;
   const { vocabSize } = runner.shape;
   const logprobs: number[] = [];
   const kept = wantLogits ? new Float32Array((tokens.length - from) * vocabSize) : undefined;
   for (let start = lease.tokens; start < tokens.length; start += runner.scoreRows) {
+    rooms.checkOpen();
     const part = tokens.slice(start, start + runner.scoreRows);
     const firstRow = Math.min(Math.max(from - start, 0), part.length);
     const state = seatState?.step(start + part.length);

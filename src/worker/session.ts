@@ -288,13 +288,14 @@ export class Session {
   /** Once more where the device was lost under it. */
   private async scoreNow(input: ScoreInput): Promise<ScoreResult> {
     await this.recovered;
+    this.checkOpen();
     const { runner } = this;
     try {
       return await scoreTokens(this, input);
     } catch (error) {
       if (!(await this.isLost(runner.gpu.device))) throw error;
       await this.recovered;
-      if (this.broken) throw this.broken;
+      this.checkOpen();
       return scoreTokens(this, input);
     }
   }
@@ -323,14 +324,20 @@ export class Session {
     this.recovery.close();
     this.watch.turn(false);
     await this.loop.stop();
+    await this.scored; // it ends with the part that the GPU is at
     await this.keeper?.drain(CLOSE_DRAIN_MS);
     await this.keeper?.store.close(CLOSE_DRAIN_MS);
     this.runner.destroy();
   }
 
-  private checkRoom(): void {
+  /** @throws TidepoolError why nothing can be done any more */
+  checkOpen(): void {
     if (this.closed) throw new TidepoolError("closed", "the engine is closed");
     if (this.broken) throw this.broken;
+  }
+
+  private checkRoom(): void {
+    this.checkOpen();
     if (this.requests.size + this.encoding.size >= MAX_ACTIVE_REQUESTS) {
       throw new TidepoolError("rejected", `${MAX_ACTIVE_REQUESTS} requests are waiting or running already`);
     }
