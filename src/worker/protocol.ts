@@ -113,6 +113,11 @@ export interface LoadProgress {
 
 /** What was loaded and what was chosen for it. */
 export interface EngineInfo {
+  /**
+   * "alone": not shared with other tabs. "owner": this tab's worker has the model, for all tabs that share it. "guest": another
+   * tab's has.
+   */
+  role: "alone" | "owner" | "guest";
   model: {
     name: string;
     architecture: string;
@@ -448,7 +453,7 @@ export type ToWorker =
   | { type: "header"; model: ModelSpec; options: EngineOptions; question: HeaderQuestion }
   | { type: "store"; options: CacheOptions; call: StoreCall }
   | { type: "models"; options: SourceOptions; call: ModelsCall }
-  | { type: "load"; model: ModelSpec; options: EngineOptions }
+  | { type: "load"; model: ModelSpec; options: EngineOptions; share?: string }
   | { type: "submit"; id: number; input: RequestInput; params: GenerateParams; resume?: Resume }
   | { type: "abort"; id: number }
   | { type: "call"; id: number; call: Call }

@@ -599,6 +599,7 @@ function noRoom({ tokens }: Request, capacityTokens: number): TidepoolError {
 function describe(runner: Runner, prompts: Prompts, capabilities: readonly Capability[]): EngineInfo {
   const { shape, options, memory, gpu } = runner;
   return {
+    role: "alone",
     model: {
       name: shape.name,
       architecture: shape.architecture,

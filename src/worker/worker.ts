@@ -8,11 +8,12 @@ import type { ModelFile } from "../load/model-file.ts";
 import { answerStoreCall } from "./cache-calls.ts";
 import { openStore } from "./disk.ts";
 import { inspectModel } from "./inspect.ts";
-import { endable, LocalEngine, type Endable } from "./local.ts";
+import { endable, LocalEngine, type Ask, type Endable } from "./local.ts";
 import { answerModelsCall, openForHeader } from "./models.ts";
 import { Prompts } from "./prompts.ts";
 import type {
   CacheOptions,
+  Capability,
   EngineOptions,
   FromWorker,
   HeaderQuestion,
@@ -24,6 +25,8 @@ import type {
   ToWorker,
 } from "./protocol.ts";
 import type { Post } from "./session.ts";
+import { Share, type SharedEngine } from "./share.ts";
+import { shareKey, sharePlatform } from "./share-platform.ts";
 
 /** What is used of a dedicated worker's global scope. */
 interface WorkerSelf {
@@ -36,20 +39,33 @@ interface Scope {
   listen(onMessage: (message: ToWorker) => void): void;
 }
 
+/** What the page asks: an engine of its own, or its part in a shared one. */
+interface PageEngine {
+  fromPage(ask: Ask): void;
+  /** Something of it has failed that nobody waits for. */
+  fail(error: unknown): void;
+  close(): Promise<void>;
+}
+
 const scope = findScope();
-const engine = new LocalEngine(scope.post);
+/** Resolves as soon as it is known which. */
+let engine: Promise<PageEngine> | undefined;
 /** A question about kept models under way. */
 let asking: Endable | undefined;
 
 setBackgroundHandler((error, label) => {
-  scope.post({ type: "failed", error: toWire(new Error(`${label}: ${String(error)}`, { cause: error })) });
+  const failure = new Error(`${label}: ${String(error)}`, { cause: error });
+  if (!engine) fail(failure);
+  engine?.then((open) => open.fail(failure), fail);
 });
 scope.listen((message) => background(receive(message), message.type));
 
 async function receive(message: ToWorker): Promise<void> {
   switch (message.type) {
     case "load":
-      return load(message.model, message.options);
+      engine = open(message.model, message.options, message.share);
+      await engine;
+      return;
     case "header":
       return header(message.model, message.options, message.question);
     case "store":
@@ -59,18 +75,42 @@ async function receive(message: ToWorker): Promise<void> {
     case "submit":
     case "abort":
     case "call":
-      return engine.receive(message);
+      return (await engine)?.fromPage(message);
     case "close":
       return close();
   }
 }
 
-async function load(model: ModelSpec, options: EngineOptions): Promise<void> {
-  try {
-    scope.post({ type: "loaded", info: await engine.load(model, options) });
-  } catch (error) {
-    scope.post({ type: "failed", error: toWire(error) });
-  }
+function open(model: ModelSpec, options: EngineOptions, share: string | undefined): Promise<PageEngine> {
+  return share === undefined ? Promise.resolve(openAlone(model, options)) : openShared(model, options, share);
+}
+
+function openAlone(model: ModelSpec, options: EngineOptions, lacks: readonly Capability[] = []): PageEngine {
+  const local = new LocalEngine(scope.post, lacks);
+  const load = local.load(model, options).then((info) => scope.post({ type: "loaded", info }), fail);
+  background(load, "load");
+  return { fromPage: (ask) => local.receive(ask), fail, close: () => local.close() };
+}
+
+/** Where tabs cannot share, an engine for this tab that says so. */
+async function openShared(model: ModelSpec, options: EngineOptions, name: string): Promise<PageEngine> {
+  const platform = await sharePlatform(shareKey(name, model, options));
+  if ("code" in platform) return openAlone(model, options, [platform]);
+  const makeEngine = (post: Post): SharedEngine => {
+    const local = new LocalEngine(post);
+    return {
+      load: () => local.load(model, options),
+      receive: (ask) => local.receive(ask),
+      close: () => local.close(),
+    };
+  };
+  const share = new Share({ ...platform, toPage: scope.post, makeEngine });
+  background(share.start(), "share");
+  return share;
+}
+
+function fail(error: unknown): void {
+  scope.post({ type: "failed", error: toWire(error) });
 }
 
 /** Answers from the header of a model that is not loaded. */
@@ -83,7 +123,7 @@ async function header(model: ModelSpec, options: EngineOptions, question: Header
     await opened.close();
     scope.post({ type: "header", value });
   } catch (error) {
-    scope.post({ type: "failed", error: toWire(error) });
+    fail(error);
   }
 }
 
@@ -103,7 +143,7 @@ async function askStore(options: CacheOptions, call: StoreCall): Promise<void> {
     if (problem) throw new TidepoolError("source", `${problem.code}: ${problem.message}`);
     scope.post({ type: "header", value });
   } catch (error) {
-    scope.post({ type: "failed", error: toWire(error) });
+    fail(error);
   }
 }
 
@@ -115,14 +155,14 @@ async function askModels(options: SourceOptions, call: ModelsCall): Promise<void
     const value = await question.work;
     scope.post({ type: "header", value });
   } catch (error) {
-    scope.post({ type: "failed", error: toWire(error) });
+    fail(error);
   }
 }
 
 async function close(): Promise<void> {
   asking?.controller.abort();
   await asking?.ended;
-  await engine.close();
+  await (await engine)?.close();
   scope.post({ type: "closed" });
 }
 

@@ -1,0 +1,351 @@
+/** An engine that tabs share: who owns, who is asked, and what becomes of requests when tabs come, close and die. */
+import { describe, expect, test } from "vitest";
+import { Random } from "../../src/base.ts";
+import { TidepoolError } from "../../src/errors.ts";
+import { Engine } from "../../src/index.ts";
+import { shareKey } from "../../src/worker/share-platform.ts";
+import { MAX_GUESTS, readShareMessage } from "../../src/worker/share-messages.ts";
+import { testSeed } from "../support/seed.ts";
+import { Bench, textOf, tokensOf, turn, type PageRequest, type Tab } from "../support/share-bench.ts";
+
+const REST = "end";
+
+async function openLoaded(count: number): Promise<{ bench: Bench; tabs: Tab[] }> {
+  const bench = new Bench(new Random(1));
+  const tabs: Tab[] = [];
+  for (let i = 0; i < count; i++) tabs.push(await bench.open());
+  await bench.finish();
+  return { bench, tabs };
+}
+
+/** It has ended once, with what it would have said alone, or with a beginning of that where it was aborted. */
+function checkEnded({ prompt, want, streamed, tokens, ends }: PageRequest, label: string): void {
+  expect(ends.length, label).toBe(1);
+  const [end] = ends;
+  if (!end || !("finishReason" in end)) throw new Error(`${label}: ${end?.code}`);
+  const whole = tokensOf(prompt, want);
+  const isWhole = end.finishReason === "length";
+  expect(end.tokens, label).toEqual(isWhole ? whole : whole.slice(0, end.tokens.length));
+  expect(end.text, label).toBe(textOf(end.tokens) + (isWhole ? REST : ""));
+  expect(streamed, label).toBe(end.text);
+  expect(tokens, label).toEqual(end.tokens);
+}
+
+const requestOf = (tab: Tab, id: number): PageRequest => tab.requests.get(id)!;
+
+describe("a shared engine", () => {
+  test("is loaded once; each tab is told its part, and its requests are its own", async () => {
+    const { bench, tabs } = await openLoaded(3);
+    expect(tabs.map(({ role }) => role)).toEqual(["owner", "guest", "guest"]);
+    expect(bench.engines.length).toBe(1);
+    const ids = tabs.map((tab, i) => tab.submit(i, 10 + i));
+    await bench.finish();
+    tabs.forEach((tab, i) => checkEnded(requestOf(tab, ids[i]!), tab.id));
+  });
+
+  test("tells guests how it loads, also those that come late, and what the storage had to say", async () => {
+    const bench = new Bench(new Random(1));
+    const owner = await bench.open();
+    owner.engine?.post({ type: "notice", notice: { code: "disk_full", message: "full" } });
+    const early = await bench.open();
+    await bench.settle();
+    await bench.finish();
+    const late = await bench.open();
+    await bench.settle();
+    for (const tab of [owner, early, late])
+      expect(tab.heard.filter(({ type }) => type === "notice").length).toBe(1);
+    for (const tab of [owner, early]) expect(tab.heard.some(({ type }) => type === "progress")).toBe(true);
+    expect([early.isLoaded, late.isLoaded]).toEqual([true, true]);
+  });
+
+  test("goes to the next tab when the owner dies: streams go on, calls are asked again", async () => {
+    const { bench, tabs } = await openLoaded(3);
+    const [owner, second, third] = tabs as [Tab, Tab, Tab];
+    const ids = [second, third].map((tab, i) => tab.submit(i, 20));
+    await bench.settle();
+    for (let i = 0; i < 5; i++) owner.engine?.step();
+    await bench.settle();
+    const asked = third.call({ method: "tokenize", text: "hello" });
+    const lost = third.call({ method: "loseDevice" });
+    await bench.kill(owner);
+    await bench.settle();
+    expect(second.heard.at(-1)?.type).toBe("progress");
+    expect(third.heard.filter(({ type }) => type === "recovering").length).toBe(1);
+    await bench.finish();
+    expect([second.role, third.role]).toEqual(["owner", "guest"]);
+    expect(second.engine?.resumedTokens).toBe(10);
+    checkEnded(requestOf(second, ids[0]!), "second");
+    checkEnded(requestOf(third, ids[1]!), "third");
+    expect(third.answers.get(asked)).toEqual(["hello"]);
+    expect(third.answers.get(lost)).toEqual([undefined]);
+  });
+
+  test("is given up in order when the owner closes: never are there two", async () => {
+    const { bench, tabs } = await openLoaded(2);
+    const [owner, guest] = tabs as [Tab, Tab];
+    const mine = owner.submit(1, 30);
+    const theirs = guest.submit(2, 30);
+    await bench.settle();
+    owner.engine?.step();
+    await bench.settle();
+    let release: () => void = () => {};
+    const engine = owner.engine!;
+    const close = engine.close.bind(engine);
+    engine.close = async () => {
+      await new Promise<void>((resolve) => (release = resolve));
+      await close();
+    };
+    const closed = owner.share.close();
+    await bench.settle();
+    expect(guest.heard.at(-1)?.type).toBe("recovering");
+    expect(guest.engines.length).toBe(0);
+    release();
+    await closed;
+    await bench.finish();
+    expect(guest.role).toBe("owner");
+    expect(requestOf(owner, mine).ends).toMatchObject([{ finishReason: "aborted" }]);
+    checkEnded(requestOf(guest, theirs), "guest");
+  });
+
+  test("ends what a guest asked when the guest dies or closes", async () => {
+    const { bench, tabs } = await openLoaded(3);
+    const [owner, second, third] = tabs as [Tab, Tab, Tab];
+    second.submit(1, 50);
+    const id = third.submit(2, 50);
+    await bench.settle();
+    owner.engine?.step();
+    expect(owner.engine?.requests.size).toBe(2);
+    await bench.settle();
+    await bench.kill(second);
+    expect(owner.engine?.requests.size).toBe(1);
+    await third.share.close();
+    await bench.settle();
+    expect(owner.engine?.requests.size).toBe(0);
+    checkEnded(requestOf(third, id), "third");
+    await owner.share.close();
+    expect(bench.locks.heldCount).toBe(0);
+  });
+
+  test("that cannot be loaded is the same error for all; a later tab tries again", async () => {
+    const bench = new Bench(new Random(1));
+    const owner = await bench.open(new TidepoolError("out_of_memory", "too large"));
+    const guest = await bench.open();
+    await bench.settle();
+    owner.engine?.loaded();
+    // The guest's turn comes as soon as the lock is free: it hears of the failure first where the message is first.
+    while (bench.wires.deliver(bench.random));
+    await turn();
+    await bench.settle();
+    expect(owner.error).toBe("out_of_memory");
+    expect([guest.error, guest.role]).toEqual(
+      guest.engines.length > 0 ? [undefined, undefined] : ["out_of_memory", undefined],
+    );
+    await guest.share.close();
+    const later = await bench.open();
+    await bench.finish();
+    expect(later.role).toBe("owner");
+  });
+
+  test("whose engine fails later fails for all, and is free for the next", async () => {
+    const { bench, tabs } = await openLoaded(2);
+    const [owner, guest] = tabs as [Tab, Tab];
+    await guest.share.close();
+    const other = await bench.open();
+    await bench.settle();
+    const error = { code: "device_lost" as const, message: "twice", details: {} };
+    owner.engine?.post({ type: "failed", error });
+    await bench.settle();
+    expect(owner.error).toBe("device_lost");
+    expect(other.error ?? other.engines.length).toSatisfy((seen) => seen === "device_lost" || seen === 1);
+    expect(bench.locks.holder("tidepool-engine:key")).not.toBe(owner.id);
+  });
+
+  test("whose owner is silent is given up with an error that says so", async () => {
+    const { bench, tabs } = await openLoaded(2);
+    const [owner, guest] = tabs as [Tab, Tab];
+    guest.timer.advance(600_000);
+    expect(guest.error, "nothing is waited for").toBeUndefined();
+    guest.submit(1, 5);
+    for (let i = 0; i < 30; i++) {
+      guest.timer.advance(5000);
+      await bench.settle();
+    }
+    expect(guest.error, "it answers").toBeUndefined();
+    bench.wires.cut(owner.id); // it hears nothing
+    guest.timer.advance(61_000);
+    expect(guest.error).toBeUndefined();
+    guest.timer.advance(5000);
+    expect(guest.error).toBe("timed_out");
+  });
+
+  test("turns tabs away that are too many", async () => {
+    const { bench, tabs } = await openLoaded(MAX_GUESTS + 1);
+    const more = await bench.open();
+    await bench.settle();
+    expect(more.error).toBe("rejected");
+    await bench.kill(tabs[5]!);
+    const another = await bench.open();
+    await bench.settle();
+    expect(another.role).toBe("guest");
+  });
+
+  test("listens to its cache as long as any tab does", async () => {
+    const { bench, tabs } = await openLoaded(3);
+    const [owner, second, third] = tabs as [Tab, Tab, Tab];
+    for (const tab of [second, third]) tab.call({ method: "cacheWatch", on: true });
+    await bench.settle();
+    owner.engine?.post({ type: "cacheEvents", events: [], dropped: 1 });
+    await bench.settle();
+    const heard = (tab: Tab) => tab.heard.filter(({ type }) => type === "cacheEvents").length;
+    expect([owner, second, third].map(heard)).toEqual([0, 1, 1]);
+    second.call({ method: "cacheWatch", on: false });
+    await bench.settle();
+    expect(owner.engine?.watched).toEqual([true]);
+    await bench.kill(owner);
+    await bench.finish();
+    expect(second.engine?.watched).toEqual([true]);
+    await bench.kill(third);
+    expect(second.engine?.watched).toEqual([true, false]);
+  });
+
+  test("gives every request the tokens it would have alone, whoever comes, closes or dies", async () => {
+    const seed = testSeed("shared engine");
+    const random = new Random(seed);
+    let resumedTokens = 0;
+    for (let round = 0; round < 120; round++) {
+      const bench = new Bench(random);
+      await randomLife(bench, 200);
+      for (const { engines } of bench.tabs)
+        for (const engine of engines) resumedTokens += engine.resumedTokens;
+    }
+    expect(resumedTokens).toBeGreaterThan(0);
+    console.log(`${resumedTokens} tokens were taken over`);
+  });
+});
+
+async function randomLife(bench: Bench, operations: number): Promise<void> {
+  const { random } = bench;
+  for (let i = 0; i < operations; i++) {
+    await randomOperation(bench);
+    bench.nowMs += random.below(3);
+    expect(bench.engines.length).toBeLessThanOrEqual(1);
+  }
+  await bench.finish();
+  for (const tab of bench.tabs) {
+    for (const [id, request] of tab.requests) {
+      const label = `${tab.id}, request ${id}`;
+      if (tab.isAlive || request.ends.length > 0) checkEnded(request, label);
+    }
+    if (tab.isAlive) for (const answers of tab.answers.values()) expect(answers.length).toBe(1);
+    expect(tab.error).toBeUndefined();
+  }
+  for (const tab of bench.alive) expect(tab.isLoaded).toBe(true);
+  for (const tab of bench.alive) await tab.share.close();
+  await bench.settle();
+  expect(bench.locks.heldCount).toBe(0);
+}
+
+async function randomOperation(bench: Bench): Promise<void> {
+  const { random, alive } = bench;
+  const tab = alive.length > 0 ? random.pick(alive) : undefined;
+  const [engine] = bench.engines;
+  switch (random.below(18)) {
+    case 0:
+      if (alive.length < 5) await bench.open();
+      return;
+    case 1:
+      if (tab && random.below(4) === 0) await bench.kill(tab);
+      return;
+    case 2:
+      if (!tab || random.below(4) > 0) return;
+      await tab.share.close();
+      await bench.kill(tab);
+      return;
+    case 3:
+      if (tab?.isLoaded) tab.submit(random.below(1000), 1 + random.below(30));
+      return;
+    case 4:
+      if (tab && tab.requests.size > 0 && random.below(4) === 0)
+        tab.share.fromPage({ type: "abort", id: random.pick([...tab.requests.keys()]) });
+      return;
+    case 5:
+      if (tab?.isLoaded) tab.call({ method: "tokenize", text: "text" });
+      return;
+    case 6:
+      engine?.loaded();
+      return turn();
+    case 7:
+    case 8:
+    case 9:
+    case 10:
+      return engine?.step();
+    default:
+      for (let i = random.below(20); i > 0; i--) bench.wires.deliver(random);
+      return turn();
+  }
+}
+
+describe("messages of a shared engine", () => {
+  test("of any other shape are nobody's", async () => {
+    const { bench, tabs } = await openLoaded(2);
+    const [owner, guest] = tabs as [Tab, Tab];
+    const to = owner.id;
+    const from = guest.id;
+    const bad: unknown[] = [
+      ...[undefined, null, 7, "x", [], {}, { from, to }, { from, to, kind: "constructor" }],
+      ...[
+        { from: 1, to, kind: "join" },
+        { from, to, kind: "__proto__" },
+        { from, to, kind: "ask" },
+      ],
+      { from, to, kind: "ask", ask: { type: "submit", id: -1, input: {}, params: {} } },
+      {
+        from,
+        to,
+        kind: "ask",
+        ask: { type: "submit", id: 1, input: {}, params: {}, resume: { tokens: "1" } },
+      },
+      { from, to, kind: "ask", ask: { type: "close" } },
+      { from, to, kind: "say", say: { type: "step", outputs: [{ id: 1, text: 3, tokens: [] }] } },
+      { from, to, kind: "say", say: { type: "loaded", info: {} } },
+      { from, to, kind: "ready", info: {} },
+    ];
+    for (const message of bad) {
+      expect(readShareMessage(message), JSON.stringify(message)).toBeUndefined();
+      for (const tab of tabs) bench.wires.inject(tab.id, message);
+    }
+    const strangers = [
+      { from: "nobody", to, kind: "ask", ask: { type: "abort", id: 1 } },
+      { from: "nobody", to: guest.id, kind: "say", say: { type: "recovering" } },
+      { from: "nobody", to: guest.id, kind: "leaving" },
+    ];
+    const id = guest.submit(3, 4);
+    for (const message of strangers) for (const tab of tabs) bench.wires.inject(tab.id, message);
+    await bench.finish();
+    checkEnded(requestOf(guest, id), "guest");
+    expect(guest.heard.filter(({ type }) => type === "recovering").length).toBe(0);
+  });
+
+  test("the key is that of name, model and options", () => {
+    const file = (lastModified: number) => [
+      { name: "a.gguf", blob: new File(["1"], "a.gguf", { lastModified }) },
+    ];
+    const keys = [
+      shareKey("a", "org/model", {}),
+      shareKey("b", "org/model", {}),
+      shareKey("a", "org/other", {}),
+      shareKey("a", "org/model", { poolTokens: 64 }),
+      shareKey("a", "org/model", { cache: { namespace: "x" } }),
+      shareKey("a", file(1), {}),
+      shareKey("a", file(2), {}),
+    ];
+    expect(new Set(keys).size).toBe(keys.length);
+    expect(shareKey("a", file(1), {})).toBe(keys[5]);
+    const options = { poolTokens: 64, blockTokens: 16 };
+    expect(shareKey("a", "m", { blockTokens: 16, poolTokens: 64 })).toBe(shareKey("a", "m", options));
+  });
+
+  test("outside browsers sharing is an error that says so", async () => {
+    await expect(Engine.load("model.gguf", { share: true })).rejects.toMatchObject({ code: "unsupported" });
+  });
+});
