@@ -1,0 +1,245 @@
+/**
+ * Tabs that share one engine in headless Chromium: one GPU device for all, and streams that go on when the tab that has it
+ * closes or crashes. It drives the built library on a bare page (stored-page.ts). No timing is asserted.
+ */
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { BrowserContext, Page } from "playwright";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { launchProfile } from "../support/chromium.ts";
+import type { FileServer } from "../support/serve.ts";
+import { closeEngine, modelFolder, openTab, servePage, statsOf } from "./stored-page.ts";
+
+/** For what waits on a software adapter, on a machine that does other work too. */
+const PATIENT_MS = 300_000;
+
+const CASES = 5;
+const present = modelFolder() !== undefined;
+if (!present) console.warn(`SKIPPED ${CASES} cases of shared engines in the browser: there is no model`);
+
+const HARBOUR = "Once upon a time there was a harbour";
+const LIGHTHOUSE = "The keeper of the lighthouse";
+const ANSWER_TOKENS = 48;
+/** Tokens that a stream has when something happens to it. */
+const BEFORE_TOKENS = 6;
+
+let server: FileServer;
+let profile: string;
+let context: BrowserContext;
+/** GPU devices that were made, and files of the model that were asked for. */
+let devices: number;
+let downloads: number;
+
+beforeAll(async () => {
+  server = await servePage();
+});
+afterAll(() => server.close());
+
+beforeEach(async () => {
+  profile = await mkdtemp(join(tmpdir(), "tidepool-profile-"));
+  context = await launchProfile(profile);
+  devices = downloads = 0;
+  context.on("request", (request) => void (request.url().includes("/models/") && downloads++));
+  await countDevices();
+}, PATIENT_MS);
+
+afterEach(async () => {
+  await context.close();
+  await rm(profile, { recursive: true, force: true });
+});
+
+/** Each device that a worker makes is told to an address of ours. */
+async function countDevices(): Promise<void> {
+  const told = `const make = GPUAdapter.prototype.requestDevice;
+GPUAdapter.prototype.requestDevice = function (...given) {
+  return fetch("/device-made").then(() => make.apply(this, given));
+};`;
+  await context.route("**/device-made", (route) => {
+    devices++;
+    return route.fulfill({ body: "" });
+  });
+  await context.route("**/worker.js", async (route) => {
+    const response = await route.fetch();
+    await route.fulfill({ response, body: `${told}\n${await response.text()}` });
+  });
+}
+
+declare global {
+  /** In the page: what it streams, and what it was told. */
+  var stream: { text: string; tokens: number[]; done: boolean; problem: string };
+  var heard: { states: string[]; phases: string[] };
+}
+
+/** A tab with the shared engine. */
+async function openShared(): Promise<Page> {
+  const page = await openTab(context, server.address);
+  const address = new URL(`models/${modelFolder()?.file}`, page.url()).href;
+  await page.evaluate(async (url) => {
+    globalThis.heard = { states: [], phases: [] };
+    globalThis.engine = await tidepool.Engine.load(new URL(url), {
+      share: true,
+      cache: { disk: false },
+      onProgress: ({ phase }) => void heard.phases.push(phase),
+      onChange: ({ state }) => void heard.states.push(state),
+    });
+  }, address);
+  return page;
+}
+
+const roleOf = (page: Page): Promise<string> => page.evaluate(() => engine.info.role);
+
+/** Begins to stream; the tab goes on by itself. */
+async function startStream(page: Page, prompt: string): Promise<void> {
+  await page.evaluate(
+    ([prompt, maxTokens]) => {
+      const generation = engine.generate(prompt, { maxTokens, cache: "off" });
+      globalThis.stream = { text: "", tokens: [], done: false, problem: "" };
+      const read = async (): Promise<void> => {
+        for await (const { text, tokens } of generation) {
+          stream.text += text;
+          stream.tokens.push(...tokens);
+        }
+        const { text } = await generation.result();
+        if (text !== stream.text) stream.problem = `the result says "${text}"`;
+      };
+      const fail = (error: unknown) => void (stream.problem = String(error));
+      void read()
+        .catch(fail)
+        .finally(() => (stream.done = true));
+    },
+    [prompt, ANSWER_TOKENS] as const,
+  );
+}
+
+/** Waits until a stream is well under way. */
+async function inMidStream(page: Page): Promise<void> {
+  const isThere = (count: number) => stream.done || stream.tokens.length >= count;
+  await page.waitForFunction(isThere, BEFORE_TOKENS, { timeout: PATIENT_MS });
+  expect(await page.evaluate(() => stream.done)).toBe(false);
+}
+
+async function streamed(page: Page): Promise<{ text: string; tokens: number[] }> {
+  await page.waitForFunction(() => stream.done, undefined, { timeout: PATIENT_MS });
+  const { text, tokens, problem } = await page.evaluate(() => stream);
+  expect(problem).toBe("");
+  return { text, tokens };
+}
+
+/** What a tab says where nothing happens. */
+async function undisturbed(page: Page, prompt: string): Promise<{ text: string; tokens: number[] }> {
+  await startStream(page, prompt);
+  return streamed(page);
+}
+
+async function crash(page: Page): Promise<void> {
+  const session = await context.newCDPSession(page);
+  const crashed = page.waitForEvent("crash");
+  session.send("Page.crash").catch(() => {}); // nobody is left to answer
+  await crashed;
+}
+
+describe.skipIf(!present)("tabs that share an engine", () => {
+  test(
+    "one device for two tabs, which stream at the same time; a guest that closes frees its request",
+    { timeout: PATIENT_MS },
+    async () => {
+      const [owner, guest] = [await openShared(), await openShared()];
+      expect([await roleOf(owner), await roleOf(guest)]).toEqual(["owner", "guest"]);
+      const alone = [await undisturbed(owner, HARBOUR), await undisturbed(owner, LIGHTHOUSE)];
+      const before = downloads;
+      await startStream(owner, HARBOUR);
+      await startStream(guest, LIGHTHOUSE);
+      expect([await streamed(owner), await streamed(guest)]).toEqual(alone);
+      expect({ devices, downloads }).toEqual({ devices: 1, downloads: before });
+      const text = await guest.evaluate(async () => engine.detokenize(await engine.tokenize("a harbour")));
+      expect(text).toBe("a harbour");
+
+      await startStream(guest, HARBOUR);
+      await inMidStream(guest);
+      expect((await statsOf(owner)).gpu.blocks.inUse).toBeGreaterThan(0);
+      await guest.close();
+      await expect.poll(async () => (await statsOf(owner)).gpu.blocks.inUse, { timeout: PATIENT_MS }).toBe(0);
+      await closeEngine(owner);
+    },
+  );
+
+  test(
+    "the owner's tab is closed in mid-stream: the guest's stream goes on, with the text of an undisturbed one",
+    { timeout: PATIENT_MS },
+    async () => {
+      const [owner, guest] = [await openShared(), await openShared()];
+      const before = await undisturbed(guest, HARBOUR);
+      await guest.evaluate(() => void (heard.phases.length = 0));
+      await startStream(guest, HARBOUR);
+      await inMidStream(guest);
+      await owner.close();
+      expect(await streamed(guest)).toEqual(before);
+      expect(await roleOf(guest)).toBe("owner");
+      expect(devices).toBe(2);
+      const { states, phases } = await guest.evaluate(() => heard);
+      expect(states).toContain("recovering");
+      expect(states.at(-1)).toBe("ready");
+      expect(phases).toContain("weights");
+      await closeEngine(guest);
+    },
+  );
+
+  test(
+    "the owner's engine is closed by its page: the guest's stream goes on",
+    { timeout: PATIENT_MS },
+    async () => {
+      const [owner, guest] = [await openShared(), await openShared()];
+      const before = await undisturbed(guest, LIGHTHOUSE);
+      await startStream(guest, LIGHTHOUSE);
+      await startStream(owner, HARBOUR);
+      await inMidStream(guest);
+      await closeEngine(owner);
+      expect(await streamed(guest)).toEqual(before);
+      expect(await owner.evaluate(() => stream.tokens.length)).toBeLessThan(ANSWER_TOKENS);
+      await closeEngine(guest);
+    },
+  );
+
+  test(
+    "owners crash one after the other: the streams of the others go on",
+    { timeout: 2 * PATIENT_MS },
+    async () => {
+      const [first, second, third] = [await openShared(), await openShared(), await openShared()];
+      const before = [await undisturbed(second, HARBOUR), await undisturbed(third, LIGHTHOUSE)];
+      await startStream(second, HARBOUR);
+      await startStream(third, LIGHTHOUSE);
+      await inMidStream(second);
+      await inMidStream(third);
+      await crash(first);
+      expect(await streamed(second)).toEqual(before[0]);
+      expect(await streamed(third)).toEqual(before[1]);
+      expect([await roleOf(second), await roleOf(third)]).toEqual(["owner", "guest"]);
+      await startStream(third, HARBOUR);
+      await inMidStream(third);
+      await crash(second);
+      expect(await streamed(third)).toEqual(before[0]);
+      expect(await roleOf(third)).toBe("owner");
+      expect(devices).toBe(3);
+      await closeEngine(third);
+    },
+  );
+
+  test("without BroadcastChannel each tab has an engine, and says so", { timeout: PATIENT_MS }, async () => {
+    await context.route("**/worker.js", async (route) => {
+      const response = await route.fetch();
+      const without = "delete globalThis.BroadcastChannel;";
+      await route.fulfill({ response, body: `${without}\n${await response.text()}` });
+    });
+    const tabs = [await openShared(), await openShared()];
+    for (const tab of tabs) {
+      const { role, codes } = await tab.evaluate(() => ({
+        role: engine.info.role,
+        codes: engine.info.capabilities.map(({ code }) => code),
+      }));
+      expect(role).toBe("alone");
+      expect(codes).toContain("no_sharing");
+    }
+    for (const tab of tabs) await closeEngine(tab);
+  });
+});
