@@ -9,6 +9,7 @@ import type { NewSnapshot } from "../cache/prefix.ts";
 import { TidepoolError } from "../errors.ts";
 import type { KvPool } from "../gpu/pool.ts";
 import type { StatePool } from "../gpu/state-pool.ts";
+import type { Runner } from "../model/runner.ts";
 import type { LowerTier } from "../schedule/request.ts";
 import { MAX_LOADS, type RestoreMode, type RestoreTerms } from "../schedule/restore.ts";
 import type { FullBlock, LowerTiers, Move, Save, Sequence } from "../schedule/scheduler.ts";
@@ -56,7 +57,8 @@ const ASSUMED_FLOPS_PER_SECOND = { gpu: 5e11, software: 1e9 };
 
 export class Keeper implements LowerTiers {
   readonly store: TierStore;
-  readonly fingerprint: Key;
+  /** Another after moveTo() a device that computes otherwise. */
+  fingerprint: Key;
   readonly namespace: string;
   /** Told of what was copied down and what came back. */
   listener: CacheListener | undefined;
@@ -66,7 +68,7 @@ export class Keeper implements LowerTiers {
   readonly timeSavedMs = { gpu: 0, ram: 0, disk: 0 };
   private readonly options: KeeperOptions;
   private readonly blockTokens: number;
-  private readonly keys = new WeakMap<Sequence, Key[]>();
+  private keys = new WeakMap<Sequence, Key[]>();
   private readonly spilling = new Set<Promise<void>>();
   private spillingBlocks = 0;
   private readonly loadRates: Record<LowerTier, LoadRate>;
@@ -155,9 +157,16 @@ export class Keeper implements LowerTiers {
     return (1000 * this.blockTokens) / (this.computeRate || assumed);
   }
 
-  /** Blocks and states are elsewhere from now on: the device that had them was lost. */
-  moveTo(pool: KvPool, states: StatePool): void {
-    Object.assign(this.options, { pool, states });
+  /**
+   * Blocks and states are elsewhere from now on: the device that had them was lost. What is stored under another
+   * fingerprint stays for who computes that way, and is no longer found here.
+   */
+  moveTo({ pool, states, gpu }: Runner, fingerprint: Key): void {
+    Object.assign(this.options, { pool, states, isSoftware: gpu.adapter.software });
+    this.computeRate = 0;
+    if (fingerprint === this.fingerprint) return;
+    this.fingerprint = fingerprint;
+    this.keys = new WeakMap();
   }
 
   /** Tells that a prefill chunk, submitted `ms` ago, has run; it began when the one before it had ended. */
@@ -247,12 +256,13 @@ export class Keeper implements LowerTiers {
     tail: number | undefined,
   ): Promise<void> {
     const { pool, states, flopsPerToken } = this.options;
+    const { fingerprint } = this;
     if (!states) return;
     const reading = Promise.all([
       states.readSlot(slot),
       ...(tail === undefined ? [] : [pool.readSlots([tail]).then(([bytes]) => bytes as Uint8Array)]),
     ]);
-    const parts = await this.unlessLost(reading, 1);
+    const parts = await this.unlessLost(reading, 1, fingerprint);
     if (!parts) return;
     const draft = {
       parentKey: this.parentOf(sequence, at),
@@ -300,8 +310,9 @@ export class Keeper implements LowerTiers {
 
   private async spillNow(blocks: readonly FullBlock[]): Promise<void> {
     const slots = blocks.map(({ slot }) => slot);
+    const { fingerprint } = this;
     const reading = this.options.pool.readSlots(slots, headerBytesOf(this.blockTokens));
-    const payloads = await this.unlessLost(reading, slots.length);
+    const payloads = await this.unlessLost(reading, slots.length, fingerprint);
     if (!payloads) return;
     blocks.forEach(({ sequence, block }, index) => {
       const start = block * this.blockTokens;
@@ -317,15 +328,19 @@ export class Keeper implements LowerTiers {
     });
   }
 
-  /** What was read of the GPU; undefined, and counted, where that was lost: whoever computes it again stores it. */
-  private async unlessLost<T>(reading: Promise<T>, count: number): Promise<T | undefined> {
+  /**
+   * What was read of the GPU; undefined, and counted, where that was lost, or replaced by one that computes otherwise:
+   * whoever computes it again stores it.
+   */
+  private async unlessLost<T>(reading: Promise<T>, count: number, computedAs: Key): Promise<T | undefined> {
     try {
-      return await reading;
+      const read = await reading;
+      if (computedAs === this.fingerprint) return read;
     } catch (error) {
       if (!(error instanceof TidepoolError) || error.code !== "device_lost") throw error;
-      this.dropped += count;
-      return undefined;
     }
+    this.dropped += count;
+    return undefined;
   }
 
   private put(kind: RecordKind, sequence: Sequence, draft: Omit<PutDraft, OwnFields>): void {

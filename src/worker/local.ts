@@ -7,11 +7,12 @@ import { background } from "../base.ts";
 import { endDevice, findProvider, openGpu, type Gpu } from "../gpu/device.ts";
 import type { OpenedModel } from "../load/named-model.ts";
 import { onceMoreIfChanged } from "../load/remote-load.ts";
+import type { RunnerOptions } from "../model/runner.ts";
 import type { TierStore } from "../tier/store.ts";
 import { missingCapabilities } from "./capabilities.ts";
 import { openStore } from "./disk.ts";
 import { openForLoad, timedPost } from "./models.ts";
-import { gpuOptions, runnerOptions } from "./options.ts";
+import { gpuOptions, optionsAgain, runnerOptions } from "./options.ts";
 import type { Call, Capability, EngineInfo, EngineOptions, ModelSpec, ToWorker } from "./protocol.ts";
 import type { Reopen } from "./recovery.ts";
 import { Session, type Post } from "./session.ts";
@@ -146,7 +147,10 @@ export class LocalEngine {
         await opened.finish();
         await opened.close();
       };
-      return { gpu: this.gpu, file: opened.file, close };
+      const { gpu } = this;
+      const capabilities = [...(await missingCapabilities(gpu, options)), ...this.lacks];
+      const again = (before: RunnerOptions) => optionsAgain(gpu, options, before);
+      return { gpu, file: opened.file, again, capabilities, close };
     };
   }
 }

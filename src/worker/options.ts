@@ -2,7 +2,7 @@
  * The engine's options with defaults filled in and ranges checked. It opens nothing.
  */
 import { TidepoolError } from "../errors.ts";
-import type { Gpu, GpuOptions } from "../gpu/device.ts";
+import { adapterLine, type Gpu, type GpuOptions } from "../gpu/device.ts";
 import type { RunnerOptions } from "../model/runner.ts";
 import type { EngineOptions } from "./protocol.ts";
 
@@ -39,6 +39,26 @@ export function runnerOptions(gpu: Gpu, options: EngineOptions): RunnerOptions {
     seats,
     poolTokens,
   };
+}
+
+/**
+ * The options on a device that came in place of another: as they were where it can, so that stored KV stays valid. Where
+ * it has no f16 and the caller left the choice to us, f32. @throws TidepoolError `unsupported` where f16 was asked for.
+ */
+export function optionsAgain(
+  { features, adapter }: Gpu,
+  { dtype = "auto", kvDtype }: EngineOptions,
+  before: RunnerOptions,
+): RunnerOptions {
+  const wants = [before.dtype, before.kvDtype].includes("f16");
+  if (!wants || features.f16) return before;
+  const asked = kvDtype === "f16" ? "kvDtype" : dtype === "f16" ? "dtype" : undefined;
+  if (asked === undefined) return { ...before, dtype: "f32", kvDtype: "f32" };
+  throw new TidepoolError(
+    "unsupported",
+    `${asked} "f16" was asked for, and the adapter "${adapterLine(adapter)}" that is left has no shader-f16; with dtype "auto" or "f32" it goes on in f32`,
+    { option: asked },
+  );
 }
 
 /** f16 where it is faster: software adapters emulate it. */

@@ -6,12 +6,17 @@ import { assert } from "../base.ts";
 import { TidepoolError } from "../errors.ts";
 import { unlessLost, type Gpu } from "../gpu/device.ts";
 import type { ModelFile } from "../load/model-file.ts";
-import type { Runner } from "../model/runner.ts";
+import type { RunnerOptions } from "../model/runner.ts";
+import type { Capability } from "./protocol.ts";
 
 /** A device and the model's file, opened anew. */
 export interface Reopened {
   gpu: Gpu;
   file: ModelFile;
+  /** What to load it with, from what it was loaded with before. Default: the same. @throws where the device cannot do that */
+  again?(before: RunnerOptions): RunnerOptions;
+  /** What the platform lacks now. Default: what it lacked before. */
+  capabilities?: readonly Capability[];
   /** Ends what loading the file needed. */
   close(): Promise<void>;
 }
@@ -46,7 +51,7 @@ export class Recovery {
    * @param load loads what was opened; it may be left alone where the new device is lost, too, or `close` is called
    * @throws TidepoolError `device_lost` with the reason, `aborted` after `close`.
    */
-  async run(info: GPUDeviceLostInfo, load: (opened: Reopened) => Promise<Runner>): Promise<Runner> {
+  async run<T>(info: GPUDeviceLostInfo, load: (opened: Reopened) => Promise<T>): Promise<T> {
     const sinceMs = this.nowMs() - this.lastLossMs;
     this.lastLossMs = this.nowMs();
     if (sinceMs < LOSS_WINDOW_MS) {
@@ -59,9 +64,9 @@ export class Recovery {
     let opened: Reopened | undefined;
     try {
       opened = await this.open();
-      const runner = await this.unlessClosed(unlessLost(opened.gpu.device, load(opened)));
+      const loaded = await this.unlessClosed(unlessLost(opened.gpu.device, load(opened)));
       await opened.close();
-      return runner;
+      return loaded;
     } catch (error) {
       await opened?.close().catch(() => {}); // the first failure is the one to tell
       opened?.gpu.device.destroy();

@@ -87,7 +87,7 @@ export class Session {
   private readonly post: Post;
   private readonly growth: Growth;
   private readonly recovery: Recovery;
-  private readonly capabilities: readonly Capability[];
+  private capabilities: readonly Capability[];
   private closed = false;
   /** Why nothing can be done any more. */
   private broken: TidepoolError | undefined;
@@ -523,31 +523,34 @@ export class Session {
     this.scheduler.restart();
     const old = this.runner;
     try {
-      this.runner = await this.recovery.run(info, (opened) => this.loadAgain(opened));
+      const loaded = await this.recovery.run(info, (opened) => this.loadAgain(opened));
+      this.runner = loaded.runner;
+      this.capabilities = loaded.capabilities;
+      this.keeper?.moveTo(loaded.runner, loaded.fingerprint);
     } catch (error) {
       this.giveUpAll(error);
       return;
     } finally {
       old.destroy();
     }
-    this.keeper?.moveTo(this.runner.pool, this.runner.states);
     this.tellInfo();
-    const message = `the GPU device was lost (${info.message || info.reason || "no reason is given"}); the model was loaded again on ${this.runner.adapterName}, and requests go on where they were`;
+    const why = info.message || info.reason || "no reason is given";
+    const message = `the GPU device was lost (${why}); the model was loaded again on ${this.runner.adapterName}, and requests go on where they were${changeOfTypes(old, this.runner)}`;
     this.post({ type: "notice", notice: { code: "device_recovered", message } });
     this.watchDevice(this.runner.gpu);
   }
 
   /** @throws TidepoolError `invalid_file` where the weights are not those that were loaded first. */
-  private async loadAgain({ gpu, file }: Reopened): Promise<Runner> {
+  private async loadAgain({ gpu, file, again, capabilities = this.capabilities }: Reopened) {
     const { options, pool } = this.runner;
     const identity = new WeightsIdentity();
-    const same = { ...options, poolStartTokens: this.scheduler.poolTokens };
-    const runner = await Runner.load(gpu, file, same, () => {}, this.keeper && identity.onPiece);
+    const chosen = { ...(again?.(options) ?? options), poolStartTokens: this.scheduler.poolTokens };
+    const runner = await Runner.load(gpu, file, chosen, () => {}, this.keeper && identity.onPiece);
     const isSame =
       runner.parameters === this.runner.parameters &&
-      runner.pool.slotBytes === pool.slotBytes &&
+      (runner.pool.slotBytes === pool.slotBytes || chosen.kvDtype !== options.kvDtype) &&
       (!this.keeper || this.keeper.fingerprint === identity.fingerprint(runner.shape, options));
-    if (isSame) return runner;
+    if (isSame) return { runner, capabilities, fingerprint: identity.fingerprint(runner.shape, chosen) };
     runner.destroy();
     throw new TidepoolError(
       "invalid_file",
@@ -577,6 +580,12 @@ function usageOf({ promptLength, cachedTokens = 0, loadedTokens, restoredBy }: R
     cachedTokens: { gpu: cachedTokens, ram, disk },
     ...(restoredBy && { restore: restoredBy }),
   };
+}
+
+/** What a new device computes otherwise than the one before. */
+function changeOfTypes({ options: before }: Runner, { options }: Runner): string {
+  if (before.dtype === options.dtype && before.kvDtype === options.kvDtype) return "";
+  return `; it has no 16-bit floats: from now on the model computes in ${options.dtype}, and what was stored in ${before.kvDtype} is computed again`;
 }
 
 /** The sampling part of a request's settings; greedy where the caller says nothing. */

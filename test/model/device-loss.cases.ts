@@ -2,7 +2,7 @@
  * A device that is destroyed under a session: it loads the model on another, requests go on where they were and say what
  * they would have said, and a second loss within a minute is an error. Each case has devices of its own.
  */
-import { openGpu, findProvider, type Gpu } from "../../src/gpu/device.ts";
+import { openGpu, findProvider, type Gpu, type GpuOptions } from "../../src/gpu/device.ts";
 import { openModel } from "../../src/load/model-file.ts";
 import { openBytes } from "../../src/load/source.ts";
 import { TidepoolError } from "../../src/errors.ts";
@@ -13,6 +13,8 @@ import type {
   GenerationResult,
   RequestInput,
 } from "../../src/worker/protocol.ts";
+import type { RunnerOptions } from "../../src/model/runner.ts";
+import { optionsAgain } from "../../src/worker/options.ts";
 import type { Reopened } from "../../src/worker/recovery.ts";
 import type { Case, CaseEnv } from "../support/cases.ts";
 import { equal } from "../support/equal.ts";
@@ -37,6 +39,10 @@ interface BenchOptions {
   store?: TierStore;
   /** Awaited before a device is opened again. */
   beforeReopen?: () => Promise<void>;
+  /** What the devices that come later are opened with. */
+  laterGpu?: GpuOptions;
+  /** What the caller asked for, where the device that comes back may do less. Default: nothing is chosen anew. */
+  asked?: EngineOptions;
   /** Called with each device that is opened again. */
   onReopen?: (gpu: Gpu) => void;
 }
@@ -45,10 +51,12 @@ async function open(env: CaseEnv, options: BenchOptions = {}): Promise<Bench> {
   const bytes = await env.shared(options.path ?? STORIES);
   const gpus: Gpu[] = [];
   const openAll = async (): Promise<Reopened> => {
-    const gpu = await openGpu(await findProvider());
+    const gpu = await openGpu(await findProvider(), gpus.length > 0 ? options.laterGpu : {});
     gpus.push(gpu);
     const file = await openModel([openBytes(bytes, "model.gguf")]);
-    return { gpu, file, close: () => file.close() };
+    const { asked } = options;
+    const again = asked && ((before: RunnerOptions) => optionsAgain(gpu, asked, before));
+    return { gpu, file, close: () => file.close(), ...(again && { again }) };
   };
   const first = await openAll();
   const session = await TestSession.open(first.gpu, first.file, options.engine ?? OPTIONS, options.store, {
@@ -310,6 +318,83 @@ const scoreCase: Case = {
   },
 };
 
+/** Greedy tokens that a fresh session gives behind these. */
+async function continued(env: CaseEnv, engine: EngineOptions, tokens: readonly number[], count: number) {
+  const bench = await open(env, { engine });
+  try {
+    return (await bench.session.generate({ kind: "tokens", tokens }, { maxTokens: count }).done).tokens;
+  } finally {
+    await bench.close();
+  }
+}
+
+const noF16Case: Case = {
+  name: "model/device-loss/f16 by our own choice, and the device that comes back has none: on in f32",
+  needs: { f16: true },
+  async run(env) {
+    const store = await TierStore.open({ ramBytes: 2 ** 26 });
+    const engine = { ...OPTIONS, dtype: "f16", cache: { restore: "load" } } as const;
+    const bench = await open(env, { store, engine, laterGpu: { f16: false }, asked: { dtype: "auto" } });
+    const ask = () => bench.session.generate(text(PROMPTS[0]!), { maxTokens: 24 });
+    try {
+      const { keeper } = bench.session.session;
+      await ask().done;
+      await keeper?.drain(5000);
+      const [stored, fingerprint] = [store.list().length, keeper?.fingerprint];
+      let isLost = false;
+      const running = bench.session.generate(text(PROMPTS[0]!), { maxTokens: 24 }, () => {
+        if (isLost || running.steps.length < 8) return;
+        isLost = true;
+        bench.lose();
+      });
+      const { tokens, usage } = await running.done;
+      equal(tokens.length, 24, "tokens");
+      const { dtype, kvDtype } = bench.session.session.info.kernels;
+      equal([dtype, kvDtype], ["f32", "f32"], "types after the loss");
+      checkRecovered(bench, 1);
+      // What it says after the loss is what f32 says behind what it had said before.
+      const before = running.steps.slice(0, 8).flatMap((step) => step.tokens);
+      const prompt = (await bench.session.session.call({
+        method: "tokenize",
+        text: PROMPTS[0]!,
+      })) as number[];
+      const bos = usage.promptTokens > prompt.length ? [1] : [];
+      const f32 = { ...OPTIONS, dtype: "f32" } as const;
+      const rest = await continued(env, f32, [...bos, ...prompt, ...before], 24 - before.length);
+      equal(tokens.slice(before.length), rest, "tokens after the loss");
+      // What f16 has stored is neither found nor overwritten.
+      equal(keeper?.fingerprint === fingerprint, false, "the same fingerprint for f16 and f32");
+      await keeper?.drain(5000);
+      equal(store.list().length >= 2 * stored, true, "records of both");
+      const again = await ask().done;
+      equal(again.usage.cachedTokens.gpu > 0, true, "tokens from the GPU");
+      bench.session.session.scheduler.forget();
+      const restored = await ask().done;
+      equal(restored.usage.cachedTokens.ram >= 16, true, "tokens from RAM, of f32");
+      equal(restored.tokens, again.tokens, "tokens");
+    } finally {
+      await bench.close();
+    }
+  },
+};
+
+const askedF16Case: Case = {
+  name: "model/device-loss/f16 that was asked for, and the device that comes back has none: an error that says so",
+  needs: { f16: true },
+  async run(env) {
+    const engine = { ...OPTIONS, dtype: "f16" } as const;
+    const bench = await open(env, { engine, laterGpu: { f16: false }, asked: engine });
+    try {
+      const running = bench.session.generate(text(PROMPTS[0]!), { maxTokens: 50 }, () => bench.lose());
+      const { code, message } = await errorOf(running.done);
+      equal(code, "device_lost", "code");
+      equal(/dtype "f16" was asked for.*has no shader-f16/.test(message), true, `message "${message}"`);
+    } finally {
+      await bench.close();
+    }
+  },
+};
+
 const otherModelCase: Case = {
   name: "model/device-loss/a file that has changed since is not loaded in place of the model",
   async run(env) {
@@ -349,5 +434,7 @@ export const cases: Case[] = [
   lostAgainCase,
   closeCase,
   scoreCase,
+  noF16Case,
+  askedF16Case,
   otherModelCase,
 ];
