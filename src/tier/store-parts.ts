@@ -1,0 +1,79 @@
+/**
+ * What the rooms of one store share: its tiers, their counts, the clocks, and which records it serves. Who puts, writes
+ * behind, looks, reads and forgets are store.ts, write-behind.ts, lookup.ts, reading.ts, forgetting.ts and upkeep.ts.
+ */
+import { systemClock, type Clock } from "../base.ts";
+import type { Backend } from "./backend.ts";
+import { DiskTier } from "./disk-tier.ts";
+import type { Key } from "./keys.ts";
+import { openNews, type News, type NewsMessage } from "./news.ts";
+import { RamTier } from "./ram-tier.ts";
+import { coarseness, type Encoding, type MissReason, type RecordInfo } from "./record.ts";
+import type { StoreOptions } from "./store-options.ts";
+import { newCounts } from "./store-stats.ts";
+import { systemTimer, type Timer } from "./timer.ts";
+import type { Queued } from "./write-queue.ts";
+
+/** Reasons after which a record on disk will never be good again. */
+export const ROTTEN: ReadonlySet<MissReason> = new Set([
+  "short",
+  "magic",
+  "version",
+  "header",
+  "payload",
+  "key",
+  "expired",
+]);
+
+export interface PartsHooks {
+  onRamEvicted(evicted: Queued): void;
+  onNews(message: NewsMessage): void;
+}
+
+export class StoreParts {
+  readonly options: StoreOptions;
+  readonly clock: Clock;
+  readonly timer: Timer;
+  readonly ram: RamTier;
+  readonly disk: DiskTier | undefined;
+  readonly news: News;
+  readonly counts = { ram: newCounts(), disk: newCounts() };
+  /** Records in RAM that are to be on the disk when RAM lets them go. */
+  readonly wantsDisk = new Set<Key>();
+  closed = false;
+
+  constructor(options: StoreOptions, hooks: PartsHooks) {
+    this.options = options;
+    this.clock = options.clock ?? systemClock;
+    this.timer = options.timer ?? systemTimer;
+    this.ram = new RamTier(options.ramBytes, options.choose, (evicted) => hooks.onRamEvicted(evicted));
+    this.disk = options.disk === undefined ? undefined : this.makeDisk(options.disk);
+    const channel = options.newsChannel;
+    const silent: News = { post: () => undefined, close: () => undefined };
+    this.news = channel === undefined ? silent : openNews(channel, (message) => hooks.onNews(message));
+  }
+
+  private makeDisk(make: () => Backend | Promise<Backend>): DiskTier {
+    return new DiskTier({
+      make,
+      maxBytes: this.options.diskBytes ?? 0,
+      ioTimeoutMs: this.options.ioTimeoutMs ?? 10_000,
+      reopenDelayMs: this.options.reopenDelayMs ?? 30_000,
+      choose: this.options.choose,
+      timer: this.timer,
+      clock: this.clock,
+      onNotice: (code, message) => this.options.onNotice?.(code, message),
+    });
+  }
+
+  /** Whether this store serves records stored so coarsely. */
+  accepts(info: RecordInfo): boolean {
+    const { atRestBits } = this.options;
+    const coarsest: Encoding = atRestBits === undefined ? "raw" : atRestBits === 8 ? "kivi8" : "kivi4";
+    return coarseness(info.encoding) <= coarseness(coarsest);
+  }
+
+  nowEpochMs(): number {
+    return this.options.nowEpochMs?.() ?? Date.now();
+  }
+}
