@@ -94,7 +94,7 @@ export class Host {
       await before.close();
     }
     const engine = await Engine.load(model, {
-      signal,
+      ...{ share: true, signal },
       onProgress: (progress) => this.progress(progress, signal),
       onNotice: (notice) => this.set({ ...this.state, notices: withNotice(this.state.notices, notice) }),
       onChange: (changed) => changed === this.state.engine && this.set({ ...this.state }),

@@ -1,5 +1,5 @@
 /** The model panel: ways to choose a model, how loading goes, what was loaded, and what went wrong. */
-import type { Capability, Engine, EngineState, LoadProgress, Notice } from "../src/index.ts";
+import type { Capability, Engine, EngineInfo, EngineState, LoadProgress, Notice } from "../src/index.ts";
 import { addressChoice } from "./address.ts";
 import { background } from "./background.ts";
 import { button, el, labelled } from "./dom.ts";
@@ -115,9 +115,15 @@ const sentence = (text: string): string => `${text.charAt(0).toUpperCase()}${tex
 
 const STATES: Record<EngineState, string> = {
   ready: "ready",
-  recovering: "the GPU was lost: loading the model again",
+  recovering: "what the GPU had is lost: loading the model again",
   failed: "stopped",
   closed: "closed",
+};
+
+const ROLES: Record<EngineInfo["role"], string> = {
+  alone: "the model runs for this tab alone",
+  owner: "the model runs in this tab, for all tabs that use it",
+  guest: "the model runs in another tab, for this one too",
 };
 
 /** Errors of files mostly begin with the file's name: it is said once. */
@@ -166,6 +172,7 @@ function factsOf({ info, state }: Engine): HTMLElement[] {
     ["Weights", bytesText(memory.weightBytes)],
     ["Context", `${numberText(model.contextTokens)} tokens`],
     ["Adapter", adapter.software ? `${adapter.name} (software: slow)` : adapter.name],
+    ["Tabs", ROLES[info.role]],
     ["Arithmetic", `${kernels.dtype}, ${kernels.subgroups ? "with" : "without"} subgroups`],
     [
       "KV pool",

@@ -242,7 +242,7 @@ describe.skipIf(!present)("by link", { timeout: PATIENT_MS }, () => {
     await page.locator(".phase", { hasText: /Downloading[\d.]+ of 3\.\d MB/ }).waitFor();
     const second = await openTab(site.address);
     await load(second);
-    await second.getByText("Waiting: another tab downloads this model").waitFor();
+    await second.locator(".phase", { hasText: "Downloading" }).waitFor(); // what the first downloads for both
     await expect.poll(() => models.bytesSent, { timeout: PATIENT_MS }).toBeGreaterThan(size / 2);
     await context.close();
     const sentBefore = models.bytesSent;
@@ -343,6 +343,8 @@ describe.skipIf(!present)("a page with a model", { timeout: PATIENT_MS }, () => 
     for (const tab of [page, other]) await sampling(12, tab);
     const [one, two] = await Promise.all([ask(QUESTION, page), ask(QUESTION, other)]);
     expect(one).toBe(two);
+    const parts = [page, other].map((tab) => tab.locator(".facts", { hasText: "in another tab" }).count());
+    expect((await Promise.all(parts)).sort()).toEqual([0, 1]);
     await other.close();
     expect(await ask(QUESTION)).not.toBe("");
   });
