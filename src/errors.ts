@@ -18,7 +18,7 @@ export type ErrorCode =
   | "timed_out" // a file's template or tokenizer took longer than it may, and was stopped
   | "aborted" // the caller's signal fired
   | "closed" // the engine was closed
-  | "worker_died" // the engine's worker ended by itself
+  | "worker_died" // the engine's worker ended by itself, or that of a shared engine does not answer
   | "internal"; // a mistake of ours that reached the wall
 
 /** The base of all errors that cross the library's face. `details` holds plain values only. */

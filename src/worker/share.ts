@@ -357,5 +357,5 @@ const memberLock = (key: string, id: string): string => `tidepool-engine:${key}:
 function silentOwner(): TidepoolError {
   const seconds = (PING_EVERY_MS * MAX_SILENT_PINGS) / 1000;
   const message = `the tab that has the shared engine has not answered for ${seconds} s: close it, or load without \`share\``;
-  return new TidepoolError("timed_out", message);
+  return new TidepoolError("worker_died", message);
 }

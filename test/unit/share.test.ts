@@ -175,7 +175,7 @@ describe("a shared engine", () => {
     guest.timer.advance(61_000);
     expect(guest.error).toBeUndefined();
     guest.timer.advance(5000);
-    expect(guest.error).toBe("timed_out");
+    expect(guest.error).toBe("worker_died");
   });
 
   test("turns tabs away that are too many", async () => {
