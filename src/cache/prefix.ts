@@ -13,15 +13,17 @@
  *        retained, pinned        kept by the tree        freed by release
  */
 import { assert } from "../base.ts";
-import type { BlockState } from "./block-ref.ts";
-import { onDisk, onRam, refOf, slotOf, stateOf } from "./block-ref.ts";
+import { onDisk, onRam, refOf, slotOf } from "./block-ref.ts";
 import type { BlockCounts, BlockPool } from "./blocks.ts";
 import type { Cost } from "./cost.ts";
 import { flopsBetween } from "./cost.ts";
 import type { Need } from "./evictor.ts";
-import type { CacheEvent, CacheListener, SnapshotReason } from "./events.ts";
+import type { CacheListener } from "./events.ts";
 import { Evictor } from "./evictor.ts";
+import { newLease, type Inserted, type Lease, type Match, type NewSnapshot } from "./lease.ts";
+import { Paths } from "./paths.ts";
 import type { EvictionPolicy } from "./policy.ts";
+import { PrefixEvents } from "./prefix-events.ts";
 import type { RadixNode, Snapshot, Walk } from "./radix.ts";
 import { RadixTree, startOf } from "./radix.ts";
 import type { PrefixStats } from "./stats.ts";
@@ -29,6 +31,7 @@ import { newStats } from "./stats.ts";
 
 export type { BlockState } from "./block-ref.ts";
 export { onDisk, onRam } from "./block-ref.ts";
+export type { Inserted, Lease, Match, NewSnapshot } from "./lease.ts";
 export type { PrefixStats } from "./stats.ts";
 
 export interface PrefixOptions {
@@ -47,53 +50,6 @@ export interface PrefixOptions {
   snapshotPool?: BlockPool;
 }
 
-/** What is known of a sequence; valid until the next call that changes the cache. */
-export interface Match {
-  /** Tokens whose KV (and state) can be reused, and the raw length of the match. */
-  tokens: number;
-  rawTokens: number;
-  /** The full blocks of the reusable prefix; empty without a pool. */
-  blocks: BlockState[];
-  /** The state at `tokens`; undefined in models without snapshots, or where nothing matched. */
-  snapshot: Snapshot | undefined;
-}
-
-/** A request's hold on the cache: the pinned path, and its block table. */
-export interface Lease extends Match {
-  /** Slots of the request's blocks in order: first the shared ones, then its own. */
-  table: number[];
-  /** The deepest pinned node. */
-  node: RadixNode;
-  /** A leaf that this lease itself has made and may lengthen. */
-  own: RadixNode | undefined;
-  /** Whether the state that the request started from has been copied, so that its slot may be evicted. */
-  copied: boolean;
-  /** Whose it is, for those who listen. */
-  requestId: number | undefined;
-  released: boolean;
-}
-
-/** A state that the request has saved at position `at`. Slots are -1 in a replay; `tail` is the copy of the begun block,
- * -1 where `at` is a multiple of the block. The cache takes over the slots' reference, also of those it cannot use. */
-export interface NewSnapshot {
-  at: number;
-  slot: number;
-  tail: number;
-  /** Why it is taken, for those who listen. Default: by where it comes to stand in the tree. */
-  why?: SnapshotReason;
-}
-
-export interface Inserted {
-  /** Tokens of the sequence that the tree holds now. */
-  tokens: number;
-  /** Slots that the tree has taken over, and the request's own slots whose content the tree had already: those become
-   * free at release. */
-  owned: number[];
-  duplicates: number[];
-  /** The snapshots that the tree has taken; it had the others already, or no place for them. */
-  placed: NewSnapshot[];
-}
-
 const noRefs = new Int32Array(0);
 
 export class PrefixCache {
@@ -108,7 +64,8 @@ export class PrefixCache {
   private readonly bytesPerBlock: number;
   private readonly withSnapshots: boolean;
   private readonly evictor: Evictor;
-  private listener: CacheListener | undefined;
+  private readonly paths: Paths;
+  private readonly events: PrefixEvents;
   private clock = 0;
 
   constructor(options: PrefixOptions) {
@@ -122,6 +79,9 @@ export class PrefixCache {
     this.withSnapshots = options.cost.bytesPerSnapshot > 0;
     const { tree, policy, pool, snapshots: snapshotPool, stats, bytesPerBlock, withSnapshots } = this;
     const { bytesPerSnapshot } = options.cost;
+    const { blockTokens } = options;
+    this.paths = new Paths(tree, policy, pool !== undefined, withSnapshots);
+    this.events = new PrefixEvents({ blockTokens, bytesPerBlock, bytesPerSnapshot });
     this.evictor = new Evictor({
       ...{ tree, policy, pool, snapshotPool, stats, bytesPerBlock, bytesPerSnapshot, withSnapshots },
     });
@@ -129,7 +89,7 @@ export class PrefixCache {
 
   /** Says who hears of decisions, in place of who heard before; undefined: nobody, and then they cost nothing. */
   listen(listener: CacheListener | undefined): void {
-    this.listener = listener;
+    this.events.listener = listener;
     this.evictor.listener = listener;
   }
 
@@ -147,7 +107,7 @@ export class PrefixCache {
   /** The longest reusable prefix of `tokens[0, limit)`. Read-only. An engine passes `tokens.length - 1` or less, because
    * the last token must be computed to give logits. */
   match(tokens: Int32Array, limit = tokens.length): Match {
-    return this.matchOf(this.tree.walk(tokens, limit));
+    return this.paths.matchOf(this.tree.walk(tokens, limit));
   }
 
   /** Matches, pins the matched path, retains its slots and counts the lookup. Every lease must be released. */
@@ -155,15 +115,15 @@ export class PrefixCache {
     this.policy.begin?.();
     const walk = this.tree.walk(tokens, limit);
     this.clock++;
-    this.policy.touch(this.exact(walk), this.clock, "match");
-    const match = this.matchOf(walk);
-    const node = this.nodeEndingAt(walk.partial ?? walk.node, match.tokens);
+    this.policy.touch(this.paths.exact(walk), this.clock, "match");
+    const match = this.paths.matchOf(walk);
+    const node = this.paths.nodeEndingAt(walk.partial ?? walk.node, match.tokens);
     this.tree.pin(node);
     const table = match.blocks.map((block) => block.slot);
     for (const slot of table) this.pool!.retain(slot);
     this.holdSnapshot(match.snapshot, "retain");
     this.count(tokens, match, node);
-    if (this.listener) this.tellMatched(match, node, requestId);
+    if (this.events.listener) this.events.matched(match, node, requestId, this.clock);
     return newLease(match, table, node, requestId);
   }
 
@@ -231,7 +191,8 @@ export class PrefixCache {
     if (this.capacityBytes !== Infinity) end = this.fit(walk, end, snapshots);
     const inserted = this.hang(lease, walk, tokens, end);
     const deepest = this.deepest(lease, walk, end);
-    if (this.listener && inserted.owned.length > 0) this.tellAdmitted(lease, end, inserted.owned.length);
+    if (this.events.listener && inserted.owned.length > 0)
+      this.events.admitted(lease, end, inserted.owned.length, this.clock);
     const placed = snapshots.filter((snapshot) => this.place(deepest, snapshot, end, lease.requestId));
     this.repin(lease, deepest, held);
     this.stats.bytesPeak = Math.max(this.stats.bytesPeak, this.bytes);
@@ -325,58 +286,6 @@ export class PrefixCache {
     if (snapshot.tail >= 0) this.pool![how](snapshot.tail);
   }
 
-  private matchOf(walk: Walk): Match {
-    if (!this.withSnapshots) {
-      const blocks = Math.floor(walk.tokens / this.tree.blockTokens);
-      const states = this.blockStates(walk.partial ?? walk.node, blocks);
-      return {
-        tokens: blocks * this.tree.blockTokens,
-        rawTokens: walk.tokens,
-        blocks: states,
-        snapshot: undefined,
-      };
-    }
-    let node = walk.node;
-    while (node.parent !== undefined && node.snapshot === undefined) node = node.parent;
-    const blocks = this.blockStates(node, Math.floor(node.end / this.tree.blockTokens));
-    return { tokens: node.end, rawTokens: walk.tokens, blocks, snapshot: node.snapshot };
-  }
-
-  private blockStates(node: RadixNode, count: number): BlockState[] {
-    if (this.pool === undefined) return [];
-    const states = new Array<BlockState>(count);
-    for (let at = node; at.parent !== undefined; at = at.parent) {
-      const first = Math.floor(startOf(at) / this.tree.blockTokens);
-      const last = Math.min(count, first + at.refs.length);
-      for (let block = first; block < last; block++) states[block] = stateOf(at.refs[block - first]!);
-    }
-    return states;
-  }
-
-  /** For models without snapshots a use reaches exactly as far as the match: cut the edge there, so that what lies
-   * behind keeps its own history. Elsewhere the walk stays as it is. */
-  private exact(walk: Walk): Walk {
-    if (this.withSnapshots || walk.partial === undefined) return walk;
-    const end = Math.floor(walk.tokens / this.tree.blockTokens) * this.tree.blockTokens;
-    if (end <= walk.node.end) return walk;
-    const upper = this.tree.split(walk.partial, end);
-    walk.node = upper;
-    if (end === walk.tokens) walk.partial = undefined;
-    this.policy.changed(upper);
-    return walk;
-  }
-
-  /** The node on the way from `node` to the root that ends at `at`; cuts an edge where none does. */
-  private nodeEndingAt(node: RadixNode, at: number): RadixNode {
-    let found = node;
-    while (found.parent !== undefined && startOf(found) >= at) found = found.parent;
-    if (found.parent === undefined || found.end === at) return found;
-    const upper = this.tree.split(found, at);
-    this.policy.changed(found);
-    this.policy.changed(upper);
-    return upper;
-  }
-
   private count(tokens: Int32Array, match: Match, node: RadixNode): void {
     this.stats.lookups++;
     this.stats.tokensAsked += tokens.length;
@@ -450,7 +359,7 @@ export class PrefixCache {
 
   private duplicatesIn(lease: Lease, walk: Walk, blocks: number): number[] {
     if (this.pool === undefined) return [];
-    const known = this.blockStates(walk.partial ?? walk.node, blocks);
+    const known = this.paths.blockStates(walk.partial ?? walk.node, blocks);
     return lease.table.slice(0, blocks).filter((slot, i) => slot !== known[i]!.slot);
   }
 
@@ -462,47 +371,19 @@ export class PrefixCache {
   /** Hangs a snapshot on the path of `deepest`, or gives its slots back where the tree has one there already. */
   private place(deepest: RadixNode, snapshot: NewSnapshot, end: number, requestId?: number): boolean {
     const { at, slot, tail } = snapshot;
-    const node = at > 0 && at <= end ? this.nodeEndingAt(deepest, at) : undefined;
+    const node = at > 0 && at <= end ? this.paths.nodeEndingAt(deepest, at) : undefined;
     const isNew = node !== undefined && node.snapshot === undefined && node.parent !== undefined;
     if (isNew) {
       if (slot >= 0) this.snapshots!.keep(slot);
       if (tail >= 0) this.pool!.keep(tail);
       this.tree.setSnapshot(node, { slot, tail, tiers: 0 });
       this.stats.snapshotsTaken++;
-      if (this.listener) this.tellSnapshot(snapshot, node, requestId);
+      if (this.events.listener) this.events.snapshot(snapshot, node, requestId, this.clock);
       this.policy.changed(node);
     }
     if (slot >= 0) this.snapshots!.release(slot);
     if (tail >= 0) this.pool!.release(tail);
     return isNew;
-  }
-
-  private tellMatched(match: Match, node: RadixNode, requestId: number | undefined): void {
-    const { tokens } = match;
-    const blocks = Math.floor(tokens / this.tree.blockTokens);
-    const bytes = blocks * this.bytesPerBlock + (match.snapshot ? this.cost.bytesPerSnapshot : 0);
-    const why = tokens === 0 ? "unknown" : node.children.size > 0 ? "branched" : "continued";
-    this.tell({ kind: "matched", why, tokens, at: tokens, blocks, bytes, clock: this.clock }, requestId);
-  }
-
-  private tellAdmitted({ requestId }: Lease, end: number, blocks: number): void {
-    const tokens = blocks * this.tree.blockTokens;
-    const at = Math.floor(end / this.tree.blockTokens) * this.tree.blockTokens;
-    const bytes = blocks * this.bytesPerBlock;
-    this.tell({ kind: "admitted", why: "computed", tokens, at, blocks, bytes, clock: this.clock }, requestId);
-  }
-
-  private tellSnapshot({ at, tail, why }: NewSnapshot, node: RadixNode, requestId: number | undefined): void {
-    const bytes = this.cost.bytesPerSnapshot + (tail >= 0 ? this.bytesPerBlock : 0);
-    const reason = why ?? (node.children.size > 0 ? "branch" : "end");
-    this.tell(
-      { kind: "snapshot", why: reason, tokens: at, at, blocks: 0, bytes, clock: this.clock },
-      requestId,
-    );
-  }
-
-  private tell(event: CacheEvent, requestId: number | undefined): void {
-    this.listener?.(requestId === undefined ? event : { ...event, requestId });
   }
 
   /** Moves the lease's pin to `deepest` and takes the insertion's own pin off. */
@@ -518,25 +399,4 @@ export class PrefixCache {
     this.tree.unpin(node, (at) => freed.push(at));
     for (const at of freed) this.evictor.settle(at);
   }
-}
-
-/** Field by field: spreading objects costs more than all else that a lookup does. */
-function newLease(
-  { tokens, rawTokens, blocks, snapshot }: Match,
-  table: number[],
-  node: RadixNode,
-  requestId: number | undefined,
-): Lease {
-  return {
-    tokens,
-    rawTokens,
-    blocks,
-    snapshot,
-    table,
-    node,
-    own: undefined,
-    copied: false,
-    requestId,
-    released: false,
-  };
 }

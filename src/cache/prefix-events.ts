@@ -1,0 +1,53 @@
+/** Makes the prefix cache's decisions into events for whoever listens; while nobody does it is not called. */
+import type { CacheEvent, CacheListener } from "./events.ts";
+import type { Lease, Match, NewSnapshot } from "./lease.ts";
+import type { RadixNode } from "./radix.ts";
+
+export interface EventSizes {
+  blockTokens: number;
+  bytesPerBlock: number;
+  bytesPerSnapshot: number;
+}
+
+export class PrefixEvents {
+  listener: CacheListener | undefined;
+  private readonly blockTokens: number;
+  private readonly bytesPerBlock: number;
+  private readonly bytesPerSnapshot: number;
+
+  constructor({ blockTokens, bytesPerBlock, bytesPerSnapshot }: EventSizes) {
+    this.blockTokens = blockTokens;
+    this.bytesPerBlock = bytesPerBlock;
+    this.bytesPerSnapshot = bytesPerSnapshot;
+  }
+
+  matched(match: Match, node: RadixNode, requestId: number | undefined, clock: number): void {
+    const { tokens } = match;
+    const blocks = Math.floor(tokens / this.blockTokens);
+    const bytes = blocks * this.bytesPerBlock + (match.snapshot ? this.bytesPerSnapshot : 0);
+    const why = tokens === 0 ? "unknown" : node.children.size > 0 ? "branched" : "continued";
+    this.tell({ kind: "matched", why, tokens, at: tokens, blocks, bytes, clock }, requestId);
+  }
+
+  admitted({ requestId }: Lease, end: number, blocks: number, clock: number): void {
+    const tokens = blocks * this.blockTokens;
+    const at = Math.floor(end / this.blockTokens) * this.blockTokens;
+    const bytes = blocks * this.bytesPerBlock;
+    this.tell({ kind: "admitted", why: "computed", tokens, at, blocks, bytes, clock }, requestId);
+  }
+
+  snapshot(
+    { at, tail, why }: NewSnapshot,
+    node: RadixNode,
+    requestId: number | undefined,
+    clock: number,
+  ): void {
+    const bytes = this.bytesPerSnapshot + (tail >= 0 ? this.bytesPerBlock : 0);
+    const reason = why ?? (node.children.size > 0 ? "branch" : "end");
+    this.tell({ kind: "snapshot", why: reason, tokens: at, at, blocks: 0, bytes, clock }, requestId);
+  }
+
+  private tell(event: CacheEvent, requestId: number | undefined): void {
+    this.listener?.(requestId === undefined ? event : { ...event, requestId });
+  }
+}
