@@ -1,7 +1,7 @@
 /**
  * Blocks on their way between the GPU's slots and the lower tiers: looks stored blocks up by chain hash, loads them into
- * slots, copies full blocks down behind the steps that computed them, and measures both rates, so that the scheduler can
- * choose. It decides neither what is evicted (the policies) nor how records lie on the disk (tier/).
+ * slots, copies full blocks down behind the steps that computed them, and tells the rates of both (restore-rates.ts), so that the
+ * scheduler can choose. It decides neither what is evicted (the policies) nor how records lie on the disk (tier/).
  */
 import { background } from "../base.ts";
 import type { CacheListener } from "../cache/events.ts";
@@ -11,13 +11,14 @@ import type { KvPool } from "../gpu/pool.ts";
 import type { StatePool } from "../gpu/state-pool.ts";
 import type { Runner } from "../model/runner.ts";
 import type { LowerTier } from "../schedule/request.ts";
-import { MAX_LOADS, type RestoreMode, type RestoreTerms } from "../schedule/restore.ts";
+import type { RestoreMode, RestoreTerms } from "../schedule/restore.ts";
 import type { FullBlock, LowerTiers, Move, Save, Sequence } from "../schedule/scheduler.ts";
 import { recordKey, rootKey, type Key, type RecordKind } from "../tier/keys.ts";
 import type { KvLayout } from "../tier/kv-quant.ts";
 import { headerBytesOf } from "../tier/record.ts";
 import type { GetResult, PutDraft } from "../tier/store-options.ts";
 import type { TierStore } from "../tier/store.ts";
+import { RestoreRates, type RateFacts } from "./restore-rates.ts";
 
 export interface KeeperOptions {
   store: TierStore;
@@ -48,13 +49,6 @@ const MAX_SPILLS = 32;
 /** Fields of a record that the keeper itself fills in. */
 type OwnFields = "kind" | "fingerprint" | "namespace" | "expiresAtMs";
 
-/** Weight of the newest measurement in a rate. */
-const RATE_WEIGHT = 0.5;
-
-/** Rates that are assumed until they are measured: a restore finds out soon, but must begin somehow. */
-const ASSUMED_BYTES_PER_SECOND: Record<LowerTier, number> = { ram: 4e9, disk: 5e8 };
-const ASSUMED_FLOPS_PER_SECOND = { gpu: 5e11, software: 1e9 };
-
 export class Keeper implements LowerTiers {
   readonly store: TierStore;
   /** Another after moveTo() a device that computes otherwise. */
@@ -64,17 +58,12 @@ export class Keeper implements LowerTiers {
   listener: CacheListener | undefined;
   /** Blocks that were not copied down because too many were under way. */
   dropped = 0;
-  /** What cached tokens would have taken to compute. */
-  readonly timeSavedMs = { gpu: 0, ram: 0, disk: 0 };
   private readonly options: KeeperOptions;
   private readonly blockTokens: number;
   private keys = new WeakMap<Sequence, Key[]>();
   private readonly spilling = new Set<Promise<void>>();
   private spillingBlocks = 0;
-  private readonly loadRates: Record<LowerTier, LoadRate>;
-  /** Tokens per second, 0 until measured. */
-  private computeRate = 0;
-  private computedAtMs = -Infinity;
+  private readonly rates: RestoreRates;
 
   constructor(options: KeeperOptions) {
     this.options = options;
@@ -82,7 +71,7 @@ export class Keeper implements LowerTiers {
     this.fingerprint = options.fingerprint;
     this.namespace = options.namespace;
     this.blockTokens = options.pool.options.blockTokens;
-    this.loadRates = { ram: new LoadRate(this.blockTokens), disk: new LoadRate(this.blockTokens) };
+    this.rates = new RestoreRates(rateFacts(options));
   }
 
   storedBlocks(sequence: Sequence, from: number): number {
@@ -140,21 +129,10 @@ export class Keeper implements LowerTiers {
     const tiers = this.store.has(this.keysOf(sequence).slice(from, from + blocks));
     return {
       mode: this.options.restore,
-      loadMs: Array.from({ length: blocks }, (_, index) => this.loadMs(tiers[index] ?? "disk")),
-      computeMs: () => this.computeMs(),
+      loadMs: Array.from({ length: blocks }, (_, index) => this.rates.loadMs(tiers[index] ?? "disk")),
+      computeMs: () => this.rates.computeMs(),
       nowMs: () => this.options.nowMs(),
     };
-  }
-
-  private loadMs(tier: LowerTier): number {
-    const assumed = (this.blockTokens * ASSUMED_BYTES_PER_SECOND[tier]) / this.options.pool.slotBytes;
-    return (1000 * this.blockTokens) / (this.loadRates[tier].perSecond || assumed);
-  }
-
-  private computeMs(): number {
-    const { flopsPerToken, isSoftware } = this.options;
-    const assumed = ASSUMED_FLOPS_PER_SECOND[isSoftware === true ? "software" : "gpu"] / flopsPerToken;
-    return (1000 * this.blockTokens) / (this.computeRate || assumed);
   }
 
   /**
@@ -163,33 +141,32 @@ export class Keeper implements LowerTiers {
    */
   moveTo({ pool, states, gpu }: Runner, fingerprint: Key): void {
     Object.assign(this.options, { pool, states, isSoftware: gpu.adapter.software });
-    this.computeRate = 0;
+    this.rates.moveTo(rateFacts(this.options));
     if (fingerprint === this.fingerprint) return;
     this.fingerprint = fingerprint;
     this.keys = new WeakMap();
   }
 
-  /** Tells that a prefill chunk, submitted `ms` ago, has run; it began when the one before it had ended. */
-  computed(tokens: number, ms: number): void {
-    const nowMs = this.options.nowMs();
-    const tookMs = Math.max(0.01, Math.min(ms, nowMs - this.computedAtMs));
-    this.computedAtMs = nowMs;
-    this.computeRate = blend(this.computeRate, (1000 * tokens) / tookMs);
+  /** What cached tokens would have taken to compute. */
+  get timeSavedMs(): RestoreRates["timeSavedMs"] {
+    return this.rates.timeSavedMs;
   }
 
-  /** Counts a request's cached tokens as time saved, once a rate of computing is known. */
+  /** Tells that a prefill chunk, submitted `ms` ago, has run. */
+  computed(tokens: number, ms: number): void {
+    this.rates.computed(tokens, ms, this.options.nowMs());
+  }
+
+  /** Counts a request's cached tokens as time saved. */
   credit(cachedTokens: { gpu: number; ram: number; disk: number }): void {
-    if (this.computeRate === 0) return;
-    for (const tier of ["gpu", "ram", "disk"] as const) {
-      this.timeSavedMs[tier] += (1000 * cachedTokens[tier]) / this.computeRate;
-    }
+    this.rates.credit(cachedTokens);
   }
 
   /** Brings one block's bytes into its slot if it is still wanted then; the tier they came from, or undefined. */
   async load(move: Move, isWanted: () => boolean): Promise<LowerTier | undefined> {
     if (move.snapshot) return this.loadState(move.request, move.snapshot, isWanted);
     const [expected = "disk"] = this.store.has([this.keysOf(move.request)[move.block] as Key]);
-    const rate = this.loadRates[expected];
+    const rate = this.rates.loadsOf(expected);
     rate.begin(this.options.nowMs());
     let loaded = 0;
     try {
@@ -396,36 +373,8 @@ export class Keeper implements LowerTiers {
   }
 }
 
-/**
- * Tokens per second of all loads from one tier, while any is under way: what one takes by itself says little, because
- * several share the medium. Measured anew each time as many have ended as may be under way at once, or none is left.
- */
-class LoadRate {
-  /** 0 until measured. */
-  perSecond = 0;
-  private readonly windowTokens: number;
-  private underWay = 0;
-  private sinceMs = 0;
-  private tokens = 0;
-
-  constructor(blockTokens: number) {
-    this.windowTokens = MAX_LOADS * blockTokens;
-  }
-
-  begin(nowMs: number): void {
-    if (this.underWay++ > 0) return;
-    this.sinceMs = nowMs;
-    this.tokens = 0;
-  }
-
-  end(nowMs: number, tokens: number): void {
-    this.tokens += tokens;
-    this.underWay--;
-    if (this.tokens === 0 || (this.underWay > 0 && this.tokens < this.windowTokens)) return;
-    this.perSecond = blend(this.perSecond, (1000 * this.tokens) / Math.max(nowMs - this.sinceMs, 0.01));
-    this.sinceMs = nowMs;
-    this.tokens = 0;
-  }
+function rateFacts({ pool, flopsPerToken, isSoftware = false }: KeeperOptions): RateFacts {
+  return { blockTokens: pool.options.blockTokens, bytesPerBlock: pool.slotBytes, flopsPerToken, isSoftware };
 }
 
 function requestOf(sequence: Sequence): { requestId?: number } {
@@ -438,9 +387,4 @@ function joined(parts: readonly Uint8Array[]): Uint8Array {
   const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.byteLength, 0));
   parts.reduce((at, part) => (whole.set(part, at), at + part.byteLength), 0);
   return whole;
-}
-
-/** Geometric, so that a rate that was far too high is left as soon as one that was far too low. */
-function blend(rate: number, measured: number): number {
-  return rate === 0 ? measured : rate ** (1 - RATE_WEIGHT) * measured ** RATE_WEIGHT;
 }
