@@ -450,8 +450,11 @@ function modelSpec(model: Model): ModelSpec {
   return files.map((file) => ({ name: file.name, blob: file }));
 }
 
-/** How long a worker may take to end a load that was called off, before it is ended itself. */
-const END_LOADING_MS = 2000;
+/**
+ * How long a worker may take to end a load that was called off, before it is ended itself: it stops between two tensors or two
+ * pipelines, and a Node process would not outlive a thread that is ended in the middle of one.
+ */
+const END_LOADING_MS = 10_000;
 
 /** How long a worker may take to close: what waits for the disk is written, within limits of its own. */
 const CLOSE_LIMIT_MS = 20_000;
