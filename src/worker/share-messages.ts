@@ -18,13 +18,14 @@ export const MAX_GUESTS = 32;
 /** What a loaded engine says by itself or in answer. */
 export type Say = Exclude<FromWorker, { type: "loaded" | "header" | "closed" }>;
 
-export type ShareMessage = { from: string; to: string } & (
+/** `reign`: when the owner whom it is from or for became that; 0 where none is known. */
+export type ShareMessage = { from: string; to: string; reign: number } & (
   | { kind: "join" } // a member looks for the owner, or has heard of it
   | { kind: "leave" } // a guest ends
   | { kind: "ask"; ask: Ask } // a guest's page asks
   | { kind: "ping" } // a guest that waits wants to know whether the owner lives
-  | { kind: "owner"; since: number } // a member became the owner: all may join it
-  | { kind: "welcome"; since: number } // the owner has noted a guest
+  | { kind: "owner" } // a member became the owner: all may join it
+  | { kind: "welcome" } // the owner has noted a guest
   | { kind: "ready"; info: EngineInfo } // the owner's model is loaded: guests may ask
   | { kind: "say"; say: Say } // the engine says, to one guest
   | { kind: "pong" }
@@ -34,7 +35,7 @@ export type ShareMessage = { from: string; to: string } & (
 /** A member's messages without the envelope. */
 export type ShareBody = ShareMessage extends infer M
   ? M extends unknown
-    ? Omit<M, "from" | "to">
+    ? Omit<M, "from" | "to" | "reign">
     : never
   : never;
 
@@ -43,6 +44,7 @@ type Fields = Record<string, unknown>;
 /** The message, or nothing where it has not the shape of one. */
 export function readShareMessage(data: unknown): ShareMessage | undefined {
   if (!isFields(data) || typeof data["from"] !== "string" || typeof data["to"] !== "string") return undefined;
+  if (!Number.isFinite(data["reign"])) return undefined;
   const isOne = BODIES.get(data["kind"])?.(data) ?? false;
   return isOne ? (data as unknown as ShareMessage) : undefined;
 }
@@ -58,8 +60,8 @@ const BODIES = new Map<unknown, Check>(
     ping: always,
     pong: always,
     leaving: always,
-    owner: ({ since }) => Number.isFinite(since),
-    welcome: ({ since }) => Number.isFinite(since),
+    owner: always,
+    welcome: always,
     ready: ({ info }) => isInfo(info),
     ask: ({ ask }) => isFields(ask) && (ASKS.get(ask["type"])?.(ask) ?? false),
     say: ({ say }) => isFields(say) && (SAYS.get(say["type"])?.(say) ?? false),

@@ -61,14 +61,24 @@ function notShared(missing: string): Capability {
 }
 
 const webLocks: ShareLocks = {
-  take(name, signal) {
-    return new Promise((resolve, reject) => {
-      const held = () => new Promise<void>((release) => resolve(release));
-      const lock = navigator.locks.request(name, { signal }, held);
-      background(lock.catch(reject), "lock");
-    });
-  },
+  take: (name, signal, onLost) => takeLock(name, { signal }, onLost),
+  steal: (name, onLost) => takeLock(name, { steal: true }, onLost),
 };
+
+function takeLock(name: string, options: LockOptions, onLost?: () => void): Promise<() => void> {
+  return new Promise((resolve, reject) => {
+    let isHeld = false;
+    const held = (): Promise<void> => {
+      isHeld = true;
+      return new Promise((release) => resolve(release));
+    };
+    const ended = (error: unknown): void => {
+      if (isHeld) onLost?.();
+      else reject(error as Error);
+    };
+    background(navigator.locks.request(name, options, held).catch(ended), "lock");
+  });
+}
 
 function webChannel(name: string): ShareChannel {
   const channel = new BroadcastChannel(name);

@@ -8,8 +8,8 @@
  *     page B -- worker B (guest: ShareClient, waits for the lock)
  *
  * Every member holds a lock of its own name as long as it lives. The owner waits for its guests' locks: what it is given
- * belonged to a guest that is gone. No message and no clock tells of a death; clocks end the waiting for an owner that lives and is
- * silent.
+ * belonged to a guest that is gone. No message and no clock tells of a death. An owner that lives and is silent, such as a tab that
+ * the system has suspended, has the lock taken from it; when it wakes it learns of that and is a guest.
  *
  * Why no SharedWorker: in Chromium 156 one has WebGPU, Web Locks and BroadcastChannel, but neither `Worker` nor OPFS's synchronous
  * handles (tried). Without the first a hostile tokenizer cannot be stopped, without the second there is no fast disk tier. A tab's own worker has
@@ -17,7 +17,7 @@
  *
  * It knows channel and locks by what it is handed (share-platform.ts makes them), and nothing of what is asked and said.
  */
-import { assert, background, type Timer } from "../base.ts";
+import { background, type Timer } from "../base.ts";
 import { TidepoolError, toWire } from "../errors.ts";
 import type { Ask } from "./local.ts";
 import type { EngineInfo, LoadProgress, Notice } from "./protocol.ts";
@@ -37,15 +37,21 @@ import { ShareOwner } from "./share-owner.ts";
 const PING_EVERY_MS = 5000;
 
 /** Questions in a row without any word of an owner, after which it is given up. Counted, so that a machine's sleep is not an owner's. */
-const MAX_SILENT_PINGS = 12;
+const MAX_SILENT_PINGS = 6;
+
+/** How often a member takes the lock from a silent owner without hearing of anybody: then tabs cannot hear each other. */
+const MAX_THEFTS = 2;
 
 /** Notices that a later guest is told, the newest. */
 const MAX_NOTICES = 32;
 
 /** Exclusive locks among tabs. */
 export interface ShareLocks {
-  /** Resolves, when it is ours, to what gives it back. Rejects when `signal` fires before. Those who wait get it in their order. */
-  take(name: string, signal: AbortSignal): Promise<() => void>;
+  /** Resolves, when it is ours, to what gives it back. Rejects when `signal` fires before. Those who wait get it in their order.
+   * @param onLost called when another steals it */
+  take(name: string, signal: AbortSignal, onLost?: () => void): Promise<() => void>;
+  /** Resolves to the same at once: whoever had it has it no more. */
+  steal(name: string, onLost: () => void): Promise<() => void>;
 }
 
 /** A channel to all other members; what one sends arrives in its order. */
@@ -81,10 +87,15 @@ interface Known {
   since: number;
 }
 
+/** Asks for the owner's lock. */
+type Claim = (name: string, signal: AbortSignal, onLost: () => void) => Promise<() => void>;
+
 /** What a member has that owns. */
 interface Rule {
   owner: ShareOwner;
   engine: SharedEngine;
+  /** Gives the owner's lock back. */
+  release: () => void;
   /** Once loaded. */
   info: EngineInfo | undefined;
   progress: LoadProgress | undefined;
@@ -97,11 +108,17 @@ export class Share {
   private readonly setting: ShareSetting;
   private readonly client: ShareClient;
   private readonly stop = new AbortController();
+  /** Ends the waiting for the owner's lock. */
+  private turn = new AbortController();
+  private thefts = 0;
   private known: Known | undefined;
+  /** When the latest of all owners became that. */
+  private latest = 0;
   private rule: Rule | undefined;
   private silentPings = 0;
   private callOffPing: () => void = () => {};
-  private release: (() => void)[] = [];
+  /** Gives this member's own lock back. */
+  private release: () => void = () => {};
   private ending: Promise<void> | undefined;
 
   constructor(setting: ShareSetting) {
@@ -113,8 +130,10 @@ export class Share {
   async start(): Promise<void> {
     const { key, id, locks, channel } = this.setting;
     channel.listen((data) => this.receive(readShareMessage(data)));
-    await this.take(locks.take(memberLock(key, id), this.stop.signal));
-    if (this.ending) return;
+    const { signal } = this.stop;
+    const release = await granted(locks.take(memberLock(key, id), signal), signal);
+    if (!release) return;
+    this.release = release;
     this.post(EVERYONE, { kind: "join" });
     this.armPing();
     background(this.waitForTurn(), "ownership of the shared engine");
@@ -140,11 +159,13 @@ export class Share {
 
   private async leave(): Promise<void> {
     this.stop.abort();
+    this.turn.abort();
     this.callOffPing();
     if (this.rule) await this.abdicate(this.rule);
     else this.post(EVERYONE, { kind: "leave" });
     this.client.end();
-    for (const release of this.release) release();
+    this.rule?.release();
+    this.release();
     this.setting.channel.close();
   }
 
@@ -158,41 +179,63 @@ export class Share {
     await engine.close();
   }
 
-  private async waitForTurn(): Promise<void> {
-    const { key, locks } = this.setting;
-    if (await this.take(locks.take(ownerLock(key), this.stop.signal))) await this.own();
+  private waitForTurn(): Promise<void> {
+    const { locks } = this.setting;
+    return this.contend((name, signal, onLost) => locks.take(name, signal, onLost));
   }
 
-  /** Whether the lock is ours: not where we end before. */
-  private async take(lock: Promise<() => void>): Promise<boolean> {
-    try {
-      this.release.push(await lock);
-    } catch (error) {
-      if (this.stop.signal.aborted) return false;
-      throw error;
+  /** The owner is silent: this member takes its place. */
+  private steal(): Promise<void> {
+    const { locks } = this.setting;
+    this.turn.abort();
+    return this.contend((name, _signal, onLost) => locks.steal(name, onLost));
+  }
+
+  private async contend(claim: Claim): Promise<void> {
+    const turn = (this.turn = new AbortController());
+    const onLost = (): void => {
+      turn.abort();
+      if (this.turn === turn) this.stepDown();
+    };
+    const release = await granted(claim(ownerLock(this.setting.key), turn.signal, onLost), turn.signal);
+    if (!turn.signal.aborted && release)
+      await this.own(release); // it may have been lost in between
+    else release?.();
+  }
+
+  /** Another has taken the lock: what this page has under way goes on with that one, as for the other guests. */
+  private stepDown(): void {
+    const { rule } = this;
+    if (this.ending) return;
+    this.rule = undefined;
+    if (rule) {
+      for (const watch of rule.watches.values()) watch.abort();
+      background(rule.engine.close(), "end of an engine that another has taken the place of");
+      rule.release();
     }
-    if (!this.stop.signal.aborted) return true;
-    this.release.pop()?.();
-    return false;
+    this.lookAround();
+    background(this.waitForTurn(), "ownership of the shared engine");
   }
 
-  private async own(): Promise<void> {
+  private async own(release: () => void): Promise<void> {
     const { id, makeEngine, nowMs } = this.setting;
-    const rule = this.makeRule(makeEngine((message, transfer) => this.engineSays(message as Say, transfer)));
+    const post: Post = (message, transfer) => this.engineSays(rule, message as Say, transfer);
+    const rule: Rule = this.makeRule(makeEngine(post), release);
     this.rule = rule;
-    this.known = { id, since: Math.max(nowMs(), (this.known?.since ?? 0) + 1) };
+    this.latest = Math.max(nowMs(), this.latest + 1);
+    this.known = { id, since: this.latest };
     this.client.disconnect();
     rule.owner.add(id);
-    this.post(EVERYONE, { kind: "owner", since: this.known.since });
+    this.post(EVERYONE, { kind: "owner" });
     try {
       const info = await rule.engine.load();
-      if (!this.ending) this.loaded(rule, info);
+      if (!this.ending && this.rule === rule) this.loaded(rule, info);
     } catch (error) {
-      this.fail(error);
+      if (this.rule === rule) this.fail(error);
     }
   }
 
-  private makeRule(engine: SharedEngine): Rule {
+  private makeRule(engine: SharedEngine, release: () => void): Rule {
     const { id } = this.setting;
     const owner = new ShareOwner({
       ask: (ask) => engine.receive(ask),
@@ -201,7 +244,7 @@ export class Share {
         else this.post(guest, { kind: "say", say });
       },
     });
-    return { owner, engine, info: undefined, progress: undefined, notices: [], watches: new Map() };
+    return { owner, engine, release, info: undefined, progress: undefined, notices: [], watches: new Map() };
   }
 
   private loaded(rule: Rule, info: EngineInfo): void {
@@ -210,9 +253,8 @@ export class Share {
     this.client.connect((ask) => rule.owner.ask(this.setting.id, ask), info, "owner");
   }
 
-  private engineSays(say: Say, transfer: ArrayBuffer[] | undefined): void {
-    const { rule } = this;
-    assert(rule, "an engine without an owner speaks");
+  private engineSays(rule: Rule, say: Say, transfer: ArrayBuffer[] | undefined): void {
+    if (this.rule !== rule) return;
     if (say.type === "progress") rule.progress = say.progress;
     else if (say.type === "info") rule.info = say.info;
     else if (say.type === "notice") rule.notices = [...rule.notices, say.notice].slice(-MAX_NOTICES);
@@ -224,6 +266,7 @@ export class Share {
   private receive(message: ShareMessage | undefined): void {
     const { id } = this.setting;
     if (!message || message.from === id || this.ending) return;
+    this.thefts = 0;
     if (message.to !== id && message.to !== EVERYONE) return;
     if (this.rule) this.fromGuest(this.rule, message);
     else this.fromOwner(message);
@@ -235,13 +278,18 @@ export class Share {
       case "join":
         return this.join(rule, guest);
       case "ask":
-        return rule.owner.ask(guest, message.ask);
+        // One of a former time as the owner is asked again.
+        return message.reign === this.known?.since ? rule.owner.ask(guest, message.ask) : undefined;
       case "ping":
         if (rule.owner.has(guest)) this.post(guest, { kind: "pong" });
         return;
       case "leave":
         rule.watches.get(guest)?.abort();
         return this.gone(rule, guest);
+      case "owner": // it took the lock, and is heard before the loss is
+        if (message.reign <= (this.known as Known).since) return;
+        this.stepDown();
+        return this.follow({ id: guest, since: message.reign });
       default: // what owners say: one that was
         return;
     }
@@ -252,7 +300,7 @@ export class Share {
       if (rule.watches.size >= MAX_GUESTS) return this.turnAway(guest);
       rule.owner.add(guest);
       this.watch(rule, guest);
-      this.post(guest, { kind: "welcome", since: (this.known as Known).since });
+      this.post(guest, { kind: "welcome" });
       this.tellPast(rule, guest);
     }
     if (rule.info) this.post(guest, { kind: "ready", info: rule.info });
@@ -260,7 +308,7 @@ export class Share {
 
   private turnAway(guest: string): void {
     const message = `the shared engine serves ${MAX_GUESTS} tabs beside its own already: close one, or load without \`share\``;
-    this.post(guest, { kind: "welcome", since: (this.known as Known).since });
+    this.post(guest, { kind: "welcome" });
     this.tell(guest, { type: "failed", error: toWire(new TidepoolError("rejected", message)) });
   }
 
@@ -294,9 +342,10 @@ export class Share {
   }
 
   private fromOwner(message: ShareMessage): void {
-    if (message.kind === "owner") return this.follow({ id: message.from, since: message.since });
-    if (message.kind === "welcome") this.known ??= { id: message.from, since: message.since };
-    if (message.from !== this.known?.id) return;
+    const { from: id, reign: since } = message;
+    if (message.kind === "owner") return this.follow({ id, since });
+    if (message.kind === "welcome") this.welcome({ id, since });
+    if (id !== this.known?.id || since !== this.known.since) return this.deny(message);
     this.silentPings = 0;
     switch (message.kind) {
       case "ready":
@@ -305,18 +354,36 @@ export class Share {
       case "say":
         return this.ownerSays(message.say);
       case "leaving":
-        return this.client.disconnect();
+        return this.lookAround();
       default: // what guests say
         return;
     }
   }
 
+  /** Whoever takes this member for the owner, as it was until just now, looks for another. */
+  private deny({ kind, from, to, reign }: ShareMessage): void {
+    const isAsked = kind === "join" || kind === "ask" || kind === "ping";
+    if (isAsked && to === this.setting.id) this.post(from, { kind: "leaving" }, reign);
+  }
+
+  private lookAround(): void {
+    this.known = undefined;
+    this.client.disconnect();
+    this.post(EVERYONE, { kind: "join" });
+  }
+
+  private welcome(owner: Known): void {
+    if (this.known && this.known.since >= owner.since) return;
+    this.known = owner;
+    this.latest = Math.max(this.latest, owner.since);
+    this.silentPings = 0;
+    this.client.disconnect();
+  }
+
   /** Another owner: late words of the one before are passed over from now on. */
   private follow(owner: Known): void {
     if (this.known && this.known.since >= owner.since) return;
-    this.known = owner;
-    this.silentPings = 0;
-    this.client.disconnect();
+    this.welcome(owner);
     this.post(owner.id, { kind: "join" });
   }
 
@@ -340,22 +407,39 @@ export class Share {
       this.silentPings = 0;
       return;
     }
-    if (++this.silentPings > MAX_SILENT_PINGS) return this.fail(silentOwner());
+    if (++this.silentPings > MAX_SILENT_PINGS) {
+      this.silentPings = 0;
+      if (this.thefts++ < MAX_THEFTS) background(this.steal(), "taking over from a silent owner");
+      else this.fail(silentOwner());
+      return;
+    }
     if (this.known) this.post(this.known.id, { kind: "ping" });
     else this.post(EVERYONE, { kind: "join" });
   }
 
-  private post(to: string, body: ShareBody): void {
-    this.setting.channel.post({ ...body, from: this.setting.id, to });
+  private post(to: string, body: ShareBody, reign = this.known?.since ?? 0): void {
+    this.setting.channel.post({ ...body, from: this.setting.id, to, reign });
   }
 }
 
-export const ownerLock = (key: string): string => `tidepool-engine:${key}`;
+/** The release of a lock; nothing where `signal` came first. */
+async function granted(lock: Promise<() => void>, signal: AbortSignal): Promise<(() => void) | undefined> {
+  try {
+    const release = await lock;
+    if (!signal.aborted) return release;
+    release();
+  } catch (error) {
+    if (!signal.aborted) throw error;
+  }
+  return undefined;
+}
+
+const ownerLock = (key: string): string => `tidepool-engine:${key}`;
 
 const memberLock = (key: string, id: string): string => `tidepool-engine:${key}:${id}`;
 
 function silentOwner(): TidepoolError {
   const seconds = (PING_EVERY_MS * MAX_SILENT_PINGS) / 1000;
-  const message = `the tab that has the shared engine has not answered for ${seconds} s: close it, or load without \`share\``;
+  const message = `the tabs that share the engine do not hear each other: none has answered for ${seconds} s, ${MAX_THEFTS + 1} times; load without \`share\``;
   return new TidepoolError("worker_died", message);
 }

@@ -14,7 +14,7 @@ import { closeEngine, modelFolder, openTab, servePage, statsOf } from "./stored-
 /** For what waits on a software adapter, on a machine that does other work too. */
 const PATIENT_MS = 300_000;
 
-const CASES = 5;
+const CASES = 6;
 const present = modelFolder() !== undefined;
 if (!present) console.warn(`SKIPPED ${CASES} cases of shared engines in the browser: there is no model`);
 
@@ -30,6 +30,7 @@ let context: BrowserContext;
 /** GPU devices that were made, and files of the model that were asked for. */
 let devices: number;
 let downloads: number;
+let patches: string[];
 
 beforeAll(async () => {
   server = await servePage();
@@ -40,6 +41,7 @@ beforeEach(async () => {
   profile = await mkdtemp(join(tmpdir(), "tidepool-profile-"));
   context = await launchProfile(profile);
   devices = downloads = 0;
+  patches = [];
   context.on("request", (request) => void (request.url().includes("/models/") && downloads++));
   await countDevices();
 }, PATIENT_MS);
@@ -59,11 +61,25 @@ GPUAdapter.prototype.requestDevice = function (...given) {
     devices++;
     return route.fulfill({ body: "" });
   });
+  await patchWorkers(told);
+}
+
+/** Runs `code` first in each engine's worker, besides what was given before. */
+async function patchWorkers(code: string): Promise<void> {
+  patches.push(code);
+  await context.unroute("**/worker.js");
   await context.route("**/worker.js", async (route) => {
     const response = await route.fetch();
-    await route.fulfill({ response, body: `${told}\n${await response.text()}` });
+    await route.fulfill({ response, body: `${patches.join("\n")}\n${await response.text()}` });
   });
 }
+
+/** Guests ask ten times as often whether the owner lives. */
+const PATIENCE = `const later = globalThis.setTimeout;
+globalThis.setTimeout = (run, ms, ...given) => later(run, ms === 5000 ? 500 : ms, ...given);`;
+
+/** Longer than guests wait then. */
+const STANDSTILL_MS = 8000;
 
 declare global {
   /** In the page: what it streams, and what it was told. */
@@ -225,12 +241,32 @@ describe.skipIf(!present)("tabs that share an engine", () => {
     },
   );
 
+  test(
+    "an owner that stands still is taken over from, and is a guest when it goes on: both streams go on",
+    { timeout: PATIENT_MS },
+    async () => {
+      await patchWorkers(PATIENCE);
+      const [owner, guest] = [await openShared(), await openShared()];
+      const before = [await undisturbed(owner, HARBOUR), await undisturbed(guest, LIGHTHOUSE)];
+      await startStream(owner, HARBOUR);
+      await startStream(guest, LIGHTHOUSE);
+      await inMidStream(owner);
+      await inMidStream(guest);
+      const worker = owner.workers().find((one) => one.url().endsWith("/worker.js"));
+      const stood = worker?.evaluate((ms) => {
+        for (const end = Date.now() + ms; Date.now() < end;);
+      }, STANDSTILL_MS);
+      expect(await streamed(guest)).toEqual(before[1]);
+      await stood;
+      expect(await streamed(owner)).toEqual(before[0]);
+      expect([await roleOf(owner), await roleOf(guest)]).toEqual(["guest", "owner"]);
+      await closeEngine(owner);
+      await closeEngine(guest);
+    },
+  );
+
   test("without BroadcastChannel each tab has an engine, and says so", { timeout: PATIENT_MS }, async () => {
-    await context.route("**/worker.js", async (route) => {
-      const response = await route.fetch();
-      const without = "delete globalThis.BroadcastChannel;";
-      await route.fulfill({ response, body: `${without}\n${await response.text()}` });
-    });
+    await patchWorkers("delete globalThis.BroadcastChannel;");
     const tabs = [await openShared(), await openShared()];
     for (const tab of tabs) {
       const { role, codes } = await tab.evaluate(() => ({

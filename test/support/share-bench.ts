@@ -19,24 +19,51 @@ export function tokensOf(prompt: number, count: number): number[] {
 
 export const textOf = (tokens: readonly number[]): string => tokens.map((token) => `${token} `).join("");
 
+/** Rounds of questions after which whoever followed the wrong owner has found the right one; fewer than make a silent owner. */
+const PINGS = 3;
+
 /** Said behind the last token, without one: as text that was held back for a stop string. */
 const REST = "end";
 
 /** A turn of the event loop: every promise has been followed by then. */
 export const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
+interface Place {
+  member: string;
+  grant: () => void;
+  lost: () => void;
+}
+
 class Locks {
-  private readonly queues = new Map<string, { member: string; grant: () => void }[]>();
+  private readonly queues = new Map<string, Place[]>();
+  /** What members that are suspended have not heard of. */
+  private readonly unheard = new Map<string, (() => void)[]>();
 
   of(member: string): ShareLocks {
     return {
-      take: (name, signal) =>
+      steal: (name, lost) =>
+        new Promise((resolve) => {
+          const queue = this.queues.get(name) ?? [];
+          this.queues.set(name, queue);
+          const grant = (): void => resolve(() => this.leave(name, entry));
+          const entry: Place = { member, grant, lost };
+          const [robbed] = queue.splice(0, 1, entry);
+          if (robbed) this.tell(robbed.member, robbed.lost);
+          entry.grant();
+        }),
+      take: (name, signal, lost = () => {}) =>
         new Promise((resolve, reject) => {
           const queue = this.queues.get(name) ?? [];
           this.queues.set(name, queue);
-          const entry = { member, grant: () => resolve(() => this.leave(name, entry)) };
+          let isGranted = false;
+          const grant = (): void => {
+            if (signal.aborted) return;
+            isGranted = true;
+            resolve(() => this.leave(name, entry));
+          };
+          const entry: Place = { member, grant, lost };
           signal.addEventListener("abort", () => {
-            if (queue[0] !== entry && queue.includes(entry)) this.leave(name, entry);
+            if (!isGranted) this.leave(name, entry);
             reject(new Error("called off"));
           });
           queue.push(entry);
@@ -47,8 +74,25 @@ class Locks {
 
   /** A tab is gone: what it held falls free. */
   die(member: string): void {
+    this.unheard.delete(member);
     for (const [name, queue] of this.queues)
       for (const entry of queue.filter((each) => each.member === member)) this.leave(name, entry);
+  }
+
+  suspend(member: string): void {
+    this.unheard.set(member, []);
+  }
+
+  wake(member: string): void {
+    const unheard = this.unheard.get(member) ?? [];
+    this.unheard.delete(member);
+    for (const hear of unheard) hear();
+  }
+
+  private tell(member: string, hear: () => void): void {
+    const unheard = this.unheard.get(member);
+    if (unheard) unheard.push(hear);
+    else queueMicrotask(hear);
   }
 
   holder(name: string): string | undefined {
@@ -59,12 +103,13 @@ class Locks {
     return [...this.queues.values()].filter((queue) => queue.length > 0).length;
   }
 
-  private leave(name: string, entry: { member: string; grant: () => void }): void {
+  private leave(name: string, entry: Place): void {
     const queue = this.queues.get(name) ?? [];
     const index = queue.indexOf(entry);
     if (index < 0) return;
     queue.splice(index, 1);
-    if (index === 0) queue[0]?.grant();
+    const [next] = queue;
+    if (index === 0 && next) this.tell(next.member, next.grant);
   }
 }
 
@@ -72,6 +117,7 @@ class Locks {
 class Wires {
   private readonly members = new Map<string, (data: unknown) => void>();
   private readonly pairs = new Map<string, { to: string; queue: unknown[] }>();
+  readonly suspended = new Set<string>();
 
   of(member: string): ShareChannel {
     return {
@@ -99,7 +145,9 @@ class Wires {
 
   /** One message of any pair arrives. Whether there was one. */
   deliver(random: Random): boolean {
-    const waiting = [...this.pairs.values()].filter(({ queue }) => queue.length > 0);
+    const waiting = [...this.pairs.values()].filter(
+      ({ to, queue }) => queue.length > 0 && !this.suspended.has(to),
+    );
     if (waiting.length === 0) return false;
     const { to, queue } = random.pick(waiting);
     const message = queue.shift();
@@ -238,7 +286,7 @@ export class Tab {
     this.share = new Share({
       ...{ key: "key", id, locks: bench.locks.of(id), channel: bench.wires.of(id) },
       timer: this.timer as Timer,
-      nowMs: () => bench.nowMs,
+      nowMs: () => (bench.nowMs += 0.001), // no lock passes on in no time
       toPage: (message) => this.isAlive && this.hear(message),
       makeEngine: (post) => {
         const engine = new FakeEngine((message, transfer) => this.isAlive && post(message, transfer));
@@ -320,8 +368,8 @@ export class Bench {
 
   /** Engines that have a model, or are about to. */
   get engines(): FakeEngine[] {
-    return this.tabs.flatMap(({ isAlive, engines }) =>
-      isAlive ? engines.filter(({ state }) => state === "loading" || state === "loaded") : [],
+    return this.active.flatMap(({ engines }) =>
+      engines.filter(({ state }) => state === "loading" || state === "loaded"),
     );
   }
 
@@ -342,6 +390,30 @@ export class Bench {
     await turn();
   }
 
+  /** Its page and worker stand still, as where the system suspends tabs in the background. */
+  suspend(tab: Tab): void {
+    this.wires.suspended.add(tab.id);
+    this.locks.suspend(tab.id);
+  }
+
+  /** It hears of what it has missed: of messages or of its locks first. */
+  async wake(tab: Tab): Promise<void> {
+    this.wires.suspended.delete(tab.id);
+    for (let i = this.random.below(10); i > 0; i--) this.wires.deliver(this.random);
+    this.locks.wake(tab.id);
+    await turn();
+  }
+
+  /** Time passes for all who do not stand still. */
+  pass(ms: number): void {
+    this.nowMs += ms;
+    for (const tab of this.active) tab.timer.advance(ms);
+  }
+
+  get active(): Tab[] {
+    return this.alive.filter(({ id }) => !this.wires.suspended.has(id));
+  }
+
   /** Until nothing is on its way any more. */
   async settle(): Promise<void> {
     for (let quiet = 0; quiet < 2; quiet++) {
@@ -350,14 +422,23 @@ export class Bench {
     }
   }
 
-  /** Everything that can happen without anybody dying, until all that was asked is done. */
+  /** Everything that can happen without anybody dying, until all that was asked is done; also where somebody must ask once more. */
   async finish(): Promise<void> {
+    await this.work();
+    for (let i = 0; i < PINGS; i++) {
+      this.pass(5000);
+      await this.work();
+    }
+  }
+
+  private async work(): Promise<void> {
     for (let round = 0; round < 200; round++) {
       await this.settle();
-      const [engine] = this.engines;
-      if (!engine || (engine.state === "loaded" && engine.requests.size === 0)) return;
-      engine.loaded();
-      engine.step();
+      if (this.engines.every(({ state, requests }) => state === "loaded" && requests.size === 0)) return;
+      for (const engine of this.engines) {
+        engine.loaded();
+        engine.step();
+      }
     }
     throw new Error("it does not come to an end");
   }
