@@ -102,24 +102,21 @@ export class Kernels {
 
   private async compile(name: string, text: string, overrides: Record<string, number>): Promise<Pipeline> {
     const { device } = this.gpu;
-    const module = device.createShaderModule({ label: name, code: text });
-    const groups = parseBindings(text);
-    const layouts = groups.map((kinds) => this.layout(kinds));
+    // Nothing is awaited inside the scope: kernels compile side by side, and each must see its own errors.
     device.pushErrorScope("validation");
-    let compute: GPUComputePipeline | undefined;
-    let failure: unknown;
+    const module = device.createShaderModule({ label: name, code: text });
+    const layouts = parseBindings(text).map((kinds) => this.layout(kinds));
+    const layout = device.createPipelineLayout({ bindGroupLayouts: layouts });
+    const invalid = device.popErrorScope();
     try {
-      compute = await device.createComputePipelineAsync({
-        label: name,
-        layout: device.createPipelineLayout({ bindGroupLayouts: layouts }),
-        compute: { module, entryPoint: "main", constants: overrides },
-      });
+      const stage = { module, entryPoint: "main", constants: overrides };
+      const compute = await device.createComputePipelineAsync({ label: name, layout, compute: stage });
+      const error = await invalid;
+      if (error) throw new Error(error.message);
+      return { name, compute, layouts };
     } catch (error) {
-      failure = error;
+      throw await compileError(name, text, module, error);
     }
-    const invalid = await device.popErrorScope();
-    if (compute && !invalid) return { name, compute, layouts };
-    throw await compileError(name, text, module, failure ?? invalid);
   }
 
   private layout(kinds: readonly BindingKind[]): GPUBindGroupLayout {
@@ -167,8 +164,7 @@ async function compileError(
 ): Promise<TidepoolError> {
   const info = await module.getCompilationInfo().catch(() => undefined);
   const messages = (info?.messages ?? []).map((m) => `${m.type} at ${m.lineNum}:${m.linePos}: ${m.message}`);
-  if (messages.length === 0)
-    messages.push(cause instanceof Error ? cause.message : String((cause as GPUError).message));
+  if (messages.length === 0) messages.push(cause instanceof Error ? cause.message : String(cause));
   const numbered = text.split("\n").map((line, index) => `${String(index + 1).padStart(4)}  ${line}`);
   return new TidepoolError(
     "internal",

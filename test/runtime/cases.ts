@@ -1,6 +1,7 @@
 /** The list of all GPU cases; a house test holds that no file of cases is missing. */
 import { cases as activation } from "../kernel/activation.cases.ts";
 import { cases as attention } from "../kernel/attention.cases.ts";
+import { cases as compile } from "../kernel/compile.cases.ts";
 import { cases as conv } from "../kernel/conv.cases.ts";
 import { cases as delta } from "../kernel/delta.cases.ts";
 import { cases as embed } from "../kernel/embed.cases.ts";
@@ -31,6 +32,7 @@ export const allCases: Case[] = [
   ...formats,
   ...activation,
   ...attention,
+  ...compile,
   ...conv,
   ...delta,
   ...embed,
