@@ -1,5 +1,5 @@
 /**
- * Runs the GPU cases in a page. The address says what to run (`?filter=TEXT&without=TEXT&full`); each line goes to `report`, which
+ * Runs the GPU cases in a page. The address says what to run (`?filter=TEXT&without=TEXT,TEXT&full`); each line goes to `report`, which
  * the orchestrator puts into the page. ../shared comes over HTTP from the server that served this page.
  */
 import { allCases } from "./cases.ts";

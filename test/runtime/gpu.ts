@@ -109,8 +109,8 @@ export async function gpuSuite(runtime: Runtime, machine: Machine, options: GpuO
 }
 
 /** What of the cases is left out: nothing where some are asked for by name, nor in the full run. */
-const leftBy = ({ leaves = "" }: Runtime, { full, filter }: GpuOptions): string =>
-  full || filter !== "" ? "" : leaves;
+const leftBy = ({ leaves = [] }: Runtime, { full, filter }: GpuOptions): string =>
+  full || filter !== "" ? "" : leaves.join(",");
 
 const queryOf = (runtime: Runtime, options: GpuOptions): URLSearchParams =>
   new URLSearchParams({

@@ -1,6 +1,6 @@
 /**
  * Runs the GPU cases in Node (on Dawn) or in Deno; the same built file for both. The driver is chosen outside, by
- * VK_DRIVER_FILES. Arguments: [--filter TEXT] [--without TEXT] [--full], or --probe to print the adapter and end.
+ * VK_DRIVER_FILES. Arguments: [--filter TEXT] [--without TEXT,TEXT] [--full], or --probe to print the adapter and end.
  */
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";

@@ -6,7 +6,7 @@ export interface RunOptions {
   /** Only cases whose name contains this text. */
   filter: string;
   full: boolean;
-  /** Leaves out the cases whose name begins so; "" leaves out none. */
+  /** Leaves out the cases whose names begin with one of these, parted by commas; "" leaves out none. */
   without?: string;
   log: (line: string) => void;
 }
@@ -59,7 +59,8 @@ export async function printAdapter(log: (line: string) => void): Promise<void> {
 async function runCases(cases: readonly Case[], env: CaseEnv, options: RunOptions): Promise<SummaryLine> {
   const { adapter, features } = env.gpu;
   const { filter, full, without = "" } = options;
-  const left = (name: string): boolean => without !== "" && name.startsWith(without);
+  const prefixes = without.split(",").filter((prefix) => prefix !== "");
+  const left = (name: string): boolean => prefixes.some((prefix) => name.startsWith(prefix));
   const chosen = cases.filter((c) => c.name.includes(filter) && !left(c.name) && runsOn(c, features, full));
   const lines: CaseLine[] = [];
   for (const testCase of chosen) {

@@ -20,14 +20,16 @@ export interface Runtime {
   program: "node" | "deno" | "chromium";
   /** The Vulkan driver, for Node and Deno; undefined: the platform's own. */
   driverFile?: string;
-  /** Cases whose names begin so are run only in the full run: another runtime has them on the same driver. */
-  leaves?: string;
+  /** Cases whose names begin with one of these run here only in the full run: others have them in the normal one. */
+  leaves?: readonly string[];
 }
 
-/** The kernels' own cases run on the same driver in Node. */
-const CHROMIUM_LEAVES = "kernel/";
+/** Kernels run on the same driver in Node, and whole models in every format on lavapipe. */
+const CHROMIUM_LEAVES = ["kernel/", "model/formats", "model/quants"];
 /** Whole models run on SwiftShader in Chromium, and in Node on lavapipe. */
-const SWIFTSHADER_LEAVES = "model/";
+const SWIFTSHADER_LEAVES = ["model/"];
+/** The formats' kernels run here; what is left out is the engine's own, and the same code in every runtime. */
+const DENO_LEAVES = ["model/quants", "model/pool-growth", "model/snapshots"];
 
 export interface Machine {
   runtimes: Runtime[];
@@ -106,7 +108,10 @@ async function softwareMachine(deno: string, log: Log): Promise<Machine> {
   else
     absent.push({ name: "node-swiftshader", reason: `${chromium} has no SwiftShader driver file beside it` });
   if (!("error" in lavapipe)) {
-    runtimes.push({ name: "deno-lavapipe", program: "deno", driverFile: lavapipe.file });
+    runtimes.push({
+      ...{ name: "deno-lavapipe", program: "deno", driverFile: lavapipe.file },
+      leaves: DENO_LEAVES,
+    });
     runtimes.unshift({ name: "node-lavapipe", program: "node", driverFile: lavapipe.file });
     return { runtimes, absent, chromium, deno, driverFile: lavapipe.file };
   }
