@@ -24,12 +24,15 @@ export interface Runtime {
   leaves?: readonly string[];
 }
 
-/** Kernels run on the same driver in Node, and whole models in every format on lavapipe. */
-const CHROMIUM_LEAVES = ["kernel/", "model/formats", "model/quants"];
+/**
+ * Kernels run on the same driver in Node, whole models in every format on lavapipe; and the engine behind its worker is what
+ * the page's own tests drive in Chromium.
+ */
+const CHROMIUM_LEAVES = ["kernel/", "model/formats", "model/quants", "model/engine", "model/text-worker"];
 /** Whole models run on SwiftShader in Chromium, and in Node on lavapipe. */
 const SWIFTSHADER_LEAVES = ["model/"];
 /** The formats' kernels run here; what is left out is the engine's own, and the same code in every runtime. */
-const DENO_LEAVES = ["model/quants", "model/pool-growth", "model/snapshots"];
+const DENO_LEAVES = ["model/quants", "model/pool-growth", "model/snapshots", "model/shipped"];
 
 export interface Machine {
   runtimes: Runtime[];
