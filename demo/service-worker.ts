@@ -28,18 +28,32 @@ interface WorkerEvent {
 const scope = globalThis as unknown as Scope;
 
 /** How often this worker hands one visit over before it answers itself. */
-const MAX_HAND_OVERS = 10;
+const MAX_HAND_OVERS = 3;
 let handOvers = 0;
 
-/** A page that asks for no icon while it is there. */
-const EMPTY = '<!doctype html><link rel="icon" href="data:," />';
+/** When an empty page that was not told of the new version loads again. */
+const HAND_OVER_SECONDS = 5;
+
+/**
+ * A page that asks for no icon and goes on when the new version has taken over. It waits for that instead of loading again
+ * at once, because a visit would wake this worker, and only while it sleeps can another take its place.
+ */
+const EMPTY = `<!doctype html><link rel="icon" href="data:,"><script>
+const workers = navigator.serviceWorker, goOn = () => location.reload();
+workers.addEventListener("controllerchange", goOn, { once: true });
+workers.getRegistration().then((registration) => registration?.waiting || goOn());
+</script>`;
 
 /** The only tab opens the page anew: it goes to the new version, by way of an empty page that is loaded again. */
 async function openNewest(waiting: ServiceWorker, request: Request): Promise<Response> {
-  const tabs = await scope.clients.matchAll();
-  if (tabs.length > 1) return (await matchPrecache("index.html")) ?? fetch(request);
+  const [tabs, page] = await Promise.all([scope.clients.matchAll(), matchPrecache("index.html")]);
+  if (tabs.length > 1 || !page) return page ?? fetch(request);
   waiting.postMessage(TAKE_OVER);
-  return new Response(EMPTY, { headers: { "Content-Type": "text/html", Refresh: "0" } });
+  const headers = new Headers(page.headers); // isolated as the page is: the tab keeps its process
+  headers.delete("Content-Length");
+  headers.set("Content-Security-Policy", "default-src 'none'; script-src 'unsafe-inline'; img-src data:");
+  headers.set("Refresh", String(HAND_OVER_SECONDS));
+  return new Response(EMPTY, { headers });
 }
 
 scope.addEventListener("fetch", (event) => {

@@ -3,6 +3,7 @@
  * JSON lines. A runtime that dies, falls silent or gives no summary is a failure.
  */
 import { spawn } from "node:child_process";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 import { launchChromium } from "../support/chromium.ts";
 import { command, driverEnv } from "../support/machine.ts";
@@ -12,7 +13,7 @@ import { sharedPresent } from "./counts.ts";
 import { CASE_LIMIT_MS, LONGEST_CASE_MS } from "../support/cases.ts";
 import type { CaseLine, SummaryLine } from "./run.ts";
 import type { Failure, StepResult } from "./result.ts";
-import { tail } from "./result.ts";
+import { RESULTS, tail } from "./result.ts";
 
 export interface GpuOptions {
   filter: string;
@@ -33,6 +34,8 @@ const MEASURED = "measured: ";
 class Lines {
   readonly failures: Failure[] = [];
   summary: SummaryLine | undefined;
+  /** As they came, for who wants to know where the time goes. */
+  private readonly all: CaseLine[] = [];
   ran = 0;
   passed = 0;
   skipped = 0;
@@ -62,7 +65,12 @@ class Lines {
     if (line === undefined) return;
     if ("broken" in line) this.failures.push({ name: "the runner", error: line.broken });
     else if ("adapter" in line) this.summary = line;
-    else if (line.skipped) this.skipped++;
+    else this.count(line);
+  }
+
+  private count(line: CaseLine): void {
+    this.all.push(line);
+    if (line.skipped) this.skipped++;
     else {
       this.ran++;
       if (line.ok) this.passed++;
@@ -72,6 +80,8 @@ class Lines {
 
   /** @param said what the runtime printed besides, for the case that it ended without a summary */
   result(name: string, durationMs: number, said: string): StepResult {
+    mkdirSync(RESULTS, { recursive: true });
+    writeFileSync(`${RESULTS}/${name}.json`, JSON.stringify(this.all, undefined, 1));
     if (this.summary === undefined)
       this.failures.push({
         name: `${name} ended early`,

@@ -21,6 +21,9 @@ export interface Failure {
   error: string;
 }
 
+/** Where the results of each step are left as JSON, with what each case took. */
+export const RESULTS = "dist/results";
+
 /** How much of one failure is printed. */
 const FAILURE_LINES = 20;
 

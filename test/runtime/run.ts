@@ -18,6 +18,7 @@ export interface CaseLine {
   /** true: it needs ../shared or a shipped model, which is absent; it counts neither as passed nor as failed. */
   skipped?: boolean;
   error?: string;
+  durationMs: number;
 }
 
 /** The last line of a run. */
@@ -83,6 +84,7 @@ async function runCases(cases: readonly Case[], env: CaseEnv, options: RunOption
 
 async function runOne(testCase: Case, env: CaseEnv): Promise<CaseLine> {
   const { device } = env.gpu;
+  const started = performance.now();
   device.pushErrorScope("validation");
   let problem: string | undefined;
   let skipped = false;
@@ -93,9 +95,10 @@ async function runOne(testCase: Case, env: CaseEnv): Promise<CaseLine> {
     problem = error instanceof Error ? (error.stack ?? error.message) : String(error);
   }
   const invalid = await device.popErrorScope();
-  if (skipped) return { case: testCase.name, ok: false, skipped };
+  const durationMs = Math.round(performance.now() - started);
+  if (skipped) return { case: testCase.name, ok: false, skipped, durationMs };
   const error = problem ?? invalid?.message;
-  return error === undefined ? { case: testCase.name, ok: true } : { case: testCase.name, ok: false, error };
+  return { case: testCase.name, ok: error === undefined, ...(error !== undefined && { error }), durationMs };
 }
 
 async function withLimit(work: Promise<void>, limitMs: number): Promise<void> {

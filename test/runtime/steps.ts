@@ -4,7 +4,7 @@
  */
 import { spawn } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync } from "node:fs";
-import { tail, type Failure, type StepResult } from "./result.ts";
+import { RESULTS, tail, type Failure, type StepResult } from "./result.ts";
 
 /** How long one program may take. */
 const PROGRAM_LIMIT_MS = 30 * 60_000;
@@ -76,8 +76,8 @@ export async function vitest(
   log: (line: string) => void,
 ): Promise<StepResult> {
   const started = performance.now();
-  const file = `dist/results/${mode}.json`;
-  mkdirSync("dist/results", { recursive: true });
+  const file = `${RESULTS}/${mode}.json`;
+  mkdirSync(RESULTS, { recursive: true });
   rmSync(file, { force: true });
   const args = ["node_modules/vitest/vitest.mjs", "run", "--mode", mode, "--passWithNoTests"];
   const reporters = ["--reporter=dot", "--reporter=json", `--outputFile.json=${file}`];
