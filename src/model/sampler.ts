@@ -14,7 +14,7 @@ import { uniformBuffer, USAGE_COPY_DST, USAGE_COPY_SRC, USAGE_STORAGE, type Op }
 import { reduceFragment } from "./kernel-parts.ts";
 import { MAX_LOGIT_BIAS, MAX_LOGPROBS, type SamplingParams } from "./sampling.ts";
 
-export { samplingParams, samplingDefaults, type SamplingParams } from "./sampling.ts";
+export { samplingParams, type SamplingParams } from "./sampling.ts";
 
 /** The token of a row whose logits hold a NaN or +inf, or nothing finite. The seat's token is 0 then. */
 export const INVALID_TOKEN = 0xffffffff;

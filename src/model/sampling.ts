@@ -37,9 +37,9 @@ export const MAX_LOGIT_BIAS = 1024;
 /** The most log-probabilities reported beside that of the sampled token. */
 export const MAX_LOGPROBS = 20;
 
-/** Plain sampling from the model's distribution, without penalties. The seed is to be replaced by the caller. */
-export const samplingDefaults: SamplingParams = {
-  temperature: 1,
+/** Greedy, without filters and penalties. */
+const samplingDefaults: SamplingParams = {
+  temperature: 0,
   topK: 0,
   topP: 1,
   minP: 0,

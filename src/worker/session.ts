@@ -16,13 +16,13 @@ import type { SampledRow } from "../model/sampler.ts";
 import { samplingParams, type SamplingParams } from "../model/sampling.ts";
 import type { StateSlots } from "../model/step.ts";
 import type { Request } from "../schedule/request.ts";
-import { Scheduler, type Move, type Outcome, type Plan, type Save } from "../schedule/scheduler.ts";
+import { Scheduler, type Move, type Plan, type Save } from "../schedule/scheduler.ts";
 import type { TierStore } from "../tier/store.ts";
 import { answerCacheCall, exportPrefix } from "./cache-calls.ts";
 import { CacheWatch } from "./cache-watch.ts";
-import { missingOfPlan } from "./capabilities.ts";
 import { Growth } from "./growth.ts";
 import { WeightsIdentity } from "./identity.ts";
+import { changeOfTypes, describe } from "./info.ts";
 import { Keeper } from "./keeper.ts";
 import { fitPrompt } from "./limits.ts";
 import { Loop } from "./loop.ts";
@@ -30,6 +30,7 @@ import { nothing, Output } from "./output.ts";
 import { Prompts, tokenPrompt, type PromptOptions } from "./prompts.ts";
 import { cacheCost, makeCache } from "./prefix-cache.ts";
 import { Recovery, type Reopen, type Reopened } from "./recovery.ts";
+import { Requests } from "./requests.ts";
 import { scoreTokens, type ScoreInput } from "./score.ts";
 import type { EncodedPrompt } from "./text-messages.ts";
 import type {
@@ -39,12 +40,10 @@ import type {
   EngineInfo,
   FromWorker,
   GenerateParams,
-  GenerationResult,
   PromptUsage,
   RequestInput,
   Resume,
   ScoreResult,
-  StepOutput,
 } from "./protocol.ts";
 
 /** How long `close()` waits for records on their way to the disk. */
@@ -80,8 +79,7 @@ export class Session {
   readonly watch: CacheWatch;
   private readonly prompts: Prompts;
   private readonly loop: Loop<SampledRow>;
-  private readonly outputs = new Map<Request, Output>();
-  private readonly requests = new Map<number, Request>();
+  private readonly requests: Requests;
   /** Requests whose text is on its way to becoming ids. */
   private readonly encoding = new Map<number, AbortController>();
   private readonly post: Post;
@@ -93,12 +91,6 @@ export class Session {
   private broken: TidepoolError | undefined;
   /** Resolves when a device is there again, or never will be. */
   private recovered: Promise<void> = Promise.resolve();
-  /** Requests of our own, by negative ids: their outcome is not posted. */
-  private readonly hidden = new Map<
-    number,
-    { resolve(r: GenerationResult): void; reject(e: unknown): void }
-  >();
-  private nextHiddenId = -1;
   /** The end of the last scoring. */
   private scored: Promise<unknown> = Promise.resolve();
 
@@ -134,6 +126,10 @@ export class Session {
     const { maxBlocks } = runner;
     const more = { maxBlocks, ...lower, ...states };
     this.scheduler = new Scheduler(cache, pool, { blockTokens, chunkTokens, seats, ...more });
+    this.requests = new Requests(this.scheduler, post, (request, usage) => {
+      this.tuner?.record(Int32Array.from(request.tokens), request.promptLength);
+      this.keeper?.credit(usage.cachedTokens);
+    });
     this.info = describe(runner, prompts, capabilities);
     this.recovery = new Recovery(reopen, () => systemClock.nowMs());
     this.growth = new Growth(this.scheduler, {
@@ -141,7 +137,8 @@ export class Session {
       grown: () => this.tellInfo(),
       stopped: (notice, stuck) => {
         this.post({ type: "notice", notice });
-        for (const request of stuck) this.giveUp(request, noRoom(request, this.scheduler.capacityTokens));
+        for (const request of stuck)
+          this.requests.giveUp(request, noRoom(request, this.scheduler.capacityTokens));
       },
       failed: (error) => this.stepFailed(error),
     });
@@ -151,7 +148,7 @@ export class Session {
       spill: (blocks) => this.keeper?.spill(blocks),
       save: (saves) => this.save(saves),
       idle: () => this.tuner?.work(TUNER_SLICE) ?? false,
-      committed: (outcomes, samples) => this.committed(outcomes, samples),
+      committed: (outcomes, samples) => this.requests.committed(outcomes, samples),
       makeRoom: () => this.growth.makeRoom(this.scheduler.missingBlocks),
       failed: (error) => this.stepFailed(error),
     });
@@ -228,7 +225,7 @@ export class Session {
       if (this.encoding.delete(id)) this.begin(id, prompt, params, resume);
     } catch (error) {
       // An aborted one has been told already.
-      if (!stop.signal.aborted) this.refuse(id, error);
+      if (!stop.signal.aborted) this.requests.refuse(id, error);
       this.encoding.delete(id);
     }
   }
@@ -237,7 +234,7 @@ export class Session {
     try {
       this.accept(id, prompt, params, resume);
     } catch (error) {
-      this.refuse(id, error);
+      this.requests.refuse(id, error);
     }
   }
 
@@ -248,10 +245,7 @@ export class Session {
       encoding.abort();
       this.post({ type: "finished", id, result: nothing() });
     }
-    const request = this.requests.get(id);
-    if (!request) return;
-    this.scheduler.abort(request);
-    this.finish(request, "aborted");
+    this.requests.end(id, "aborted");
     this.loop.notify();
   }
 
@@ -307,11 +301,9 @@ export class Session {
 
   /** Computes a prompt, or brings it back, so that it is ready when it is needed. */
   async warm(tokens: readonly number[]): Promise<PromptUsage> {
-    const id = this.nextHiddenId--;
-    const { usage } = await new Promise<GenerationResult>((resolve, reject) => {
-      this.hidden.set(id, { resolve, reject });
-      this.submit(id, { kind: "tokens", tokens }, { maxTokens: 1 });
-    });
+    const { usage } = await this.requests.own((id) =>
+      this.submit(id, { kind: "tokens", tokens }, { maxTokens: 1 }),
+    );
     return usage;
   }
 
@@ -319,7 +311,7 @@ export class Session {
   async close(): Promise<void> {
     if (this.closed) return;
     this.closed = true;
-    for (const id of [...this.encoding.keys(), ...this.requests.keys()]) this.abort(id);
+    for (const id of [...this.encoding.keys(), ...this.requests.ids()]) this.abort(id);
     this.prompts.close();
     this.recovery.close();
     this.watch.turn(false);
@@ -338,7 +330,7 @@ export class Session {
 
   private checkRoom(): void {
     this.checkOpen();
-    if (this.requests.size + this.encoding.size >= MAX_ACTIVE_REQUESTS) {
+    if (this.requests.count + this.encoding.size >= MAX_ACTIVE_REQUESTS) {
       throw new TidepoolError("rejected", `${MAX_ACTIVE_REQUESTS} requests are waiting or running already`);
     }
   }
@@ -365,20 +357,14 @@ export class Session {
       keep: params.cache ?? "disk",
       maxAgeMs: checkedAge(params.cacheMaxAgeMs),
     });
-    this.requests.set(id, request);
     const decoder = this.prompts.decoder(prompt);
     const output = new Output(id, decoder, sampling, params.stop ?? []);
-    this.outputs.set(request, output);
+    this.requests.add(request, output);
     output.resume(resume);
     // The engine before may have come to the end and not to saying so.
-    if (output.stopped) this.endAtOnce(request, "stop");
-    else if (request.generatedCount >= maxNewTokens) this.endAtOnce(request, "length");
+    if (output.stopped) this.requests.end(id, "stop");
+    else if (request.generatedCount >= maxNewTokens) this.requests.end(id, "length");
     this.loop.notify();
-  }
-
-  private endAtOnce(request: Request, reason: "stop" | "length"): void {
-    this.scheduler.abort(request, reason);
-    this.finish(request, reason);
   }
 
   private checkTokens(tokens: readonly number[]): void {
@@ -396,7 +382,7 @@ export class Session {
     }
     const { request, start, count, sample, copyBlock } = plan;
     if (copyBlock) this.runner.pool.copySlot(copyBlock.from, copyBlock.to);
-    const output = this.outputOf(request);
+    const output = this.requests.outputOf(request);
     output.startPrefill();
     if (sample) {
       this.runner.takeSeat(request.seat as number, request.tokens, request.promptLength, output.sampling);
@@ -426,71 +412,13 @@ export class Session {
     }
   }
 
-  private outputOf(request: Request): Output {
-    const output = this.outputs.get(request);
-    assert(output, `request ${request.id} has no output`);
-    return output;
-  }
-
-  private committed(outcomes: readonly Outcome[], samples: readonly SampledRow[]): void {
-    const steps: StepOutput[] = [];
-    const done: [Request, "stop" | "length"][] = [];
-    for (const { request, token, sampleIndex, finished } of outcomes) {
-      const output = this.outputs.get(request);
-      if (!output) continue;
-      if (token !== undefined) {
-        const step = output.accept(samples[sampleIndex] as SampledRow);
-        if (step && output.id > 0) steps.push(step);
-      }
-      if (output.stopped) this.scheduler.abort(request, "stop");
-      if (output.stopped) done.push([request, "stop"]);
-      else if (finished === "stop" || finished === "length") done.push([request, finished]);
-    }
-    if (steps.length > 0) this.post({ type: "step", outputs: steps });
-    for (const [request, reason] of done) this.finish(request, reason);
-  }
-
-  private finish(request: Request, reason: "stop" | "length" | "aborted"): void {
-    const output = this.outputs.get(request);
-    if (!output) return;
-    this.outputs.delete(request);
-    this.requests.delete(output.id);
-    const rest = output.flush();
-    const usage = usageOf(request);
-    this.tuner?.record(Int32Array.from(request.tokens), request.promptLength);
-    this.keeper?.credit(usage.cachedTokens);
-    const result = output.result(reason, usage);
-    const hidden = this.hidden.get(output.id);
-    if (hidden) {
-      this.hidden.delete(output.id);
-      hidden.resolve(result);
-      return;
-    }
-    if (rest) this.post({ type: "step", outputs: [rest] });
-    this.post({ type: "finished", id: output.id, result });
-  }
-
-  private refuse(id: number, error: unknown): void {
-    const hidden = this.hidden.get(id);
-    this.hidden.delete(id);
-    if (hidden) hidden.reject(error);
-    else this.post({ type: "refused", id, error: toWire(error) });
-  }
-
   private async stepFailed(error: unknown): Promise<void> {
     if (!(await this.isLost(this.runner.gpu.device))) this.fail(error);
   }
 
   private fail(error: unknown): void {
-    for (const request of this.requests.values()) this.giveUp(request, error);
+    this.requests.giveUpAll(error);
     this.scheduler.forget();
-  }
-
-  private giveUp(request: Request, error: unknown): void {
-    this.scheduler.abort(request, "error");
-    this.outputs.delete(request);
-    this.requests.delete(request.id);
-    this.refuse(request.id, error);
   }
 
   /** A device that was lost says so a moment after its work has failed. */
@@ -572,27 +500,11 @@ export class Session {
   }
 }
 
-function usageOf({ promptLength, cachedTokens = 0, loadedTokens, restoredBy }: Request): PromptUsage {
-  const { ram, disk } = loadedTokens;
-  return {
-    promptTokens: promptLength,
-    computedTokens: promptLength - cachedTokens - ram - disk,
-    cachedTokens: { gpu: cachedTokens, ram, disk },
-    ...(restoredBy && { restore: restoredBy }),
-  };
-}
-
-/** What a new device computes otherwise than the one before. */
-function changeOfTypes({ options: before }: Runner, { options }: Runner): string {
-  if (before.dtype === options.dtype && before.kvDtype === options.kvDtype) return "";
-  return `; it has no 16-bit floats: from now on the model computes in ${options.dtype}, and what was stored in ${before.kvDtype} is computed again`;
-}
-
-/** The sampling part of a request's settings; greedy where the caller says nothing. */
+/** The sampling part of a request's settings. */
 function samplingOf(params: GenerateParams): Partial<SamplingParams> {
   const { maxTokens: _maxTokens, stop: _stop, overflow: _overflow, ...rest } = params;
   const { cache: _cache, cacheMaxAgeMs: _cacheMaxAgeMs, ...sampling } = rest;
-  return { temperature: 0, ...sampling };
+  return sampling;
 }
 
 function checkedAge(maxAgeMs: number | undefined): number | undefined {
@@ -603,32 +515,4 @@ function checkedAge(maxAgeMs: number | undefined): number | undefined {
 function noRoom({ tokens }: Request, capacityTokens: number): TidepoolError {
   const message = `${tokens.length} tokens of KV are needed, and the GPU's memory holds ${capacityTokens}: use a shorter prompt, or a smaller model or context`;
   return new TidepoolError("out_of_memory", message, { tokens: tokens.length, capacityTokens });
-}
-
-function describe(runner: Runner, prompts: Prompts, capabilities: readonly Capability[]): EngineInfo {
-  const { shape, options, memory, gpu } = runner;
-  return {
-    role: "alone",
-    model: {
-      name: shape.name,
-      architecture: shape.architecture,
-      parameters: runner.parameters,
-      contextTokens: shape.contextTokens,
-      vocabSize: shape.vocabSize,
-      layers: shape.layers.length,
-    },
-    adapter: { name: runner.adapterName, software: gpu.adapter.software },
-    kernels: { dtype: options.dtype, kvDtype: options.kvDtype, subgroups: gpu.features.subgroups },
-    memory: { ...memory, kvPoolTokens: runner.pool.slots * options.blockTokens },
-    limits: {
-      blockTokens: options.blockTokens,
-      chunkTokens: options.chunkTokens,
-      maxRequests: options.seats,
-      poolTokens: options.poolTokens,
-    },
-    tokenizer: prompts.tokenizerState,
-    chatTemplate: prompts.templateState,
-    textWorker: prompts.textState,
-    capabilities: [...capabilities, ...missingOfPlan(runner.plan)],
-  };
 }

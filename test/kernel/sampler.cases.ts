@@ -144,7 +144,7 @@ async function checkParams(
   make = lumpy,
 ): Promise<void> {
   const random = new Random(vocab + list.length);
-  const all = list.map((given, index) => samplingParams({ seed: 1000 + index, ...given }, vocab));
+  const all = list.map((given, index) => sampled({ seed: 1000 + index, ...given }, vocab));
   all.forEach((params, seat) => bench.sampler.resetSeat(seat, [], params));
   const rows = all.map((_, seat) => ({ seat, position: 17 + seat, logits: make(random, vocab) }));
   const adjusted = all.some((params) => !isIdentity(params));
@@ -159,6 +159,10 @@ async function checkParams(
     });
   }
 }
+
+/** Settings that draw where they do not say that they are greedy. */
+const sampled = (given: Partial<SamplingParams>, vocab: number): SamplingParams =>
+  samplingParams({ temperature: 1, ...given }, vocab);
 
 const FILTERS: readonly Partial<SamplingParams>[] = [
   { temperature: 0 },
@@ -220,7 +224,7 @@ async function ties(bench: Bench): Promise<void> {
   const list = [{ temperature: 0 }, { topK: 7 }, { topP: 0.5 }, { topK: 50, topP: 0.5 }, { minP: 0.9 }];
   const logits = new Float32Array(1000).fill(2.5);
   const expected = [1, 7, 500, 25, 1000];
-  list.forEach((given, seat) => bench.sampler.resetSeat(seat, [], samplingParams(given, 1000)));
+  list.forEach((given, seat) => bench.sampler.resetSeat(seat, [], sampled(given, 1000)));
   for (let position = 0; position < 20; position++) {
     const got = await bench.step(list.map((_, seat) => ({ seat, position, logits })));
     expectSame(
@@ -243,7 +247,7 @@ async function edges(bench: Bench): Promise<void> {
   const logits = new Float32Array(96).fill(-Infinity);
   logits.set([-0, 0, -0], 60);
   const list = [{ temperature: 0 }, { topK: 2 }, { temperature: 1 }, { topP: 0.99 }];
-  list.forEach((given, seat) => bench.sampler.resetSeat(seat, [], samplingParams(given, 96)));
+  list.forEach((given, seat) => bench.sampler.resetSeat(seat, [], sampled(given, 96)));
   const seen = new Set<number>();
   for (let position = 0; position < 30; position++) {
     const got = await bench.step(list.map((_, seat) => ({ seat, position, logits })));
@@ -269,7 +273,7 @@ async function biased(bench: Bench): Promise<void> {
       logitBias: Object.fromEntries(Array.from({ length: 300 }, (_, i) => [i * 3, i === 77 ? 90 : -1])),
     },
   ];
-  const all = list.map((given) => samplingParams(given, 1000));
+  const all = list.map((given) => sampled(given, 1000));
   all.forEach((params, seat) => bench.sampler.resetSeat(seat, [], params));
   const got = await bench.step(all.map((_, seat) => ({ seat, position: 4, logits })));
   expectSame([got.rows[0]?.token, got.rows[2]?.token], [123, 231], "raised tokens");
@@ -290,7 +294,7 @@ async function penalties(bench: Bench): Promise<void> {
     { temperature: 1.1, topP: 0.9, presencePenalty: 1.5, logitBias: { 6: 2, 41: -3 }, seed: 8 },
   ];
   for (const generated of [[], [6, 6, 41]]) {
-    const all = list.map((given) => samplingParams(given, 96));
+    const all = list.map((given) => sampled(given, 96));
     const histories = all.map((params, seat): SeatHistory => {
       bench.sampler.resetSeat(seat, prompt, params, generated);
       const counts = new Map<number, number>();
@@ -323,7 +327,7 @@ async function logprobs(bench: Bench, vocab: number): Promise<void> {
     { logits: tied, given: { logprobs: 20 } },
     { logits: few, given: { logprobs: 10 } },
   ];
-  list.forEach(({ given }, seat) => bench.sampler.resetSeat(seat, [], samplingParams(given, vocab)));
+  list.forEach(({ given }, seat) => bench.sampler.resetSeat(seat, [], sampled(given, vocab)));
   const got = await bench.step(list.map(({ logits }, seat) => ({ seat, position: 2, logits })));
   got.rows.forEach((row, seat) => {
     const { logits, given } = list[seat] as (typeof list)[number];
@@ -368,7 +372,7 @@ async function broken(bench: Bench): Promise<void> {
   const all = new Float32Array(1000).fill(-Infinity);
   const logits = [withBits(0x7fc00000), withBits(0xffc00001), withBits(0x7f800000), all, good];
   for (const given of [{ temperature: 0 }, { topK: 40, topP: 0.9, logprobs: 3, presencePenalty: 1 }]) {
-    const params = samplingParams(given, 1000);
+    const params = sampled(given, 1000);
     logits.forEach((_, seat) => bench.sampler.resetSeat(seat, [], params));
     const got = await bench.step(logits.map((row, seat) => ({ seat, position: 9, logits: row })));
     expectSame(
@@ -387,7 +391,7 @@ async function broken(bench: Bench): Promise<void> {
 async function independence(bench: Bench): Promise<void> {
   const random = new Random(41);
   const params = FILTERS.slice(0, 8).map((given, index) =>
-    samplingParams({ ...FILTERS[index + 8], ...given, seed: index, logprobs: index }, 1000),
+    sampled({ ...FILTERS[index + 8], ...given, seed: index, logprobs: index }, 1000),
   );
   const rows = params.map(() => lumpy(random, 1000));
   const place = (seats: readonly number[], only?: number) => {
@@ -418,9 +422,7 @@ async function distribution(bench: Bench): Promise<void> {
   const logits = Float32Array.from({ length: 96 }, (_, id) => Math.sin(id) * 2 + (id % 7) / 4);
   const temperature = 1.25;
   const seats = Array.from({ length: 64 }, (_, seat) => seat);
-  seats.forEach((seat) =>
-    bench.sampler.resetSeat(seat, [], samplingParams({ temperature, seed: seat * 7 }, 96)),
-  );
+  seats.forEach((seat) => bench.sampler.resetSeat(seat, [], sampled({ temperature, seed: seat * 7 }, 96)));
   const counts = new Float64Array(96);
   const pairs = new Float64Array(9);
   let before: number[] | undefined;

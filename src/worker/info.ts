@@ -1,0 +1,39 @@
+/** What is told of an engine: its model, adapter, memory and limits, and what a new device changes in it. */
+import type { Runner } from "../model/runner.ts";
+import { missingOfPlan } from "./capabilities.ts";
+import type { Prompts } from "./prompts.ts";
+import type { Capability, EngineInfo } from "./protocol.ts";
+
+export function describe(runner: Runner, prompts: Prompts, capabilities: readonly Capability[]): EngineInfo {
+  const { shape, options, memory, gpu } = runner;
+  return {
+    role: "alone",
+    model: {
+      name: shape.name,
+      architecture: shape.architecture,
+      parameters: runner.parameters,
+      contextTokens: shape.contextTokens,
+      vocabSize: shape.vocabSize,
+      layers: shape.layers.length,
+    },
+    adapter: { name: runner.adapterName, software: gpu.adapter.software },
+    kernels: { dtype: options.dtype, kvDtype: options.kvDtype, subgroups: gpu.features.subgroups },
+    memory: { ...memory, kvPoolTokens: runner.pool.slots * options.blockTokens },
+    limits: {
+      blockTokens: options.blockTokens,
+      chunkTokens: options.chunkTokens,
+      maxRequests: options.seats,
+      poolTokens: options.poolTokens,
+    },
+    tokenizer: prompts.tokenizerState,
+    chatTemplate: prompts.templateState,
+    textWorker: prompts.textState,
+    capabilities: [...capabilities, ...missingOfPlan(runner.plan)],
+  };
+}
+
+/** What a new device computes otherwise than the one before. */
+export function changeOfTypes({ options: before }: Runner, { options }: Runner): string {
+  if (before.dtype === options.dtype && before.kvDtype === options.kvDtype) return "";
+  return `; it has no 16-bit floats: from now on the model computes in ${options.dtype}, and what was stored in ${before.kvDtype} is computed again`;
+}

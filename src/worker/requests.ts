@@ -1,0 +1,137 @@
+/**
+ * The requests of a session from acceptance to the end, with their outputs: what was committed becomes text that is posted,
+ * and each ends once, by its result or by an error. It plans and computes nothing.
+ */
+import { assert } from "../base.ts";
+import { toWire } from "../errors.ts";
+import type { SampledRow } from "../model/sampler.ts";
+import type { Request } from "../schedule/request.ts";
+import type { Outcome, Scheduler } from "../schedule/scheduler.ts";
+import type { Output } from "./output.ts";
+import type { FromWorker, GenerationResult, PromptUsage, StepOutput } from "./protocol.ts";
+
+export class Requests {
+  private readonly scheduler: Scheduler;
+  private readonly post: (message: FromWorker) => void;
+  /** Hears of each that has ended with a result, before that is posted. */
+  private readonly ended: (request: Request, usage: PromptUsage) => void;
+  private readonly outputs = new Map<Request, Output>();
+  private readonly byId = new Map<number, Request>();
+  /** Requests of our own, by negative ids: their outcome is not posted. */
+  private readonly hidden = new Map<
+    number,
+    { resolve(r: GenerationResult): void; reject(e: unknown): void }
+  >();
+  private nextHiddenId = -1;
+
+  constructor(scheduler: Scheduler, post: (message: FromWorker) => void, ended: Requests["ended"]) {
+    this.scheduler = scheduler;
+    this.post = post;
+    this.ended = ended;
+  }
+
+  get count(): number {
+    return this.byId.size;
+  }
+
+  ids(): number[] {
+    return [...this.byId.keys()];
+  }
+
+  add(request: Request, output: Output): void {
+    this.byId.set(output.id, request);
+    this.outputs.set(request, output);
+  }
+
+  /** A request whose outcome is for us: `submit` gets its id, and is answered by `finish` or `refuse`. */
+  own(submit: (id: number) => void): Promise<GenerationResult> {
+    return new Promise((resolve, reject) => {
+      const id = this.nextHiddenId--;
+      this.hidden.set(id, { resolve, reject });
+      submit(id);
+    });
+  }
+
+  outputOf(request: Request): Output {
+    const output = this.outputs.get(request);
+    assert(output, `request ${request.id} has no output`);
+    return output;
+  }
+
+  /** Takes in what a step has brought: posts text, and ends what is finished. */
+  committed(outcomes: readonly Outcome[], samples: readonly SampledRow[]): void {
+    const steps: StepOutput[] = [];
+    const done: [Request, "stop" | "length"][] = [];
+    for (const { request, token, sampleIndex, finished } of outcomes) {
+      const output = this.outputs.get(request);
+      if (!output) continue;
+      if (token !== undefined) {
+        const step = output.accept(samples[sampleIndex] as SampledRow);
+        if (step && output.id > 0) steps.push(step);
+      }
+      if (output.stopped) this.scheduler.abort(request, "stop");
+      if (output.stopped) done.push([request, "stop"]);
+      else if (finished === "stop" || finished === "length") done.push([request, finished]);
+    }
+    if (steps.length > 0) this.post({ type: "step", outputs: steps });
+    for (const [request, reason] of done) this.finish(request, reason);
+  }
+
+  /** Ends one by its id, where it is still under way. */
+  end(id: number, reason: "stop" | "length" | "aborted"): void {
+    const request = this.byId.get(id);
+    if (!request) return;
+    this.scheduler.abort(request, reason);
+    this.finish(request, reason);
+  }
+
+  private finish(request: Request, reason: "stop" | "length" | "aborted"): void {
+    const output = this.outputs.get(request);
+    if (!output) return;
+    this.outputs.delete(request);
+    this.byId.delete(output.id);
+    const rest = output.flush();
+    const usage = usageOf(request);
+    this.ended(request, usage);
+    const result = output.result(reason, usage);
+    const hidden = this.hidden.get(output.id);
+    if (hidden) {
+      this.hidden.delete(output.id);
+      hidden.resolve(result);
+      return;
+    }
+    if (rest) this.post({ type: "step", outputs: [rest] });
+    this.post({ type: "finished", id: output.id, result });
+  }
+
+  /** Says that one is not done, and why. */
+  refuse(id: number, error: unknown): void {
+    const hidden = this.hidden.get(id);
+    this.hidden.delete(id);
+    if (hidden) hidden.reject(error);
+    else this.post({ type: "refused", id, error: toWire(error) });
+  }
+
+  /** Ends all that are under way by an error. */
+  giveUpAll(error: unknown): void {
+    for (const request of this.byId.values()) this.giveUp(request, error);
+  }
+
+  /** Ends one by an error. */
+  giveUp(request: Request, error: unknown): void {
+    this.scheduler.abort(request, "error");
+    this.outputs.delete(request);
+    this.byId.delete(request.id);
+    this.refuse(request.id, error);
+  }
+}
+
+function usageOf({ promptLength, cachedTokens = 0, loadedTokens, restoredBy }: Request): PromptUsage {
+  const { ram, disk } = loadedTokens;
+  return {
+    promptTokens: promptLength,
+    computedTokens: promptLength - cachedTokens - ram - disk,
+    cachedTokens: { gpu: cachedTokens, ram, disk },
+    ...(restoredBy && { restore: restoredBy }),
+  };
+}
