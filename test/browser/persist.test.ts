@@ -9,6 +9,7 @@ import type { BrowserContext, Page } from "playwright";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import type { GenerationResult } from "../../src/index.ts";
 import { launchProfile } from "../support/chromium.ts";
+import { fullTest, IS_FULL } from "../support/full.ts";
 import type { FileServer } from "../support/serve.ts";
 import {
   ask,
@@ -31,7 +32,7 @@ const WHERE = "What is the berth of the Marlow?";
 const WHAT = "What did the Petrel bring?";
 const WHO = "Who brought the wool?";
 
-const CASES = 6;
+const CASES = IS_FULL ? 6 : 4;
 const present = modelFolder() !== undefined;
 if (!present) console.warn(`SKIPPED ${CASES} cases of stored prompts in the browser: there is no model`);
 
@@ -104,7 +105,7 @@ describe.skipIf(!present)("stored prompts in Chromium", { timeout: 2 * PATIENT_M
     }
   });
 
-  test("loading and computing share the work by themselves, and the answer is the same", async () => {
+  fullTest("loading and computing share the work by themselves, and the answer is the same", async () => {
     const page = await tab();
     await openEngine(page, { restore: "auto" });
     const { documentTokens } = await readingOf(page, LONG_TOKENS);
@@ -175,7 +176,7 @@ describe.skipIf(!present)("stored prompts in Chromium", { timeout: 2 * PATIENT_M
     await closeEngine(page);
   });
 
-  test("quota full: answers go on, and it is told once", async () => {
+  fullTest("quota full: answers go on, and it is told once", async () => {
     const page = await tab();
     await openEngine(page, {});
     const session = await context.newCDPSession(page);

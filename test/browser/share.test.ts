@@ -8,13 +8,14 @@ import { join } from "node:path";
 import type { BrowserContext, Page } from "playwright";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { launchProfile } from "../support/chromium.ts";
+import { fullTest, IS_FULL } from "../support/full.ts";
 import type { FileServer } from "../support/serve.ts";
 import { closeEngine, modelFolder, openTab, servePage, statsOf } from "./stored-page.ts";
 
 /** For what waits on a software adapter, on a machine that does other work too. */
 const PATIENT_MS = 300_000;
 
-const CASES = 6;
+const CASES = IS_FULL ? 6 : 3;
 const present = modelFolder() !== undefined;
 if (!present) console.warn(`SKIPPED ${CASES} cases of shared engines in the browser: there is no model`);
 
@@ -201,7 +202,7 @@ describe.skipIf(!present)("tabs that share an engine", () => {
     },
   );
 
-  test(
+  fullTest(
     "the owner's engine is closed by its page: the guest's stream goes on",
     { timeout: PATIENT_MS },
     async () => {
@@ -241,7 +242,7 @@ describe.skipIf(!present)("tabs that share an engine", () => {
     },
   );
 
-  test(
+  fullTest(
     "an owner that stands still is taken over from, and is a guest when it goes on: both streams go on",
     { timeout: PATIENT_MS },
     async () => {
@@ -265,17 +266,21 @@ describe.skipIf(!present)("tabs that share an engine", () => {
     },
   );
 
-  test("without BroadcastChannel each tab has an engine, and says so", { timeout: PATIENT_MS }, async () => {
-    await patchWorkers("delete globalThis.BroadcastChannel;");
-    const tabs = [await openShared(), await openShared()];
-    for (const tab of tabs) {
-      const { role, codes } = await tab.evaluate(() => ({
-        role: engine.info.role,
-        codes: engine.info.capabilities.map(({ code }) => code),
-      }));
-      expect(role).toBe("alone");
-      expect(codes).toContain("no_sharing");
-    }
-    for (const tab of tabs) await closeEngine(tab);
-  });
+  fullTest(
+    "without BroadcastChannel each tab has an engine, and says so",
+    { timeout: PATIENT_MS },
+    async () => {
+      await patchWorkers("delete globalThis.BroadcastChannel;");
+      const tabs = [await openShared(), await openShared()];
+      for (const tab of tabs) {
+        const { role, codes } = await tab.evaluate(() => ({
+          role: engine.info.role,
+          codes: engine.info.capabilities.map(({ code }) => code),
+        }));
+        expect(role).toBe("alone");
+        expect(codes).toContain("no_sharing");
+      }
+      for (const tab of tabs) await closeEngine(tab);
+    },
+  );
 });

@@ -12,6 +12,7 @@ import type { Browser, BrowserContext, Locator, Page } from "playwright";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { Random } from "../../src/base.ts";
 import { launchChromium, launchProfile } from "../support/chromium.ts";
+import { fullTest, IS_FULL } from "../support/full.ts";
 import { testSeed } from "../support/seed.ts";
 import { serveFolders, type FileServer } from "../support/serve.ts";
 import { serveUnreliably, type UnreliableServer } from "../support/unreliable-server.ts";
@@ -203,7 +204,7 @@ describe("the page itself", { timeout: PATIENT_MS }, () => {
   });
 });
 
-const CASES = 6;
+const CASES = IS_FULL ? 6 : 5;
 const present = existsSync(MODEL);
 if (!present) console.warn(`SKIPPED ${CASES} cases of the page's bad days: ${MODEL} is absent`);
 
@@ -338,7 +339,7 @@ describe.skipIf(!present)("a page with a model", { timeout: PATIENT_MS }, () => 
     expect(await ask(QUESTION)).not.toBe("");
   });
 
-  test("two tabs of one origin both answer, the same to the same", async () => {
+  fullTest("two tabs of one origin both answer, the same to the same", async () => {
     const other = await openTab();
     for (const tab of [page, other]) await sampling(12, tab);
     const [one, two] = await Promise.all([ask(QUESTION, page), ask(QUESTION, other)]);
