@@ -14,7 +14,7 @@ import {
 import { background } from "./background.ts";
 import "./race.css";
 import { button, el } from "./dom.ts";
-import { errorText, numberText, secondsText } from "./format.ts";
+import { bytesText, errorText, numberText, secondsText } from "./format.ts";
 import { raceRequests, type RaceRequest } from "./race-requests.ts";
 import { shippedModels } from "./shipped.ts";
 
@@ -49,6 +49,7 @@ class Lane {
   private readonly computed = el("span", { class: "part from-computed" });
   private readonly cached = el("span", { class: "part from-gpu" });
   private readonly words = el("p", { class: "note" });
+  private readonly kept = el("p", { class: "note" });
   private readonly first = el("p", { class: "amount" });
   private readonly dots = el("div", { class: "race-dots", role: "img", "aria-label": "No request yet" });
   private engine: Engine | undefined;
@@ -62,7 +63,8 @@ class Lane {
     const bar = el("div", { class: "race-bar", "aria-hidden": "true" }, this.cached, this.computed);
     const label = el("label", { for: id }, name);
     const head = el("div", { class: "race-head" }, label, this.select);
-    this.element = el("article", { class: "tier race-lane" }, head, this.first, bar, this.words, this.dots);
+    this.element = el("article", { class: "tier race-lane" }, head, this.first, bar, this.words, this.kept);
+    this.element.append(this.dots);
     this.draw(0);
   }
 
@@ -83,6 +85,7 @@ class Lane {
     if (!shipped) throw new Error(`this build of the page has no ${MODEL}`);
     this.score = { computed: 0, cached: 0, ttftMs: [] };
     this.dots.replaceChildren();
+    this.kept.textContent = "";
     this.draw(0);
     const policy = this.select.value as Policy;
     // Nothing below the GPU: what is evicted is gone.
@@ -103,6 +106,8 @@ class Lane {
     });
     dot.style.setProperty("--share", `${(100 * (promptTokens - computedTokens)) / promptTokens}%`);
     this.dots.append(dot);
+    const { gpu } = await this.engine.cache.stats();
+    this.kept.textContent = `keeps ${bytesText(gpu.bytes)} of keys and values, ${bytesText(gpu.snapshots.bytes)} of states`;
     return result;
   }
 
@@ -149,7 +154,7 @@ class Race {
   private running: AbortController | undefined;
 
   constructor() {
-    const lead = `The same ${REQUESTS} requests, conversations over a few log books, go to two engines with ${MODEL} and room for ${numberText(POOL_TOKENS)} tokens each. They differ in what they keep.`;
+    const lead = `The same ${REQUESTS} requests, conversations over a few log books, go to two engines with ${MODEL} and room for ${numberText(POOL_TOKENS)} tokens each. They differ in what they keep. This model's states are small beside its keys and values, so that many of them cost little; Compare has models where they are large.`;
     this.element = el(
       "section",
       { class: "race", "aria-label": "Race" },

@@ -56,6 +56,7 @@ async function show(page: Page, view: (typeof VIEWS)[number]): Promise<void> {
   await page.locator(`[data-view="${view}"] > *`).first().waitFor();
   if (view === "cache") await page.locator(".numbers td").first().waitFor();
   if (view === "compare") await compared(page);
+  if (view === "race") await raced(page);
   await page.locator(`[data-view="${view}"]`).evaluate((place) => place.scrollTo(0, 0));
   await page.waitForTimeout(500);
 }
@@ -68,6 +69,15 @@ async function compared(page: Page): Promise<void> {
   const stop = page.locator('[data-view="compare"] button', { hasText: /^Stop$/ });
   await stop.waitFor();
   await stop.waitFor({ state: "hidden" });
+}
+
+/** Runs the race once, to its end. */
+async function raced(page: Page): Promise<void> {
+  const start = page.getByRole("button", { name: "Start the race" });
+  if ((await page.locator(".race-dots i").count()) > 0) return;
+  await start.click();
+  await start.waitFor({ state: "hidden" });
+  await start.waitFor({ timeout: 4 * PATIENT_MS });
 }
 
 async function pictures(context: BrowserContext, address: string): Promise<void> {
