@@ -198,10 +198,10 @@ export class CacheView {
     for (const tier of this.tiers) tier.show(stats, poolBytes);
     const saved = Object.values(stats.timeSavedMs).reduce((sum, ms) => sum + ms, 0);
     const { lookups, tokensAsked } = stats.gpu;
+    const prompts = `${numberText(lookups)} prompt${lookups === 1 ? "" : "s"} with ${countedTokens(tokensAsked)} since the model was loaded`;
+    const worth = saved > 0 ? `; about ${secondsText(saved)} of computing saved` : "";
     this.summary.textContent =
-      lookups === 0
-        ? "Nothing has been asked yet since the model was loaded."
-        : `${numberText(lookups)} prompt${lookups === 1 ? "" : "s"} with ${countedTokens(tokensAsked)} since the model was loaded; about ${secondsText(saved)} of computing saved.`;
+      lookups === 0 ? "Nothing has been asked yet since the model was loaded." : `${prompts}${worth}.`;
     this.table.replaceChildren(...rowsOf(stats, poolBytes));
   }
 

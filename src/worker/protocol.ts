@@ -382,7 +382,7 @@ export interface CacheStats {
   };
   ram: CacheTierStats;
   disk: CacheTierStats & { state: string };
-  /** What cached tokens would have taken to compute, by the rate measured in this session. */
+  /** What cached tokens would have taken to compute, by the rate measured in this session; 0 until one is. */
   timeSavedMs: { gpu: number; ram: number; disk: number };
   /** Blocks that were not copied down because too much was under way. */
   spillsDropped: number;

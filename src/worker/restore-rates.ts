@@ -8,9 +8,14 @@ import { MAX_LOADS } from "../schedule/restore.ts";
 /** Weight of the newest measurement in a rate. */
 const RATE_WEIGHT = 0.5;
 
+/** Blocks of a chunk whose measurement has that weight; a shorter one has less, since more of its time is no arithmetic. */
+const FULL_CHUNK_BLOCKS = 8;
+
 /** Rates that are assumed until they are measured: a restore finds out soon, but must begin somehow. */
 const ASSUMED_BYTES_PER_SECOND: Record<LowerTier, number> = { ram: 4e9, disk: 5e8 };
 const ASSUMED_FLOPS_PER_SECOND = { gpu: 5e11, software: 1e9 };
+
+const TIERS = ["gpu", "ram", "disk"] as const;
 
 /** What is assumed follows from these, before anything is measured. */
 export interface RateFacts {
@@ -23,6 +28,8 @@ export interface RateFacts {
 export class RestoreRates {
   /** What cached tokens would have taken to compute. */
   readonly timeSavedMs = { gpu: 0, ram: 0, disk: 0 };
+  /** Cached tokens whose worth is not known yet. */
+  private readonly uncounted = { gpu: 0, ram: 0, disk: 0 };
   private facts: RateFacts;
   private readonly loads: Record<LowerTier, LoadRate>;
   /** Tokens per second, 0 until measured. */
@@ -59,18 +66,31 @@ export class RestoreRates {
     return (1000 * blockTokens) / (this.computeRate || assumed);
   }
 
-  /** A prefill chunk, submitted `ms` ago, has run; it began when the one before it had ended. */
+  /**
+   * A prefill chunk, submitted `ms` ago, has run; it began when the one before it had ended. One shorter than a block is not
+   * counted: what is left of a prompt behind a restore would make computing seem slower than it is.
+   */
   computed(tokens: number, ms: number, nowMs: number): void {
     const tookMs = Math.max(0.01, Math.min(ms, nowMs - this.computedAtMs));
     this.computedAtMs = nowMs;
-    this.computeRate = blend(this.computeRate, (1000 * tokens) / tookMs);
+    const blocks = tokens / this.facts.blockTokens;
+    if (blocks < 1) return;
+    const weight = RATE_WEIGHT * Math.min(1, blocks / FULL_CHUNK_BLOCKS);
+    this.computeRate = blend(this.computeRate, (1000 * tokens) / tookMs, weight);
+    this.count();
   }
 
-  /** Counts a request's cached tokens as time saved, once a rate of computing is known. */
+  /** Counts a request's cached tokens as time saved, as soon as a rate of computing is known. */
   credit(cachedTokens: { gpu: number; ram: number; disk: number }): void {
+    for (const tier of TIERS) this.uncounted[tier] += cachedTokens[tier];
+    this.count();
+  }
+
+  private count(): void {
     if (this.computeRate === 0) return;
-    for (const tier of ["gpu", "ram", "disk"] as const) {
-      this.timeSavedMs[tier] += (1000 * cachedTokens[tier]) / this.computeRate;
+    for (const tier of TIERS) {
+      this.timeSavedMs[tier] += (1000 * this.uncounted[tier]) / this.computeRate;
+      this.uncounted[tier] = 0;
     }
   }
 }
@@ -108,6 +128,6 @@ export class LoadRate {
 }
 
 /** Geometric, so that a rate that was far too high is left as soon as one that was far too low. */
-function blend(rate: number, measured: number): number {
-  return rate === 0 ? measured : rate ** (1 - RATE_WEIGHT) * measured ** RATE_WEIGHT;
+function blend(rate: number, measured: number, weight = RATE_WEIGHT): number {
+  return rate === 0 ? measured : rate ** (1 - weight) * measured ** weight;
 }
