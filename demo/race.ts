@@ -63,8 +63,16 @@ class Lane {
     const bar = el("div", { class: "race-bar", "aria-hidden": "true" }, this.cached, this.computed);
     const label = el("label", { for: id }, name);
     const head = el("div", { class: "race-head" }, label, this.select);
-    this.element = el("article", { class: "tier race-lane" }, head, this.first, bar, this.words, this.kept);
-    this.element.append(this.dots);
+    this.element = el(
+      "article",
+      { class: "tier race-lane" },
+      head,
+      this.first,
+      bar,
+      this.words,
+      this.kept,
+      this.dots,
+    );
     this.draw(0);
   }
 

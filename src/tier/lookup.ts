@@ -78,11 +78,9 @@ export class Lookup {
   }
 
   private tierOf(key: Key): TierName | undefined {
-    const nowMs = this.parts.nowEpochMs();
-    const usable = (info: RecordInfo | undefined): boolean =>
-      info !== undefined && this.parts.accepts(info) && !isExpired(info, nowMs);
-    if (usable(this.parts.ram.index.get(key)) || usable(this.queuedInfo(key))) return "ram";
-    return usable(this.parts.disk?.index.get(key)) ? "disk" : undefined;
+    const { ram, disk } = this.tiersOf(key);
+    if (ram) return "ram";
+    return disk ? "disk" : undefined;
   }
 
   private queuedInfo(key: Key): RecordInfo | undefined {

@@ -11,7 +11,7 @@ export type Counts = Record<string, { ran: number; skipped: number }>;
 type CountsFile = Record<string, Counts>;
 
 /** Steps that exist only on some machines, so that no number is committed: other drivers, and PyTorch's. */
-const UNCOUNTED = /-gpu$|^deno-swiftshader$|^training$/;
+const UNCOUNTED = /-(gpu|alone)$|^training$/;
 
 /** Whether the given material is beside the checkout, and not hidden by WITHOUT_SHARED=1. */
 export const sharedPresent = (): boolean =>

@@ -31,21 +31,24 @@ const LOSSES_IN_BATCHES = ["model/device-loss/stories260K", "model/device-loss/l
  * the page's own tests drive in Chromium.
  */
 const CHROMIUM_LEAVES = [
-  ...["kernel/", "model/formats", "model/quants", "model/engine", "model/text-worker", "model/pool-growth"],
+  "kernel/",
+  "model/formats",
+  "model/quants",
+  "model/engine",
+  "model/text-worker",
+  "model/pool-growth",
   ...LOSSES_IN_BATCHES,
 ];
 /** Whole models run on SwiftShader in Chromium, and in Node on lavapipe; the slowest kernels only there. */
 const SWIFTSHADER_LEAVES = ["model/", "kernel/delta", "kernel/attention/decode/heads"];
 /** The formats' kernels run here; what is left out is the engine's own, and the same code in every runtime. */
 const DENO_LEAVES = [
-  ...[
-    "model/quants",
-    "model/pool-growth",
-    "model/snapshots",
-    "model/shipped",
-    "model/generate",
-    "model/live",
-  ],
+  "model/quants",
+  "model/pool-growth",
+  "model/snapshots",
+  "model/shipped",
+  "model/generate",
+  "model/live",
   ...LOSSES_IN_BATCHES,
 ];
 
@@ -113,45 +116,56 @@ async function softwareMachine(deno: string, log: Log): Promise<Machine> {
   }
   const chromium = findChromium();
   if (chromium === undefined) throw missing(["chromium"]);
-  const runtimes: Runtime[] = [{ name: "chromium", program: "chromium", leaves: CHROMIUM_LEAVES }];
-  const absent: Machine["absent"] = [];
+  const inChromium: Runtime = { name: "chromium", program: "chromium", leaves: CHROMIUM_LEAVES };
   const swiftShader = findSwiftShader(chromium);
+  if ("error" in lavapipe)
+    return withoutLavapipe({ reason: lavapipe.error, swiftShader, inChromium, chromium, deno }, log);
+  const { file: driverFile } = lavapipe;
+  const absent: Machine["absent"] = [];
+  const runtimes: Runtime[] = [{ name: "node-lavapipe", program: "node", driverFile }];
   if (swiftShader !== undefined)
-    runtimes.unshift({
+    runtimes.push({
       name: "node-swiftshader",
       program: "node",
       driverFile: swiftShader,
-      ...(!("error" in lavapipe) && { leaves: SWIFTSHADER_LEAVES }),
+      leaves: SWIFTSHADER_LEAVES,
     });
   else
     absent.push({ name: "node-swiftshader", reason: `${chromium} has no SwiftShader driver file beside it` });
-  if (!("error" in lavapipe)) {
-    runtimes.push({
-      ...{ name: "deno-lavapipe", program: "deno", driverFile: lavapipe.file },
-      leaves: DENO_LEAVES,
-    });
-    runtimes.unshift({ name: "node-lavapipe", program: "node", driverFile: lavapipe.file });
-    return { runtimes, absent, chromium, deno, driverFile: lavapipe.file };
-  }
-  if (swiftShader === undefined) throw missing(["lavapipe"]);
-  absent.push({ name: "node-lavapipe", reason: lavapipe.error });
-  await addDeno(deno, swiftShader, runtimes, absent);
-  loudly(log, [
-    "NO LAVAPIPE THAT DAWN ACCEPTS, and none could be installed: " + lavapipe.error,
-    "Node runs on Chromium's own SwiftShader instead, which has no shader-f16: fewer cases run",
-  ]);
-  return { runtimes, absent, chromium, deno, driverFile: swiftShader };
+  runtimes.push(inChromium, { name: "deno-lavapipe", program: "deno", driverFile, leaves: DENO_LEAVES });
+  return { runtimes, absent, chromium, deno, driverFile };
 }
 
-/** Deno accepts older lavapipes than Dawn does; failing that it runs on SwiftShader, under a name of its own. */
-async function addDeno(deno: string, swiftShader: string, runtimes: Runtime[], absent: Machine["absent"]) {
+interface Found {
+  /** Why Node has no lavapipe. */
+  reason: string;
+  swiftShader: string | undefined;
+  inChromium: Runtime;
+  chromium: string;
+  deno: string;
+}
+
+/** Nothing is left to lavapipe then: what runs in its place has names of its own, and more cases. */
+async function withoutLavapipe(found: Found, log: Log): Promise<Machine> {
+  const { reason, swiftShader: driverFile, inChromium, chromium, deno } = found;
+  if (driverFile === undefined) throw missing(["lavapipe"]);
+  loudly(log, [
+    "NO LAVAPIPE THAT DAWN ACCEPTS, and none could be installed: " + reason,
+    "Node runs on Chromium's own SwiftShader instead, which has no shader-f16: fewer cases run",
+  ]);
+  const absent = [{ name: "node-lavapipe", reason }];
+  const inDeno = await denoAlone(deno, driverFile, absent);
+  const inNode: Runtime = { name: "node-swiftshader-alone", program: "node", driverFile };
+  return { runtimes: [inNode, inChromium, inDeno], absent, chromium, deno, driverFile };
+}
+
+/** Deno accepts older lavapipes than Dawn does; failing that it runs on SwiftShader. */
+async function denoAlone(deno: string, swiftShader: string, absent: Machine["absent"]): Promise<Runtime> {
   const lavapipe = await workingLavapipe("deno", deno);
-  if (!("error" in lavapipe)) {
-    runtimes.push({ name: "deno-lavapipe", program: "deno", driverFile: lavapipe.file });
-    return;
-  }
+  if (!("error" in lavapipe))
+    return { name: "deno-lavapipe-alone", program: "deno", driverFile: lavapipe.file };
   absent.push({ name: "deno-lavapipe", reason: lavapipe.error });
-  runtimes.push({ name: "deno-swiftshader", program: "deno", driverFile: swiftShader });
+  return { name: "deno-swiftshader-alone", program: "deno", driverFile: swiftShader };
 }
 
 async function workingLavapipe(program: "node" | "deno", deno: string) {
