@@ -3,8 +3,11 @@
  * the library's.
  */
 import { readFile, writeFile } from "node:fs/promises";
+import type { Command } from "commander";
 import type { Engine } from "../engine.ts";
 import { StoredCache } from "../stored.ts";
+import { load, MODEL_HELP, withCacheOptions, withEngineOptions, type EngineFlags } from "./engine-flags.ts";
+import { print } from "./print.ts";
 
 interface StoreFlags {
   cacheDir: string;
@@ -15,7 +18,7 @@ interface StoreFlags {
 const ask = ({ cacheDir }: StoreFlags): StoredCache => new StoredCache({ directory: cacheDir });
 
 /** One line a record, oldest first. */
-export async function cacheList(flags: StoreFlags): Promise<string> {
+async function cacheList(flags: StoreFlags): Promise<string> {
   const entries = (await ask(flags).list()).sort((a, b) => a.createdAtMs - b.createdAtMs);
   if (flags.json) return JSON.stringify(entries);
   const lines = entries.map(
@@ -25,7 +28,7 @@ export async function cacheList(flags: StoreFlags): Promise<string> {
   return [...lines, `${entries.length} records`].join("\n");
 }
 
-export async function cacheStats(flags: StoreFlags): Promise<string> {
+async function cacheStats(flags: StoreFlags): Promise<string> {
   const stats = await ask(flags).stats();
   if (flags.json) return JSON.stringify(stats);
   const { disk } = stats;
@@ -33,7 +36,7 @@ export async function cacheStats(flags: StoreFlags): Promise<string> {
 }
 
 /** Checks every record; those that fail are dropped. */
-export async function cacheVerify(flags: StoreFlags): Promise<string> {
+async function cacheVerify(flags: StoreFlags): Promise<string> {
   const { checked, bad } = await ask(flags).verify();
   if (flags.json) return JSON.stringify({ checked, bad });
   const reasons = Object.entries(bad).filter(([, count]) => count > 0);
@@ -41,19 +44,14 @@ export async function cacheVerify(flags: StoreFlags): Promise<string> {
   return `${checked} records checked, ${problems}`;
 }
 
-export async function cacheClear(flags: StoreFlags): Promise<string> {
+async function cacheClear(flags: StoreFlags): Promise<string> {
   const { namespace } = flags;
   await ask(flags).clear(namespace === undefined ? {} : { namespace });
   return namespace === undefined ? "cleared" : `cleared namespace ${namespace}`;
 }
 
 /** Computes a prompt if it must, and writes its blocks as one file. */
-export async function cacheExport(
-  engine: Engine,
-  prompt: string,
-  chat: boolean,
-  file: string,
-): Promise<string> {
+async function cacheExport(engine: Engine, prompt: string, chat: boolean, file: string): Promise<string> {
   const input = chat ? [{ role: "user", content: prompt }] : prompt;
   await engine.warm(input);
   await engine.cache.drain();
@@ -62,8 +60,43 @@ export async function cacheExport(
   return `${blocks} blocks, ${archive.byteLength} bytes in ${file}${missing > 0 ? `; ${missing} blocks are missing` : ""}`;
 }
 
-export async function cacheImport(file: string, flags: StoreFlags): Promise<string> {
+async function cacheImport(file: string, flags: StoreFlags): Promise<string> {
   const { keys, rejected } = await ask(flags).import(await readFile(file));
   const refused = Object.values(rejected).reduce((sum, count) => sum + count, 0);
   return `${keys.length} records taken in, ${refused} refused`;
+}
+
+/** Adds the commands below `tidepool cache`. */
+export function addCacheCommands(cache: Command): void {
+  const line = (text: string): void => print(`${text}\n`);
+  const store = (name: string, description: string) =>
+    cache.command(name).description(description).requiredOption("--cache-dir <dir>", "the folder");
+  store("ls", "all records")
+    .option("--json")
+    .action(async (flags) => line(await cacheList(flags)));
+  store("stats", "counts and bytes")
+    .option("--json")
+    .action(async (flags) => line(await cacheStats(flags)));
+  store("verify", "check every record, drop the bad")
+    .option("--json")
+    .action(async (flags) => line(await cacheVerify(flags)));
+  store("clear", "forget everything")
+    .option("--namespace <name>", "or only this namespace's records")
+    .action(async (flags) => line(await cacheClear(flags)));
+  store("import", "take an exported file in")
+    .argument("<file>")
+    .action(async (file: string, flags) => line(await cacheImport(file, flags)));
+  withCacheOptions(withEngineOptions(cache.command("export").description("a prompt's blocks as one file")))
+    .argument("<model>", MODEL_HELP)
+    .argument("<prompt>", "text")
+    .requiredOption("--out <file>", "the file to write")
+    .option("--chat", "put the prompt into the model's chat template")
+    .action(async (model: string, prompt: string, flags: EngineFlags & { out: string; chat?: boolean }) => {
+      const engine = await load(model, flags);
+      try {
+        line(await cacheExport(engine, prompt, flags.chat === true, flags.out));
+      } finally {
+        await engine.close();
+      }
+    });
 }

@@ -6,6 +6,7 @@ import { Option, type Command } from "commander";
 import type { EngineOptions, SourceOptions } from "../engine.ts";
 import { TidepoolError } from "../errors.ts";
 import { models, type StoredModel } from "../models.ts";
+import { print } from "./print.ts";
 import { ProgressBar } from "./progress-bar.ts";
 
 export interface SourceFlags {
@@ -87,7 +88,7 @@ async function verify(
 }
 
 /** Adds the commands below `tidepool models`. */
-export function addModelsCommands(group: Command, print: (text: string) => void): void {
+export function addModelsCommands(group: Command): void {
   const add = (name: string, description: string): Command =>
     withSourceOptions(group.command(name).description(description)).option("--json", "one JSON value");
   const line = async (text: Promise<string>): Promise<void> => print(`${await text}\n`);

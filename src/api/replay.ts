@@ -4,6 +4,7 @@
  */
 import { readFile, writeFile } from "node:fs/promises";
 import { basename } from "node:path";
+import type { Command } from "commander";
 import { TidepoolError } from "../errors.ts";
 import type { Cost, ReplayOptions, ReplayRow, ServeRow, Trace } from "../sim/index.ts";
 import {
@@ -22,6 +23,7 @@ import {
   replay,
   serve,
 } from "../sim/index.ts";
+import { print } from "./print.ts";
 
 /** The command's options, as words. */
 export interface ReplayArguments {
@@ -198,4 +200,28 @@ function table(rows: readonly Row[]): string {
         .trimEnd(),
     )
     .join("\n");
+}
+
+export function addReplay(root: Command): void {
+  root
+    .command("replay")
+    .description("replays a trace of requests against cache policies; no model and no GPU")
+    .requiredOption(
+      "--trace <file>",
+      "Mooncake, SWE schedule or chat trace (.gz too), or generate:KIND[:SEED]",
+    )
+    .option("--sessions <file>", "the sessions that a SWE schedule refers to (.gz too)")
+    .requiredOption(
+      "--policy <names>",
+      "lru, lfu, length-aware, vllm, sglang, marconi, offline; comma-separated",
+    )
+    .requiredOption("--capacity <list>", "bytes, blocks:N or inf; comma-separated")
+    .option("--model <name>", "a named shape or a SHAPE.json: what a token costs")
+    .option("--block-tokens <n>", "tokens a block")
+    .option("--first <n>", "only the trace's first requests")
+    .option("--serve", "serve it in simulated time by the engine's scheduler: adds times to first token")
+    .option("--json", "an array of rows")
+    .option("--csv", "rows as CSV")
+    .option("--plot <file>", "write a chart of token hit rate against capacity, SVG")
+    .action(async (options: ReplayArguments) => print(`${(await runReplay(options)).trimEnd()}\n`));
 }

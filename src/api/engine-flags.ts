@@ -1,0 +1,94 @@
+/** The flags of every command that has an engine, and the engine that they ask for. */
+import { Option, type Command } from "commander";
+import { Engine, type CacheOptions, type EngineOptions, type Notice } from "../engine.ts";
+import { integer, withoutUndefined } from "./flags.ts";
+import { sourceOptions, withBar, withSourceOptions, type SourceFlags } from "./models.ts";
+import { resolveModel, RUNNABLE_NAMES } from "./shipped.ts";
+
+export interface EngineFlags extends SourceFlags {
+  dtype?: "f32" | "f16" | "auto";
+  kvDtype?: "f32" | "f16";
+  blockTokens?: number;
+  chunkTokens?: number;
+  adapter?: string;
+  memory?: number;
+  subgroups: boolean;
+  cacheDir?: string;
+  gpuCache?: number;
+  ramCache?: number;
+  diskCache?: number;
+  restore?: "auto" | "load" | "compute" | "both";
+  policy?: NonNullable<CacheOptions["policy"]>;
+}
+
+/** What `--policy` takes: every policy but the one that knows the future. */
+const POLICIES: readonly NonNullable<CacheOptions["policy"]>[] = [
+  "marconi",
+  "lru",
+  "lfu",
+  "length-aware",
+  "vllm",
+  "sglang",
+];
+
+/** What may be named as a model. */
+export const MODEL_HELP = `shipped with Tidepool: ${RUNNABLE_NAMES.join(", ")}; or a Hub id (org/repo, org/repo/file.gguf, with @revision), path or URL of a GGUF file or of a folder with safetensors`;
+
+export function withEngineOptions(command: Command): Command {
+  return withSourceOptions(command)
+    .addOption(new Option("--dtype <type>", "arithmetic and activations").choices(["f32", "f16", "auto"]))
+    .addOption(new Option("--kv-dtype <type>", "stored keys and values").choices(["f32", "f16"]))
+    .option("--block-tokens <n>", "tokens a KV block: 16, 32 or 64", integer)
+    .option("--chunk-tokens <n>", "prompt tokens a prefill step at most", integer)
+    .option("--adapter <name-part>", "refuse an adapter whose name does not contain this")
+    .option("--memory <bytes>", "GPU memory that the model may take in all", integer)
+    .option("--no-subgroups", "no subgroup operations");
+}
+
+export function withCacheOptions(command: Command): Command {
+  return command
+    .option("--cache-dir <dir>", "keep computed keys and values in this folder")
+    .option("--gpu-cache <bytes>", "KV pool on the GPU", integer)
+    .option("--ram-cache <bytes>", "budget of the RAM tier", integer)
+    .option("--disk-cache <bytes>", "budget of the disk tier", integer)
+    .addOption(
+      new Option("--policy <name>", "what is evicted first, and which snapshots are taken").choices(POLICIES),
+    )
+    .addOption(
+      new Option("--restore <way>", "how stored blocks come back").choices([
+        "auto",
+        "load",
+        "compute",
+        "both",
+      ]),
+    );
+}
+
+function cacheOptions(flags: EngineFlags): CacheOptions {
+  const { cacheDir, ramCache, diskCache, restore, policy } = flags;
+  return withoutUndefined({ directory: cacheDir, ramBytes: ramCache, diskBytes: diskCache, restore, policy });
+}
+
+/** Loads a model; what the storage has to say, and what the platform lacks, goes to standard error. */
+export async function load(model: string, flags: EngineFlags): Promise<Engine> {
+  const onNotice = ({ code, message }: Notice) => process.stderr.write(`tidepool: ${code}: ${message}\n`);
+  const pool = flags.gpuCache === undefined ? {} : { poolBytes: flags.gpuCache };
+  const options = { ...engineOptions(flags), ...pool, cache: cacheOptions(flags), onNotice };
+  const engine = await withBar((onProgress) => Engine.load(resolveModel(model), { ...options, onProgress }));
+  engine.info.capabilities.forEach(onNotice);
+  return engine;
+}
+
+export function engineOptions(flags: EngineFlags): EngineOptions {
+  const { dtype, kvDtype, blockTokens, chunkTokens, adapter, subgroups, memory } = flags;
+  const given = {
+    dtype,
+    kvDtype,
+    blockTokens,
+    chunkTokens,
+    adapter,
+    memoryBytes: memory,
+    subgroups: subgroups ? undefined : false,
+  };
+  return { ...(withoutUndefined(given) as EngineOptions), ...sourceOptions(flags) };
+}
