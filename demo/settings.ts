@@ -19,8 +19,9 @@ const FIELDS = [
     value: 0.7,
     hint: "0 takes the likeliest token",
   },
-  { id: "top-p", label: "Top-p", min: 0.01, max: 1, step: 0.01, value: 0.95, hint: "1 is off" },
-  { id: "top-k", label: "Top-k", min: 0, max: 1000, step: 1, value: 40, hint: "0 is off" },
+  { id: "top-p", label: "Top-p", min: 0.01, max: 1, step: 0.01, value: 0.9, hint: "1 is off" },
+  { id: "min-p", label: "Min-p", min: 0, max: 0.99, step: 0.01, value: 0.05, hint: "0 is off" },
+  { id: "top-k", label: "Top-k", min: 0, max: 1000, step: 1, value: 0, hint: "0 is off" },
   {
     id: "max-tokens",
     label: "Max tokens",
@@ -35,7 +36,9 @@ const FIELDS = [
 type FieldId = (typeof FIELDS)[number]["id"];
 
 /** The parameters of one request, its seed included. */
-export type Sampling = Required<Pick<GenerateParams, "temperature" | "topP" | "topK" | "maxTokens" | "seed">>;
+export type Sampling = Required<
+  Pick<GenerateParams, "temperature" | "topP" | "minP" | "topK" | "maxTokens" | "seed">
+>;
 
 export interface Settings {
   element: HTMLElement;
@@ -107,6 +110,7 @@ function read(
   return {
     temperature: inputs.temperature.valueAsNumber,
     topP: inputs["top-p"].valueAsNumber,
+    minP: inputs["min-p"].valueAsNumber,
     topK: inputs["top-k"].valueAsNumber,
     maxTokens: inputs["max-tokens"].valueAsNumber,
     seed: seed.value === "" ? randomSeed() : seed.valueAsNumber,
