@@ -89,7 +89,7 @@ class ReplayView {
       ),
     );
     const actions = el("div", { class: "compare-actions" }, this.run, this.cancel, this.link);
-    this.side.append(this.form.element, actions, this.bar, this.status, this.problem);
+    this.side.append(actions, this.bar, this.status, this.problem, this.form.element);
     const main = el("div", { class: "compare-main" }, this.results.element);
     this.element = el(
       "div",
@@ -100,7 +100,7 @@ class ReplayView {
     this.listen();
     this.show();
     if (paramsInAddress().size > 0) this.startFromLink();
-    else this.status.textContent = "Nothing has been replayed yet.";
+    else this.start();
   }
 
   private newForm(): SettingsForm {
