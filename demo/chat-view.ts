@@ -6,9 +6,17 @@ import type { Engine, Generation } from "../src/index.ts";
 import { background } from "./background.ts";
 import { Composer, type Draft } from "./composer.ts";
 import { conversationFile, readConversationFile } from "./conversation-file.ts";
-import { modelKey, newConversation, titleOf, type Conversation, type Turn } from "./conversation.ts";
+import {
+  modelKey,
+  newConversation,
+  titleOf,
+  type AttachedDocument,
+  type Conversation,
+  type Turn,
+} from "./conversation.ts";
 import { conversationList, type ListView } from "./conversation-list.ts";
 import type { Conversations } from "./conversations.ts";
+import { roomFor, type Room } from "./document-room.ts";
 import { button, el, iconButton } from "./dom.ts";
 import { Drawers } from "./drawers.ts";
 import { errorText } from "./format.ts";
@@ -64,6 +72,7 @@ export class ChatView {
       submit: () => background(this.submit()),
       stop: () => this.abort(),
       countTokens: (text) => this.countTokens(text),
+      roomFor: (documents, prompt) => this.roomFor(documents, prompt),
     });
     this.list = conversationList(conversations, {
       begin: () => this.begin(),
@@ -85,6 +94,16 @@ export class ChatView {
       if (event.key === "Escape") this.abort();
     });
     host.watch(() => this.show());
+    host.watch(this.recountDocuments());
+  }
+
+  /** Another model counts other tokens, and has another context. */
+  private recountDocuments(): (state: HostState) => void {
+    let counted: Engine | undefined;
+    return ({ engine }) => {
+      if (engine !== counted) this.composer.showDocuments();
+      counted = engine;
+    };
   }
 
   private bar(): HTMLElement {
@@ -144,7 +163,7 @@ export class ChatView {
   private ended(turn: Turn): TurnView {
     const view = this.viewOf(turn);
     if (turn.answer) view.finish(turn.answer);
-    else view.fail(new Error("there is no answer: the page was closed before it, or the request failed"));
+    else view.fail(turn.failure ?? "There is no answer: the page was closed before it came.");
     return view;
   }
 
@@ -171,10 +190,11 @@ export class ChatView {
       isRunning: this.running.has(this.current),
       canSend: this.canSend(state),
       takesDocuments: !continues,
+      purpose: this.host.shipped()?.purpose ?? "",
     });
     this.title.textContent = titleOf(this.current);
     this.save.hidden = turns.length === 0;
-    this.welcome.show(state, this.host.usual()?.name, this.host.isShipped());
+    this.welcome.show(state, this.host.usual()?.name, this.host.shipped() !== undefined);
     if (turns.length === 0) this.log.replaceChildren(this.welcome.element);
     else this.welcome.element.remove();
   }
@@ -213,7 +233,8 @@ export class ChatView {
       if (!engine) return;
       conversation.turns.length = at;
       for (const view of this.views.splice(at)) view.element.remove();
-      await this.ask(conversation, { ...draft, shape: turn.shape }, engine, sampling, run);
+      const { prompt, documents } = draft;
+      await this.ask(conversation, { prompt, documents, shape: turn.shape }, engine, sampling, run);
     });
   }
 
@@ -262,7 +283,8 @@ export class ChatView {
       });
       if (turn.shape === "answer") background(recordTurn(conversation, engine));
     } catch (error) {
-      this.following(() => view.fail(error));
+      turn.failure = errorText(error);
+      this.following(() => view.fail(turn.failure ?? ""));
       if (isOver(error)) view.offer(button("Load the model again", () => background(this.host.reload())));
     }
     conversation.updatedAtMs = Date.now();
@@ -313,6 +335,11 @@ export class ChatView {
 
   private async countTokens(text: string): Promise<number | undefined> {
     return await this.host.state.engine?.countTokens(text);
+  }
+
+  private async roomFor(documents: readonly AttachedDocument[], prompt: string): Promise<Room | undefined> {
+    const { engine } = this.host.state;
+    return engine && hasTemplate(engine) ? await roomFor(engine, this.current, documents, prompt) : undefined;
   }
 
   private setSystem(text: string): void {

@@ -2,8 +2,9 @@
 import { background } from "./background.ts";
 import type { AttachedDocument } from "./conversation.ts";
 import { DOCUMENT_TYPES, readDocument } from "./documents.ts";
-import { el, iconButton } from "./dom.ts";
-import { bytesText, countedTokens, errorText } from "./format.ts";
+import { button, el, iconButton } from "./dom.ts";
+import { cutDocuments, fits, type Room } from "./document-room.ts";
+import { bytesText, countedTokens, errorText, numberText } from "./format.ts";
 import { icon } from "./icons.ts";
 
 export interface Draft {
@@ -17,13 +18,17 @@ export interface ComposerState {
   canSend: boolean;
   /** A model without a chat template reads no documents. */
   takesDocuments: boolean;
+  /** What the model is for, in a sentence; may be empty. */
+  purpose: string;
 }
 
 export interface ComposerActions {
   submit(): void;
   stop(): void;
-  /** Tokens of a text, where a model is loaded. */
+  /** Tokens of a text, if a model is loaded. */
   countTokens(text: string): Promise<number | undefined>;
+  /** Room for the message with these documents, if a model is loaded. */
+  roomFor(documents: readonly AttachedDocument[], prompt: string): Promise<Room | undefined>;
 }
 
 export class Composer {
@@ -32,6 +37,10 @@ export class Composer {
   private readonly label = el("label", { for: "message", class: "spoken" });
   private readonly attached = el("ul", { class: "documents", "aria-label": "Attached", hidden: true });
   private readonly problem = el("p", { class: "problem", role: "alert" });
+  /** Says that the documents do not fit, with a way on. */
+  private readonly tight = el("div", { class: "problem tight", role: "alert" });
+  /** What the model that answers is for, if it is one of the small ones that come with the page. */
+  private readonly purpose = el("small", { class: "purpose" });
   private readonly picker = el("input", {
     type: "file",
     multiple: true,
@@ -49,6 +58,8 @@ export class Composer {
   private readonly actions: ComposerActions;
   private documents: AttachedDocument[] = [];
   private canSend = false;
+  /** Counts the changes of the documents: an answer about earlier ones is dropped. */
+  private changes = 0;
 
   constructor(actions: ComposerActions) {
     this.actions = actions;
@@ -70,7 +81,7 @@ export class Composer {
   private form(): HTMLElement {
     const line = el("div", { class: "line" }, this.attachButton, this.input, this.send, this.stop);
     const box = el("div", { class: "box" }, this.attached, this.label, line);
-    const form = el("form", { class: "composer" }, this.problem, box, this.picker);
+    const form = el("form", { class: "composer" }, this.problem, this.tight, box, this.purpose, this.picker);
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.actions.submit();
@@ -87,7 +98,7 @@ export class Composer {
     return { prompt: this.input.value, documents: this.documents };
   }
 
-  show({ label, isRunning, canSend, takesDocuments }: ComposerState): void {
+  show({ label, isRunning, canSend, takesDocuments, purpose }: ComposerState): void {
     const hadFocus = [this.send, this.stop].some((one) => one === document.activeElement);
     this.canSend = canSend;
     this.label.textContent = label;
@@ -96,6 +107,7 @@ export class Composer {
     this.stop.hidden = !isRunning;
     this.send.disabled = !canSend;
     this.attachButton.hidden = !takesDocuments;
+    this.purpose.textContent = purpose;
     if (hadFocus) this.focus(); // the button that had the focus may be gone
   }
 
@@ -125,9 +137,41 @@ export class Composer {
     this.focus();
   }
 
-  private showDocuments(): void {
+  /** Shows the documents with their sizes; called again when another model counts them. */
+  showDocuments(): void {
     this.attached.hidden = this.documents.length === 0;
     this.attached.replaceChildren(...this.documents.map((one) => this.chip(one)));
+    background(this.checkRoom());
+  }
+
+  /** Says at once if the documents do not fit the model, and not when they are sent. */
+  private async checkRoom(): Promise<void> {
+    const change = ++this.changes;
+    this.tight.replaceChildren();
+    if (this.documents.length === 0) return;
+    try {
+      const room = await this.actions.roomFor(this.documents, this.input.value);
+      if (change === this.changes && room && !fits(room)) this.sayTight(room);
+    } catch (error) {
+      if (change === this.changes) this.tight.replaceChildren(el("span", {}, errorText(error)));
+    }
+  }
+
+  private sayTight({ neededTokens, roomTokens }: Room): void {
+    const words = `This needs ${countedTokens(neededTokens)} with the conversation before it, and ${numberText(roomTokens)} fit beside an answer.`;
+    const cut = button("Keep the part that fits", () => background(this.cut(neededTokens - roomTokens)));
+    this.tight.replaceChildren(el("span", {}, words), cut);
+  }
+
+  private async cut(excess: number): Promise<void> {
+    const change = this.changes;
+    const count = async (text: string): Promise<number> => (await this.actions.countTokens(text)) ?? 0;
+    const kept = await cutDocuments(this.documents, excess, count);
+    if (change !== this.changes) return;
+    this.documents = kept;
+    if (kept.length === 0) this.problem.textContent = "No part of the documents fits into this conversation.";
+    this.showDocuments();
+    this.focus();
   }
 
   private chip(attached: AttachedDocument): HTMLElement {
@@ -142,7 +186,7 @@ export class Composer {
       bare: true,
     });
     const count = async (): Promise<void> => {
-      const tokens = await this.actions.countTokens(attached.text);
+      const tokens = await this.actions.countTokens(attached.text).catch(() => undefined); // `checkRoom` shows why
       if (tokens !== undefined) size.textContent = countedTokens(tokens);
     };
     background(count());

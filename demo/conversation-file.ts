@@ -67,6 +67,7 @@ function turnOf(value: unknown, at: string): Turn {
     prompt: text(fields["prompt"], `${at}.prompt`),
     documents: documents.map((one, i) => documentOf(one, `${at}.documents[${i}]`)),
     ...(fields["answer"] !== undefined && { answer: answerOf(fields["answer"], `${at}.answer`) }),
+    ...(fields["failure"] !== undefined && { failure: text(fields["failure"], `${at}.failure`) }),
   };
 }
 

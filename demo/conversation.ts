@@ -31,6 +31,8 @@ export interface Turn {
   prompt: string;
   documents: readonly AttachedDocument[];
   answer?: Answer;
+  /** Why there is no answer, in the words that the page showed; gone once the turn is asked again. */
+  failure?: string;
 }
 
 export interface Conversation {

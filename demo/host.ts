@@ -6,7 +6,7 @@ import { Engine, inspect, TidepoolError, type LoadProgress, type Model, type Not
 import { background } from "./background.ts";
 import { keepStored } from "./keep-stored.ts";
 import { readSetting, writeSetting } from "./kept-settings.ts";
-import { shippedModels } from "./shipped.ts";
+import { shippedModels, type Shipped } from "./shipped.ts";
 
 /** A model that can be loaded, and what to call it meanwhile. */
 export interface Choice {
@@ -69,10 +69,10 @@ export class Host {
     return remembered() ?? (shipped && { name: shipped.name, model: shipped.url });
   }
 
-  /** Whether the model that answers, or would, is one that comes with the page. */
-  isShipped(): boolean {
+  /** The model that answers, or would, if it is one that comes with the page. */
+  shipped(): Shipped | undefined {
     const model = (this.state.engine ? this.choice : this.usual())?.model;
-    return model !== undefined && isShipped(model);
+    return shippedModels.find(({ url }) => url === model);
   }
 
   /** Ends the loading under way. */

@@ -57,11 +57,12 @@ function foldWhenLoaded(panel: HTMLDetailsElement, { element, title }: Chooser):
 function nowView(host: Host, now: HTMLElement): (state: HostState) => void {
   const progress = progressView(() => host.cancel());
   const problem = el("div", { role: "alert" });
+  const purpose = el("p", { class: "purpose" });
   const facts = el("dl", { class: "facts" });
   const notices = noticesView();
   const lacks = lacksView();
   const stopped = stoppedView(() => background(host.reload()));
-  now.append(progress.element, problem, stopped.element, facts, lacks.element, notices.element);
+  now.append(progress.element, problem, stopped.element, purpose, facts, lacks.element, notices.element);
   return ({ engine, loading, problem: failed, notices: told = [] }) => {
     notices.show(told);
     progress.element.hidden = loading === undefined;
@@ -69,6 +70,7 @@ function nowView(host: Host, now: HTMLElement): (state: HostState) => void {
     problem.replaceChildren(...(failed ? [el("p", { class: "problem" }, failureText(failed))] : []));
     stopped.show(loading ? undefined : engine?.failure);
     facts.hidden = engine === undefined || loading !== undefined;
+    purpose.textContent = facts.hidden ? "" : (host.shipped()?.purpose ?? "");
     facts.replaceChildren(...(engine ? factsOf(engine) : []));
     lacks.show(loading ? [] : (engine?.info.capabilities ?? []));
   };

@@ -3,7 +3,10 @@
 
 export interface Shipped {
   name: string;
+  /** What it can do, for a choice between models. */
   description: string;
+  /** What it is for and what it is not, shown wherever it answers. */
+  purpose: string;
   url: URL;
 }
 
@@ -21,9 +24,15 @@ const SHIPPED = [
   },
 ];
 
+/** A small model answers questions about any text just as fluently as about the harbour, and wrongly. */
+const purposeOf = (name: string): string =>
+  `${name} is a small demonstration model of one invented harbour. What it says about anything else, your documents included, is made up.`;
+
 const files = import.meta.glob<string>("./models/*.gguf", { query: "?url", import: "default", eager: true });
 
 export const shippedModels: readonly Shipped[] = SHIPPED.flatMap(({ name, file, description }) => {
   const url = files[`./models/${file}`];
-  return url === undefined ? [] : [{ name, description, url: new URL(url, document.baseURI) }];
+  return url === undefined
+    ? []
+    : [{ name, description, purpose: purposeOf(name), url: new URL(url, document.baseURI) }];
 });

@@ -2,7 +2,7 @@
 import { background } from "./background.ts";
 import type { Answer, Turn } from "./conversation.ts";
 import { button, el, iconButton } from "./dom.ts";
-import { bytesText, countedTokens, errorText, secondsText } from "./format.ts";
+import { bytesText, countedTokens, secondsText } from "./format.ts";
 import { MarkdownStream } from "./markdown.ts";
 import { originView } from "./origin-view.ts";
 
@@ -15,7 +15,8 @@ export interface TurnView {
   wait(what: string): void;
   add(text: string): void;
   finish(answer: Answer): void;
-  fail(error: unknown): void;
+  /** Shows why there is no answer, or no more of it. */
+  fail(reason: string): void;
   /** Puts a button beside the answer's others. */
   offer(action: HTMLButtonElement): void;
   /** Puts a form in the question's place until it is closed; the question then has the focus again. */
@@ -52,8 +53,8 @@ export function turnView(turn: Turn, edit: () => void): TurnView {
       origin.replaceChildren(...originView(result.usage));
       end();
     },
-    fail(error) {
-      note.replaceWith(el("p", { class: "problem", role: "alert" }, errorText(error)));
+    fail(reason) {
+      note.replaceWith(el("p", { class: "problem", role: "alert" }, reason));
       end();
     },
     offer: (action) => actions.append(action),

@@ -192,11 +192,38 @@ describe.skipIf(!SHIPPED)("with the shipped model", { timeout: 2 * PATIENT_MS },
     expect(await page.getByLabel("System prompt").inputValue()).toBe("");
     await attach("long.txt", LOG.repeat(20));
     await page.locator(".box .size", { hasText: "tokens" }).waitFor();
+    await page.getByRole("alert").filter({ hasText: "fit beside an answer" }).waitFor();
     await input.fill("What does the Tern carry?");
     await page.keyboard.press("Enter");
-    await page.getByRole("alert").filter({ hasText: "attach a shorter document" }).waitFor();
+    const refused = page.getByRole("alert").filter({ hasText: "attach a shorter document" });
+    await refused.waitFor();
+    const reason = await refused.textContent();
     await attach("photo.txt", "\0\0");
     await page.getByRole("alert").filter({ hasText: "photo.txt is not text" }).waitFor();
+    await page.reload();
+    await refused.waitFor();
+    expect(await refused.textContent()).toBe(reason);
+  });
+
+  test("a document that does not fit is refused when it is attached, and its beginning can be kept", async () => {
+    await page.goto(server.address);
+    await sampling(8);
+    const purpose = page.locator(".composer .purpose");
+    expect(await purpose.textContent()).toMatch(/^tide-dense is a small demonstration model/);
+    await attach("long.txt", LOG.repeat(20));
+    const tight = page.getByRole("alert").filter({ hasText: "fit beside an answer" });
+    expect(await tight.count()).toBe(0); // no model is loaded that could count
+    await named("button", "Use tide-dense").click();
+    await tight.waitFor();
+    await named("button", "Keep the part that fits").click();
+    await page.locator(".box .document", { hasText: "long.txt (first part)" }).waitFor();
+    await tight.waitFor({ state: "detached" });
+    const tokens = Number(
+      /[\d,]+/.exec((await page.locator(".box .size").textContent()) ?? "")?.[0].replace(",", ""),
+    );
+    expect(tokens).toBeGreaterThan(1800);
+    await ask("What does the Tern carry?");
+    expect(await page.locator(".prompt").textContent()).toContain("long.txt (first part)");
   });
 
   test("axe finds nothing serious on any view, and the keyboard reaches everything", async () => {
