@@ -122,7 +122,7 @@ type Part = readonly [name: string, rows: number];
 const MAX_VECTOR_BYTES = 16 * 1024 * 1024;
 
 /** Hears of every piece of every tensor as it passes, in order within a tensor. */
-export type OnPiece = (tensor: string, piece: Uint8Array) => void;
+export type OnPiece = (tensor: TensorInfo, piece: Uint8Array) => void;
 
 export async function loadWeights(
   device: GPUDevice,
@@ -437,7 +437,7 @@ class Loader {
   private async *counted(tensor: TensorInfo): AsyncGenerator<Uint8Array> {
     this.parameters += tensor.shape.reduce((product, size) => product * size, 1);
     for await (const piece of this.file.readTensor(tensor, { isTransient: true })) {
-      this.onPiece(tensor.name, piece);
+      this.onPiece(tensor, piece);
       yield piece;
       this.doneBytes += piece.byteLength;
       this.onBytes(this.doneBytes, this.totalBytes);

@@ -17,6 +17,7 @@ import { cases as engine } from "../model/engine.cases.ts";
 import { cases as formats } from "../model/formats.cases.ts";
 import { cases as generate } from "../model/generate.cases.ts";
 import { cases as golden } from "../model/golden.cases.ts";
+import { cases as identity } from "../model/identity.cases.ts";
 import { cases as live } from "../model/live.cases.ts";
 import { cases as poolGrowth } from "../model/pool-growth.cases.ts";
 import { cases as quants } from "../model/quants.cases.ts";
@@ -45,6 +46,7 @@ export const allCases: Case[] = [
   ...sampler,
   ...generate,
   ...golden,
+  ...identity,
   ...live,
   ...quants,
   ...textWorker,
