@@ -7,11 +7,12 @@
  * time; where that cannot be known (another machine, no rights) its heartbeat must be older than STALE_MS.
  * A lock is advice: should a sleeping holder lose it, its later records are merely not found.
  */
-import { mkdir, open, readdir, readFile, stat, unlink, utimes } from "node:fs/promises";
+import { lstat, readdir, readFile, unlink, utimes } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { background } from "./base.ts";
+import { codeOf, createPrivateFile, readPrivateFile } from "./private-files.ts";
 
 export const HEARTBEAT_MS = 10_000;
 export const STALE_MS = 60_000;
@@ -63,9 +64,8 @@ async function newest(folder: string, writer: string): Promise<LockFile | undefi
 async function makeLock(path: string): Promise<boolean> {
   const holder: Holder = { pid: process.pid, host: hostOf(), started: await startOf("self") };
   try {
-    const file = await open(path, "wx");
-    await file.writeFile(JSON.stringify(holder));
-    await file.close();
+    const file = await createPrivateFile(path);
+    await file.writeFile(JSON.stringify(holder)).finally(() => file.close());
     return true;
   } catch (error) {
     if (codeOf(error) === "EEXIST") return false;
@@ -107,7 +107,9 @@ async function isDead(path: string): Promise<boolean> {
 /** What a lock file says; undefined if it is unreadable, as when its maker died in between. */
 async function holderOf(path: string): Promise<Holder | undefined> {
   try {
-    const value = JSON.parse(await readFile(path, "utf8")) as Partial<Holder>;
+    const file = await readPrivateFile(path);
+    const text = await file.readFile("utf8").finally(() => file.close());
+    const value = JSON.parse(text) as Partial<Holder>;
     const { pid, host, started } = value;
     if (typeof pid !== "number" || typeof host !== "string" || typeof started !== "string") return undefined;
     return { pid, host, started };
@@ -139,7 +141,7 @@ async function startOf(pid: number | "self"): Promise<string> {
 
 async function isStale(path: string): Promise<boolean> {
   try {
-    return Date.now() - (await stat(path)).mtimeMs > STALE_MS;
+    return Date.now() - (await lstat(path)).mtimeMs > STALE_MS;
   } catch (error) {
     if (codeOf(error) === "ENOENT") return true;
     throw error;
@@ -165,12 +167,4 @@ async function discard(path: string): Promise<void> {
 /** Lets the process end although a timer is set. */
 function unref(timer: unknown): void {
   (timer as { unref?: () => void }).unref?.();
-}
-
-export function codeOf(error: unknown): string {
-  return String((error as { code?: unknown } | null)?.code ?? "");
-}
-
-export async function makeFolder(folder: string): Promise<void> {
-  await mkdir(folder, { recursive: true });
 }

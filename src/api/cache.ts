@@ -2,9 +2,10 @@
  * `tidepool cache`: looks at, checks, clears and carries what is stored in a cache folder. Prints text; the store is
  * the library's.
  */
-import { readFile, writeFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import type { Command } from "commander";
 import type { Engine } from "../engine.ts";
+import { writePrivateFile } from "../private-files.ts";
 import { StoredCache } from "../stored.ts";
 import { load, MODEL_HELP, withCacheOptions, withEngineOptions, type EngineFlags } from "./engine-flags.ts";
 import { print } from "./print.ts";
@@ -51,12 +52,17 @@ async function cacheClear(flags: StoreFlags): Promise<string> {
 }
 
 /** Computes a prompt if it must, and writes its blocks as one file. */
-async function cacheExport(engine: Engine, prompt: string, chat: boolean, file: string): Promise<string> {
+export async function cacheExport(
+  engine: Engine,
+  prompt: string,
+  chat: boolean,
+  file: string,
+): Promise<string> {
   const input = chat ? [{ role: "user", content: prompt }] : prompt;
   await engine.warm(input);
   await engine.cache.drain();
   const { archive, blocks, missing } = await engine.cache.export(input);
-  await writeFile(file, archive);
+  await writePrivateFile(file, archive);
   return `${blocks} blocks, ${archive.byteLength} bytes in ${file}${missing > 0 ? `; ${missing} blocks are missing` : ""}`;
 }
 

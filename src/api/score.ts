@@ -1,10 +1,11 @@
 /** `tidepool score`: the log-probabilities of given tokens, and their logits. */
-import { readFile, writeFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import type { Command } from "commander";
 import type { Engine } from "../engine.ts";
 import { TidepoolError } from "../errors.ts";
 import { load, MODEL_HELP, withCacheOptions, withEngineOptions, type EngineFlags } from "./engine-flags.ts";
 import { integer, tokenList } from "./flags.ts";
+import { writePrivateFile } from "../private-files.ts";
 import { print } from "./print.ts";
 
 interface ScoreFlags extends EngineFlags {
@@ -23,7 +24,7 @@ async function score(model: string, flags: ScoreFlags): Promise<void> {
     const { from } = flags;
     const result = await engine.score(tokens, { from, logits: flags.logits !== undefined });
     if (flags.logits !== undefined && result.logits) {
-      await writeFile(flags.logits, new Uint8Array(result.logits.buffer));
+      await writePrivateFile(flags.logits, new Uint8Array(result.logits.buffer));
     }
     const mean = result.logprobs.reduce((sum, value) => sum + value, 0) / Math.max(1, result.logprobs.length);
     const perplexity = Math.exp(-mean);

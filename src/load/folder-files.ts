@@ -2,13 +2,20 @@
  * Where Node and Deno keep models: a folder of the file system, by default in the user's cache. Import it there only.
  * Locks between processes are src/file-lock.ts, looked at again every LOCK_POLL_MS by those who wait.
  */
-import { mkdir, open, readdir, readFile, rename, statfs, unlink, writeFile } from "node:fs/promises";
+import { lstat, readdir, rename, statfs, unlink } from "node:fs/promises";
 import type { FileHandle } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { TidepoolError } from "../errors.ts";
-import { codeOf, takeFileLock } from "../file-lock.ts";
+import { takeFileLock } from "../file-lock.ts";
+import {
+  codeOf,
+  makePrivateFolder,
+  openPrivateFile,
+  readPrivateFile,
+  writePrivateFile,
+} from "../private-files.ts";
 import { storageError, type ModelFolder, type Part, type Release } from "./model-folder.ts";
 import { openPath, type Source } from "./source.ts";
 
@@ -27,9 +34,12 @@ export function defaultModelsFolder(): string {
   return join(env["XDG_CACHE_HOME"] || join(homedir(), ".cache"), ...below);
 }
 
-/** The folder is made if it is missing. */
+/**
+ * The folder is made if it is missing, for its owner alone. An existing one keeps its modes: models are no prompts, and a
+ * machine's owner may have made it for several users. What is kept in it is its owner's alone in any case.
+ */
 export async function openFilesFolder(directory: string): Promise<ModelFolder> {
-  await told(directory, "making the folder", () => mkdir(directory, { recursive: true }));
+  await told(directory, "making the folder", () => makePrivateFolder(directory));
   return new FilesFolder(directory);
 }
 
@@ -45,28 +55,31 @@ class FilesFolder implements ModelFolder {
   }
 
   readSmall(name: string): Promise<Uint8Array | undefined> {
-    return told(this.place, `reading ${name}`, () => unlessAbsent(readFile(join(this.place, name))));
+    return told(this.place, `reading ${name}`, () => unlessAbsent(readWhole(join(this.place, name))));
   }
 
   async writeSmall(name: string, bytes: Uint8Array): Promise<void> {
     const path = join(this.place, name);
     await told(this.place, `writing ${name}`, async () => {
-      await writeFile(`${path}.new`, bytes, { flush: true });
+      await writePrivateFile(`${path}.new`, bytes, true);
       await rename(`${path}.new`, path);
     });
   }
 
   openPart(name: string): Promise<Part> {
     const path = join(this.place, name);
-    return told(this.place, `opening ${name}`, async () => {
-      const handle = (await unlessAbsent(open(path, "r+"))) ?? (await open(path, "w+"));
-      return new FilePart(this.place, handle);
-    });
+    return told(
+      this.place,
+      `opening ${name}`,
+      async () => new FilePart(this.place, await openPrivateFile(path)),
+    );
   }
 
   async openKept(name: string, sizeBytes: number, title: string): Promise<Source | undefined> {
     try {
-      const source = await openPath(join(this.place, name));
+      const path = join(this.place, name);
+      if ((await unlessAbsent(lstat(path)))?.isFile() !== true) return undefined;
+      const source = await openPath(path);
       if (source.sizeBytes === sizeBytes) return { ...source, name: title };
       await source.close();
       return undefined;
@@ -145,6 +158,11 @@ async function told<T>(place: string, doing: string, work: () => Promise<T>): Pr
   } catch (error) {
     throw storageError(place, doing, error);
   }
+}
+
+async function readWhole(path: string): Promise<Uint8Array> {
+  const file = await readPrivateFile(path);
+  return file.readFile().finally(() => file.close());
 }
 
 async function unlessAbsent<T>(work: Promise<T>): Promise<T | undefined> {

@@ -3,7 +3,7 @@
  * dynamic import (`await import("./files.ts")`), because it needs `node:fs`.
  * Locks are src/file-lock.ts. There is no cache here but open read handles, at most MAX_READ_HANDLES.
  */
-import { open, readdir, stat, unlink, type FileHandle } from "node:fs/promises";
+import { lstat, open, readdir, unlink, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import {
   MediumError,
@@ -13,21 +13,62 @@ import {
   type MediumFault,
   type Release,
 } from "./backend.ts";
-import { codeOf, makeFolder, takeFileLock } from "../file-lock.ts";
+import { takeFileLock } from "../file-lock.ts";
+import {
+  codeOf,
+  createPrivateFile,
+  isLoose,
+  makePrivateFolder,
+  readPrivateFile,
+  tightenFile,
+  tightenFolder,
+} from "../private-files.ts";
 import { GatheredReads } from "./gathered-reads.ts";
 import { SegmentBackend, type SegmentOptions } from "./segments.ts";
+import { writerOfFile } from "./trail.ts";
 
 export const MAX_READ_HANDLES = 16;
 /** Buffers gathered in one write. Systems take 1,024 or more. */
 export const MAX_PARTS_A_WRITE = 256;
 
-/** A Backend on a folder, which is made if it is missing. */
-export async function openFilesBackend(
-  folder: string,
-  options: SegmentOptions = {},
-): Promise<SegmentBackend> {
-  await tell(folder, () => makeFolder(folder));
-  return new SegmentBackend(new FilesMedium(folder), options);
+export interface FilesOptions extends SegmentOptions {
+  /** Called with the reason if other users of this machine may look into the folder. */
+  onExposed?: (message: string) => void;
+}
+
+/**
+ * A Backend on a folder, which is made if it is missing, for its owner alone. An existing folder with looser modes is
+ * tightened if it holds nothing but a store's files; those are tightened in any case.
+ */
+export async function openFilesBackend(folder: string, options: FilesOptions = {}): Promise<SegmentBackend> {
+  const { onExposed, ...segmentOptions } = options;
+  const exposed = await tell(folder, () => prepareFolder(folder));
+  if (exposed !== undefined) onExposed?.(exposed);
+  return new SegmentBackend(new FilesMedium(folder), segmentOptions);
+}
+
+async function prepareFolder(folder: string): Promise<string | undefined> {
+  await makePrivateFolder(folder);
+  const names = await readdir(folder);
+  const stored = names.filter((name) => writerOfFile(name) !== undefined);
+  for (const name of stored) await unlessGone(tightenFile(join(folder, name)));
+  const stranger = names.find((name) => writerOfFile(name) === undefined);
+  return stranger === undefined ? tightenFolder(folder) : exposureOf(folder, stranger);
+}
+
+/** A folder that is used for something else too keeps its modes: tightening /tmp would break a machine. */
+async function exposureOf(folder: string, stranger: string): Promise<string | undefined> {
+  if (!(await isLoose(folder))) return undefined;
+  return `${folder} can be listed by other users and keeps its mode, because it holds other files (${stranger}): name a folder for the cache alone`;
+}
+
+/** Another process may remove its files at any time. */
+async function unlessGone(work: Promise<void>): Promise<void> {
+  try {
+    await work;
+  } catch (error) {
+    if (codeOf(error) !== "ENOENT") throw error;
+  }
 }
 
 /** An open read handle and how many reads are using it. */
@@ -56,7 +97,7 @@ export class FilesMedium implements Medium {
 
   private async sizeOf(name: string): Promise<FileSize | undefined> {
     try {
-      const found = await stat(join(this.folder, name));
+      const found = await lstat(join(this.folder, name));
       return found.isFile() ? { name, bytes: found.size } : undefined;
     } catch (error) {
       if (codeOf(error) === "ENOENT") return undefined; // removed since the listing
@@ -65,7 +106,7 @@ export class FilesMedium implements Medium {
   }
 
   async create(name: string): Promise<Appender> {
-    const file = await tell(name, () => open(join(this.folder, name), "ax"));
+    const file = await tell(name, () => createPrivateFile(join(this.folder, name)));
     await this.syncFolder();
     return new FileAppender(name, file);
   }
@@ -92,7 +133,7 @@ export class FilesMedium implements Medium {
   }
 
   private async openReader(name: string): Promise<Reader> {
-    const file = await open(join(this.folder, name), "r");
+    const file = await readPrivateFile(join(this.folder, name));
     return { file, reads: new GatheredReads(file), users: 0, retired: false };
   }
 
@@ -207,6 +248,7 @@ const FAULTS: Readonly<Record<string, MediumFault>> = {
   ENOENT: "gone",
   EBADF: "closed",
   ENOTDIR: "unsupported",
+  ELOOP: "unsupported",
   EACCES: "unsupported",
   EROFS: "unsupported",
 };

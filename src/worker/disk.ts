@@ -48,7 +48,7 @@ function diskMaker(
 ): (() => Backend | Promise<Backend>) | undefined {
   if (options.disk === false) return undefined;
   const { directory } = options;
-  if (RUNTIME !== "browser") return directory === undefined ? undefined : () => openFolder(directory);
+  if (RUNTIME !== "browser") return directory === undefined ? undefined : folderMaker(directory, onNotice);
   const folder = directory ?? FOLDER;
   let isTold = false;
   return async () => {
@@ -59,10 +59,14 @@ function diskMaker(
   };
 }
 
-/** Imported when needed: browsers have no `node:fs`. */
-async function openFolder(directory: string): Promise<Backend> {
-  const { openFilesBackend } = await import("../tier/files.ts");
-  return openFilesBackend(directory);
+/** The module is imported when needed: browsers have no `node:fs`. */
+function folderMaker(directory: string, onNotice: (notice: Notice) => void): () => Promise<Backend> {
+  let isTold = false;
+  const onExposed = (message: string): void => {
+    if (!isTold) onNotice({ code: "cache_exposed", message });
+    isTold = true;
+  };
+  return async () => (await import("../tier/files.ts")).openFilesBackend(directory, { onExposed });
 }
 
 async function diskBudget({ diskBytes }: CacheOptions): Promise<number> {

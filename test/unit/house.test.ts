@@ -34,6 +34,7 @@ const FILE_ROOMS: Record<Source, string> = {
   "src/errors.ts": "base",
   "src/spawn.ts": "base",
   "src/file-lock.ts": "base",
+  "src/private-files.ts": "base",
   "src/wgsl.d.ts": "base",
   "src/engine.ts": "engine",
   "src/stored.ts": "engine",
