@@ -2,7 +2,9 @@
  * The caller's handle: load, generate, chat, count, score, close. All work happens in a worker on the other side of
  * `worker/protocol.ts`; this file owns the worker's port and no GPU code.
  */
+import { chatOptions, engineOptions, generateOptions, loadOptions, model as modelRule } from "./arguments.ts";
 import { assert, RUNTIME } from "./base.ts";
+import { text as textRule } from "./check.ts";
 import { fromWire, TidepoolError } from "./errors.ts";
 import type {
   Call,
@@ -24,6 +26,7 @@ import type {
   ToWorker,
 } from "./worker/protocol.ts";
 import { EngineCache, promptInput } from "./stored.ts";
+import { chatMessages, promptTokens, scoreOptions, textOrTokens } from "./worker/arguments.ts";
 import { askWorker, startWorker, type WorkerPort } from "./worker/port.ts";
 
 export type {
@@ -160,6 +163,13 @@ export interface EngineDebug {
   loseDevice(): Promise<void>;
 }
 
+/** A request that the worker can take. */
+interface Submission {
+  input: RequestInput;
+  params: GenerateParams;
+  signal: AbortSignal | undefined;
+}
+
 export class Engine {
   /**
    * What was loaded and what was chosen: model, adapter, kernels, memory, limits, and what this platform lacks. Replaced by
@@ -216,7 +226,9 @@ export class Engine {
    * @throws TidepoolError `not_found`, `invalid_file`, `unsupported`, `no_adapter`, `out_of_memory`, `aborted`.
    */
   static async load(model: Model, options: LoadOptions = {}): Promise<Engine> {
-    const { onProgress, onNotice: _onNotice, onChange: _onChange, ...more } = options;
+    const spec = modelSpec(model);
+    const checked = loadOptions.read(options, "");
+    const { onProgress, onNotice: _onNotice, onChange: _onChange, ...more } = checked;
     const { signal, share, ...engineOptions } = more;
     const name = shareName(share);
     if (signal?.aborted) throw new TidepoolError("aborted", "loading was aborted");
@@ -225,10 +237,10 @@ export class Engine {
       const early: Notice[] = [];
       const told = { onProgress, signal, onNotice: (notice: Notice) => void early.push(notice) };
       const message: ToWorker = {
-        ...{ type: "load", model: modelSpec(model), options: engineOptions },
+        ...{ type: "load", model: spec, options: engineOptions },
         ...(name !== undefined && { share: name }),
       };
-      const engine = new Engine(port, await loaded(port, message, told), options);
+      const engine = new Engine(port, await loaded(port, message, told), checked);
       for (const notice of early) engine.hear(notice);
       return engine;
     } catch (error) {
@@ -252,10 +264,13 @@ export class Engine {
 
   /** Continues a prompt as it stands (with the model's BOS where it asks for one); token ids are used as they are. */
   generate(prompt: string | readonly number[], options: GenerateOptions = {}): Generation {
-    const { signal, ...params } = options;
-    const input: RequestInput =
-      typeof prompt === "string" ? { kind: "text", text: prompt } : { kind: "tokens", tokens: prompt };
-    return this.submit(input, params, signal);
+    return this.submit(() => {
+      const { signal, ...params } = generateOptions.read(options, "");
+      const given = textOrTokens.read(prompt, "prompt");
+      const input: RequestInput =
+        typeof given === "string" ? { kind: "text", text: given } : { kind: "tokens", tokens: given };
+      return { input, params, signal };
+    });
   }
 
   /**
@@ -263,8 +278,11 @@ export class Engine {
    * the next turn re-uses them exactly.
    */
   chat(messages: readonly ChatMessage[], options: ChatOptions = {}): Generation {
-    const { signal, template, ...params } = options;
-    return this.submit({ kind: "chat", messages, ...(template && { template }) }, params, signal);
+    return this.submit(() => {
+      const { signal, template, ...params } = chatOptions.read(options, "");
+      const given = chatMessages.read(messages, "messages");
+      return { input: { kind: "chat", messages: given, ...(template && { template }) }, params, signal };
+    });
   }
 
   /** Prompt tokens that a text or conversation would have. No GPU work. */
@@ -277,12 +295,13 @@ export class Engine {
 
   /** Token ids of a text, without BOS; special tokens in it are plain text. */
   async tokenize(text: string): Promise<number[]> {
-    return (await this.call({ method: "tokenize", text })) as number[];
+    return (await this.call({ method: "tokenize", text: textRule().read(text, "text") })) as number[];
   }
 
   /** The text of tokens, marks included. */
   async detokenize(tokens: readonly number[]): Promise<string> {
-    return (await this.call({ method: "detokenize", tokens })) as string;
+    const given = promptTokens.read(tokens, "tokens");
+    return (await this.call({ method: "detokenize", tokens: given })) as string;
   }
 
   /**
@@ -293,8 +312,9 @@ export class Engine {
     tokens: readonly number[],
     options: { from?: number; logits?: boolean } = {},
   ): Promise<ScoreResult> {
-    const { from = 0, logits = false } = options;
-    return (await this.call({ method: "score", tokens, from, logits })) as ScoreResult;
+    const { from = 0, logits = false } = scoreOptions.read(options, "");
+    const given = promptTokens.read(tokens, "tokens");
+    return (await this.call({ method: "score", tokens: given, from, logits })) as ScoreResult;
   }
 
   /** Computes a prompt, or brings it back from the cache, so that it is ready when it is needed. */
@@ -319,19 +339,26 @@ export class Engine {
     await this.port.terminate();
   }
 
-  private submit(input: RequestInput, params: GenerateParams, signal: AbortSignal | undefined): Generation {
+  /** @param read checks what the caller gave; what is wrong with it is the generation's error */
+  private submit(read: () => Submission): Generation {
     const generation = new Generation();
-    if (this.dead) {
-      generation.end({ error: this.dead });
-      return generation;
+    try {
+      if (this.dead) throw this.dead;
+      this.start(generation, read());
+    } catch (error) {
+      if (!(error instanceof TidepoolError)) throw error;
+      generation.end({ error });
     }
+    return generation;
+  }
+
+  private start(generation: Generation, { input, params, signal }: Submission): void {
     const id = this.nextId++;
     this.running.set(id, generation);
     this.port.post({ type: "submit", id, input, params });
     const abort = () => this.port.post({ type: "abort", id });
     if (signal?.aborted) abort();
     else signal?.addEventListener("abort", abort, { once: true });
-    return generation;
   }
 
   private call(call: Call): Promise<unknown> {
@@ -414,15 +441,14 @@ export async function inspect(model: Model, options: EngineOptions = {}): Promis
 
 /** Token ids of a text, without BOS, special tokens in it being plain text. Reads the model's header alone. */
 export async function tokenize(model: Model, text: string, options: EngineOptions = {}): Promise<number[]> {
-  return (await askHeader(model, options, { ask: "tokenize", text })) as number[];
+  const given = textRule().read(text, "text");
+  return (await askHeader(model, options, { ask: "tokenize", text: given })) as number[];
 }
 
 function askHeader(model: Model, options: EngineOptions, question: HeaderQuestion): Promise<unknown> {
-  return askWorker({ type: "header", model: modelSpec(model), options, question });
+  const checked = engineOptions.read(options, "");
+  return askWorker({ type: "header", model: modelSpec(model), options: checked, question });
 }
-
-/** Characters of a shared engine's name, at most. */
-const MAX_SHARE_NAME = 200;
 
 /** @throws TidepoolError `unsupported` outside browsers. */
 function shareName(share: boolean | string | undefined): string | undefined {
@@ -431,13 +457,12 @@ function shareName(share: boolean | string | undefined): string | undefined {
     const message = `share: only tabs of a browser share an engine, and this is ${RUNTIME}; elsewhere one Engine serves all callers`;
     throw new TidepoolError("unsupported", message);
   }
-  if (share === true) return "shared";
-  if (share !== "" && share.length <= MAX_SHARE_NAME) return share;
-  const message = `share is a name of ${share.length} characters, expected 1 to ${MAX_SHARE_NAME}`;
-  throw new TidepoolError("invalid_argument", message);
+  return share === true ? "shared" : share;
 }
 
-function modelSpec(model: Model): ModelSpec {
+/** @throws TidepoolError `invalid_argument` for what is no model */
+function modelSpec(given: Model): ModelSpec {
+  const model = modelRule.read(given, "model");
   if (model instanceof URL) {
     const isFile = model.protocol === "file:" && RUNTIME !== "browser";
     return isFile ? process.getBuiltinModule("node:url").fileURLToPath(model) : model.href;

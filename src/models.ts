@@ -2,8 +2,10 @@
  * The models that are kept on this machine or for this page's origin, for the caller: which there are, fetching one
  * beforehand, checking and removing. Loading one that is not kept fetches it, too (engine.ts).
  */
+import { modelsOptions } from "./arguments.ts";
 import type { PullResult } from "./load/named-model.ts";
 import type { StoredModel, StoredModelFile, VerifyResult } from "./load/model-store.ts";
+import { modelName } from "./worker/arguments.ts";
 import { askWorker } from "./worker/port.ts";
 import type { LoadProgress, ModelsCall, SourceOptions } from "./worker/protocol.ts";
 
@@ -16,7 +18,9 @@ export interface ModelsCallOptions extends SourceOptions {
   signal?: AbortSignal;
 }
 
-async function ask<T>(call: ModelsCall, { onProgress, signal, ...options }: ModelsCallOptions): Promise<T> {
+async function ask<T>(call: ModelsCall, given: ModelsCallOptions): Promise<T> {
+  const { onProgress, signal, ...options } = modelsOptions.read(given, "");
+  if ("model" in call) modelName.read(call.model, "model");
   return (await askWorker({ type: "models", options, call }, { onProgress, signal })) as T;
 }
 

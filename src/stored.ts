@@ -2,6 +2,7 @@
  * What is computed and stored, for the caller: the cache of a running engine, and stores that no engine has open.
  */
 import { background } from "./base.ts";
+import { bytes, callback } from "./check.ts";
 import { TidepoolError } from "./errors.ts";
 import type {
   CacheEntry,
@@ -14,23 +15,32 @@ import type {
   RequestInput,
   StoreCall,
 } from "./worker/protocol.ts";
+import {
+  budgets as budgetsRule,
+  cacheOptions,
+  clearOptions,
+  drainTimeout,
+  MAX_TREE_BLOCKS,
+  templateVariables,
+  textOrChat,
+  treeLimit,
+} from "./worker/arguments.ts";
 import { askWorker } from "./worker/port.ts";
 
 export { TIER_DISK, TIER_GPU, TIER_RAM } from "./worker/protocol.ts";
 
-/** Blocks of a tree's snapshot at most. */
-const MAX_TREE_BLOCKS = 10_000;
-
 /** Hears of decisions; `dropped`: how many got lost before these because too many came at once. */
 export type CacheEventListener = (events: readonly CacheEvent[], dropped: number) => void;
 
-/** A text or conversation as the worker takes it. */
+/** A text or conversation as the worker takes it. @throws TidepoolError `invalid_argument` */
 export function promptInput(
   prompt: string | readonly ChatMessage[],
   template?: Record<string, unknown>,
 ): RequestInput {
-  if (typeof prompt === "string") return { kind: "text", text: prompt };
-  return { kind: "chat", messages: prompt, ...(template && { template }) };
+  const given = textOrChat.read(prompt, "prompt");
+  const variables = template && templateVariables.read(template, "template");
+  if (typeof given === "string") return { kind: "text", text: given };
+  return { kind: "chat", messages: given, ...(variables && { template: variables }) };
 }
 
 /** What a running engine has computed and stored, by tier. */
@@ -60,12 +70,12 @@ export class EngineCache {
 
   /** Forgets everything, or one namespace's records; what running requests use stays until they end. */
   async clear(options: { namespace?: string } = {}): Promise<void> {
-    await this.call({ method: "cacheClear", ...options });
+    await this.call({ method: "cacheClear", ...clearOptions.read(options, "") });
   }
 
   /** Changes budgets while running; what no longer fits is evicted. */
   async setBudgets(budgets: { ramBytes?: number; diskBytes?: number }): Promise<void> {
-    await this.call({ method: "cacheBudgets", ...budgets });
+    await this.call({ method: "cacheBudgets", ...budgetsRule.read(budgets, "budgets") });
   }
 
   /** A prompt's stored blocks as one file, for `import` here or elsewhere. `missing`: blocks that are not stored. */
@@ -78,7 +88,8 @@ export class EngineCache {
 
   /** Takes in an exported file; every record is checked, and those that fail are counted by reason. */
   async import(archive: Uint8Array): Promise<{ keys: string[]; rejected: Record<string, number> }> {
-    return (await this.call({ method: "cacheImport", archive })) as {
+    const given = bytes.read(archive, "archive");
+    return (await this.call({ method: "cacheImport", archive: given })) as {
       keys: string[];
       rejected: Record<string, number>;
     };
@@ -91,19 +102,17 @@ export class EngineCache {
    * @throws TidepoolError `invalid_argument`.
    */
   async tree(limit = MAX_TREE_BLOCKS): Promise<CacheTree> {
-    if (!Number.isInteger(limit) || limit < 1 || limit > MAX_TREE_BLOCKS) {
-      throw new TidepoolError("invalid_argument", `limit is ${limit}, expected 1 to ${MAX_TREE_BLOCKS}`);
-    }
-    return (await this.call({ method: "cacheTree", limit })) as CacheTree;
+    return (await this.call({ method: "cacheTree", limit: treeLimit.read(limit, "limit") })) as CacheTree;
   }
 
   /**
    * Tells of the cache's decisions from now on, in batches, a tenth of a second late at most: lookups, blocks and snapshots
    * kept, evicted, copied down and brought back, changes of the policy's weight. Nothing is told, and nothing spent, while
    * nobody listens. Returns a function that ends it.
+   * @throws TidepoolError `invalid_argument` for what is no function.
    */
   onEvent(listener: CacheEventListener): () => void {
-    this.listeners.add(listener);
+    this.listeners.add(callback<CacheEventListener>().read(listener, "listener"));
     if (this.listeners.size === 1) this.watch(true);
     return () => {
       if (this.listeners.delete(listener) && this.listeners.size === 0) this.watch(false);
@@ -124,7 +133,8 @@ export class EngineCache {
 
   /** Waits until what was computed so far is on the disk, at most `timeoutMs` (default 5,000). */
   async drain(timeoutMs = 5000): Promise<{ left: number }> {
-    return (await this.call({ method: "cacheDrain", timeoutMs })) as { left: number };
+    const given = drainTimeout.read(timeoutMs, "timeoutMs");
+    return (await this.call({ method: "cacheDrain", timeoutMs: given })) as { left: number };
   }
 }
 
@@ -132,9 +142,12 @@ export class EngineCache {
 export class StoredCache {
   private readonly options: CacheOptions;
 
-  /** `options` says where the store lies, as when a model is loaded. */
+  /**
+   * `options` says where the store lies, as when a model is loaded.
+   * @throws TidepoolError `invalid_argument`.
+   */
   constructor(options: CacheOptions) {
-    this.options = options;
+    this.options = cacheOptions.read(options, "");
   }
 
   /** Numbers of the lower tiers. */
@@ -154,12 +167,12 @@ export class StoredCache {
 
   /** Forgets everything, or one namespace's records. */
   async clear(options: { namespace?: string } = {}): Promise<void> {
-    await this.ask({ method: "cacheClear", ...options });
+    await this.ask({ method: "cacheClear", ...clearOptions.read(options, "") });
   }
 
   /** Takes in an exported file. */
   async import(archive: Uint8Array): Promise<{ keys: string[]; rejected: Record<string, number> }> {
-    const answer = await this.ask({ method: "cacheImport", archive });
+    const answer = await this.ask({ method: "cacheImport", archive: bytes.read(archive, "archive") });
     return answer as { keys: string[]; rejected: Record<string, number> };
   }
 

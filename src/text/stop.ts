@@ -2,10 +2,11 @@
  * Stop strings in streamed text: text that may be the beginning of one is held back until it is known.
  * It looks at text only; ids that end a generation are the tokenizer's `eosIds`.
  */
-import { TidepoolError } from "../errors.ts";
+import { assert } from "../base.ts";
 
-const MAX_STOP_STRINGS = 64;
-const MAX_STOP_CHARS = 1024;
+/** Stop strings of one request, and characters of one, at most. */
+export const MAX_STOP_STRINGS = 64;
+export const MAX_STOP_CHARS = 1024;
 
 export interface StopResult {
   /** Text that is certain: it holds no stop string nor the beginning of one. */
@@ -19,14 +20,13 @@ export class StopMatcher {
   private held = "";
   private found: string | undefined;
 
-  /** Throws `invalid_argument` for an empty or overlong stop string, or too many of them. */
+  /** @param stops none of them empty, and within the limits above */
   constructor(stops: readonly string[]) {
-    if (stops.length > MAX_STOP_STRINGS) refuse(`${stops.length} stop strings, at most ${MAX_STOP_STRINGS}`);
-    for (const stop of stops) {
-      if (stop.length === 0) refuse("a stop string is empty");
-      if (stop.length > MAX_STOP_CHARS)
-        refuse(`a stop string has ${stop.length} characters, at most ${MAX_STOP_CHARS}`);
-    }
+    assert(stops.length <= MAX_STOP_STRINGS, `${stops.length} stop strings`);
+    assert(
+      stops.every(({ length }) => length > 0 && length <= MAX_STOP_CHARS),
+      "a stop string is empty or too long",
+    );
     this.stops = [...stops];
   }
 
@@ -77,8 +77,4 @@ export class StopMatcher {
     }
     return longest;
   }
-}
-
-function refuse(what: string): never {
-  throw new TidepoolError("invalid_argument", what);
 }

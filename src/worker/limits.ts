@@ -22,16 +22,15 @@ const DEFAULT_ROOM_TOKENS = 256;
  * - "error" (default): everything must fit.
  * - "stop": the prompt must fit; generation ends where the context does.
  * - "truncateStart": the oldest tokens after `keep` are dropped until prompt and new tokens fit.
- * @throws TidepoolError `too_long` with the numbers; `invalid_argument` for an empty prompt or a bad `maxTokens`.
+ * @throws TidepoolError `too_long` with the numbers; `invalid_argument` for an empty prompt.
  */
 export function fitPrompt(input: FitInput): { prompt: readonly number[]; maxNewTokens: number } {
   const { tokens, keep, limit, params } = input;
   const { maxTokens, overflow = "error" } = params;
   if (tokens.length === 0)
-    throw new TidepoolError("invalid_argument", "the prompt is empty: it has no token to start from");
-  if (maxTokens !== undefined && (!Number.isInteger(maxTokens) || maxTokens < 1)) {
-    throw new TidepoolError("invalid_argument", `maxTokens is ${maxTokens}, expected a positive integer`);
-  }
+    throw new TidepoolError("invalid_argument", "prompt is empty, expected at least one token", {
+      option: "prompt",
+    });
   const room = limit - tokens.length;
   const fits = room >= (maxTokens ?? 1);
   if (fits) return { prompt: tokens, maxNewTokens: maxTokens ?? room };

@@ -9,6 +9,7 @@ import type { OpenedModel } from "../load/named-model.ts";
 import { onceMoreIfChanged } from "../load/remote-load.ts";
 import type { RunnerOptions } from "../model/runner.ts";
 import type { TierStore } from "../tier/store.ts";
+import { readAsk } from "./asks.ts";
 import { missingCapabilities } from "./capabilities.ts";
 import { openStore } from "./disk.ts";
 import { openForLoad, timedPost } from "./models.ts";
@@ -70,10 +71,13 @@ export class LocalEngine {
     }
   }
 
+  /** What is wrong with a question is its asker's alone. */
   receive(ask: Ask): void {
-    if (ask.type === "submit") this.session?.submit(ask.id, ask.input, ask.params, ask.resume);
-    else if (ask.type === "abort") this.session?.abort(ask.id);
-    else background(this.answer(ask.id, ask.call), ask.call.method);
+    try {
+      this.take(readAsk(ask));
+    } catch (error) {
+      this.post({ type: "refused", id: ask.id, error: toWire(error) });
+    }
   }
 
   /** Ends the load under way, or every request. */
@@ -84,6 +88,13 @@ export class LocalEngine {
     this.session = undefined;
     if (this.gpu) await endDevice(this.gpu.device);
     this.gpu = undefined;
+  }
+
+  private take(ask: Ask): void {
+    if (ask.type === "call") return background(this.answer(ask.id, ask.call), ask.call.method);
+    if (ask.type === "abort") return this.session?.abort(ask.id);
+    if (!this.session) throw new TidepoolError("closed", "no model is loaded");
+    this.session.submit(ask.id, ask.input, ask.params, ask.resume);
   }
 
   private async answer(id: number, call: Call): Promise<void> {

@@ -180,11 +180,11 @@ export interface GenerateParams {
   presencePenalty?: number;
   frequencyPenalty?: number;
   /** Token id -> value added to its logit. */
-  logitBias?: Record<number, number>;
+  logitBias?: Readonly<Record<number, number>>;
   /** Default 0. Same seed, same adapter, same text. */
   seed?: number;
-  /** Text at which generation ends; it is not part of the result. */
-  stop?: readonly string[];
+  /** Text at which generation ends, or several, at most 64; the result does not contain it. */
+  stop?: string | readonly string[];
   /** Report log-probabilities of the chosen token and of this many best, 0 to 20. Default: none. */
   logprobs?: number;
   /** Default "error". */

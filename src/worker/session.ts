@@ -355,10 +355,10 @@ export class Session {
       maxNewTokens,
       stopIds,
       keep: params.cache ?? "disk",
-      maxAgeMs: checkedAge(params.cacheMaxAgeMs),
+      maxAgeMs: params.cacheMaxAgeMs,
     });
     const decoder = this.prompts.decoder(prompt);
-    const output = new Output(id, decoder, sampling, params.stop ?? []);
+    const output = new Output(id, decoder, sampling, [params.stop ?? []].flat());
     this.requests.add(request, output);
     output.resume(resume);
     // The engine before may have come to the end and not to saying so.
@@ -505,11 +505,6 @@ function samplingOf(params: GenerateParams): Partial<SamplingParams> {
   const { maxTokens: _maxTokens, stop: _stop, overflow: _overflow, ...rest } = params;
   const { cache: _cache, cacheMaxAgeMs: _cacheMaxAgeMs, ...sampling } = rest;
   return sampling;
-}
-
-function checkedAge(maxAgeMs: number | undefined): number | undefined {
-  if (maxAgeMs === undefined || (Number.isFinite(maxAgeMs) && maxAgeMs > 0)) return maxAgeMs;
-  throw new TidepoolError("invalid_argument", `cacheMaxAgeMs is ${maxAgeMs}, expected a number above 0`);
 }
 
 function noRoom({ tokens }: Request, capacityTokens: number): TidepoolError {

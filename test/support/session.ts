@@ -4,6 +4,7 @@ import type { Gpu } from "../../src/gpu/device.ts";
 import { openModel, type ModelFile } from "../../src/load/model-file.ts";
 import { openBytes } from "../../src/load/source.ts";
 import type { TierStore } from "../../src/tier/store.ts";
+import { readAsk } from "../../src/worker/asks.ts";
 import { runnerOptions } from "../../src/worker/options.ts";
 import type {
   EngineOptions,
@@ -78,7 +79,13 @@ export class TestSession {
     const done = new Promise<GenerationResult>((resolve, reject) => {
       this.running.set(id, { steps, onStep, resolve, reject });
     });
-    this.session.submit(id, input, params, resume);
+    try {
+      const ask = { type: "submit" as const, id, input, params, ...(resume && { resume }) };
+      const read = readAsk(ask) as typeof ask;
+      this.session.submit(id, read.input, read.params, read.resume);
+    } catch (error) {
+      this.running.get(id)?.reject(error as TidepoolError);
+    }
     return { id, done, steps };
   }
 

@@ -32,10 +32,12 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
 const FILE_ROOMS: Record<Source, string> = {
   "src/base.ts": "base",
   "src/errors.ts": "base",
+  "src/check.ts": "base",
   "src/spawn.ts": "base",
   "src/file-lock.ts": "base",
   "src/private-files.ts": "base",
   "src/wgsl.d.ts": "base",
+  "src/arguments.ts": "engine",
   "src/engine.ts": "engine",
   "src/stored.ts": "engine",
   "src/models.ts": "engine",
@@ -45,6 +47,7 @@ const FILE_ROOMS: Record<Source, string> = {
 /** Single files that a room may see though the rest of their room is closed to it. */
 const ALSO: Record<string, readonly Source[]> = {
   engine: [
+    "src/worker/arguments.ts",
     "src/worker/protocol.ts",
     "src/worker/port.ts",
     "src/load/named-model.ts",

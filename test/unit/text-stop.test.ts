@@ -53,8 +53,8 @@ test("the end of the text releases what was held", () => {
   expect(matcher.end()).toEqual({ text: "sto", stopped: undefined });
 });
 
-test("stop strings that cannot be are refused", () => {
-  expect(() => new StopMatcher([""])).toThrow(/empty/);
-  expect(() => new StopMatcher(["x".repeat(1025)])).toThrow(/1025 characters/);
-  expect(() => new StopMatcher(new Array<string>(65).fill("x"))).toThrow(/65 stop strings/);
+test("stop strings that the table of arguments refuses are a mistake of ours", () => {
+  expect(() => new StopMatcher([""])).toThrow(/assertion/);
+  expect(() => new StopMatcher(["x".repeat(1025)])).toThrow(/assertion/);
+  expect(() => new StopMatcher(new Array<string>(65).fill("x"))).toThrow(/assertion/);
 });

@@ -1,0 +1,141 @@
+/**
+ * The table of what calls take: a rule for each option and argument. The caller's side checks by it before it posts anything,
+ * and the worker by it again (asks.ts), because other tabs' messages reach the worker too. TypeScript compares the table with
+ * protocol.ts: a property without a rule, or with a rule for fewer values, does not compile. It knows no model: what depends on
+ * a vocabulary or a context is checked in the session.
+ */
+import {
+  flag,
+  integer,
+  integers,
+  isTyped,
+  json,
+  list,
+  number,
+  object,
+  oneNumberOf,
+  oneOf,
+  orOne,
+  secretText,
+  stringOr,
+  text,
+  type Fields,
+  type Rule,
+} from "../check.ts";
+import { samplingFields } from "../model/sampling.ts";
+import { MAX_STOP_CHARS, MAX_STOP_STRINGS } from "../text/stop.ts";
+import type {
+  CacheOptions,
+  ChatMessage,
+  EngineOptions,
+  GenerateParams,
+  HubOptions,
+  ModelsOptions,
+  SourceOptions,
+} from "./protocol.ts";
+
+/** A count that no device or disk reaches; what is really there is found out later. */
+const MAX_TOKENS = 2 ** 24;
+const MAX_BYTES = 2 ** 50;
+const MAX_WAIT_MS = 3_600_000;
+const MAX_NAME_CHARS = 1024;
+
+/** Blocks of a tree's snapshot at most. */
+export const MAX_TREE_BLOCKS = 10_000;
+
+const aboveZero = number("above 0", (value) => value > 0);
+const someBytes = integer(1, MAX_BYTES);
+const name = text(0, MAX_NAME_CHARS);
+const needed = text(1);
+
+export const sourceFields: Fields<SourceOptions> = {
+  hub: object<HubOptions>("the Hub's options", { baseUrl: needed, token: secretText }),
+  models: object<ModelsOptions>("options of the models that are kept", { directory: needed, keep: flag }),
+};
+
+export const cacheOptions = object<CacheOptions>("the cache's options", {
+  directory: needed,
+  disk: flag,
+  ramBytes: integer(0, MAX_BYTES),
+  diskBytes: integer(0, MAX_BYTES),
+  restore: oneOf({ auto: true, load: true, compute: true, both: true }),
+  policy: oneOf({ marconi: true, lru: true, lfu: true, "length-aware": true, vllm: true, sglang: true }),
+  namespace: name,
+  maxAgeMs: aboveZero,
+  atRestBits: oneNumberOf(8, 4),
+});
+
+export const engineFields: Fields<EngineOptions> = {
+  ...sourceFields,
+  dtype: oneOf({ auto: true, f32: true, f16: true }),
+  kvDtype: oneOf({ f32: true, f16: true }),
+  blockTokens: oneNumberOf(16, 32, 64) as Rule<number>,
+  chunkTokens: integer(1, 512),
+  maxRequests: integer(1, 16),
+  poolTokens: integer(1, MAX_TOKENS),
+  poolBytes: someBytes,
+  poolStartTokens: integer(1, MAX_TOKENS),
+  memoryBytes: someBytes,
+  adapter: text(),
+  subgroups: flag,
+  textTimeoutMs: integer(10, MAX_WAIT_MS),
+  cache: cacheOptions,
+};
+
+export const generateFields: Fields<GenerateParams> = {
+  ...samplingFields,
+  maxTokens: integer(1, Number.MAX_SAFE_INTEGER),
+  stop: orOne(
+    text(1, MAX_STOP_CHARS),
+    list("non-empty strings", text(1, MAX_STOP_CHARS), 0, MAX_STOP_STRINGS),
+  ),
+  overflow: oneOf({ error: true, truncateStart: true, stop: true }),
+  cache: oneOf({ off: true, memory: true, disk: true }),
+  cacheMaxAgeMs: aboveZero,
+};
+
+/** Who may have written a message. Templates name no others. */
+const role: Rule<string> = oneOf({
+  system: true,
+  developer: true,
+  user: true,
+  assistant: true,
+  tool: true,
+}) as unknown as Rule<string>;
+
+export const promptTokens = integers("token ids");
+
+const message = object<ChatMessage>(
+  "role and content",
+  { role, content: text(), tokens: promptTokens },
+  { role: true, content: true },
+);
+
+export const chatMessages = list<ChatMessage>("messages", message, 1);
+
+/** A text, or a conversation. */
+export const textOrChat = stringOr("a string, or an array of messages", text(), Array.isArray, chatMessages);
+
+/** A text, or token ids. */
+export const textOrTokens = stringOr(
+  "a string, or an array of token ids",
+  text(),
+  (value) => Array.isArray(value) || isTyped(value),
+  promptTokens,
+);
+
+/** Given to a chat template. */
+export const templateVariables: Rule<Record<string, unknown>> = json;
+
+export const scoreFields = { from: integer(0, MAX_TOKENS), logits: flag };
+export const scoreOptions = object<{ from?: number; logits?: boolean }>("options", scoreFields);
+
+export const budgetFields = { ramBytes: integer(0, MAX_BYTES), diskBytes: integer(0, MAX_BYTES) };
+export const budgets = object<{ ramBytes?: number; diskBytes?: number }>("budgets in bytes", budgetFields);
+
+export const clearFields = { namespace: name };
+export const clearOptions = object<{ namespace?: string }>("options", clearFields);
+
+export const treeLimit = integer(1, MAX_TREE_BLOCKS);
+export const drainTimeout = number(`from 0 to ${MAX_WAIT_MS}`, (ms) => ms >= 0 && ms <= MAX_WAIT_MS);
+export const modelName = needed;
