@@ -42,7 +42,7 @@ var<workgroup> sums: array<vec4f, 4u * WG>; // [lane][WG]
 
 // Where the key of this position of the row's sequence starts.
 fn place(table: u32, kvHead: u32, position: u32) -> u32 {
-  let slot = blockTable[table + position / BLOCK_TOKENS];
+  let slot = tableWord(table + position / BLOCK_TOKENS);
   return ((slot * KV_HEADS + kvHead) * BLOCK_TOKENS + position % BLOCK_TOKENS) * HEAD4;
 }
 
@@ -63,8 +63,8 @@ fn scoresOf(at: u32) -> vec4f {
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) lid: u32) {
-  let position = rows[wid.z].position;
-  let table = rows[wid.z].sequence * step.tableStride;
+  let position = rowPosition(wid.z);
+  let table = rowSequence(wid.z) * step.tableStride;
   var begin = 0u;
   if (op.window > 0u) { begin = max(position + 1u, op.window) - op.window; }
   begin = max(begin, wid.x * SPLIT_TOKENS);

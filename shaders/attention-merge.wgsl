@@ -28,7 +28,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   if (id.x >= HEADS * HEAD4) { return; }
   let head = id.x / HEAD4;
   let column = id.x % HEAD4;
-  let position = rows[id.y].position;
+  let position = rowPosition(id.y);
   var begin = 0u;
   if (op.window > 0u) { begin = max(position + 1u, op.window) - op.window; }
   let first = begin / SPLIT_TOKENS;

@@ -67,12 +67,12 @@ fn queryAt(wid: vec3u, q: u32) -> Query {
 fn querySource(wid: vec3u, q: u32) -> vec3u {
   let query = queryAt(wid, q);
   let start = (query.row * (HEADS + 2u * KV_HEADS) + query.head) * HEAD4;
-  return vec3u(start, rows[query.row].position, query.head);
+  return vec3u(start, rowPosition(query.row), query.head);
 }
 
 // Where the key or value of this position starts.
 fn place(table: u32, kvHead: u32, position: u32) -> u32 {
-  let slot = blockTable[table + position / BLOCK_TOKENS];
+  let slot = tableWord(table + position / BLOCK_TOKENS);
   return ((slot * KV_HEADS + kvHead) * BLOCK_TOKENS + position % BLOCK_TOKENS) * HEAD4;
 }
 
@@ -150,10 +150,10 @@ fn writeRun(wid: vec3u, lid: u32, run: u32, column: u32, total: mat4x4f) {
 fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) lid: u32) {
   let firstRow = queryAt(wid, 0u).row;
   let lastRow = queryAt(wid, QUERIES - 1u).row;
-  let table = rows[firstRow].sequence * step.tableStride;
-  let end = rows[lastRow].position + 1u; // of the keys that any query here sees
+  let table = rowSequence(firstRow) * step.tableStride;
+  let end = rowPosition(lastRow) + 1u; // of the keys that any query here sees
   var begin = 0u;
-  if (op.window > 0u) { begin = max(rows[firstRow].position + 1u, op.window) - op.window; }
+  if (op.window > 0u) { begin = max(rowPosition(firstRow) + 1u, op.window) - op.window; }
 
   // Steps 1 and 2: this invocation's run and its place among the keys of a tile.
   let run = lid % 4u;

@@ -1,4 +1,4 @@
-// Embedding lookup with dequantisation: hidden[row, :] = scale * E[tokens[rows[row].token], :].
+// Embedding lookup with dequantisation: hidden[row, :] = scale * E[tokens[rowToken(row)], :].
 //
 // Bindings: weights: one piece of E in panels of 16 rows (src/model/formats.ts); tokens: u32 ids; hidden: f32
 // [rows, columns]. An invocation writes one unit of 32 columns of one row. Tokens outside the piece are left alone:
@@ -42,7 +42,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   if (unit >= op.units || row >= step.rows) {
     return;
   }
-  let n = tokens[rows[row].token] - op.firstRow; // wraps round for ids below the piece, to more than pieceRows
+  let n = tokens[rowToken(row)] - op.firstRow; // wraps round for ids below the piece, to more than pieceRows
   if (n >= op.pieceRows) {
     return;
   }

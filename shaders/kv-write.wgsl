@@ -1,7 +1,7 @@
-// Copies the k and v parts of the qkv rows into the paged KV buffers of a layer, at rows[].write.
+// Copies the k and v parts of the qkv rows into the paged KV buffers of a layer, at rowWrite.
 //
 // qkv elem [rows, (HEADS + 2*KV_HEADS) * 4*HEAD4]; keys and values kv_t [slot][KV_HEADS][BLOCK_TOKENS][4*HEAD4].
-// rows[].write = slot * BLOCK_TOKENS + offset in the block; every row writes a place of its own.
+// rowWrite = slot * BLOCK_TOKENS + offset in the block; every row writes a place of its own.
 // Needs lib/step. Grid: x = KV_HEADS * HEAD4 / WG rounded up, y = rows. No workgroup memory, no sums.
 // What does not fit into kv_t becomes its largest finite number (LIMIT).
 
@@ -25,7 +25,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   let part = KV_HEADS * HEAD4;
   if (id.x >= part) { return; }
   let row = id.y;
-  let place = rows[row].write;
+  let place = rowWrite(row);
   let head = id.x / HEAD4;
   let to = (((place / BLOCK_TOKENS) * KV_HEADS + head) * BLOCK_TOKENS + place % BLOCK_TOKENS) * HEAD4 + id.x % HEAD4;
   let source = row * (HEADS + 2u * KV_HEADS) * HEAD4 + HEADS * HEAD4 + id.x;

@@ -5,7 +5,7 @@
 // rms(x) = sqrt(mean(x^2) + eps).
 //
 // hidden f32 [rows, 4*D4], delta f32 likewise, postWeight and weight f32 [4*D4], out elem [rows, 4*D4].
-// GATHER: out row i is made of row logitRow[i] of hidden and delta, and hidden stays as it was.
+// GATHER: out row i is made of row logitRow(i) of hidden and delta, and hidden stays as it was.
 // Needs lib/step and one of the lib/reduce files (WG). Grid: x = rows (of out).
 // Workgroup memory: that of reduceSum.
 // Each invocation reads back only what it wrote itself, so the write of hidden needs no barrier.
@@ -45,7 +45,7 @@ fn added(row: u32, column: u32, deltaScale: f32) -> vec4f {
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) lid: u32) {
   var row = wid.x;
-  if (GATHER) { row = logitRow[wid.x]; }
+  if (GATHER) { row = logitRow(wid.x); }
 
   var deltaScale = 1.0;
   if (HAS_DELTA && POST_NORM) {

@@ -2,7 +2,7 @@
 // Heads 0 .. HEADS-1 are q, HEADS .. HEADS+KV_HEADS-1 are k; the v heads behind them stay as they are.
 //
 // qkv elem [rows, (HEADS + 2*KV_HEADS) * HEAD_DIM], qWeight and kWeight f32 [HEAD_DIM].
-// Rotation of the first ROT entries of a head (ROT even; 0: norm alone) by ropeTable of step.wgsl, table op.table:
+// Rotation of the first ROT entries of a head (ROT even; 0: norm alone) by the RoPE tables of step.wgsl, table op.table:
 // pairs (i, i + ROT/2), or (2i, 2i+1) with INTERLEAVED. The other entries pass through (normalised all the same).
 // Needs lib/step and one of the lib/reduce files (WG). Grid: x = HEADS + KV_HEADS, y = rows.
 // Workgroup memory: that of reduceSum.
@@ -64,7 +64,7 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) lid:
     var value = loadPair(head, at);
     if (NORM) { value = value * scale * normWeight(wid.x < HEADS, at); }
     if (pair < ROT / 2u) {
-      let turn = ropeTable[angles + pair];
+      let turn = ropeTurn(angles + pair);
       value = vec2f(value.x * turn.x - value.y * turn.y, value.x * turn.y + value.y * turn.x);
     }
     value = clamp(value, vec2f(-LIMIT), vec2f(LIMIT));

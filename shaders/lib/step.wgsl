@@ -1,11 +1,15 @@
-// The step's data, group 1, the same for every op of a step. Written once a step by the runner.
+// The step's data, group 1, the same for every op of a step. Written once a step by the runner (packStep of
+// src/model/step.ts), in one buffer of words, so that no kernel needs more than the eight storage buffers a stage that
+// WebGPU promises.
 //
-// rows: one entry a token of the step. A prefill step has consecutive positions of one sequence (number 0); a decode
-//   step has one row a sequence (row r is sequence r).
-// blockTable: [sequences][tableStride] slots in the KV pool; entries past a sequence's last block are not read. The last
-//   two words of a sequence are the slots of the state pool that its recurrent layers read and write: never the same.
-// ropeTable: [table][rows][rot/2] (cos, sin), computed on the host in float64.
-// logitRow: the rows whose logits are wanted, [logitRows].
+// stepWords, one section behind the other:
+//   rows [step.rows]: token, position, sequence, write, one entry a token of the step. A prefill step has consecutive
+//     positions of one sequence (number 0); a decode step has one row a sequence (row r is sequence r).
+//   block tables [step.sequences][step.tableStride]: slots in the KV pool; entries past a sequence's last block are not
+//     read. The last two words of a sequence are the slots of the state pool that its recurrent layers read and write:
+//     never the same.
+//   logit rows [step.logitRows]: the rows whose logits are wanted.
+//   RoPE tables [table][step.rows][rot/2]: (cos, sin) as f32, computed on the host in float64.
 
 struct Step {
   rows: u32,
@@ -14,20 +18,30 @@ struct Step {
   logitRows: u32,
 }
 
-struct Row {
-  token: u32, // index into the token buffer that the embedding op reads
-  position: u32, // token position in its sequence
-  sequence: u32, // index of its block table
-  write: u32, // KV place of this token: slot * blockTokens + offset in the block
-}
-
-@group(1) @binding(0) var<uniform> step: Step;
-@group(1) @binding(1) var<storage, read> rows: array<Row>;
-@group(1) @binding(2) var<storage, read> blockTable: array<u32>;
-@group(1) @binding(3) var<storage, read> ropeTable: array<vec2f>;
-@group(1) @binding(4) var<storage, read> logitRow: array<u32>;
-
+const ROW_WORDS = 4u;
 const NO_STATE = 0xffffffffu; // read: nothing came before, the state is zero
 
-fn stateRead(sequence: u32) -> u32 { return blockTable[(sequence + 1u) * step.tableStride - 2u]; }
-fn stateWrite(sequence: u32) -> u32 { return blockTable[(sequence + 1u) * step.tableStride - 1u]; }
+@group(1) @binding(0) var<uniform> step: Step;
+@group(1) @binding(1) var<storage, read> stepWords: array<u32>;
+
+// Index into the token buffer that the embedding op reads.
+fn rowToken(row: u32) -> u32 { return stepWords[ROW_WORDS * row]; }
+// Token position in the row's sequence.
+fn rowPosition(row: u32) -> u32 { return stepWords[ROW_WORDS * row + 1u]; }
+// Number of the row's sequence, and so of its block table.
+fn rowSequence(row: u32) -> u32 { return stepWords[ROW_WORDS * row + 2u]; }
+// KV place of the row's token: slot * blockTokens + offset in the block.
+fn rowWrite(row: u32) -> u32 { return stepWords[ROW_WORDS * row + 3u]; }
+
+fn tableWord(index: u32) -> u32 { return stepWords[ROW_WORDS * step.rows + index]; }
+fn stateRead(sequence: u32) -> u32 { return tableWord((sequence + 1u) * step.tableStride - 2u); }
+fn stateWrite(sequence: u32) -> u32 { return tableWord((sequence + 1u) * step.tableStride - 1u); }
+
+// The row that the logits of this number are of.
+fn logitRow(index: u32) -> u32 { return tableWord(step.sequences * step.tableStride + index); }
+
+// The (cos, sin) of this index into the RoPE tables.
+fn ropeTurn(index: u32) -> vec2f {
+  let at = ROW_WORDS * step.rows + step.sequences * step.tableStride + step.logitRows + 2u * index;
+  return vec2f(bitcast<f32>(stepWords[at]), bitcast<f32>(stepWords[at + 1u]));
+}

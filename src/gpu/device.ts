@@ -44,8 +44,8 @@ export interface Gpu {
 /** The largest binding that any kernel asks for, in bytes; larger tensors are split by rows. */
 export const MAX_BINDING_BYTES = 128 * 1024 * 1024;
 
-/** Storage buffers that a kernel may bind at once: what the browsers seen offer, two above WebGPU's default. */
-export const MAX_STORAGE_BUFFERS = 10;
+/** Storage buffers that a kernel may bind at once: WebGPU's default, which every adapter offers. */
+const MAX_STORAGE_BUFFERS = 8;
 
 /** Finds WebGPU: `navigator.gpu` where there is one, else npm `webgpu` (Dawn) in Node. */
 export async function findProvider(): Promise<GPU> {

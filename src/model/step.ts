@@ -31,6 +31,33 @@ export const NO_STATE = 0xffffffff;
 /** Words behind each sequence's block table: the state slots. */
 const STATE_WORDS = 2;
 
+/** Words of a row: token, position, sequence, write. */
+const ROW_WORDS = 4;
+
+/** The sections of a step's words, in their order (shaders/lib/step.wgsl). */
+export interface StepSections {
+  /** u32 [rows][token, position, sequence, write]. */
+  rows: Uint32Array;
+  /** u32 [sequences][tableStride]. */
+  tables: Uint32Array;
+  logitRows: readonly number[];
+  /** (cos, sin) as f32: [table][rows][rot/2][2]. */
+  rope: Float32Array;
+}
+
+/** Puts the sections into `into`, one behind the other. @returns how many words they take */
+export function packStep(
+  into: Uint32Array<ArrayBuffer>,
+  { rows, tables, logitRows, rope }: StepSections,
+): number {
+  into.set(rows, 0);
+  into.set(tables, rows.length);
+  into.set(logitRows, rows.length + tables.length);
+  const ropeAt = rows.length + tables.length + logitRows.length;
+  new Float32Array(into.buffer, into.byteOffset).set(rope, ropeAt);
+  return ropeAt + rope.length;
+}
+
 export interface StepLimits {
   blockTokens: number;
   /** Rows of a step at most. */
@@ -50,17 +77,12 @@ export class StepData {
   private readonly device: GPUDevice;
   private readonly rope: RopeTable;
   private readonly tableStride: number;
-  private readonly buffers: {
-    step: GPUBuffer;
-    rows: GPUBuffer;
-    tables: GPUBuffer;
-    rope: GPUBuffer;
-    logitRow: GPUBuffer;
-  };
+  private readonly buffers: { step: GPUBuffer; words: GPUBuffer };
   private readonly host: {
     rows: Uint32Array<ArrayBuffer>;
     tables: Uint32Array<ArrayBuffer>;
     rope: Float32Array<ArrayBuffer>;
+    words: Uint32Array<ArrayBuffer>;
   };
 
   constructor(
@@ -78,28 +100,24 @@ export class StepData {
       ),
     );
     this.tableStride = Math.ceil(maxContext / blockTokens) + STATE_WORDS;
-    this.host = {
-      rows: new Uint32Array(4 * maxRows),
-      tables: new Uint32Array(seats * this.tableStride),
-      rope: new Float32Array(this.rope.size(maxRows)),
-    };
+    const rows = new Uint32Array(ROW_WORDS * maxRows);
+    const tables = new Uint32Array(seats * this.tableStride);
+    const rope = new Float32Array(this.rope.size(maxRows));
+    const words = new Uint32Array(rows.length + tables.length + maxRows + rope.length);
+    this.host = { rows, tables, rope, words };
     const make = (label: string, bytes: number, usage = USAGE_STORAGE) =>
       device.createBuffer({ label, size: Math.max(16, bytes), usage: usage | USAGE_COPY_DST });
     this.tokens = make("tokens", 4 * (seats + maxRows));
     this.buffers = {
       step: make("step", 16, USAGE_UNIFORM),
-      rows: make("rows", this.host.rows.byteLength),
-      tables: make("block tables", this.host.tables.byteLength),
-      rope: make("rope", this.host.rope.byteLength),
-      logitRow: make("logit rows", 4 * maxRows),
+      words: make("step words", words.byteLength),
     };
     this.bytes = [this.tokens, ...Object.values(this.buffers)].reduce((sum, buffer) => sum + buffer.size, 0);
   }
 
   /** The bind group of the step's data, for any pipeline that reads it. */
   bind(kernels: Kernels, pipeline: Pipeline): GPUBindGroup {
-    const { step, rows, tables, rope, logitRow } = this.buffers;
-    return kernels.bind(pipeline, 1, [step, rows, tables, rope, logitRow]);
+    return kernels.bind(pipeline, 1, [this.buffers.step, this.buffers.words]);
   }
 
   /**
@@ -128,11 +146,13 @@ export class StepData {
     const { host, buffers, tableStride } = this;
     const step = Uint32Array.of(rows.length, tables.length, tableStride, logitRows.length);
     queue.writeBuffer(buffers.step, 0, step);
-    queue.writeBuffer(buffers.rows, 0, host.rows, 0, 4 * rows.length);
-    queue.writeBuffer(buffers.tables, 0, host.tables, 0, tables.length * tableStride);
-    // A model without attention has no rotations, and Deno panics on an empty buffer.
-    if (host.rope.length > 0) queue.writeBuffer(buffers.rope, 0, host.rope, 0, this.rope.size(rows.length));
-    if (logitRows.length > 0) queue.writeBuffer(buffers.logitRow, 0, Uint32Array.from(logitRows));
+    const words = packStep(host.words, {
+      rows: host.rows.subarray(0, ROW_WORDS * rows.length),
+      tables: host.tables.subarray(0, tables.length * tableStride),
+      logitRows,
+      rope: host.rope.subarray(0, this.rope.size(rows.length)),
+    });
+    queue.writeBuffer(buffers.words, 0, host.words, 0, words);
     if (given.length > 0) queue.writeBuffer(this.tokens, 4 * seats, Uint32Array.from(given));
     return {
       rows: rows.length,
@@ -161,7 +181,10 @@ export class StepData {
     rows.forEach(({ token, position, sequence }, index) => {
       const slot = tables[sequence]?.[Math.floor(position / blockTokens)];
       assert(slot !== undefined, `position ${position} has no block`);
-      host.rows.set([token, position, sequence, slot * blockTokens + (position % blockTokens)], 4 * index);
+      host.rows.set(
+        [token, position, sequence, slot * blockTokens + (position % blockTokens)],
+        ROW_WORDS * index,
+      );
     });
     this.rope.fill(
       rows.map((row) => row.position),

@@ -12,6 +12,7 @@ import { cases as norm } from "../kernel/norm.cases.ts";
 import { cases as reduce } from "../kernel/reduce.cases.ts";
 import { cases as rope } from "../kernel/rope.cases.ts";
 import { cases as sampler } from "../kernel/sampler.cases.ts";
+import { cases as defaultLimits } from "../model/default-limits.cases.ts";
 import { cases as deviceLoss } from "../model/device-loss.cases.ts";
 import { cases as engine } from "../model/engine.cases.ts";
 import { cases as formats } from "../model/formats.cases.ts";
@@ -51,6 +52,7 @@ export const allCases: Case[] = [
   ...quants,
   ...textWorker,
   ...tiers,
+  ...defaultLimits,
   ...deviceLoss,
   ...poolGrowth,
   ...resume,

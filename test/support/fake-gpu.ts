@@ -20,7 +20,7 @@ export function fakeGpu(maxBufferBytes: number): FakeGpu {
     maxComputeWorkgroupsPerDimension: 65_535,
     maxComputeInvocationsPerWorkgroup: 256,
     maxComputeWorkgroupStorageSize: 16_384,
-    maxStorageBuffersPerShaderStage: 10,
+    maxStorageBuffersPerShaderStage: 8,
     minStorageBufferOffsetAlignment: 256,
     minUniformBufferOffsetAlignment: 256,
   };

@@ -5,6 +5,7 @@
 import { assert, type Random } from "../../src/base.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 import { Kernels, type Elem } from "../../src/gpu/kernel.ts";
+import { packStep } from "../../src/model/step.ts";
 import {
   USAGE_COPY_DST,
   USAGE_COPY_SRC,
@@ -95,7 +96,10 @@ export function runOps(scratch: Scratch, ops: readonly Op[], data: StepData): vo
   const rows = new Uint32Array(data.rows * 4);
   for (let row = 0; row < data.rows; row++) rows.set([data.tokens?.[row] ?? row, row, row, row], row * 4);
   const step = scratch.words(new Uint32Array([data.rows, 1, 1, data.logitRows]), USAGE_UNIFORM);
-  const buffers = [step, scratch.words(rows), scratch.empty(16), scratch.empty(16), scratch.empty(16)];
+  const words = new Uint32Array(rows.length + 1 + data.logitRows);
+  const logitRows = Array.from({ length: data.logitRows }, (_, row) => row);
+  packStep(words, { rows, tables: new Uint32Array(1), logitRows, rope: new Float32Array(0) });
+  const buffers = [step, scratch.words(words)];
   const encoder = device.createCommandEncoder();
   const pass = encoder.beginComputePass();
   for (const op of ops) {

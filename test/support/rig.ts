@@ -14,7 +14,7 @@ import {
   USAGE_STORAGE,
   type Op,
 } from "../../src/gpu/op.ts";
-import type { StateSlots } from "../../src/model/step.ts";
+import { packStep, type StateSlots } from "../../src/model/step.ts";
 import type { Setting } from "./cases.ts";
 
 /** A step as a test describes it; what is left out is empty or zero. */
@@ -112,13 +112,12 @@ export class Rig {
     const step = new Uint32Array([rowCount, sequences, stride, logitRows]);
     const uniform = uniformBuffer(this.device, step, "test step");
     this.buffers.push(uniform);
-    return [
-      uniform,
-      this.upload(rows, "u32"),
-      this.upload(blocks, "u32"),
-      this.upload(input.ropeTable ?? [], "f32"),
-      this.upload(input.logitRows ?? [], "u32"),
-    ];
+    const table = new Uint32Array(sequences * stride);
+    table.set(blocks);
+    const rope = input.ropeTable ?? new Float32Array(0);
+    const words = new Uint32Array(rows.length + table.length + logitRows + rope.length);
+    packStep(words, { rows: Uint32Array.from(rows), tables: table, logitRows: input.logitRows ?? [], rope });
+    return [uniform, this.upload(words, "u32")];
   }
 }
 
