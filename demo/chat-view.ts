@@ -255,8 +255,9 @@ export class ChatView {
   private loadUsual(signal: AbortSignal): Promise<Engine | undefined> {
     const usual = this.host.usual();
     if (!usual) return Promise.resolve(undefined);
-    signal.addEventListener("abort", () => this.host.cancel(), { once: true });
-    return this.host.load(usual);
+    const cancel = () => this.host.cancel();
+    signal.addEventListener("abort", cancel, { once: true });
+    return this.host.load(usual).finally(() => signal.removeEventListener("abort", cancel));
   }
 
   /** One turn, from its place on the page to its result. */

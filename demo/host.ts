@@ -176,6 +176,6 @@ function orAborted(work: Promise<void>, signal: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
     const abort = () => reject(new TidepoolError("aborted", "loading was aborted"));
     signal.addEventListener("abort", abort, { once: true });
-    work.then(resolve, reject);
+    work.finally(() => signal.removeEventListener("abort", abort)).then(resolve, reject);
   });
 }

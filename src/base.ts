@@ -99,3 +99,26 @@ export function setBackgroundHandler(handler: BackgroundHandler): void {
 export function background(promise: Promise<unknown>, label: string): void {
   promise.catch((error: unknown) => onBackgroundError(error, label));
 }
+
+/**
+ * Calls `act` when the signal fires, at once if it already has. The returned function takes the listener off again: whoever
+ * listens calls it when its work has ended, because a signal may outlive many pieces of work.
+ */
+export function onAbort(signal: AbortSignal | undefined, act: () => void): () => void {
+  if (!signal) return () => {};
+  if (signal.aborted) act();
+  else signal.addEventListener("abort", act, { once: true });
+  return () => signal.removeEventListener("abort", act);
+}
+
+/** The result of `work`, or the rejection with `reason()` if the signal fires before; the work is then left to itself. */
+export function unlessAborted<T>(
+  work: Promise<T>,
+  signal: AbortSignal | undefined,
+  reason: () => Error,
+): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const stopListening = onAbort(signal, () => reject(reason()));
+    work.finally(stopListening).then(resolve, reject);
+  });
+}

@@ -3,9 +3,10 @@
  * `worker/protocol.ts`; this file owns the worker's port and no GPU code.
  */
 import { chatOptions, engineOptions, generateOptions, loadOptions, model as modelRule } from "./arguments.ts";
-import { assert, RUNTIME } from "./base.ts";
+import { assert, RUNTIME, unlessAborted } from "./base.ts";
 import { text as textRule } from "./check.ts";
 import { fromWire, TidepoolError } from "./errors.ts";
+import { Generation, GenerationFeed } from "./generation.ts";
 import type {
   Call,
   ChatMessage,
@@ -13,7 +14,6 @@ import type {
   EngineOptions,
   FromWorker,
   GenerateParams,
-  GenerationResult,
   HeaderQuestion,
   LoadProgress,
   ModelReport,
@@ -22,13 +22,13 @@ import type {
   PromptUsage,
   RequestInput,
   ScoreResult,
-  StepOutput,
   ToWorker,
 } from "./worker/protocol.ts";
 import { EngineCache, promptInput } from "./stored.ts";
 import { chatMessages, promptTokens, scoreOptions, textOrTokens } from "./worker/arguments.ts";
 import { askWorker, startWorker, type WorkerPort } from "./worker/port.ts";
 
+export { Generation, type GenerationChunk } from "./generation.ts";
 export type {
   CacheEntry,
   CacheEvent,
@@ -92,59 +92,6 @@ export interface ChatOptions extends GenerateOptions {
   template?: Record<string, unknown>;
 }
 
-/** Text and tokens that one step added. */
-export type GenerationChunk = Omit<StepOutput, "id">;
-
-/**
- * A request under way: iterate it for chunks, or await `result()`. Chunks that nobody iterates are kept, at most
- * as many as there are tokens.
- */
-export class Generation implements AsyncIterable<GenerationChunk> {
-  private readonly chunks: GenerationChunk[] = [];
-  private wake: () => void = () => {};
-  private outcome: { result: GenerationResult } | { error: TidepoolError } | undefined;
-
-  /** The whole result. @throws TidepoolError when the request was refused or failed. */
-  async result(): Promise<GenerationResult> {
-    while (!this.outcome) await this.change();
-    if ("error" in this.outcome) throw this.outcome.error;
-    return this.outcome.result;
-  }
-
-  /** Each step's chunk as it comes; ends or throws as `result()` does. */
-  async *[Symbol.asyncIterator](): AsyncIterator<GenerationChunk> {
-    for (let next = 0; ; next++) {
-      while (next >= this.chunks.length && !this.outcome) await this.change();
-      const chunk = this.chunks[next];
-      if (chunk) yield chunk;
-      else break;
-    }
-    await this.result();
-  }
-
-  /** @internal For the engine only. */
-  push(chunk: GenerationChunk): void {
-    this.chunks.push(chunk);
-    this.wake();
-  }
-
-  /** @internal For the engine only. */
-  end(outcome: { result: GenerationResult } | { error: TidepoolError }): void {
-    this.outcome ??= outcome;
-    this.wake();
-  }
-
-  private change(): Promise<void> {
-    const before = this.wake;
-    return new Promise((resolve) => {
-      this.wake = () => {
-        before();
-        resolve();
-      };
-    });
-  }
-}
-
 interface PendingCall {
   resolve(value: unknown): void;
   reject(error: TidepoolError): void;
@@ -185,7 +132,7 @@ export class Engine {
   /** What is computed and stored. */
   readonly cache: EngineCache;
   private readonly port: WorkerPort;
-  private readonly running = new Map<number, Generation>();
+  private readonly running = new Map<number, GenerationFeed>();
   private readonly calls = new Map<number, PendingCall>();
   private nextId = 1;
   /** What the storage had to say, oldest first; each once. */
@@ -341,24 +288,22 @@ export class Engine {
 
   /** @param read checks what the caller gave; what is wrong with it is the generation's error */
   private submit(read: () => Submission): Generation {
-    const generation = new Generation();
+    const id = this.nextId++;
+    const feed = new GenerationFeed(() => this.port.post({ type: "abort", id }));
     try {
       if (this.dead) throw this.dead;
-      this.start(generation, read());
+      this.start(id, feed, read());
     } catch (error) {
       if (!(error instanceof TidepoolError)) throw error;
-      generation.end({ error });
+      feed.end({ error });
     }
-    return generation;
+    return new Generation(feed);
   }
 
-  private start(generation: Generation, { input, params, signal }: Submission): void {
-    const id = this.nextId++;
-    this.running.set(id, generation);
+  private start(id: number, feed: GenerationFeed, { input, params, signal }: Submission): void {
+    this.running.set(id, feed);
     this.port.post({ type: "submit", id, input, params });
-    const abort = () => this.port.post({ type: "abort", id });
-    if (signal?.aborted) abort();
-    else signal?.addEventListener("abort", abort, { once: true });
+    feed.follow(signal);
   }
 
   private call(call: Call): Promise<unknown> {
@@ -506,9 +451,7 @@ interface LoadListeners {
 /** Posts the load message and follows the worker until it is loaded or has failed. */
 function loaded(port: WorkerPort, message: ToWorker, listeners: LoadListeners): Promise<EngineInfo> {
   const { onProgress, onNotice, signal } = listeners;
-  return new Promise((resolve, reject) => {
-    const abort = () => reject(new TidepoolError("aborted", "loading was aborted"));
-    signal?.addEventListener("abort", abort, { once: true });
+  const loading = new Promise<EngineInfo>((resolve, reject) => {
     port.listen((answer) => {
       if (answer.type === "progress") onProgress?.(answer.progress);
       else if (answer.type === "notice") onNotice(answer.notice);
@@ -517,4 +460,5 @@ function loaded(port: WorkerPort, message: ToWorker, listeners: LoadListeners): 
     }, reject);
     port.post(message);
   });
+  return unlessAborted(loading, signal, () => new TidepoolError("aborted", "loading was aborted"));
 }

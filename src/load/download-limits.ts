@@ -1,5 +1,5 @@
 /** Every number that bounds a download, by name. Tests hand in smaller ones. */
-import { Random, systemClock, systemTimer, type Clock, type Timer } from "../base.ts";
+import { Random, systemClock, systemTimer, unlessAborted, type Clock, type Timer } from "../base.ts";
 
 export interface DownloadLimits {
   /** Requests under way at once, for all files of a model together. */
@@ -70,16 +70,10 @@ export function pauseMs({ limits, random }: DownloadWorld, failures: number, ret
 
 /** Waits, or throws the signal's reason. */
 export function pause(timer: Timer, ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const stop = (): void => {
-      cancel();
-      reject(signal.reason as Error);
-    };
-    const cancel = timer.after(ms, () => {
-      signal.removeEventListener("abort", stop);
-      resolve();
-    });
-    if (signal.aborted) stop();
-    else signal.addEventListener("abort", stop, { once: true });
+  let cancel: () => void = () => {};
+  const over = new Promise<void>((resolve) => (cancel = timer.after(ms, resolve)));
+  return unlessAborted(over, signal, () => {
+    cancel();
+    return signal.reason as Error;
   });
 }

@@ -5,6 +5,7 @@
  * Payload first, note after: a note names only bytes that were flushed before it was written, so that a crash at any
  * moment loses what came since the last note and nothing else.
  */
+import { unlessAborted } from "../base.ts";
 import { TidepoolError } from "../errors.ts";
 import { ByteRanges, type ByteRange } from "./byte-ranges.ts";
 import { RunningDigest } from "./digest.ts";
@@ -100,13 +101,11 @@ export class FileDownload {
 
   private arrived(range: ByteRange, signal: AbortSignal | undefined): Promise<void> {
     if (this.failure) return Promise.reject(this.failure);
-    return new Promise<void>((resolve, reject) => {
-      const reader: Reader = { ...range, resolve, reject };
-      this.readers.add(reader);
+    const arrival = new Promise<void>((resolve, reject) => {
+      this.readers.add({ ...range, resolve, reject });
       this.onDemand();
-      if (signal?.aborted) reject(abortedReading(this.remote.url));
-      signal?.addEventListener("abort", () => reject(abortedReading(this.remote.url)), { once: true });
     });
+    return unlessAborted(arrival, signal, () => abortedReading(this.remote.url));
   }
 
   /** Told when somebody waits for bytes; transfer.ts listens. */

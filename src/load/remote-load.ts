@@ -3,6 +3,7 @@
  * lets one tab or process at a time download a model. Where nothing can be kept, and for a look at headers alone, files
  * are read in ranges from the server.
  */
+import { onAbort } from "../base.ts";
 import { TidepoolError } from "../errors.ts";
 import { downloadWorld, pause, pauseMs, type DownloadWorld } from "./download-limits.ts";
 import { FileDownload, mayRestart } from "./file-download.ts";
@@ -43,6 +44,7 @@ export class RemoteLoad {
   private readonly world: DownloadWorld;
   private readonly controller = new AbortController();
   private readonly transfer: Transfer;
+  private readonly stopListening: () => void;
   private model: RemoteModel | undefined;
   private release: Release | undefined;
   private closing: Promise<void> | undefined;
@@ -52,9 +54,7 @@ export class RemoteLoad {
     this.hub = settings.hub ?? {};
     this.world = downloadWorld(settings.world);
     this.transfer = new Transfer(this.world, settings.onProgress);
-    const { signal } = settings;
-    if (signal?.aborted) this.controller.abort();
-    else signal?.addEventListener("abort", () => this.controller.abort(), { once: true });
+    this.stopListening = onAbort(settings.signal, () => this.controller.abort());
   }
 
   /** Bytes that came over the network for the model's files. */
@@ -89,6 +89,7 @@ export class RemoteLoad {
   }
 
   private async end(): Promise<void> {
+    this.stopListening();
     this.controller.abort();
     try {
       await this.transfer.close();

@@ -3,7 +3,7 @@
  * time; what a reader waits for goes first. Cuts, stalls and busy servers are answered by asking again for what is
  * missing; a server that knows no ranges is read from the start in one go. Where the bytes go is file-download.ts.
  */
-import { background } from "../base.ts";
+import { background, onAbort, unlessAborted } from "../base.ts";
 import { TidepoolError } from "../errors.ts";
 import type { ByteRange } from "./byte-ranges.ts";
 import { pause, pauseMs, type DownloadWorld } from "./download-limits.ts";
@@ -231,24 +231,17 @@ export class Transfer {
   private async unlessStalled<T>(controller: AbortController, waiting: Promise<T>): Promise<T> {
     const { stallMs } = this.world.limits;
     const { signal } = controller;
-    let end: () => void = () => {};
-    const aborted = new Promise<never>((_resolve, reject) => {
-      end = () => reject(signal.reason as Error);
-      if (signal.aborted) end();
-      else signal.addEventListener("abort", end, { once: true });
-    });
     let stalled: RequestProblem | undefined;
     const cancel = this.world.timer.after(stallMs, () => {
       stalled = new RequestProblem(`sent nothing for ${stallMs} ms`, true);
       controller.abort(stalled);
     });
     try {
-      return await Promise.race([waiting, aborted]);
+      return await unlessAborted(waiting, signal, () => signal.reason as Error);
     } catch (error) {
       throw stalled ?? error;
     } finally {
       cancel();
-      signal.removeEventListener("abort", end);
     }
   }
 
@@ -330,7 +323,7 @@ export async function firstAnswer(
   const { stallMs } = world.limits;
   let controller = new AbortController();
   const follow = (): void => controller.abort();
-  signal.addEventListener("abort", follow);
+  const stopListening = onAbort(signal, follow);
   const ask = async (): Promise<Waiting> => {
     controller = new AbortController();
     const cancel = world.timer.after(stallMs, follow);
@@ -347,7 +340,7 @@ export async function firstAnswer(
   try {
     return await retrying(remote, world, signal, ask);
   } finally {
-    signal.removeEventListener("abort", follow);
+    stopListening();
   }
 }
 

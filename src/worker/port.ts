@@ -2,6 +2,7 @@
  * A worker as a port that speaks the protocol, the same in browsers, Deno and Node. It starts it and
  * names its death; how a worker is started on each platform stands in spawn.ts.
  */
+import { onAbort } from "../base.ts";
 import { fromWire, TidepoolError } from "../errors.ts";
 import { spawn } from "../spawn.ts";
 import type { FromWorker, LoadProgress, ToWorker } from "./protocol.ts";
@@ -38,6 +39,7 @@ export async function askWorker(
   { onProgress, signal }: AskOptions = {},
 ): Promise<unknown> {
   const port = startWorker();
+  let stopListening = (): void => {};
   try {
     return await new Promise((resolve, reject) => {
       port.listen((message) => {
@@ -45,12 +47,11 @@ export async function askWorker(
         else if (message.type === "progress") onProgress?.(message.progress);
         else if (message.type === "failed") reject(fromWire(message.error));
       }, reject);
-      const end = () => port.post({ type: "close" });
       port.post(question);
-      if (signal?.aborted) end();
-      else signal?.addEventListener("abort", end, { once: true });
+      stopListening = onAbort(signal, () => port.post({ type: "close" }));
     });
   } finally {
+    stopListening();
     await port.terminate();
   }
 }

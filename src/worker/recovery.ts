@@ -2,7 +2,7 @@
  * A new device after the old one was lost: opens adapter, device and model again and loads the model there, once; a second
  * loss within a minute is an error. What becomes of the requests is the session's business.
  */
-import { assert } from "../base.ts";
+import { assert, unlessAborted } from "../base.ts";
 import { TidepoolError } from "../errors.ts";
 import { unlessLost, type Gpu } from "../gpu/device.ts";
 import type { ModelFile } from "../load/model-file.ts";
@@ -98,12 +98,7 @@ export class Recovery {
   }
 
   private unlessClosed<T>(work: Promise<T>): Promise<T> {
-    const { signal } = this.stop;
-    return new Promise((resolve, reject) => {
-      if (signal.aborted) reject(closedError());
-      signal.addEventListener("abort", () => reject(closedError()), { once: true });
-      work.then(resolve, reject);
-    });
+    return unlessAborted(work, this.stop.signal, closedError);
   }
 }
 

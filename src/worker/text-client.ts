@@ -4,7 +4,7 @@
  * with its worker, the question fails with `timed_out`, and the next question gets a new worker.
  * Where no worker can be had it works in this thread, without that protection, and `unprotected` says why.
  */
-import { assert, background } from "../base.ts";
+import { assert, background, onAbort } from "../base.ts";
 import { fromWire, TidepoolError, toWire } from "../errors.ts";
 import type { EncodedPrompt, FromText, TextFacts, TextParts, TextQuestion, ToText } from "./text-messages.ts";
 import { TextService } from "./text-service.ts";
@@ -109,12 +109,14 @@ export class TextClient {
       const why = `${MAX_WAITING} texts are waiting to be tokenised already`;
       return Promise.reject(new TidepoolError("rejected", why));
     }
-    return new Promise((resolve, reject) => {
+    let stopListening: () => void = () => {};
+    const answer = new Promise<EncodedPrompt>((resolve, reject) => {
       const job: Job = { question, resolve, reject };
       this.waiting.push(job);
-      signal?.addEventListener("abort", () => this.drop(job), { once: true });
+      stopListening = onAbort(signal, () => this.drop(job));
       if (!this.isWorking) background(this.work(), "text");
     });
+    return answer.finally(stopListening);
   }
 
   close(): void {
@@ -236,17 +238,17 @@ async function startPort(start: () => TextPort, signal: AbortSignal | undefined)
 function exchange(port: TextPort, message: ToText | undefined, wait: Wait): Promise<FromText> {
   const { file, timeoutMs, late, signal } = wait;
   return new Promise((resolve, reject) => {
+    let stopListening: () => void = () => {};
     const end = (): void => {
       clearTimeout(timer);
-      signal?.removeEventListener("abort", onClose);
+      stopListening();
     };
     const fail = (error: TidepoolError): void => {
       end();
       reject(error);
     };
-    const onClose = (): void => fail(closedError());
     const timer = setTimeout(() => fail(new StoppedError("timed_out", late, { file, timeoutMs })), timeoutMs);
-    signal?.addEventListener("abort", onClose, { once: true });
+    stopListening = onAbort(signal, () => fail(closedError()));
     port.listen(
       (answer) => {
         end();

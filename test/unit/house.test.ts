@@ -41,6 +41,7 @@ const FILE_ROOMS: Record<Source, string> = {
   "src/engine.ts": "engine",
   "src/stored.ts": "engine",
   "src/models.ts": "engine",
+  "src/generation.ts": "engine",
   "src/index.ts": "index",
 };
 
@@ -190,6 +191,17 @@ describe("files", () => {
     const files = [...sources, ...demo, ...shaders].filter((file) => !file.endsWith(".d.ts"));
     const bare = files.filter((file) => !/^(\/\*|\/\/)/.test(readFileSync(file, "utf8")));
     expect(bare).toEqual([]);
+  });
+});
+
+describe("signals", () => {
+  test("are listened to by onAbort alone, whose callers take their listeners off again", () => {
+    const files = sources.filter((file) => file !== "src/base.ts");
+    const by = files.filter((file) => readFileSync(file, "utf8").includes('addEventListener("abort"'));
+    expect(by).toEqual([]);
+    const calls = files.flatMap((file) => readFileSync(file, "utf8").match(/^.*\bonAbort\(.*$/gm) ?? []);
+    expect(calls.length).toBeGreaterThan(0);
+    expect(calls.filter((call) => !/= onAbort\(/.test(call))).toEqual([]);
   });
 });
 
