@@ -285,9 +285,11 @@ export class Scheduler {
     this.cache.clear();
   }
 
-  /** The conservation check: every slot is free, cached or in use, and in use by exactly the requests that say so. */
+  /** The conservation check: every slot is free, cached or in use, and in use by exactly the requests that say so; every seat
+   * is free or one request's. */
   check(): void {
     this.cache.check();
+    this.checkSeats();
     const users = new Map<number, number>();
     for (const slot of this.heldSlots()) users.set(slot, (users.get(slot) ?? 0) + 1);
     assert(
@@ -300,6 +302,16 @@ export class Scheduler {
         `slot ${slot}: ${count} tables, ${this.blocks.usersOf(slot)} references`,
       );
     }
+  }
+
+  private checkSeats(): void {
+    const held = [...this.running, ...(this.prefilling ? [this.prefilling] : [])].map(({ seat }) => seat);
+    const { seats } = this.options;
+    const distinct = new Set([...this.freeSeats, ...held]).size;
+    assert(
+      distinct === seats && this.freeSeats.length + held.length === seats,
+      `${this.freeSeats.length} free and ${held.length} held of ${seats} seats`,
+    );
   }
 
   /** Block tables, and begun blocks of snapshots that are copied from, or loaded to, soon. */

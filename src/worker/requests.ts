@@ -65,43 +65,65 @@ export class Requests {
     for (const { request, token, sampleIndex, finished } of outcomes) {
       const output = this.outputs.get(request);
       if (!output) continue;
-      if (token !== undefined) {
-        const step = output.accept(samples[sampleIndex] as SampledRow);
+      this.orGiveUp(request, () => {
+        const step = token === undefined ? undefined : output.accept(samples[sampleIndex] as SampledRow);
         if (step && output.id > 0) steps.push(step);
-      }
-      if (output.stopped) this.scheduler.abort(request, "stop");
-      if (output.stopped) done.push([request, "stop"]);
-      else if (finished === "stop" || finished === "length") done.push([request, finished]);
+        if (output.stopped) this.scheduler.abort(request, "stop");
+        if (output.stopped) done.push([request, "stop"]);
+        else if (finished === "stop" || finished === "length") done.push([request, finished]);
+      });
     }
     if (steps.length > 0) this.post({ type: "step", outputs: steps });
     for (const [request, reason] of done) this.finish(request, reason);
+  }
+
+  /** A failure of one request's text is that request's alone. */
+  private orGiveUp(request: Request, work: () => void): void {
+    try {
+      work();
+    } catch (error) {
+      this.giveUp(request, error);
+    }
   }
 
   /** Ends one by its id, where it is still under way. */
   end(id: number, reason: "stop" | "length" | "aborted"): void {
     const request = this.byId.get(id);
     if (!request) return;
-    this.scheduler.abort(request, reason);
-    this.finish(request, reason);
+    this.orGiveUp(request, () => {
+      this.scheduler.abort(request, reason);
+      this.finish(request, reason);
+    });
   }
 
   private finish(request: Request, reason: "stop" | "length" | "aborted"): void {
     const output = this.outputs.get(request);
     if (!output) return;
-    this.outputs.delete(request);
-    this.byId.delete(output.id);
-    const rest = output.flush();
-    const usage = usageOf(request);
-    this.ended(request, usage);
-    const result = output.result(reason, usage);
-    const hidden = this.hidden.get(output.id);
+    this.forget(request);
+    try {
+      const rest = output.flush();
+      const usage = usageOf(request);
+      this.ended(request, usage);
+      this.tell(output.id, output.result(reason, usage), rest);
+    } catch (error) {
+      this.refuse(output.id, error);
+    }
+  }
+
+  private tell(id: number, result: GenerationResult, rest: StepOutput | undefined): void {
+    const hidden = this.hidden.get(id);
     if (hidden) {
-      this.hidden.delete(output.id);
+      this.hidden.delete(id);
       hidden.resolve(result);
       return;
     }
     if (rest) this.post({ type: "step", outputs: [rest] });
-    this.post({ type: "finished", id: output.id, result });
+    this.post({ type: "finished", id, result });
+  }
+
+  private forget(request: Request): void {
+    this.outputs.delete(request);
+    this.byId.delete(request.id);
   }
 
   /** Says that one is not done, and why. */
@@ -119,10 +141,17 @@ export class Requests {
 
   /** Ends one by an error. */
   giveUp(request: Request, error: unknown): void {
+    this.forget(request);
     this.scheduler.abort(request, "error");
-    this.outputs.delete(request);
-    this.byId.delete(request.id);
     this.refuse(request.id, error);
+  }
+
+  /** The conservation check: the scheduler's requests are those here, each has an output, and no other is waited for. */
+  check(): void {
+    const { byId, outputs, hidden, scheduler } = this;
+    assert(outputs.size === byId.size, `${outputs.size} outputs for ${byId.size} requests`);
+    assert(scheduler.activeCount === byId.size, `${scheduler.activeCount} scheduled, ${byId.size} under way`);
+    for (const id of hidden.keys()) assert(byId.has(id), `request ${id} is waited for and not under way`);
   }
 }
 

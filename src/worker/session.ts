@@ -15,7 +15,7 @@ import { Runner, type RunnerOptions, type RunnerProgress, type RunnerRow } from 
 import type { SampledRow } from "../model/sampler.ts";
 import { samplingParams, type SamplingParams } from "../model/sampling.ts";
 import type { StateSlots } from "../model/step.ts";
-import type { Request } from "../schedule/request.ts";
+import type { Request, RequestSpec } from "../schedule/request.ts";
 import { Scheduler, type Move, type Plan, type Save } from "../schedule/scheduler.ts";
 import type { TierStore } from "../tier/store.ts";
 import { answerCacheCall, exportPrefix } from "./cache-calls.ts";
@@ -230,7 +230,12 @@ export class Session {
     }
   }
 
-  private begin(id: number, prompt: EncodedPrompt, params: GenerateParams, resume: Resume | undefined): void {
+  private begin(
+    id: number,
+    prompt: EncodedPrompt,
+    params: GenerateParams,
+    resume: Resume = { tokens: [] },
+  ): void {
     try {
       this.accept(id, prompt, params, resume);
     } catch (error) {
@@ -322,6 +327,12 @@ export class Session {
     this.runner.destroy();
   }
 
+  /** The conservation check: blocks, seats and outputs are held by requests that are under way, and by nothing else. */
+  check(): void {
+    this.scheduler.check();
+    this.requests.check();
+  }
+
   /** @throws TidepoolError why nothing can be done any more */
   checkOpen(): void {
     if (this.closed) throw new TidepoolError("closed", "the engine is closed");
@@ -335,36 +346,35 @@ export class Session {
     }
   }
 
-  private accept(
+  private accept(id: number, prompt: EncodedPrompt, params: GenerateParams, resume: Resume): void {
+    this.checkRoom();
+    const { spec, output } = this.prepare(id, prompt, params, resume);
+    const request = this.scheduler.submit(spec);
+    this.requests.add(request, output);
+    // The engine before may have come to the end and not to saying so.
+    if (output.stopped) this.requests.end(id, "stop");
+    else if (request.generatedCount >= spec.maxNewTokens) this.requests.end(id, "length");
+    this.loop.notify();
+  }
+
+  /** All that may refuse a request, before anything is taken for it. */
+  private prepare(
     id: number,
     { tokens, keep }: EncodedPrompt,
     params: GenerateParams,
-    resume: Resume = { tokens: [] },
-  ): void {
-    this.checkRoom();
+    resume: Resume,
+  ): { spec: RequestSpec; output: Output } {
     const sampling = samplingParams(samplingOf(params), this.info.model.vocabSize);
     this.checkTokens(tokens);
     this.checkTokens(resume.tokens);
     const limit = Math.min(this.info.model.contextTokens, this.scheduler.capacityTokens);
     const { prompt, maxNewTokens } = fitPrompt({ tokens, keep, limit, params });
-    const { stopIds } = this.prompts;
-    const request = this.scheduler.submit({
-      id,
-      prompt,
-      generated: resume.tokens,
-      maxNewTokens,
-      stopIds,
-      keep: params.cache ?? "disk",
-      maxAgeMs: params.cacheMaxAgeMs,
-    });
-    const decoder = this.prompts.decoder(prompt);
-    const output = new Output(id, decoder, sampling, [params.stop ?? []].flat());
-    this.requests.add(request, output);
+    const output = new Output(id, this.prompts.decoder(prompt), sampling, [params.stop ?? []].flat());
     output.resume(resume);
-    // The engine before may have come to the end and not to saying so.
-    if (output.stopped) this.requests.end(id, "stop");
-    else if (request.generatedCount >= maxNewTokens) this.requests.end(id, "length");
-    this.loop.notify();
+    const { stopIds } = this.prompts;
+    const { cache = "disk", cacheMaxAgeMs: maxAgeMs } = params;
+    const spec = { id, prompt, generated: resume.tokens, maxNewTokens, stopIds, keep: cache, maxAgeMs };
+    return { spec, output };
   }
 
   private checkTokens(tokens: readonly number[]): void {

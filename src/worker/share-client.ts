@@ -6,6 +6,7 @@
  *     page --ask--> journal --ask--> engine (this worker's, or another tab's)
  *     page <--say-- journal <--say--
  */
+import { toWire } from "../errors.ts";
 import type { Ask } from "./local.ts";
 import { nothing } from "./output.ts";
 import type { Call, EngineInfo, GenerationResult, Resume, StepOutput, TokenLogprob } from "./protocol.ts";
@@ -55,7 +56,16 @@ export class ShareClient {
     else {
       if (ask.type === "submit") this.running.set(ask.id, started(ask));
       else this.note(ask.id, ask.call);
+      this.sendOrRefuse(ask);
+    }
+  }
+
+  /** What cannot be sent is refused here: no owner will ever answer it. */
+  private sendOrRefuse(ask: Exclude<Ask, { type: "abort" }>): void {
+    try {
       this.send?.(ask);
+    } catch (error) {
+      this.say({ type: "refused", id: ask.id, error: toWire(error) });
     }
   }
 
@@ -67,12 +77,12 @@ export class ShareClient {
     this.isLoaded = true;
     for (const [id, request] of [...this.running]) {
       if (request.aborted) this.endHere(id, request);
-      else send({ ...request.ask, ...resumeOf(request) });
+      else this.sendOrRefuse({ ...request.ask, ...resumeOf(request) });
     }
     for (const [id, call] of [...this.calls]) {
       // The device that was to be lost is gone already.
       if (call.method === "loseDevice") this.say({ type: "answer", id, value: undefined });
-      else send({ type: "call", id, call });
+      else this.sendOrRefuse({ type: "call", id, call });
     }
     if (this.isWatching) send({ type: "call", id: WATCH_ID, call: { method: "cacheWatch", on: true } });
   }

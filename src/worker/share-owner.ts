@@ -107,7 +107,11 @@ export class ShareOwner {
     const id = this.nextId++;
     guest.ids.set(ask.id, id);
     this.asked.set(id, { guest: name, id: ask.id, isRequest: ask.type === "submit" });
-    this.hooks.ask({ ...ask, id });
+    try {
+      this.hooks.ask({ ...ask, id });
+    } catch (error) {
+      this.end({ type: "refused", id, error: toWire(error) }, undefined);
+    }
   }
 
   private abort(guest: Guest, theirs: number): void {

@@ -22,6 +22,7 @@ import { cases as identity } from "../model/identity.cases.ts";
 import { cases as live } from "../model/live.cases.ts";
 import { cases as poolGrowth } from "../model/pool-growth.cases.ts";
 import { cases as quants } from "../model/quants.cases.ts";
+import { cases as refusals } from "../model/refusals.cases.ts";
 import { cases as resume } from "../model/resume.cases.ts";
 import { cases as shipped } from "../model/shipped.cases.ts";
 import { cases as textWorker } from "../model/text-worker.cases.ts";
@@ -55,6 +56,7 @@ export const allCases: Case[] = [
   ...defaultLimits,
   ...deviceLoss,
   ...poolGrowth,
+  ...refusals,
   ...resume,
   ...snapshots,
   ...shipped,

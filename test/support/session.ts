@@ -92,7 +92,7 @@ export class TestSession {
   /** The conservation check, with nothing running: every block must be free. */
   checkIdle(): void {
     const { scheduler } = this.session;
-    scheduler.check();
+    this.session.check();
     if (scheduler.activeCount !== 0) throw new Error(`${scheduler.activeCount} requests are still active`);
     if (scheduler.usedBlocks !== 0) throw new Error(`${scheduler.usedBlocks} blocks were not returned`);
   }

@@ -3,8 +3,12 @@ import { describe, expect, test } from "vitest";
 import { Random } from "../../src/base.ts";
 import { TidepoolError } from "../../src/errors.ts";
 import { Engine } from "../../src/index.ts";
+import type { Ask } from "../../src/worker/local.ts";
+import type { EngineInfo, FromWorker } from "../../src/worker/protocol.ts";
+import { ShareClient } from "../../src/worker/share-client.ts";
+import { ShareOwner } from "../../src/worker/share-owner.ts";
 import { shareKey } from "../../src/worker/share-platform.ts";
-import { MAX_GUESTS, readShareMessage } from "../../src/worker/share-messages.ts";
+import { MAX_GUESTS, readShareMessage, type Say } from "../../src/worker/share-messages.ts";
 import { testSeed } from "../support/seed.ts";
 import { Bench, textOf, tokensOf, turn, type PageRequest, type Tab } from "../support/share-bench.ts";
 
@@ -402,5 +406,45 @@ describe("messages of a shared engine", () => {
 
   test("outside browsers sharing is an error that says so", async () => {
     await expect(Engine.load("model.gguf", { share: true })).rejects.toMatchObject({ code: "unsupported" });
+  });
+});
+
+describe("what cannot be asked", () => {
+  test("is refused to its guest, and the owner keeps nothing of it", () => {
+    const told: [string, Say][] = [];
+    let fails = true;
+    const asked: Ask[] = [];
+    const owner = new ShareOwner({
+      ask(ask) {
+        if (fails) throw new Error("injected");
+        asked.push(ask);
+      },
+      tell: (guest, say) => void told.push([guest, say]),
+    });
+    owner.add("guest");
+    const ask = { type: "submit", id: 7, input: { kind: "text", text: "x" }, params: {} } as const;
+    owner.ask("guest", ask);
+    expect(told).toMatchObject([["guest", { type: "refused", id: 7, error: { message: "injected" } }]]);
+    fails = false;
+    owner.ask("guest", ask); // the id is free again
+    expect(asked.length).toBe(1);
+    owner.remove("guest");
+    expect(asked.map(({ type }) => type)).toEqual(["submit", "abort"]);
+  });
+
+  test("is refused to the page where the channel takes it not, now and when an owner comes", () => {
+    const page: FromWorker[] = [];
+    const client = new ShareClient((message) => void page.push(message));
+    const closed = (): void => {
+      throw new Error("injected");
+    };
+    const ask = (id: number) =>
+      ({ type: "submit", id, input: { kind: "text", text: "x" }, params: {} }) as const;
+    client.fromPage(ask(1));
+    client.connect(closed, {} as EngineInfo, "guest");
+    client.fromPage(ask(2));
+    const refused = page.filter(({ type }) => type === "refused");
+    expect(refused).toMatchObject([{ id: 1 }, { id: 2 }]);
+    expect(client.isBusy).toBe(false);
   });
 });
