@@ -98,6 +98,8 @@ const WAY_ON: Partial<Record<ErrorCode, string>> = {
   timed_out: "Choose another model: this one's own chat template or tokenizer is too slow.",
   invalid_file: "Choose another file, or all files of the model together.",
   device_lost: "Load the model again: what was computed and stored is found again.",
+  gpu_failed: "Send it again; if it fails again, load the model again.",
+  not_finite: "Choose another file of this model: its weights are damaged or do not suit 16-bit floats.",
   closed: "Load the model again.",
   worker_died: "Load the model again: what was computed and stored is found again.",
 };

@@ -12,6 +12,8 @@ export type ErrorCode =
   | "source" // reading a source failed (network, file system)
   | "no_adapter" // no WebGPU adapter, or none that meets the need
   | "device_lost" // the GPU device went away
+  | "gpu_failed" // the GPU refused or dropped a request's work, again after a second try; the device is still there
+  | "not_finite" // the model computed NaN or infinity for this request
   | "out_of_memory" // GPU memory or pool space is not enough
   | "too_long" // a request is longer than the model or the pool allows
   | "rejected" // the scheduler refused a request early

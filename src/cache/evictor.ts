@@ -72,6 +72,13 @@ export class Evictor {
     return true;
   }
 
+  /** Takes unpinned nodes out, children before parents, that have no others below them. */
+  removeAll(nodes: readonly RadixNode[]): void {
+    const above = nodes.at(-1)?.parent;
+    for (const node of nodes) this.removeNode(node);
+    if (above) this.settle(above);
+  }
+
   private tell(node: RadixNode, blocks: number, isSnapshot: boolean, short: Need, clock: number): void {
     this.listener?.({
       ...{ kind: "evicted", why: reasonOf(short), at: node.end, blocks, isSnapshot, clock },
@@ -88,12 +95,16 @@ export class Evictor {
 
   private removeLeaf(leaf: RadixNode): void {
     const parent = leaf.parent!;
+    this.removeNode(leaf);
+    this.settle(parent);
+  }
+
+  private removeNode(leaf: RadixNode): void {
     if (leaf.snapshot !== undefined) this.freeSnapshot(leaf);
     this.stats.blocksEvicted += this.tree.blocksOf(leaf);
     this.forget(leaf.refs);
     this.tree.removeLeaf(leaf);
     this.policy.removed(leaf);
-    this.settle(parent);
   }
 
   private cutLeaf(leaf: RadixNode, end: number): void {

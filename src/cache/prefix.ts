@@ -259,6 +259,18 @@ export class PrefixCache {
     }
   }
 
+  /** The nodes behind token `from` of a sequence, all branches of them; undefined if the tree has none. */
+  behind(tokens: Int32Array, from: number): Set<RadixNode> | undefined {
+    const top = this.topBehind(tokens, from);
+    return top && new Set(this.tree.below(top));
+  }
+
+  /** Forgets what the tree has behind token `from` of a sequence, all branches of it. None of it may be pinned. */
+  forgetBehind(tokens: Int32Array, from: number): void {
+    const top = this.topBehind(tokens, from);
+    if (top) this.evictor.removeAll(this.tree.below(top));
+  }
+
   /** Forgets everything that is not pinned. */
   clear(): void {
     this.clock++;
@@ -278,6 +290,14 @@ export class PrefixCache {
       if (this.pool !== undefined && snapshot.tail >= 0) assert(this.pool.isKept(snapshot.tail), "lost tail");
       if (this.snapshots !== undefined) assert(this.snapshots.isKept(snapshot.slot), "lost snapshot");
     }
+  }
+
+  /** The node whose edge begins at token `from` of a sequence; cuts an edge if none does. */
+  private topBehind(tokens: Int32Array, from: number): RadixNode | undefined {
+    const walk = this.tree.walk(tokens);
+    if (walk.tokens <= from) return undefined;
+    const parent = from === 0 ? this.tree.root : this.paths.nodeEndingAt(walk.partial ?? walk.node, from);
+    return parent.children.get(tokens[from] as number);
   }
 
   private holdSnapshot(snapshot: Snapshot | undefined, how: "retain" | "release"): void {

@@ -267,6 +267,17 @@ export class RadixTree {
     }
   }
 
+  /** `node` and every node below it, children before parents. */
+  below(node: RadixNode): RadixNode[] {
+    const found: RadixNode[] = [];
+    const stack = [node];
+    for (let at = stack.pop(); at !== undefined; at = stack.pop()) {
+      found.push(at);
+      stack.push(...at.children.values());
+    }
+    return found.reverse();
+  }
+
   /** All tokens from the root to the end of `node`. */
   tokensOf(node: RadixNode): Int32Array {
     const tokens = new Int32Array(node.end);

@@ -39,6 +39,8 @@ export interface Gpu {
   readonly adapter: AdapterDescription;
   readonly features: GpuFeatures;
   readonly limits: GPUSupportedLimits;
+  /** Told of each error of the device that belongs to no work under way. Default: the runtime prints it. */
+  onError?: (message: string) => void;
 }
 
 /** The largest binding that any kernel asks for, in bytes; larger tensors are split by rows. */
@@ -102,7 +104,18 @@ export async function openGpu(provider: GPU, options: GpuOptions = {}): Promise<
     requiredFeatures: featureNames(features),
     requiredLimits: chooseLimits(adapter),
   });
-  return { device, adapter: description, features, limits: device.limits };
+  const gpu: Gpu = { device, adapter: description, features, limits: device.limits };
+  listenForErrors(gpu);
+  return gpu;
+}
+
+/** Errors that no scope catches. */
+function listenForErrors(gpu: Gpu): void {
+  gpu.device.addEventListener("uncapturederror", (event) => {
+    if (!gpu.onError) return;
+    event.preventDefault();
+    gpu.onError(event.error.message);
+  });
 }
 
 /**

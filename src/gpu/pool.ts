@@ -10,9 +10,10 @@ import { assert } from "../base.ts";
 import { TidepoolError } from "../errors.ts";
 import { CopyWithin } from "./copy-within.ts";
 import { MAX_BINDING_BYTES } from "./device.ts";
+import { guarded } from "./guard.ts";
 import type { Elem } from "./kernel.ts";
 import { USAGE_COPY_DST, USAGE_COPY_SRC, USAGE_MAP_READ, USAGE_STORAGE } from "./op.ts";
-import { mapForReading } from "./read-back.ts";
+import { MARK_BYTES, readBack } from "./read-back.ts";
 
 /** Keys and values of one layer: `kvHeads` heads of `headDim` entries a token. */
 export interface KvLayer {
@@ -127,7 +128,7 @@ export class KvPool {
   /**
    * Reads whole slots, each as the bytes of a record's payload, at the end of a buffer of its own with `roomBytes` before
    * it, so that a record can be made around it without another copy. Later GPU work does not change the result.
-   * @throws TidepoolError `device_lost`.
+   * @throws TidepoolError `device_lost`, `gpu_failed`.
    */
   async readSlots(slots: readonly number[], roomBytes = 0): Promise<Uint8Array<ArrayBuffer>[]> {
     if (slots.length === 0 || this.slotBytes === 0)
@@ -135,7 +136,7 @@ export class KvPool {
     const size = this.slotBytes * slots.length;
     const staging = this.device.createBuffer({
       label: "read slots",
-      size,
+      size: size + MARK_BYTES,
       usage: USAGE_COPY_DST | USAGE_MAP_READ,
     });
     const encoder = this.device.createCommandEncoder({ label: "read slots" });
@@ -144,9 +145,8 @@ export class KvPool {
         encoder.copyBufferToBuffer(buffer, offset, staging, index * this.slotBytes + at, bytes),
       );
     });
-    this.device.queue.submit([encoder.finish()]);
     try {
-      const all = new Uint8Array(await mapForReading(staging));
+      const all = new Uint8Array(await readBack(this.device, encoder, staging, size));
       return slots.map((_, index) => {
         const bytes = new Uint8Array(roomBytes + this.slotBytes);
         bytes.set(all.subarray(index * this.slotBytes, (index + 1) * this.slotBytes), roomBytes);
@@ -157,14 +157,19 @@ export class KvPool {
     }
   }
 
-  /** Writes a record's payload into a slot, ordered before GPU work that is submitted later. */
-  writeSlot(slot: number, payload: Uint8Array<ArrayBuffer>): void {
+  /**
+   * Writes a record's payload into a slot, ordered before GPU work that is submitted later.
+   * @throws TidepoolError `gpu_failed`.
+   */
+  writeSlot(slot: number, payload: Uint8Array<ArrayBuffer>): Promise<void> {
     assert(
       payload.byteLength === this.slotBytes,
       `payload of ${payload.byteLength} bytes, a slot has ${this.slotBytes}`,
     );
-    this.eachPart(slot, (buffer, offset, bytes, at) =>
-      this.device.queue.writeBuffer(buffer, offset, payload, at, bytes),
+    return guarded(this.device, "to write a block", () =>
+      this.eachPart(slot, (buffer, offset, bytes, at) =>
+        this.device.queue.writeBuffer(buffer, offset, payload, at, bytes),
+      ),
     );
   }
 

@@ -12,7 +12,7 @@ import {
   type Op,
   type StepShape,
 } from "./op.ts";
-import { mapForReading } from "./read-back.ts";
+import { MARK_BYTES, mapForReading, readBack } from "./read-back.ts";
 
 /** Ops of one profiled submission at most: two timestamps each. */
 const MAX_PROFILED_OPS = 2048;
@@ -50,26 +50,31 @@ export class Recorder {
     if (!profiler) pass?.end();
   }
 
-  /** Submits what was recorded. */
-  submit(): void {
-    const { encoder } = this;
-    if (!encoder) return;
+  /**
+   * Submits what was recorded and reads the first bytes of each source as it is then.
+   * @throws TidepoolError `device_lost`, or `gpu_failed` if what was recorded did not run.
+   */
+  async read(sources: readonly Source[]): Promise<ArrayBuffer[]> {
+    const total = sources.reduce((sum, { bytes }) => sum + bytes, 0);
+    const staging = this.staging(total + MARK_BYTES);
+    const encoder = this.open();
     this.encoder = undefined;
+    const offsets = copyAll(encoder, sources, staging);
     const resolved = this.profiler?.resolve(encoder);
-    this.gpu.device.queue.submit([encoder.finish()]);
+    const reading = readBack(this.gpu.device, encoder, staging, total);
     resolved?.();
-  }
-
-  /** Submits what was recorded and reads the first `bytes` of `source` as it is then. @throws TidepoolError `device_lost`. */
-  async read(source: GPUBuffer, bytes: number): Promise<ArrayBuffer> {
-    const staging = this.staging(bytes);
-    this.open().copyBufferToBuffer(source, 0, staging, 0, bytes);
-    this.submit();
-    const copy = (await mapForReading(staging, bytes)).slice(0);
-    staging.unmap();
-    this.idle.push(staging);
-    this.bytesRead += bytes;
-    return copy;
+    try {
+      const range = await reading;
+      const parts = sources.map(({ bytes }, index) => {
+        const at = offsets[index] as number;
+        return range.slice(at, at + bytes);
+      });
+      staging.unmap();
+      return parts;
+    } finally {
+      this.idle.push(staging);
+      this.bytesRead += total;
+    }
   }
 
   /** Nanoseconds and dispatches by label since the last call; undefined without profiling. Waits for the GPU. */
@@ -82,7 +87,7 @@ export class Recorder {
   }
 
   private open(): GPUCommandEncoder {
-    return (this.encoder ??= this.gpu.device.createCommandEncoder());
+    return (this.encoder ??= this.gpu.device.createCommandEncoder({ label: "step" }));
   }
 
   private staging(bytes: number): GPUBuffer {
@@ -91,6 +96,23 @@ export class Recorder {
     const size = Math.ceil(bytes / 256) * 256;
     return this.gpu.device.createBuffer({ label: "read-back", size, usage: USAGE_COPY_DST | USAGE_MAP_READ });
   }
+}
+
+/** The first `bytes` of a buffer. */
+export interface Source {
+  buffer: GPUBuffer;
+  bytes: number;
+}
+
+/** Copies the sources into `staging`, one behind the other; says where each begins. */
+function copyAll(encoder: GPUCommandEncoder, sources: readonly Source[], staging: GPUBuffer): number[] {
+  let end = 0;
+  return sources.map(({ buffer, bytes }) => {
+    const at = end;
+    if (bytes > 0) encoder.copyBufferToBuffer(buffer, 0, staging, at, bytes);
+    end += bytes;
+    return at;
+  });
 }
 
 /** Timestamps around each op of a submission, resolved after it and summed by label. */

@@ -8,8 +8,9 @@ import { assert } from "../base.ts";
 import { TidepoolError } from "../errors.ts";
 import { CopyWithin } from "./copy-within.ts";
 import { MAX_BINDING_BYTES } from "./device.ts";
+import { guarded } from "./guard.ts";
 import { USAGE_COPY_DST, USAGE_COPY_SRC, USAGE_MAP_READ, USAGE_STORAGE } from "./op.ts";
-import { mapForReading } from "./read-back.ts";
+import { MARK_BYTES, readBack } from "./read-back.ts";
 
 /** Numbers that one recurrent layer keeps of a sequence. */
 export interface StateLayer {
@@ -69,31 +70,40 @@ export class StatePool {
     this.device.queue.submit([encoder.finish()]);
   }
 
-  /** Reads a slot as the bytes of a record. Later GPU work does not change the result. @throws TidepoolError `device_lost`. */
+  /**
+   * Reads a slot as the bytes of a record. Later GPU work does not change the result.
+   * @throws TidepoolError `device_lost`, `gpu_failed`.
+   */
   async readSlot(slot: number): Promise<Uint8Array<ArrayBuffer>> {
     const usage = USAGE_COPY_DST | USAGE_MAP_READ;
-    const staging = this.device.createBuffer({ label: "read state", size: this.slotBytes, usage });
+    const size = this.slotBytes + MARK_BYTES;
+    const staging = this.device.createBuffer({ label: "read state", size, usage });
     const encoder = this.device.createCommandEncoder({ label: "read state" });
     this.eachPart((buffer, bytes, at) =>
       encoder.copyBufferToBuffer(buffer, slot * bytes, staging, at, bytes),
     );
-    this.device.queue.submit([encoder.finish()]);
     try {
-      return new Uint8Array((await mapForReading(staging)).slice(0));
+      const range = await readBack(this.device, encoder, staging, this.slotBytes);
+      return new Uint8Array(range.slice(0, this.slotBytes));
     } finally {
       staging.destroy();
     }
   }
 
-  /** Writes the bytes of a record into a slot, ordered before GPU work that is submitted later. */
-  writeSlot(slot: number, state: Uint8Array<ArrayBuffer>): void {
+  /**
+   * Writes the bytes of a record into a slot, ordered before GPU work that is submitted later.
+   * @throws TidepoolError `gpu_failed`.
+   */
+  writeSlot(slot: number, state: Uint8Array<ArrayBuffer>): Promise<void> {
     assert(
       state.byteLength === this.slotBytes,
       `a state of ${state.byteLength} bytes, not ${this.slotBytes}`,
     );
     assert(slot >= 0 && slot < this.slots, `state slot ${slot} is outside the pool of ${this.slots}`);
-    this.eachPart((buffer, bytes, at) =>
-      this.device.queue.writeBuffer(buffer, slot * bytes, state, at, bytes),
+    return guarded(this.device, "to write a state", () =>
+      this.eachPart((buffer, bytes, at) =>
+        this.device.queue.writeBuffer(buffer, slot * bytes, state, at, bytes),
+      ),
     );
   }
 

@@ -5,6 +5,7 @@
 import type { Elem, KernelTypes } from "../gpu/kernel.ts";
 import type { Op } from "../gpu/op.ts";
 import type { KvBuffers } from "../gpu/pool.ts";
+import { checkOp } from "./check.ts";
 import { activationOp } from "./ffn.ts";
 import { embedOp, matmulOp, matvecOp } from "./matrix.ts";
 import { attentionMixerOps, recurrentMixerOps, type MixerContext, type RecurrentWeights } from "./mixers.ts";
@@ -23,6 +24,10 @@ export interface Bodies {
 export interface Programs extends Bodies {
   /** The bodies bound to other buffers of keys and values, with the same workspace and the pipelines that are there. */
   rebuild(pool: KvBuffers): Promise<Bodies>;
+  /** Behind a body: which of its rows are not finite. */
+  check: readonly Op[];
+  /** u32 [rows]: what `check` finds. */
+  status: GPUBuffer;
   /** Logits of the step's logit rows, for a few rows (sampling) and for many (scoring); equal but for rounding. */
   head: readonly Op[];
   manyHead: readonly Op[];
@@ -45,6 +50,8 @@ export async function buildPrograms(
   const { prefill, decode } = await builder.bodies();
   const head = await builder.head(matvecOp);
   const manyHead = await builder.head(matmulOp);
+  const { hidden, delta, status } = space;
+  const check = await checkOp(input.kernels, { hidden, delta, status, d: input.shape.hiddenSize });
   const sampler = await createSampler(input.kernels, {
     vocab: input.shape.vocabSize,
     seats: input.step.limits.seats,
@@ -57,6 +64,8 @@ export async function buildPrograms(
   return {
     prefill,
     decode,
+    check: [check],
+    status,
     head,
     manyHead,
     sampler,

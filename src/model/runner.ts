@@ -9,10 +9,12 @@ import { adapterLine, type Gpu } from "../gpu/device.ts";
 import { Kernels } from "../gpu/kernel.ts";
 import { KvPool } from "../gpu/pool.ts";
 import { StatePool } from "../gpu/state-pool.ts";
+import { guarded } from "../gpu/guard.ts";
 import { Recorder } from "../gpu/recorder.ts";
 import type { StepShape } from "../gpu/op.ts";
 import type { ModelFile } from "../load/model-file.ts";
 import { shapeOf } from "./arch.ts";
+import { firstBroken } from "./check.ts";
 import {
   contextOf,
   deviceFull,
@@ -41,6 +43,20 @@ export interface RunnerRow {
   slots: readonly number[];
   /** Where its recurrent state is read and written, in models that have one. */
   state?: StateSlots;
+}
+
+/** A row of a step from which nothing can be sampled: NaN or infinity came up in it. */
+export interface BrokenRow {
+  /** Index of the request in the step. */
+  index: number;
+  /** The first position where it is seen. Attention looks at some rows together: it may lie a few before the cause. */
+  position: number;
+}
+
+export interface StepResult {
+  /** One for each row that is sampled. */
+  samples: SampledRow[];
+  broken: BrokenRow[];
 }
 
 export interface PrefillStep extends RunnerRow {
@@ -125,17 +141,18 @@ export class Runner {
 
   /**
    * Makes the KV pool larger; what it holds stays. Steps submitted before go on undisturbed.
-   * @returns false where the device's memory is short; the pool is as it was
+   * @returns undefined if the device's memory is short; the pool is as it was. `moved` rejects if the GPU refused to copy
+   * what the pool holds: it has grown all the same
    */
-  async grow(blocks: number): Promise<boolean> {
+  async grow(blocks: number): Promise<{ moved: Promise<void> } | undefined> {
     const { pool, programs } = this.parts;
     const larger = await pool.allocate(blocks);
-    if (!larger) return false;
+    if (!larger) return undefined;
     const bodies = await programs.rebuild(larger);
     // At once from here: no step may come between the copy and the ops that are bound to it.
-    pool.adopt(larger);
+    const moved = guarded(this.gpu.device, "to copy the KV pool", () => pool.adopt(larger));
     Object.assign(programs, bodies);
-    return true;
+    return { moved };
   }
 
   /** Tokens of a scoring step at most. */
@@ -174,28 +191,31 @@ export class Runner {
     sampler.resetSeat(seat, tokens.slice(0, promptLength), params, tokens.slice(promptLength));
   }
 
-  /** Runs one chunk of one prompt; resolves when the GPU has, with a sample where the step asks for one. */
-  async prefill(input: PrefillStep): Promise<SampledRow[]> {
+  /** Runs one chunk of one prompt; resolves when the GPU has, with a sample if the step asks for one. */
+  async prefill(input: PrefillStep): Promise<StepResult> {
     const { tokens, position, sample, seat } = input;
     const { programs } = this.parts;
     const shape = this.writeGiven(input, sample ? tokens.length - 1 : tokens.length);
     this.dispatch(programs.prefill, shape);
-    if (sample) return this.sample([{ seat, position: position + tokens.length }], shape);
-    this.recorder.submit();
-    await this.gpu.device.queue.onSubmittedWorkDone();
-    return [];
+    const rows = sample ? [{ seat, position: position + tokens.length }] : [];
+    const { samples, status } = await this.finish(rows, shape);
+    const row = firstBroken(status) ?? (samples.some(isInvalid) ? tokens.length - 1 : undefined);
+    return { samples, broken: row === undefined ? [] : [{ index: 0, position: position + row }] };
   }
 
   /** Feeds each request the token that its seat holds, and samples the next. */
-  decode(inputs: readonly RunnerRow[]): Promise<SampledRow[]> {
+  async decode(inputs: readonly RunnerRow[]): Promise<StepResult> {
     const rows = inputs.map(({ seat, position }, sequence): StepRow => ({ token: seat, position, sequence }));
     const tables = inputs.map(({ slots }) => slots);
     const shape = this.parts.step.write(rows, tables, [...rows.keys()], [], statesOf(inputs));
     this.dispatch(this.parts.programs.decode, shape);
-    return this.sample(
-      inputs.map(({ seat, position }) => ({ seat, position: position + 1 })),
-      shape,
+    const asked = inputs.map(({ seat, position }) => ({ seat, position: position + 1 }));
+    const { samples, status } = await this.finish(asked, shape);
+    const words = new Uint32Array(status);
+    const broken = inputs.flatMap(({ position }, index) =>
+      words[index] !== 0 || isInvalid(samples[index] as SampledRow) ? [{ index, position }] : [],
     );
+    return { samples, broken };
   }
 
   /** Logits of given tokens from row `firstRow` on, [rows, vocabulary], through the prefill kernels. */
@@ -207,7 +227,7 @@ export class Runner {
     const { programs } = this.parts;
     const shape = this.writeGiven(input, input.firstRow);
     this.dispatch(programs.prefill, shape);
-    return this.logits(programs.manyHead, shape);
+    return this.logits(programs.manyHead, shape, input.position);
   }
 
   /** Logits of one given token through the decode kernels: what generation computes step by step. */
@@ -220,7 +240,7 @@ export class Runner {
     const { programs } = this.parts;
     const shape = this.writeGiven({ ...input, tokens: [input.token] }, 0);
     this.dispatch(programs.decode, shape);
-    return this.logits(programs.head, shape);
+    return this.logits(programs.head, shape, input.position);
   }
 
   destroy(): void {
@@ -253,35 +273,40 @@ export class Runner {
     this.recorder.run(ops, this.parts.programs.stepGroup, shape);
   }
 
-  private async sample(
+  /** Checks the step's rows, samples from `rows` behind them, and reads both. */
+  private async finish(
     rows: readonly { seat: number; position: number }[],
     shape: StepShape,
-  ): Promise<SampledRow[]> {
+  ): Promise<{ samples: SampledRow[]; status: ArrayBuffer }> {
     const { head, sampler } = this.parts.programs;
+    this.dispatch(this.parts.programs.check, shape);
     sampler.writeStep(rows);
-    this.dispatch(head, shape);
-    this.dispatch(sampler.ops, shape);
-    const bytes = await this.recorder.read(sampler.results, sampler.resultBytes(rows.length));
-    const sampled = sampler.parse(bytes, rows.length);
-    if (sampled.some(({ token }) => token === INVALID_TOKEN)) {
-      throw new TidepoolError(
-        "internal",
-        "the model's logits are not finite: nothing can be sampled from them",
-      );
+    if (rows.length > 0) {
+      this.dispatch(head, shape);
+      this.dispatch(sampler.ops, shape);
     }
-    return sampled;
+    const results = { buffer: sampler.results, bytes: sampler.resultBytes(rows.length) };
+    const [status, sampled] = await this.recorder.read([this.statusOf(shape), results]);
+    return { samples: sampler.parse(sampled as ArrayBuffer, rows.length), status: status as ArrayBuffer };
   }
 
-  private async logits(head: Programs["head"], shape: StepShape): Promise<Float32Array<ArrayBuffer>> {
+  private async logits(
+    head: Programs["head"],
+    shape: StepShape,
+    position: number,
+  ): Promise<Float32Array<ArrayBuffer>> {
     const { programs } = this.parts;
-    if (shape.logitRows === 0) {
-      this.recorder.submit();
-      await this.gpu.device.queue.onSubmittedWorkDone();
-      return new Float32Array(0);
-    }
-    this.dispatch(head, shape);
-    const bytes = shape.logitRows * this.shape.vocabSize * 4;
-    return new Float32Array(await this.recorder.read(programs.logits, bytes));
+    this.dispatch(programs.check, shape);
+    if (shape.logitRows > 0) this.dispatch(head, shape);
+    const logits = { buffer: programs.logits, bytes: shape.logitRows * this.shape.vocabSize * 4 };
+    const [status, values] = await this.recorder.read([this.statusOf(shape), logits]);
+    const row = firstBroken(status as ArrayBuffer);
+    if (row !== undefined) throw notFinite(position + row);
+    return new Float32Array(values as ArrayBuffer);
+  }
+
+  private statusOf({ rows }: StepShape): { buffer: GPUBuffer; bytes: number } {
+    return { buffer: this.parts.programs.status, bytes: 4 * rows };
   }
 }
 
@@ -326,6 +351,16 @@ async function makeParts(
   return { weights, pool, states, step, programs };
 }
 
+/** @param position where NaN or infinity was first seen */
+export function notFinite(position: number, details: Record<string, unknown> = {}): TidepoolError {
+  const message = `the model computed a number that is not finite at token position ${position}: the model's weights may be damaged`;
+  return new TidepoolError("not_finite", message, { position, ...details });
+}
+
+function isInvalid({ token }: SampledRow): boolean {
+  return token === INVALID_TOKEN;
+}
+
 function statesOf(inputs: readonly { state?: StateSlots }[]): StateSlots[] {
   return inputs.flatMap(({ state }) => (state ? [state] : []));
 }
@@ -337,21 +372,23 @@ function checkTypes(gpu: Gpu, { dtype, kvDtype }: RunnerOptions): void {
   }
 }
 
-/** Runs `make` and turns the device's out-of-memory error into ours. */
+/** Runs `make` and turns the device's errors into ours. */
 async function reportOutOfMemory<T>(
   device: GPUDevice,
   make: () => Promise<T>,
   report: (why: string) => TidepoolError,
 ): Promise<T> {
+  device.pushErrorScope("validation");
   device.pushErrorScope("out-of-memory");
   let made: T;
   try {
     made = await make();
   } catch (error) {
-    await device.popErrorScope();
+    await Promise.all([device.popErrorScope(), device.popErrorScope()]);
     throw error;
   }
-  const problem = await device.popErrorScope();
+  const [problem, refused] = await Promise.all([device.popErrorScope(), device.popErrorScope()]);
   if (problem) throw report(problem.message);
+  if (refused) throw new TidepoolError("gpu_failed", `the GPU refused to load the model: ${refused.message}`);
   return made;
 }

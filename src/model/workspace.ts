@@ -48,6 +48,8 @@ export interface Workspace {
   headInput: GPUBuffer;
   logits: GPUBuffer;
   scratch: GPUBuffer;
+  /** Which rows of the step are not finite. */
+  status: GPUBuffer;
 }
 
 /** What decides the sizes of a workspace. */
@@ -116,6 +118,7 @@ function workspaceSizes(shape: ModelShape, limits: WorkspaceLimits): Record<keyo
     headInput: round(logitRows * d * elem),
     logits: round(logitRows * shape.vocabSize * 4),
     scratch: round(widest((mixer) => scratchOf(mixer, limits))),
+    status: round(4 * maxRows),
   };
 }
 

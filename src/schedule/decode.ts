@@ -9,6 +9,8 @@ import type { StateSlots } from "./seat-state.ts";
 export interface DecodeRow {
   request: Request;
   position: number;
+  /** The request's when the plan was made, as in a prefill plan. */
+  epoch: number;
   /** Where its recurrent state is read and written, in models that have one. */
   state?: StateSlots;
 }
@@ -51,5 +53,5 @@ function fitRow(
     preempt(victim);
     if (victim === request) return undefined;
   }
-  return { request, position };
+  return { request, position, epoch: request.epoch };
 }

@@ -13,6 +13,8 @@ import type { StateRestore } from "./state-restore.ts";
 export interface PrefillPlan {
   kind: "prefill";
   request: Request;
+  /** The request's when the plan was made: another at commit means that the step's result is void. */
+  epoch: number;
   start: number;
   count: number;
   sample: boolean;
@@ -58,6 +60,8 @@ export interface Sequence {
   readonly keep: Keep;
   /** What is stored of it expires so long after it was computed. Default: the keeper's. */
   readonly maxAgeMs?: number | undefined;
+  /** Rises when what was computed for it, and is not known to be good, must not be kept. */
+  readonly epoch?: number;
 }
 
 /** Bytes of one block, or of a snapshot, to be brought from a lower tier into slots. */
@@ -88,8 +92,11 @@ export interface LowerTiers {
   /** The furthest stored snapshot of a request's state behind token `after`, not behind `limit`, with all blocks before it
    * from that of token `after` on in store. */
   storedState?(request: Request, after: number, limit: number): number | undefined;
-  /** Blocks that submitted steps have completed. Their slots may be reused by the very next plan: copy them at once. */
+  /** Blocks that submitted steps have completed. Their slots may be reused by the very next plan: copy them at once. They
+   * may be looked up once all steps submitted so far are known to be good. */
   spill(blocks: readonly FullBlock[]): void;
+  /** Drops blocks of a request, by index, and its states at the given tokens, also those that are on their way down. */
+  forget?(request: Request, blocks: readonly number[], states: readonly number[]): void;
 }
 
 /** The state pool as the scheduler sees it. */

@@ -76,6 +76,14 @@ export class Request {
   computed = 0;
   /** Samples submitted and not committed yet. */
   pending = 0;
+  /** Rises when the steps under way for it become void. */
+  epoch = 0;
+  /** Steps of it that have failed. */
+  failedSteps = 0;
+  /** The first token that its own steps have computed, and what they have published: blocks by index, states by token. */
+  ownFrom = Infinity;
+  readonly ownBlocks = new Set<number>();
+  readonly ownStates = new Set<number>();
 
   constructor(spec: RequestSpec) {
     this.id = spec.id;
@@ -90,6 +98,7 @@ export class Request {
   /** All that steps have computed and sampled for it, and that is not among its tokens, is lost. */
   restarted(): void {
     this.pending = 0;
+    this.epoch++;
     if (this.generatedCount > 0) return;
     this.cachedTokens = undefined;
     Object.assign(this.loadedTokens, { ram: 0, disk: 0 });

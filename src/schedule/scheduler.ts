@@ -68,7 +68,18 @@ export interface Outcome {
   /** Index of the sample in the step's read-back. */
   sampleIndex: number;
   finished: FinishReason | undefined;
+  /** Where something was not finite, if it ended by that. */
+  brokenAt?: number;
 }
+
+/** A request of a step whose numbers are not finite: its index in the plan, and the position. */
+export interface BrokenRow {
+  index: number;
+  position: number;
+}
+
+/** Steps of one request that may fail: it is computed once more after the first. */
+const MAX_FAILED_STEPS = 1;
 
 export class Scheduler {
   readonly options: SchedulerOptions;
@@ -152,17 +163,12 @@ export class Scheduler {
   }
 
   /**
-   * The device is gone, and with it every block and state: requests that run wait again with the tokens that they have, in
+   * What the GPU holds is gone or cannot be trusted, every block and state of it: requests that run wait again with the tokens that they have, in
    * the order in which they came, and what is lent is void. Steps in flight must not be committed any more.
    */
   restart(): void {
-    const interrupted = [...this.running, ...(this.prefilling ? [this.prefilling] : [])];
-    for (const request of interrupted.sort((a, b) => b.id - a.id)) {
-      this.leave(request);
-      request.state = "waiting";
-      this.waiting.pushFront(request);
-    }
     for (const request of this.waiting.all) request.restarted();
+    this.startAgain([...this.running, ...(this.prefilling ? [this.prefilling] : [])]);
     for (const lease of this.lent) this.cache.release(lease);
     this.lent.clear();
     this.cache.clear();
@@ -231,16 +237,46 @@ export class Scheduler {
     if (tier !== undefined && first) request.loadedTokens[tier] += this.options.blockTokens;
   }
 
-  /** Takes in what a step sampled, in the order of its rows; a prefill chunk without a sample gives none. */
-  commit(plan: Plan, sampled: readonly number[]): Outcome[] {
-    if (plan.kind === "prefill") {
-      if (plan.request.restore instanceof Restore) plan.request.restore.ran();
-      return plan.sample ? this.commitRows([plan.request], sampled) : [];
+  /**
+   * Takes in what a step sampled, in the order of its rows; a prefill chunk without a sample gives none.
+   * @param broken requests of the step that cannot go on: each ends by an error, and what it has computed is forgotten
+   */
+  commit(plan: Plan, sampled: readonly number[], broken: readonly BrokenRow[] = []): Outcome[] {
+    const rows = plan.kind === "prefill" ? [plan] : plan.rows;
+    if (
+      plan.kind === "prefill" &&
+      plan.epoch === plan.request.epoch &&
+      plan.request.restore instanceof Restore
+    )
+      plan.request.restore.ran();
+    const samples = plan.kind === "prefill" && !plan.sample ? 0 : rows.length;
+    assert(samples === sampled.length, `${sampled.length} samples for ${samples} rows`);
+    const outcomes: Outcome[] = [];
+    for (const [sampleIndex, { request, epoch }] of rows.entries()) {
+      if (epoch !== request.epoch) continue;
+      const brokenAt = broken.find(({ index }) => index === sampleIndex)?.position;
+      if (brokenAt !== undefined) outcomes.push(...this.commitBroken(request, sampleIndex, brokenAt));
+      else if (samples > 0)
+        outcomes.push({ sampleIndex, ...this.commitOne(request, sampled[sampleIndex] as number) });
     }
-    return this.commitRows(
-      plan.rows.map((row) => row.request),
-      sampled,
-    );
+    return outcomes;
+  }
+
+  /**
+   * A step did not run, or not all of it: nothing on the GPU since then can be trusted. Every request is computed again
+   * from the tokens that it has. Steps in flight must not be committed any more.
+   * @param plan undefined: no one step is to blame, but all that runs
+   * @returns requests of the step that have failed too often; they are the caller's to abort
+   */
+  stepFailed(plan: Plan | undefined): Request[] {
+    const running = [...this.running, ...(this.prefilling ? [this.prefilling] : [])];
+    const involved = plan
+      ? (plan.kind === "prefill" ? [plan] : plan.rows).map(({ request }) => request)
+      : running;
+    const active = involved.filter(({ state }) => state !== "done");
+    for (const request of active) request.failedSteps++;
+    this.restart();
+    return active.filter(({ failedSteps }) => failedSteps > MAX_FAILED_STEPS);
   }
 
   /** Ends a request from outside; its blocks are free at once. Does nothing where it is done already. */
@@ -272,7 +308,7 @@ export class Scheduler {
 
   /** Takes a loan back; what was computed in it, `tokens` from the first on, is kept in the cache. */
   giveBack(lease: Lease, tokens: readonly number[]): void {
-    if (lease.released) return; // the device on which it was computed is gone
+    if (lease.released) return; // what it was computed on is gone
     assert(this.lent.delete(lease), "a lease that was not lent is given back");
     const { owned } = this.cache.insert(lease, Int32Array.from(tokens));
     this.options.lower?.spill(fullBlocks({ tokens, keep: "disk" }, lease.table, owned));
@@ -280,7 +316,7 @@ export class Scheduler {
     this.full = false;
   }
 
-  /** After a failed step: nothing in the cache can be trusted, so everything that nobody holds is forgotten. */
+  /** Forgets everything that nobody holds. */
   forget(): void {
     this.cache.clear();
   }
@@ -333,6 +369,7 @@ export class Scheduler {
     const count = this.chunkAt(request);
     if (count === 0) return undefined;
     request.computed += count;
+    request.ownFrom = Math.min(request.ownFrom, start);
     if (request.restore instanceof StateRestore)
       request.restore.passed(Math.floor(request.computed / this.options.blockTokens));
     const state = request.seatState?.step(request.computed);
@@ -341,7 +378,8 @@ export class Scheduler {
     const sample = request.computed === request.tokens.length;
     if (sample) this.startDecoding(request);
     const extra = { ...(state && { state }), ...(copyBlock && { copyBlock }) };
-    return { kind: "prefill", request, start, count, sample, completes, saves, ...extra };
+    const { epoch } = request;
+    return { kind: "prefill", request, epoch, start, count, sample, completes, saves, ...extra };
   }
 
   /** Begins the prompt of the first waiting request that finds a seat, and blocks for all of it. */
@@ -506,10 +544,11 @@ export class Scheduler {
     const valid = Math.min(request.computed, request.tokens.length);
     const tokens = Int32Array.from(request.tokens.slice(0, valid));
     const { owned, placed } = this.cache.insert(request.lease, tokens, snapshot ? [snapshot] : []);
-    return {
-      completes: fullBlocks(request, request.slots, owned, request.restore),
-      saves: placed.flatMap((each) => this.snapshots?.saveOf(request, each) ?? []),
-    };
+    const completes = fullBlocks(request, request.slots, owned, request.restore);
+    const saves = placed.flatMap((each) => this.snapshots?.saveOf(request, each) ?? []);
+    for (const { block } of completes) request.ownBlocks.add(block);
+    for (const { at } of saves) request.ownStates.add(at);
+    return { completes, saves };
   }
 
   /** Publishes what submitted steps have computed, before its slots are given back. */
@@ -528,12 +567,48 @@ export class Scheduler {
     return this.cache.extend(request.lease, 1);
   }
 
-  private commitRows(requests: readonly Request[], sampled: readonly number[]): Outcome[] {
-    assert(requests.length === sampled.length, `${sampled.length} samples for ${requests.length} rows`);
-    return requests.map((request, sampleIndex) => ({
-      sampleIndex,
-      ...this.commitOne(request, sampled[sampleIndex] as number),
-    }));
+  private commitBroken(request: Request, sampleIndex: number, brokenAt: number): Outcome[] {
+    request.pending = Math.max(0, request.pending - 1);
+    if (request.state === "done") return [];
+    this.forgetWorkOf(request);
+    return [{ request, token: undefined, sampleIndex, finished: "error", brokenAt }];
+  }
+
+  /**
+   * Ends a request by an error, and forgets what its own steps have computed, in all tiers. What it found in the cache stays.
+   * Others that have begun on what is forgotten are computed again; what is lent on it is void.
+   */
+  private forgetWorkOf(request: Request): void {
+    const { tokens, ownFrom, ownBlocks, ownStates } = request;
+    this.finish(request, "error");
+    request.epoch++;
+    this.options.lower?.forget?.(request, [...ownBlocks], [...ownStates]);
+    if (ownFrom === Infinity) return;
+    const work = this.cache.behind(Int32Array.from(tokens), ownFrom);
+    if (!work) return;
+    this.voidAll((lease) => work.has(lease.node));
+    this.cache.forgetBehind(Int32Array.from(tokens), ownFrom);
+  }
+
+  /** Lets requests with such a lease start again, and ends such loans. Of those that wait the samples under way are void. */
+  private voidAll(isVoid: (lease: Lease) => boolean): void {
+    const running = [...this.running, ...(this.prefilling ? [this.prefilling] : [])];
+    for (const request of this.waiting.all) if (request.pending > 0) request.restarted();
+    this.startAgain(running.filter(({ lease }) => lease && isVoid(lease)));
+    for (const lease of [...this.lent].filter(isVoid)) {
+      this.lent.delete(lease);
+      this.cache.release(lease);
+    }
+  }
+
+  /** Requests that run wait again with the tokens that they have, in the order in which they came. */
+  private startAgain(requests: readonly Request[]): void {
+    for (const request of [...requests].sort((a, b) => b.id - a.id)) {
+      this.leave(request);
+      request.state = "waiting";
+      request.restarted();
+      this.waiting.pushFront(request);
+    }
   }
 
   private commitOne(request: Request, token: number): Omit<Outcome, "sampleIndex"> {

@@ -15,7 +15,8 @@ export interface GrowthHooks {
   grown(): void;
   /** No more can be had. `stuck`: requests that can never run. */
   stopped(notice: Notice, stuck: readonly Request[]): void;
-  failed(error: unknown): Promise<void>;
+  /** What the pool holds was perhaps not moved. */
+  failed(error: unknown): void;
 }
 
 export class Growth {
@@ -45,10 +46,11 @@ export class Growth {
     const least = Math.min(slots + missing, runner.maxBlocks);
     const wanted = Math.min(Math.max(2 * slots, least), runner.maxBlocks);
     for (const blocks of new Set([wanted, least])) {
-      if (!(await runner.grow(blocks))) continue;
+      const growth = await runner.grow(blocks);
+      if (!growth) continue;
       this.scheduler.grown(blocks - slots);
       this.hooks.grown();
-      return;
+      return growth.moved;
     }
     this.ended = true;
     this.hooks.stopped(stoppedNotice(runner, least), this.scheduler.stopGrowing());

@@ -6,7 +6,7 @@
 import { background } from "../base.ts";
 import type { CacheListener } from "../cache/events.ts";
 import type { NewSnapshot } from "../cache/prefix.ts";
-import { TidepoolError } from "../errors.ts";
+import { TidepoolError, type ErrorCode } from "../errors.ts";
 import type { KvPool } from "../gpu/pool.ts";
 import type { StatePool } from "../gpu/state-pool.ts";
 import type { Runner } from "../model/runner.ts";
@@ -46,6 +46,9 @@ const MAX_SPILLING_BLOCKS = 512;
 /** States read from the GPU for the lower tiers at once; more are dropped, and counted. */
 const MAX_SPILLS = 32;
 
+/** Errors by which what lies on the GPU cannot be had. */
+const UNREADABLE: readonly ErrorCode[] = ["device_lost", "gpu_failed"];
+
 /** Fields of a record that the keeper itself fills in. */
 type OwnFields = "kind" | "fingerprint" | "namespace" | "expiresAtMs";
 
@@ -56,8 +59,10 @@ export class Keeper implements LowerTiers {
   readonly namespace: string;
   /** Told of what was copied down and what came back. */
   listener: CacheListener | undefined;
-  /** Blocks that were not copied down because too many were under way. */
+  /** Blocks that were not copied down because too many were under way, or because their step failed. */
   dropped = 0;
+  /** Whether all steps submitted so far have run, once that is known: what they computed is put only then. */
+  allGood: () => Promise<boolean> = () => Promise.resolve(true);
   private readonly options: KeeperOptions;
   private readonly blockTokens: number;
   private keys = new WeakMap<Sequence, Key[]>();
@@ -175,7 +180,8 @@ export class Keeper implements LowerTiers {
       if (found.tier === expected) loaded = this.blockTokens;
       const { payload } = found.record;
       if (payload.byteLength !== this.options.pool.slotBytes || !isWanted()) return undefined;
-      this.options.pool.writeSlot(move.slot, payload as Uint8Array<ArrayBuffer>);
+      if (!(await isDone(this.options.pool.writeSlot(move.slot, payload as Uint8Array<ArrayBuffer>))))
+        return undefined;
       this.tellRestored(
         move.request,
         found.tier,
@@ -208,8 +214,10 @@ export class Keeper implements LowerTiers {
     const { payload } = found.record;
     const bytes = states.slotBytes + (tail < 0 ? 0 : pool.slotBytes);
     if (payload.byteLength !== bytes || !isWanted()) return undefined;
-    states.writeSlot(slot, payload.subarray(0, states.slotBytes) as Uint8Array<ArrayBuffer>);
-    if (tail >= 0) pool.writeSlot(tail, payload.subarray(states.slotBytes) as Uint8Array<ArrayBuffer>);
+    const writes = [states.writeSlot(slot, payload.subarray(0, states.slotBytes) as Uint8Array<ArrayBuffer>)];
+    if (tail >= 0)
+      writes.push(pool.writeSlot(tail, payload.subarray(states.slotBytes) as Uint8Array<ArrayBuffer>));
+    if (!(await isDone(Promise.all(writes)))) return undefined;
     this.tellRestored(sequence, found.tier, at, bytes, true);
     return found.tier;
   }
@@ -235,12 +243,13 @@ export class Keeper implements LowerTiers {
     const { pool, states, flopsPerToken } = this.options;
     const { fingerprint } = this;
     if (!states) return;
+    const { epoch } = sequence;
     const reading = Promise.all([
       states.readSlot(slot),
       ...(tail === undefined ? [] : [pool.readSlots([tail]).then(([bytes]) => bytes as Uint8Array)]),
     ]);
-    const parts = await this.unlessLost(reading, 1, fingerprint);
-    if (!parts) return;
+    const parts = await this.ifGood(reading, 1, fingerprint);
+    if (!parts || epoch !== sequence.epoch) return;
     const draft = {
       parentKey: this.parentOf(sequence, at),
       blockIndex: Math.floor(at / this.blockTokens),
@@ -288,10 +297,12 @@ export class Keeper implements LowerTiers {
   private async spillNow(blocks: readonly FullBlock[]): Promise<void> {
     const slots = blocks.map(({ slot }) => slot);
     const { fingerprint } = this;
+    const epochs = blocks.map(({ sequence }) => sequence.epoch);
     const reading = this.options.pool.readSlots(slots, headerBytesOf(this.blockTokens));
-    const payloads = await this.unlessLost(reading, slots.length, fingerprint);
+    const payloads = await this.ifGood(reading, slots.length, fingerprint);
     if (!payloads) return;
     blocks.forEach(({ sequence, block }, index) => {
+      if (sequence.epoch !== epochs[index]) return; // a step behind has shown that it cannot be trusted
       const start = block * this.blockTokens;
       this.put("block", sequence, {
         parentKey: this.parentOf(sequence, start),
@@ -306,18 +317,31 @@ export class Keeper implements LowerTiers {
   }
 
   /**
-   * What was read of the GPU; undefined, and counted, where that was lost, or replaced by one that computes otherwise:
-   * whoever computes it again stores it.
+   * What was read of the GPU, once all steps submitted so far are known to have run; undefined, and counted, if one of them
+   * did not, if the reading failed, or if the GPU was replaced by one that computes otherwise: whoever computes it again
+   * stores it.
    */
-  private async unlessLost<T>(reading: Promise<T>, count: number, computedAs: Key): Promise<T | undefined> {
+  private async ifGood<T>(reading: Promise<T>, count: number, computedAs: Key): Promise<T | undefined> {
+    const good = this.allGood();
     try {
-      const read = await reading;
-      if (computedAs === this.fingerprint) return read;
+      const [read, isGood] = await Promise.all([reading, good]);
+      if (isGood && computedAs === this.fingerprint) return read;
     } catch (error) {
-      if (!(error instanceof TidepoolError) || error.code !== "device_lost") throw error;
+      if (!(error instanceof TidepoolError) || !UNREADABLE.includes(error.code)) throw error;
     }
     this.dropped += count;
     return undefined;
+  }
+
+  /** Drops blocks of a sequence, by index, and its states at the given tokens. Those on their way down are held up by its epoch. */
+  forget(sequence: Sequence, blocks: readonly number[], states: readonly number[]): void {
+    const keys = this.keysOf(sequence);
+    const blockKeys = blocks.flatMap((block) => keys[block] ?? []);
+    const stateKeys = states.map((at) =>
+      recordKey("snapshot", this.parentOf(sequence, at), this.tailOf(sequence, at)),
+    );
+    if (blockKeys.length + stateKeys.length === 0) return;
+    background(this.store.drop([...blockKeys, ...stateKeys]), "drop of what cannot be trusted");
   }
 
   private put(kind: RecordKind, sequence: Sequence, draft: Omit<PutDraft, OwnFields>): void {
@@ -387,4 +411,15 @@ function joined(parts: readonly Uint8Array[]): Uint8Array {
   const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.byteLength, 0));
   parts.reduce((at, part) => (whole.set(part, at), at + part.byteLength), 0);
   return whole;
+}
+
+/** false if the GPU refused it. */
+async function isDone(writing: Promise<unknown>): Promise<boolean> {
+  try {
+    await writing;
+    return true;
+  } catch (error) {
+    if (error instanceof TidepoolError && UNREADABLE.includes(error.code)) return false;
+    throw error;
+  }
 }

@@ -2,7 +2,7 @@
  * READ THIS FIRST. The engine's heart: plan -> run -> commit, for ever. A step is submitted to the GPU before the one
  * before it has been read back, so that the GPU never waits for the host; what was sampled is learned one step late.
  */
-import type { FullBlock, Move, Outcome, Plan, Save, Scheduler } from "../schedule/scheduler.ts";
+import type { BrokenRow, FullBlock, Move, Outcome, Plan, Save, Scheduler } from "../schedule/scheduler.ts";
 import { background } from "../base.ts";
 
 /** Steps submitted and not committed yet, at most. */
@@ -11,10 +11,16 @@ const MAX_STEPS_IN_FLIGHT = 2;
 /** While loads are all there is to wait for, the scheduler is asked so often: a late one changes what should be computed. */
 const ASK_AGAIN_MS = 4;
 
+/** What a step has brought: samples in row order, none for a chunk that is not the last, and requests that cannot go on. */
+export interface StepResult<S> {
+  samples: readonly S[];
+  broken: readonly BrokenRow[];
+}
+
 /** What the loop needs of the outer rooms. `S` is whatever a sample carries beside its token. */
 export interface LoopHooks<S extends { token: number }> {
-  /** Submits a step to the GPU; resolves with the samples in row order, none for a chunk that is not the last. */
-  run(plan: Plan): Promise<readonly S[]>;
+  /** Submits a step to the GPU; resolves when it has run, and rejects if not all of it did. */
+  run(plan: Plan): Promise<StepResult<S>>;
   /** Brings a block from a lower tier and says so to the scheduler; never rejects. */
   load(move: Move): Promise<void>;
   /** Copies blocks that a step has just completed to the lower tiers, behind that step. Must not wait. */
@@ -27,13 +33,16 @@ export interface LoopHooks<S extends { token: number }> {
   committed(outcomes: readonly Outcome[], samples: readonly S[]): void;
   /** Blocks are short, perhaps: adds some where it may, before the next plan. Undefined: there is nothing to wait for. */
   makeRoom?(): Promise<void> | undefined;
-  /** A step failed: nothing that is running can go on, unless the loop is interrupted before this resolves. */
-  failed(error: unknown): Promise<void>;
+  /** A step failed, or GPU work between steps did (`plan` is undefined). The steps in flight have been dropped. */
+  failed(error: unknown, plan: Plan | undefined): Promise<void>;
 }
 
 interface StepInFlight<S> {
   plan: Plan;
-  samples: Promise<readonly S[]>;
+  result: Promise<StepResult<S>>;
+  /** Whether it and all steps before it ran. */
+  good: Promise<boolean>;
+  settle(isGood: boolean): void;
 }
 
 export class Loop<S extends { token: number }> {
@@ -42,8 +51,13 @@ export class Loop<S extends { token: number }> {
   private wake: () => void = () => {};
   private notified = false;
   private stopped = false;
-  private interruption: (() => Promise<void>) | undefined;
+  private interruption: { work(): Promise<void>; done(): void } | undefined;
   private onInterrupt: () => void = () => {};
+  private readonly inFlight: StepInFlight<S>[] = [];
+  /** GPU work between steps that failed. */
+  private doubt: { error: unknown } | undefined;
+  /** A failure or an interruption is being dealt with. */
+  private recovering = false;
   private loads = 0;
   private ended: Promise<void> = Promise.resolve();
 
@@ -63,6 +77,18 @@ export class Loop<S extends { token: number }> {
     this.wake();
   }
 
+  /** Whether all steps submitted so far have run, once that is known. */
+  get allGood(): Promise<boolean> {
+    if (this.doubt || this.recovering || this.interruption) return Promise.resolve(false);
+    return this.inFlight.at(-1)?.good ?? Promise.resolve(true);
+  }
+
+  /** GPU work between steps failed, so that none of the steps behind it can be trusted. */
+  doubtSteps(error: unknown): void {
+    this.doubt ??= { error };
+    this.notify();
+  }
+
   /** Ends after the steps in flight. */
   async stop(): Promise<void> {
     this.stopped = true;
@@ -70,42 +96,69 @@ export class Loop<S extends { token: number }> {
     await this.ended;
   }
 
-  /** Drops the steps in flight, without waiting for them, and does `work` before the next plan. */
-  interrupt(work: () => Promise<void>): void {
-    this.interruption = work;
-    this.onInterrupt();
-    this.notify();
+  /**
+   * Drops the steps in flight, without waiting for them, and does `work` before the next plan. Resolves when it is done,
+   * or when another interruption takes its place.
+   */
+  interrupt(work: () => Promise<void>): Promise<void> {
+    this.interruption?.done();
+    return new Promise((done) => {
+      this.interruption = { work, done };
+      this.onInterrupt();
+      this.notify();
+    });
   }
 
   private async forever(): Promise<void> {
-    const inFlight: StepInFlight<S>[] = [];
-    while (!this.stopped || inFlight.length > 0) {
-      await this.handleInterruption(inFlight);
-      await this.fill(inFlight);
-      const oldest = inFlight.shift();
+    while (!this.stopped || this.inFlight.length > 0) {
+      await this.handleInterruption();
+      await this.handleDoubt();
+      await this.fill();
+      const oldest = this.inFlight[0];
       if (oldest) await this.commit(oldest);
-      else if (!this.interruption) await this.sleep();
+      else if (!this.interruption && !this.doubt) await this.sleep();
       await nextEvent();
     }
   }
 
-  private async handleInterruption(inFlight: StepInFlight<S>[]): Promise<void> {
+  private async handleInterruption(): Promise<void> {
     const { interruption } = this;
     if (!interruption) return;
-    inFlight.length = 0;
+    this.drop();
     this.interruption = undefined;
-    await interruption();
+    await this.recover(() => interruption.work()).finally(() => interruption.done());
   }
 
-  private async fill(inFlight: StepInFlight<S>[]): Promise<void> {
+  private async handleDoubt(): Promise<void> {
+    if (this.doubt) await this.fail(this.doubt.error, undefined);
+  }
+
+  /** Steps in flight are not committed. */
+  private drop(): void {
+    for (const step of this.inFlight.splice(0)) step.settle(false);
+    this.doubt = undefined;
+  }
+
+  private async fail(error: unknown, plan: Plan | undefined): Promise<void> {
+    this.drop();
+    await this.recover(() => this.hooks.failed(error, plan));
+  }
+
+  private async recover(work: () => Promise<void>): Promise<void> {
+    this.recovering = true;
+    await work().finally(() => (this.recovering = false));
+  }
+
+  private async fill(): Promise<void> {
+    const { inFlight } = this;
     while (!this.stopped && inFlight.length < MAX_STEPS_IN_FLIGHT) {
       const room = this.hooks.makeRoom?.();
       if (room) await room;
-      if (this.interruption) return;
+      if (this.interruption || this.doubt) return;
       const plan = this.scheduler.next();
       this.startMoves();
       if (!plan) return;
-      inFlight.push({ plan, samples: this.submit(plan) });
+      this.submit(plan);
     }
   }
 
@@ -122,33 +175,38 @@ export class Loop<S extends { token: number }> {
     }
   }
 
-  private submit(plan: Plan): Promise<readonly S[]> {
-    const samples = this.hooks.run(plan);
-    samples.catch(() => {}); // reported where it is awaited, in commit
+  private submit(plan: Plan): void {
+    const result = this.hooks.run(plan);
+    result.catch(() => {}); // reported where it is awaited, in commit
+    let settle: StepInFlight<S>["settle"] = () => {};
+    const good = new Promise<boolean>((resolve) => (settle = resolve));
+    this.inFlight.push({ plan, result, good, settle });
     if (plan.kind === "prefill" && plan.saves.length > 0) this.hooks.save(plan.saves);
     if (plan.kind === "prefill" && plan.completes.length > 0) this.hooks.spill(plan.completes);
-    return samples;
   }
 
-  private async commit({ plan, samples: pending }: StepInFlight<S>): Promise<void> {
+  private async commit(step: StepInFlight<S>): Promise<void> {
+    const { plan } = step;
     try {
-      const samples = await this.orInterrupted(pending);
-      if (!samples || this.interruption) return;
-      const outcomes = this.scheduler.commit(
-        plan,
-        samples.map((sample) => sample.token),
-      );
-      this.hooks.committed(outcomes, samples);
+      const result = await this.orInterrupted(step.result);
+      if (!result || this.interruption) return;
+      if (this.doubt) throw this.doubt.error;
+      this.inFlight.shift();
+      const tokens = result.samples.map((sample) => sample.token);
+      const outcomes = this.scheduler.commit(plan, tokens, result.broken);
+      step.settle(true);
+      this.hooks.committed(outcomes, result.samples);
     } catch (error) {
-      await this.hooks.failed(error);
+      step.settle(false);
+      await this.fail(error, this.doubt ? undefined : plan);
     }
   }
 
-  /** A step's samples; undefined where an interruption comes first. */
-  private orInterrupted(samples: Promise<readonly S[]>): Promise<readonly S[] | undefined> {
+  /** A step's result; undefined where an interruption comes first. */
+  private orInterrupted(result: Promise<StepResult<S>>): Promise<StepResult<S> | undefined> {
     return new Promise((resolve, reject) => {
       this.onInterrupt = () => resolve(undefined);
-      samples.then(resolve, reject);
+      result.then(resolve, reject);
     });
   }
 

@@ -4,6 +4,7 @@
  */
 import { assert } from "../base.ts";
 import { toWire } from "../errors.ts";
+import { notFinite } from "../model/runner.ts";
 import type { SampledRow } from "../model/sampler.ts";
 import type { Request } from "../schedule/request.ts";
 import type { Outcome, Scheduler } from "../schedule/scheduler.ts";
@@ -62,10 +63,11 @@ export class Requests {
   committed(outcomes: readonly Outcome[], samples: readonly SampledRow[]): void {
     const steps: StepOutput[] = [];
     const done: [Request, "stop" | "length"][] = [];
-    for (const { request, token, sampleIndex, finished } of outcomes) {
+    for (const { request, token, sampleIndex, finished, brokenAt } of outcomes) {
       const output = this.outputs.get(request);
       if (!output) continue;
       this.orGiveUp(request, () => {
+        if (brokenAt !== undefined) throw notFinite(brokenAt, { request: request.id });
         const step = token === undefined ? undefined : output.accept(samples[sampleIndex] as SampledRow);
         if (step && output.id > 0) steps.push(step);
         if (output.stopped) this.scheduler.abort(request, "stop");

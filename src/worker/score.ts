@@ -4,7 +4,8 @@
  */
 import type { Lease } from "../cache/prefix.ts";
 import { TidepoolError } from "../errors.ts";
-import type { Runner } from "../model/runner.ts";
+import { guarded } from "../gpu/guard.ts";
+import { notFinite, type Runner } from "../model/runner.ts";
 import type { Scheduler } from "../schedule/scheduler.ts";
 import type { SeatState } from "../schedule/seat-state.ts";
 import type { PromptUsage, ScoreResult } from "./protocol.ts";
@@ -23,11 +24,16 @@ export interface ScoreRooms {
   warm(tokens: readonly number[]): Promise<PromptUsage>;
   /** Lets the KV pool grow where it may. */
   makeRoom(missingBlocks: number): Promise<void>;
+  /** Whether all steps that the requests' loop has submitted so far have run, once that is known. */
+  allGood(): Promise<boolean>;
   /** @throws TidepoolError where nothing is to be computed any more. */
   checkOpen(): void;
 }
 
-/** @throws TidepoolError `invalid_argument`, `too_long`, `out_of_memory`. */
+/**
+ * @throws TidepoolError `invalid_argument`, `too_long`, `out_of_memory`, `not_finite`; `gpu_failed` if its own work did not run,
+ * or that of a request which had computed a prefix that it uses.
+ */
 export async function scoreTokens(rooms: ScoreRooms, input: ScoreInput): Promise<ScoreResult> {
   const { tokens, from } = input;
   const { runner, scheduler } = rooms;
@@ -37,11 +43,14 @@ export async function scoreTokens(rooms: ScoreRooms, input: ScoreInput): Promise
     reusable >= runner.options.blockTokens ? await rooms.warm(tokens.slice(0, reusable)) : undefined;
   await rooms.makeRoom(scheduler.missingToLend(tokens, reusable));
   const lease = scheduler.borrow(tokens, reusable);
+  const good = rooms.allGood(); // the steps whose blocks may be lent
   let done = lease.tokens;
   try {
     const loan = scheduler.loanState(lease);
     if (loan?.copyBlock) runner.pool.copySlot(loan.copyBlock.from, loan.copyBlock.to);
     const scored = await scoreLent(rooms, lease, loan?.state, input, (end) => (done = end));
+    if (!(await good)) done = 0;
+    if (done === 0 || lease.released) throw voided();
     const cachedTokens = before?.cachedTokens ?? { gpu: lease.tokens, ram: 0, disk: 0 };
     const cached = cachedTokens.gpu + cachedTokens.ram + cachedTokens.disk;
     const usage = { promptTokens: tokens.length, computedTokens: tokens.length - cached, cachedTokens };
@@ -74,13 +83,15 @@ async function scoreLent(
   const kept = wantLogits ? new Float32Array((tokens.length - from) * vocabSize) : undefined;
   for (let start = lease.tokens; start < tokens.length; start += runner.scoreRows) {
     rooms.checkOpen();
+    if (lease.released) throw voided();
     const part = tokens.slice(start, start + runner.scoreRows);
     const firstRow = Math.min(Math.max(from - start, 0), part.length);
     const state = seatState?.step(start + part.length);
     const step = { slots: lease.table, position: start, tokens: part, firstRow, ...(state && { state }) };
-    const logits = await runner.score(step);
+    const logits = await guarded(runner.gpu.device, "to score", () => runner.score(step));
     for (let row = firstRow; row < part.length; row++) {
       const values = logits.subarray((row - firstRow) * vocabSize, (row - firstRow + 1) * vocabSize);
+      if (!values.every(isUsable)) throw notFinite(start + row);
       kept?.set(values, (start + row - from) * vocabSize);
       const next = tokens[start + row + 1];
       if (next !== undefined) logprobs.push(logprobOf(values, next));
@@ -88,6 +99,15 @@ async function scoreLent(
     onDone(start + part.length);
   }
   return { logprobs, ...(kept && { logits: kept }) };
+}
+
+/** A logit may be minus infinity: that token is never drawn. */
+function isUsable(logit: number): boolean {
+  return logit < Infinity;
+}
+
+function voided(): TidepoolError {
+  return new TidepoolError("gpu_failed", "a step that computed a part of the scored tokens failed");
 }
 
 /** log softmax(values)[token], in float64. */

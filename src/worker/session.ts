@@ -9,9 +9,16 @@ import type { PrefixCache } from "../cache/prefix.ts";
 import type { AlphaTuner } from "../cache/tune.ts";
 import { TidepoolError, toWire } from "../errors.ts";
 import { unlessLost, type Gpu } from "../gpu/device.ts";
+import { guarded } from "../gpu/guard.ts";
 import type { ModelFile } from "../load/model-file.ts";
 import { firstSnapshotSlot } from "../model/memory.ts";
-import { Runner, type RunnerOptions, type RunnerProgress, type RunnerRow } from "../model/runner.ts";
+import {
+  Runner,
+  type RunnerOptions,
+  type RunnerProgress,
+  type RunnerRow,
+  type StepResult,
+} from "../model/runner.ts";
 import type { SampledRow } from "../model/sampler.ts";
 import { samplingParams, type SamplingParams } from "../model/sampling.ts";
 import type { StateSlots } from "../model/step.ts";
@@ -56,6 +63,9 @@ const MAX_ACTIVE_REQUESTS = 1024;
 const TUNER_SLICE = 4;
 
 export type Post = (message: FromWorker, transfer?: ArrayBuffer[]) => void;
+
+/** Errors of one device that are told; it may have one a step. */
+const MAX_GPU_ERROR_NOTICES = 8;
 
 /** How long a failed step waits to hear whether its device was lost. */
 const LOSS_GRACE_MS = 250;
@@ -140,7 +150,7 @@ export class Session {
         for (const request of stuck)
           this.requests.giveUp(request, noRoom(request, this.scheduler.capacityTokens));
       },
-      failed: (error) => this.stepFailed(error),
+      failed: (error) => this.loop.doubtSteps(error),
     });
     this.loop = new Loop(this.scheduler, {
       run: (plan) => this.run(plan),
@@ -150,8 +160,9 @@ export class Session {
       idle: () => this.tuner?.work(TUNER_SLICE) ?? false,
       committed: (outcomes, samples) => this.requests.committed(outcomes, samples),
       makeRoom: () => this.growth.makeRoom(this.scheduler.missingBlocks),
-      failed: (error) => this.stepFailed(error),
+      failed: (error, plan) => this.stepFailed(error, plan),
     });
+    if (keeper) keeper.allGood = () => this.loop.allGood;
     this.loop.start();
     this.watchDevice(gpu);
   }
@@ -284,7 +295,7 @@ export class Session {
     return result;
   }
 
-  /** Once more where the device was lost under it. */
+  /** Once more if the device was lost under it, or failed. */
   private async scoreNow(input: ScoreInput): Promise<ScoreResult> {
     await this.recovered;
     this.checkOpen();
@@ -292,11 +303,16 @@ export class Session {
     try {
       return await scoreTokens(this, input);
     } catch (error) {
-      if (!(await this.isLost(runner.gpu.device))) throw error;
+      const isFailed = error instanceof TidepoolError && error.code === "gpu_failed";
+      if (!(await this.isLost(runner.gpu.device)) && !isFailed) throw error;
       await this.recovered;
       this.checkOpen();
       return scoreTokens(this, input);
     }
+  }
+
+  allGood(): Promise<boolean> {
+    return this.loop.allGood;
   }
 
   /** Blocks for work beside the requests. */
@@ -384,7 +400,11 @@ export class Session {
     throw new TidepoolError("invalid_argument", `token ${bad} is not in the vocabulary of ${vocabSize}`);
   }
 
-  private async run(plan: Plan): Promise<readonly SampledRow[]> {
+  private run(plan: Plan): Promise<StepResult> {
+    return guarded(this.runner.gpu.device, `a ${plan.kind} step`, () => this.submitStep(plan));
+  }
+
+  private submitStep(plan: Plan): Promise<StepResult> {
     if (plan.kind === "decode") {
       return this.runner.decode(
         plan.rows.map(({ request, position, state }) => this.rowOf(request, position, state)),
@@ -414,21 +434,25 @@ export class Session {
   }
 
   private save(saves: readonly Save[]): void {
-    const { pool, states } = this.runner;
-    for (const save of saves) {
-      states.copySlot(save.state.from, save.state.to);
-      if (save.copyBlock) pool.copySlot(save.copyBlock.from, save.copyBlock.to);
-      this.keeper?.spillState(save);
-    }
+    const { pool, states, gpu } = this.runner;
+    const copied = guarded(gpu.device, "to save a state", () => {
+      for (const save of saves) {
+        states.copySlot(save.state.from, save.state.to);
+        if (save.copyBlock) pool.copySlot(save.copyBlock.from, save.copyBlock.to);
+        this.keeper?.spillState(save);
+      }
+    });
+    background(
+      copied.catch((error: unknown) => this.loop.doubtSteps(error)),
+      "saving of a state",
+    );
   }
 
-  private async stepFailed(error: unknown): Promise<void> {
-    if (!(await this.isLost(this.runner.gpu.device))) this.fail(error);
-  }
-
-  private fail(error: unknown): void {
-    this.requests.giveUpAll(error);
-    this.scheduler.forget();
+  /** Requests are computed again from the tokens that they have; those whose step has failed before end by the error. */
+  private async stepFailed(error: unknown, plan: Plan | undefined): Promise<void> {
+    if (await this.isLost(this.runner.gpu.device)) return; // recover() does it on another
+    for (const request of this.scheduler.stepFailed(plan))
+      this.requests.giveUp(request, stepError(request, error));
   }
 
   /** A device that was lost says so a moment after its work has failed. */
@@ -443,13 +467,20 @@ export class Session {
     });
   }
 
-  private watchDevice({ device }: Gpu): void {
+  private watchDevice(gpu: Gpu): void {
+    const { device } = gpu;
+    let told = 0;
+    gpu.onError = (message) => {
+      if (++told <= MAX_GPU_ERROR_NOTICES)
+        this.post({
+          type: "notice",
+          notice: { code: "gpu_error", message: `error of the GPU device: ${message}` },
+        });
+    };
     const lost = device.lost.then((info) => {
       if (this.runner.gpu.device !== device) return;
-      this.recovered = new Promise((resolve) => {
-        this.loop.interrupt(() => this.recover(info).finally(resolve));
-        if (this.closed) resolve();
-      });
+      const recovered = this.loop.interrupt(() => this.recover(info));
+      this.recovered = this.closed ? Promise.resolve() : recovered;
     });
     background(lost, "loss of the device");
   }
@@ -501,7 +532,8 @@ export class Session {
     this.broken =
       error instanceof TidepoolError ? error : new TidepoolError("device_lost", String(error), {});
     this.post({ type: "failed", error: toWire(this.broken) });
-    this.fail(this.broken);
+    this.requests.giveUpAll(this.broken);
+    this.scheduler.forget();
   }
 
   private tellInfo(): void {
@@ -515,6 +547,13 @@ function samplingOf(params: GenerateParams): Partial<SamplingParams> {
   const { maxTokens: _maxTokens, stop: _stop, overflow: _overflow, ...rest } = params;
   const { cache: _cache, cacheMaxAgeMs: _cacheMaxAgeMs, ...sampling } = rest;
   return sampling;
+}
+
+function stepError({ id, tokens }: Request, error: unknown): TidepoolError {
+  const why = error instanceof Error ? error.message : String(error);
+  const code = error instanceof TidepoolError ? error.code : "internal";
+  const message = `computing the request failed twice, the second time behind token position ${tokens.length - 1}: ${why}`;
+  return new TidepoolError(code, message, { request: id, position: tokens.length - 1 });
 }
 
 function noRoom({ tokens }: Request, capacityTokens: number): TidepoolError {

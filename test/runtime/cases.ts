@@ -15,6 +15,7 @@ import { cases as sampler } from "../kernel/sampler.cases.ts";
 import { cases as defaultLimits } from "../model/default-limits.cases.ts";
 import { cases as deviceLoss } from "../model/device-loss.cases.ts";
 import { cases as engine } from "../model/engine.cases.ts";
+import { cases as failedSteps } from "../model/failed-steps.cases.ts";
 import { cases as formats } from "../model/formats.cases.ts";
 import { cases as generate } from "../model/generate.cases.ts";
 import { cases as golden } from "../model/golden.cases.ts";
@@ -55,6 +56,7 @@ export const allCases: Case[] = [
   ...tiers,
   ...defaultLimits,
   ...deviceLoss,
+  ...failedSteps,
   ...poolGrowth,
   ...refusals,
   ...resume,
