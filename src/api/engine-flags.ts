@@ -12,6 +12,7 @@ export interface EngineFlags extends SourceFlags {
   chunkTokens?: number;
   adapter?: string;
   memory?: number;
+  maxRequests?: number;
   subgroups: boolean;
   cacheDir?: string;
   gpuCache?: number;
@@ -42,6 +43,7 @@ export function withEngineOptions(command: Command): Command {
     .option("--chunk-tokens <n>", "prompt tokens a prefill step at most", integer)
     .option("--adapter <name-part>", "refuse an adapter whose name does not contain this")
     .option("--memory <bytes>", "GPU memory that the model may take in all", integer)
+    .option("--max-requests <n>", "requests that run at once, 1 to 16", integer, 1)
     .option("--no-subgroups", "no subgroup operations");
 }
 
@@ -80,7 +82,7 @@ export async function load(model: string, flags: EngineFlags): Promise<Engine> {
 }
 
 export function engineOptions(flags: EngineFlags): EngineOptions {
-  const { dtype, kvDtype, blockTokens, chunkTokens, adapter, subgroups, memory } = flags;
+  const { dtype, kvDtype, blockTokens, chunkTokens, adapter, subgroups, memory, maxRequests } = flags;
   const given = {
     dtype,
     kvDtype,
@@ -88,6 +90,7 @@ export function engineOptions(flags: EngineFlags): EngineOptions {
     chunkTokens,
     adapter,
     memoryBytes: memory,
+    maxRequests,
     subgroups: subgroups ? undefined : false,
   };
   return { ...(withoutUndefined(given) as EngineOptions), ...sourceOptions(flags) };

@@ -18,7 +18,8 @@ interface ScoreFlags extends EngineFlags {
 }
 
 async function score(model: string, flags: ScoreFlags): Promise<void> {
-  const engine = await load(model, flags);
+  // A score judges the model: without a wish it is computed as exactly as the engine can.
+  const engine = await load(model, { dtype: "f32", ...flags });
   try {
     const tokens = await scoreTokens(engine, flags);
     const { from } = flags;

@@ -22,8 +22,8 @@ export interface MemoryOptions {
   chunkTokens: number;
   /** Requests that run at once. */
   seats: number;
-  /** KV positions that the pool may grow to; rounded up to whole blocks. */
-  poolTokens: number;
+  /** KV positions that the pool may grow to; rounded up to whole blocks. Default: `usualPoolTokens`. */
+  poolTokens?: number;
   /** Whether the pool may stay smaller than `poolTokens` where `memoryBytes` asks for it. Default: that is an error. */
   poolMayBeLess?: boolean;
   /** KV positions in the pool at first. Default: START_TOKENS, or `poolTokens` where that is less. */
@@ -54,6 +54,10 @@ export interface MemoryPlan {
 
 /** KV positions of a new pool where nothing else is asked for: it grows when requests need more. */
 export const START_TOKENS = 2048;
+
+/** What a pool may grow to where nothing else is asked for: so many bytes, but so many KV positions at least. */
+const POOL_BYTES = 2 ** 30;
+const MIN_POOL_TOKENS = 8192;
 
 /** Logits computed in one step stay below this, unless the seats alone need more. */
 const LOGITS_BYTES = 32 * 1024 * 1024;
@@ -91,10 +95,18 @@ export function planMemory(file: ModelFile, shape: ModelShape, options: MemoryOp
   const fixed = weightBytes + states + workspace;
   return {
     ...{ weightBytes, statePoolBytes: states, workspaceBytes: workspace, limited, startBlocks, maxBlocks },
-    kvBytesPerToken: perBlock / blockTokens,
+    kvBytesPerToken: kvBytesPerToken(shape, options),
     startBytes: fixed + startBlocks * perBlock,
     maxBytes: fixed + poolBytes,
   };
+}
+
+/** Bytes of a token's keys and values in all layers; 0 in a model without attention. */
+export function kvBytesPerToken(
+  shape: ModelShape,
+  { blockTokens, kvDtype }: Pick<MemoryOptions, "blockTokens" | "kvDtype">,
+): number {
+  return blockBytes(kvLayers(shape), blockTokens, kvDtype) / blockTokens;
 }
 
 /** Slots of the state pool: two for each seat, used in turns, and two more for scoring; then the snapshots. */
@@ -154,7 +166,8 @@ function wantedBlocks(
   perBlock: number,
 ): { blocks: number; limited: string | undefined } {
   const byTokens = poolBytes === undefined || perBlock === 0; // pure recurrent models keep no KV
-  const wanted = byTokens ? Math.ceil(poolTokens / blockTokens) : Math.floor(poolBytes / perBlock);
+  const tokens = poolTokens ?? usualPoolTokens(shape, seats, perBlock / blockTokens);
+  const wanted = byTokens ? Math.ceil(tokens / blockTokens) : Math.floor(poolBytes / perBlock);
   if (wanted === 0) {
     const message = `a KV pool of ${poolBytes} bytes holds no block: one of ${blockTokens} tokens has ${perBlock} bytes`;
     throw new TidepoolError("out_of_memory", message, { poolBytes, blockBytes: perBlock });
@@ -170,6 +183,12 @@ function wantedBlocks(
       : "the keys of a layer";
   const limited = `a KV pool of ${wanted * blockTokens} tokens was asked for and ${most * blockTokens} are the most: ${why} must lie in one binding of ${bytesText(MAX_BINDING_BYTES)}`;
   return { blocks: most, limited };
+}
+
+/** Every request may have a whole context, as far as POOL_BYTES go. */
+function usualPoolTokens(shape: ModelShape, seats: number, bytesPerToken: number): number {
+  const byBytes = bytesPerToken === 0 ? Infinity : Math.floor(POOL_BYTES / bytesPerToken);
+  return Math.max(MIN_POOL_TOKENS, Math.min(seats * shape.contextTokens, byBytes));
 }
 
 function startOf({ blockTokens, poolStartTokens = START_TOKENS }: MemoryOptions, maxBlocks: number): number {

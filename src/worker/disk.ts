@@ -7,14 +7,8 @@ import type { Backend } from "../tier/backend.ts";
 import { IdbBackend } from "../tier/idb.ts";
 import { spawnOpfsBackend } from "../tier/opfs-spawn.ts";
 import { TierStore } from "../tier/store.ts";
+import { diskBudget, ramBudget } from "./budgets.ts";
 import type { CacheOptions, Notice } from "./protocol.ts";
-
-/** Budgets where the caller names none. */
-const DEFAULT_RAM_BYTES = 256 * 2 ** 20;
-const DEFAULT_DISK_BYTES = 2 ** 30;
-
-/** The disk's budget is at most this share of what the origin may store. */
-const QUOTA_SHARE = 0.5;
 
 const FOLDER = "tidepool-kv";
 
@@ -26,13 +20,15 @@ const NO_OPFS: Notice = {
 /** How often idle work (compaction, expiry) is done. */
 const MAINTAIN_EVERY_MS = 60_000;
 
+/** @param kvBytesPerToken of the model whose blocks are stored; 0: no model is loaded */
 export async function openStore(
   options: CacheOptions,
   onNotice: (notice: Notice) => void,
+  kvBytesPerToken = 0,
 ): Promise<TierStore> {
   const disk = diskMaker(options, onNotice);
   return TierStore.open({
-    ramBytes: options.ramBytes ?? DEFAULT_RAM_BYTES,
+    ramBytes: ramBudget(options, kvBytesPerToken),
     diskBytes: await diskBudget(options),
     maintainEveryMs: MAINTAIN_EVERY_MS,
     ...(disk && { disk }),
@@ -67,18 +63,6 @@ function folderMaker(directory: string, onNotice: (notice: Notice) => void): () 
     isTold = true;
   };
   return async () => (await import("../tier/files.ts")).openFilesBackend(directory, { onExposed });
-}
-
-async function diskBudget({ diskBytes }: CacheOptions): Promise<number> {
-  if (diskBytes !== undefined || RUNTIME !== "browser") return diskBytes ?? DEFAULT_DISK_BYTES;
-  try {
-    const { quota } = await navigator.storage.estimate();
-    return quota === undefined
-      ? DEFAULT_DISK_BYTES
-      : Math.min(DEFAULT_DISK_BYTES, Math.floor(quota * QUOTA_SHARE));
-  } catch {
-    return DEFAULT_DISK_BYTES; // a browser that keeps its quota to itself says so when it is full
-  }
 }
 
 /** Private windows may have the method and refuse. */

@@ -23,7 +23,7 @@ export function describe(runner: Runner, prompts: Prompts, capabilities: readonl
       blockTokens: options.blockTokens,
       chunkTokens: options.chunkTokens,
       maxRequests: options.seats,
-      poolTokens: options.poolTokens,
+      poolTokens: runner.maxBlocks * options.blockTokens,
     },
     tokenizer: prompts.tokenizerState,
     chatTemplate: prompts.templateState,

@@ -7,6 +7,8 @@ import { background } from "../base.ts";
 import { endDevice, findProvider, openGpu, type Gpu } from "../gpu/device.ts";
 import type { OpenedModel } from "../load/named-model.ts";
 import { onceMoreIfChanged } from "../load/remote-load.ts";
+import { shapeOf } from "../model/arch.ts";
+import { kvBytesPerToken } from "../model/memory.ts";
 import type { RunnerOptions } from "../model/runner.ts";
 import type { TierStore } from "../tier/store.ts";
 import { readAsk } from "./asks.ts";
@@ -14,7 +16,7 @@ import { missingCapabilities } from "./capabilities.ts";
 import { openStore } from "./disk.ts";
 import { openForLoad, timedPost } from "./models.ts";
 import { gpuOptions, optionsAgain, runnerOptions } from "./options.ts";
-import type { Call, Capability, EngineInfo, EngineOptions, ModelSpec, ToWorker } from "./protocol.ts";
+import type { Call, Capability, EngineInfo, EngineOptions, ModelSpec, Notice, ToWorker } from "./protocol.ts";
 import type { Reopen } from "./recovery.ts";
 import { Session, type Post } from "./session.ts";
 
@@ -116,7 +118,8 @@ export class LocalEngine {
       opened = await openForLoad(model, options, this.post, signal);
       this.gpu = await openGpu(await findProvider(), gpuOptions(options));
       const chosen = runnerOptions(this.gpu, options);
-      store = await openStore(cache, (notice) => this.post({ type: "notice", notice }));
+      const onNotice = (notice: Notice): void => this.post({ type: "notice", notice });
+      store = await openStore(cache, onNotice, kvBytesPerToken(shapeOf(opened.file), chosen));
       const more = {
         timeoutMs: options.textTimeoutMs,
         reopen: this.reopener(model, options),

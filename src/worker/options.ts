@@ -7,27 +7,26 @@ import { adapterLine, type Gpu, type GpuOptions } from "../gpu/device.ts";
 import type { RunnerOptions } from "../model/runner.ts";
 import type { EngineOptions } from "./protocol.ts";
 
-const DEFAULTS = { blockTokens: 32, chunkTokens: 256, maxRequests: 8, poolTokens: 8192 } as const;
+const DEFAULTS = { blockTokens: 32, chunkTokens: 256, maxRequests: 8 } as const;
 
 /** Fills in defaults. @throws TidepoolError `invalid_argument` for a pool that is smaller than a block. */
 export function runnerOptions(gpu: Gpu, options: EngineOptions): RunnerOptions {
-  const { dtype = "auto", blockTokens = DEFAULTS.blockTokens, poolTokens = DEFAULTS.poolTokens } = options;
+  const { dtype = "auto", blockTokens = DEFAULTS.blockTokens, poolTokens } = options;
   const { chunkTokens = DEFAULTS.chunkTokens, maxRequests: seats = DEFAULTS.maxRequests } = options;
   const chosen = dtype === "auto" ? automaticDtype(gpu) : dtype;
-  if (poolTokens < blockTokens)
+  if (poolTokens !== undefined && poolTokens < blockTokens)
     refuseValue("poolTokens", poolTokens, `at least one block of ${blockTokens} tokens`);
   const { poolBytes, poolStartTokens, memoryBytes } = options;
   return {
     ...(poolBytes !== undefined && { poolBytes }),
     ...(poolStartTokens !== undefined && { poolStartTokens }),
     ...(memoryBytes !== undefined && { memoryBytes }),
-    ...(options.poolTokens === undefined && { poolMayBeLess: true }),
+    ...(poolTokens === undefined ? { poolMayBeLess: true } : { poolTokens }),
     dtype: chosen,
-    kvDtype: options.kvDtype ?? chosen,
+    kvDtype: options.kvDtype ?? (dtype === "auto" && gpu.features.f16 ? "f16" : chosen),
     blockTokens,
     chunkTokens,
     seats,
-    poolTokens,
   };
 }
 
@@ -51,7 +50,7 @@ export function optionsAgain(
   );
 }
 
-/** f16 where it is faster: software adapters emulate it. */
+/** f16 where it is faster: software adapters emulate it. Keys and values are f16 there too, since it halves their bytes. */
 function automaticDtype(gpu: Gpu): "f32" | "f16" {
   return gpu.features.f16 && !gpu.adapter.software ? "f16" : "f32";
 }

@@ -32,7 +32,7 @@ export interface SourceOptions {
 export interface EngineOptions extends SourceOptions {
   /** Arithmetic and activations. Default "auto": f16 on a hardware adapter that has it, else f32. */
   dtype?: Dtype | "auto";
-  /** Stored keys and values. Default: as `dtype`. */
+  /** Stored keys and values. Default: as `dtype`, and with dtype "auto" f16 on every adapter that has it. */
   kvDtype?: Dtype;
   /** Tokens a KV block: 16, 32 or 64. Default 32. */
   blockTokens?: number;
@@ -40,7 +40,10 @@ export interface EngineOptions extends SourceOptions {
   chunkTokens?: number;
   /** Requests that decode at once, 1 to 16. Default 8. */
   maxRequests?: number;
-  /** Tokens of KV that the GPU pool may grow to, for all requests together. Default 8,192. */
+  /**
+   * Tokens of KV that the GPU pool may grow to, for all requests together. Default: what 1 GiB holds, at least 8,192, and
+   * no more than `maxRequests` contexts.
+   */
   poolTokens?: number;
   /** The same in bytes; goes before `poolTokens`. */
   poolBytes?: number;
@@ -73,7 +76,10 @@ export interface CacheOptions {
   directory?: string;
   /** false: no disk tier. */
   disk?: boolean;
-  /** Budgets in bytes. Defaults: 256 MiB of RAM; 1 GiB of disk, in browsers at most half of the origin's quota. */
+  /**
+   * Budgets in bytes. RAM by default: 32,768 tokens of the model, from 256 MiB up to an eighth of the machine's memory.
+   * Disk by default: 4 GiB, at most half of the origin's quota in browsers and a tenth of the file system elsewhere.
+   */
   ramBytes?: number;
   diskBytes?: number;
   /** How stored blocks come back: "auto" (default) loads, computes or does both by measured rates. */
