@@ -28,6 +28,33 @@ export function parseJson(text: string, file: string, what = ""): unknown {
   }
 }
 
+/**
+ * JSON as Python writes and reads it: with Infinity, -Infinity and NaN. Infinities become numbers; NaN becomes the text
+ * "NaN", so that whoever wants a number there complains.
+ * @throws TidepoolError `invalid_file`.
+ */
+export function parsePythonJson(text: string, file: string): unknown {
+  return parseJson(/Infinity|NaN/.test(text) ? withoutBareNames(text) : text, file);
+}
+
+const BARE_NAMES: Readonly<Record<string, string>> = { Infinity: "1e999", NaN: '"NaN"' };
+
+/** Replaces the names of numbers outside strings by what JSON.parse takes. */
+function withoutBareNames(text: string): string {
+  const parts: string[] = [];
+  let from = 0;
+  const next = /"|Infinity|NaN/g;
+  for (let found = next.exec(text); found; found = next.exec(text)) {
+    const [token] = found;
+    if (token === '"') next.lastIndex = endOfString(text, found.index) + 1;
+    else {
+      parts.push(text.slice(from, found.index), BARE_NAMES[token] as string);
+      from = next.lastIndex;
+    }
+  }
+  return parts.join("") + text.slice(from);
+}
+
 /** The most brackets that are open at once, outside strings. `text` need not be JSON. */
 function depthOf(text: string): number {
   let depth = 0;

@@ -7,7 +7,7 @@
 import { TidepoolError } from "../errors.ts";
 import { readGguf } from "./gguf.ts";
 import type { GgufFile, GgufValue } from "./gguf.ts";
-import { parseJson } from "./json.ts";
+import { parsePythonJson } from "./json.ts";
 import { readSafetensors } from "./safetensors.ts";
 import { baseName, openBlob, openPath, openUrl, pathKind, PIECE_BYTES, readBounded } from "./source.ts";
 import type { PieceOptions, Source, UrlOptions } from "./source.ts";
@@ -377,7 +377,7 @@ async function readJson(
 ): Promise<Record<string, unknown> | undefined> {
   const text = await readText(locate, name, signal);
   if (text === undefined) return undefined;
-  const value = parseJson(text, name);
+  const value = parsePythonJson(text, name);
   if (typeof value !== "object" || value === null || Array.isArray(value))
     throw invalid(name, "is not a JSON object");
   return value as Record<string, unknown>;

@@ -194,6 +194,17 @@ describe("safetensors", () => {
     await model.close();
   });
 
+  test("JSON as Python writes it, with numbers that JSON does not have", async () => {
+    const text =
+      '{"time_step_limit": [0.0, Infinity], "low": -Infinity, "odd": NaN, "Infinity": "NaN \\" Infinity"}';
+    const files = { ...SINGLE, "config.json": new TextEncoder().encode(text) };
+    const model = await openModel(sourcesOf(files));
+    expect(model).toMatchObject({
+      config: { time_step_limit: [0, Infinity], low: -Infinity, odd: "NaN", Infinity: 'NaN " Infinity' },
+    });
+    await model.close();
+  });
+
   test("a weight file of another name that is given alone with its folder's files", async () => {
     const files = { "config.json": SIDE_FILES["config.json"]!, "tiny.safetensors": tensorFile("t0", 0) };
     expect(await readFloats(await openModel(sourcesOf(files)), "t0")).toEqual(numbers(0));
