@@ -16,6 +16,7 @@ const MAX_TENSORS = 1_048_576;
 const MAX_KEY_BYTES = 65_535;
 const MAX_STRING_BYTES = 64 * 1024 * 1024;
 const MAX_ARRAY_ITEMS = 64 * 1024 * 1024;
+const MAX_ARRAY_DEPTH = 4;
 const MAX_DIMENSIONS = 4;
 /** ggml keeps names in 64 bytes with a terminator. */
 const MAX_NAME_BYTES = 63;
@@ -26,8 +27,8 @@ const ALIGNMENT_KEY = "general.alignment";
 const MAGIC = 0x46554747; // "GGUF"
 
 /**
- * A metadata value. Numeric arrays are typed arrays (64-bit integers as Float64Array, bools as Uint8Array of 0 and 1).
- * A 64-bit scalar is a number where that is exact, else a bigint.
+ * A metadata value. Numeric arrays are typed arrays (64-bit integers as Float64Array where all are exact in it, bools as
+ * Uint8Array of 0 and 1); of an array of arrays nothing is kept. A 64-bit scalar is a number where that is exact, else a bigint.
  */
 export type GgufValue = number | bigint | boolean | string | GgufArray;
 export type GgufArray =
@@ -39,7 +40,9 @@ export type GgufArray =
   | Uint32Array
   | Int32Array
   | Float32Array
-  | Float64Array;
+  | Float64Array
+  | BigInt64Array
+  | BigUint64Array;
 
 export interface GgufTensor {
   name: string;
@@ -116,13 +119,22 @@ async function readPair(
   const type = reader.u32();
   if (key === ALIGNMENT_KEY && type !== UINT32)
     reader.fail(`${field} has the value type ${type}, expected u32`);
-  metadata.set(key, type === ARRAY ? await readArray(reader, field) : await readScalar(reader, field, type));
+  const value = type === ARRAY ? await readArray(reader, field, 1) : await readScalar(reader, field, type);
+  metadata.set(key, value);
 }
 
 const UINT32 = 4;
+const UINT64 = 10;
+const INT64 = 11;
 const BOOL = 7;
 const STRING = 8;
 const ARRAY = 9;
+
+/** A string takes its 8 bytes of length at least, an array its type and its length. */
+const LEAST_ITEM_BYTES: ReadonlyMap<number, number> = new Map([
+  [STRING, 8],
+  [ARRAY, 12],
+]);
 
 /** Bytes of a fixed-size value by its type id. */
 const VALUE_BYTES: ReadonlyMap<number, number> = new Map([
@@ -134,8 +146,8 @@ const VALUE_BYTES: ReadonlyMap<number, number> = new Map([
   [5, 4],
   [6, 4],
   [BOOL, 1],
-  [10, 8],
-  [11, 8],
+  [UINT64, 8],
+  [INT64, 8],
   [12, 8],
 ]);
 
@@ -164,9 +176,9 @@ function fixedValue(reader: HeaderReader, field: string, type: number): number |
       return reader.f32();
     case BOOL:
       return boolOf(reader, field) === 1;
-    case 10:
+    case UINT64:
       return narrow(reader.u64());
-    case 11:
+    case INT64:
       return narrow(BigInt.asIntN(64, reader.u64()));
     default:
       return reader.f64();
@@ -184,22 +196,33 @@ function narrow(value: bigint): number | bigint {
   return Number.isSafeInteger(number) ? number : value;
 }
 
-async function readArray(reader: HeaderReader, field: string): Promise<GgufArray> {
+async function readArray(reader: HeaderReader, field: string, depth: number): Promise<GgufArray> {
   await reader.need(12, field);
   const type = reader.u32();
   const count = reader.u64();
-  if (type === ARRAY) refuse(reader, `${field} is an array of arrays, which is not supported`);
-  // A string takes its 8 bytes of length at least.
-  const itemBytes = type === STRING ? 8 : VALUE_BYTES.get(type);
+  if (type === ARRAY && depth === MAX_ARRAY_DEPTH)
+    refuse(reader, `${field} has arrays nested more than ${MAX_ARRAY_DEPTH} deep`);
+  const itemBytes = LEAST_ITEM_BYTES.get(type) ?? VALUE_BYTES.get(type);
   if (itemBytes === undefined) reader.fail(`${field} is an array of the unknown value type ${type}`);
   if (count > BigInt(MAX_ARRAY_ITEMS)) {
     reader.fail(`${field} has ${count} items, over the limit of ${MAX_ARRAY_ITEMS}`);
   }
   const items = Number(count);
   reader.claim(items * itemBytes, `${field} (${items} items)`);
-  return type === STRING
-    ? readStrings(reader, field, items)
-    : readNumbers(reader, field, type, items, itemBytes);
+  if (type === STRING) return readStrings(reader, field, items);
+  if (type === ARRAY) return skipArrays(reader, field, items, depth + 1);
+  return readNumbers(reader, field, type, items, itemBytes);
+}
+
+/** Nobody reads arrays of arrays: they are walked over and not kept. */
+async function skipArrays(
+  reader: HeaderReader,
+  field: string,
+  count: number,
+  depth: number,
+): Promise<GgufArray> {
+  for (let i = 0; i < count; i++) await readArray(reader, `${field}, item ${i}`, depth);
+  return [];
 }
 
 async function readStrings(reader: HeaderReader, field: string, count: number): Promise<string[]> {
@@ -219,17 +242,31 @@ async function readNumbers(
   count: number,
   itemBytes: number,
 ): Promise<GgufArray> {
-  const array = numericArray(type, count);
+  let array: NumericArray = numericArray(type, count);
   for (let i = 0; i < count; i++) {
     if (reader.buffered < itemBytes) await reader.need(itemBytes, `${field}, item ${i}`);
     const value = type === BOOL ? boolOf(reader, field) : fixedValue(reader, field, type);
-    if (typeof value !== "number") reader.fail(`${field}, item ${i} is ${value}, too large to be exact`);
-    array[i] = value;
+    if (typeof value === "bigint" && !isExact(array)) array = exactArray(type, array);
+    if (isExact(array)) array[i] = BigInt(value);
+    else array[i] = Number(value);
   }
   return array;
 }
 
-function numericArray(type: number, count: number): Exclude<GgufArray, string[]> {
+type ExactArray = BigInt64Array | BigUint64Array;
+type NumericArray = Exclude<GgufArray, string[]>;
+
+function isExact(array: NumericArray): array is ExactArray {
+  return array instanceof BigInt64Array || array instanceof BigUint64Array;
+}
+
+/** The same numbers where a double has no room for all of them. */
+function exactArray(type: number, array: Exclude<NumericArray, ExactArray>): ExactArray {
+  const items = Array.from(array as Float64Array, BigInt);
+  return type === INT64 ? BigInt64Array.from(items) : BigUint64Array.from(items);
+}
+
+function numericArray(type: number, count: number): Exclude<NumericArray, ExactArray> {
   switch (type) {
     case 0:
     case BOOL:
