@@ -5,9 +5,11 @@
  * Facts come from GGUF metadata or from a Hugging Face config.json; both are first brought to one plain form (`Facts`).
  */
 import { inFile, TidepoolError } from "../errors.ts";
-import type { ModelFile } from "../load/model-file.ts";
+import type { GgufModelFile, ModelFile, SafetensorsModelFile } from "../load/model-file.ts";
 import type { Activation } from "./ffn.ts";
-import { factsFromConfig, factsFromMetadata, type Facts, type Metadata } from "./facts.ts";
+import { CONFIG_MODEL_TYPES, factsFromConfig } from "./facts-config.ts";
+import { factsFromMetadata, type GgufTraits } from "./facts-gguf.ts";
+import { MAX_VOCAB, type Facts } from "./facts.ts";
 import type { RopeParams } from "./rope.ts";
 import { checkSizes } from "./sizes.ts";
 import type {
@@ -19,37 +21,35 @@ import type {
   ModelShape,
   RopeLayout,
 } from "./shape.ts";
+import { TensorNames } from "./tensors.ts";
 
 /** A row: what the facts alone do not say. */
-interface Architecture {
-  /** `general.architecture` in GGUF. */
-  gguf: string;
-  /** `model_type` values of config.json. */
+interface Architecture extends GgufTraits {
+  /** `model_type` values of config.json; those of recurrent models are known by name only (facts-config.ts). */
   config: readonly string[];
-  /** GGUF files of this architecture hold q and k rows for this layout; safetensors always for "half". */
+  /** GGUF files hold q and k rows for this layout, safetensors always for "half". */
   ropeLayout: RopeLayout;
   qkNorm: boolean;
   postNorms: boolean;
   activation: Activation;
   zeroCentredNorms: boolean;
   scaleEmbedding: boolean;
-  /** The rope table of layer `index`, and its window. Default: table 0, no window. */
-  attention?(index: number, facts: Facts): { ropeTable: number | undefined; window: number };
-  /** Tables after the first one. */
-  moreRopeTables?(facts: Facts): RopeParams[];
+  /** The rope table of layer `index`. Default: that of all layers, or of local ones if they have their own. */
+  ropeTable?(index: number, facts: Facts): number | undefined;
+  /** Multiplies q.k where the file does not say. Default: 1 / sqrt(headDim). */
+  attentionScale?(facts: Facts): number;
   /** The mixers of layer `index`. Default: attention alone. */
   mixers?(index: number, facts: Facts, attention: () => AttentionMixer): Mixer[];
-  /** Its safetensors files are not read: they need folded multipliers, A from A_log, other norms. */
-  ggufOnly?: boolean;
   /** No feed-forwards (Mamba-2). */
   withoutFfn?: boolean;
   /** W_q carries a gate for each head. */
   gatedAttention?: boolean;
 }
 
-/** Gemma 3: one global layer after five local ones, unless config.json lists the layers. */
-const GEMMA3_PERIOD = 6;
-const GEMMA3_LOCAL_THETA = 10_000;
+/** Gemma 3: one global layer after five local ones, unless the file says otherwise. */
+const GEMMA3_WINDOW = { period: 6, localTheta: 10_000 };
+/** How Gemma 3 27B is told from its siblings: it alone scales queries by another size (as in llama.cpp). */
+const GEMMA3_27B_LAYERS = 62;
 
 /** SmolLM3: every fourth layer has no rotation, unless config.json lists the layers. */
 const SMOLLM3_NOPE_PERIOD = 4;
@@ -63,14 +63,14 @@ const plain = {
 } as const;
 
 const ARCHITECTURES: readonly Architecture[] = [
-  { ...plain, gguf: "llama", config: ["llama", "mistral"], ropeLayout: "interleaved", attention: windowed },
+  { ...plain, gguf: "llama", config: ["llama", "mistral"], ropeLayout: "interleaved", window: "all" },
   { ...plain, gguf: "qwen3", config: ["qwen3"], ropeLayout: "half", qkNorm: true },
   {
     ...plain,
     gguf: "smollm3",
     config: ["smollm3"],
     ropeLayout: "interleaved",
-    attention: (index, facts) => ({ ropeTable: smollm3Rotates(index, facts) ? 0 : undefined, window: 0 }),
+    ropeTable: (index, facts) => (smollm3Rotates(index, facts) ? 0 : undefined),
   },
   {
     gguf: "gemma3",
@@ -81,19 +81,16 @@ const ARCHITECTURES: readonly Architecture[] = [
     activation: "gelu_tanh",
     zeroCentredNorms: true,
     scaleEmbedding: true,
-    attention: (index, facts) =>
-      gemma3Local(index, facts) ? { ropeTable: 1, window: facts.window } : { ropeTable: 0, window: 0 },
-    moreRopeTables: (facts) => [
-      { theta: facts.localRopeTheta ?? GEMMA3_LOCAL_THETA, rot: facts.ropeDims, scaling: { type: "none" } },
-    ],
+    window: GEMMA3_WINDOW,
+    attentionScale: gemma3Scale,
   },
   {
     ...plain,
     gguf: "lfm2",
     config: ["lfm2"],
+    window: "all",
     ropeLayout: "half",
     qkNorm: true,
-    ggufOnly: true,
     mixers: (index, facts, attention) =>
       isRecurrent(index, facts) ? [{ kind: "short-conv", kernel: facts.convKernel }] : [attention()],
   },
@@ -102,8 +99,9 @@ const ARCHITECTURES: readonly Architecture[] = [
     gguf: "granitehybrid",
     config: ["granitemoehybrid"],
     ropeLayout: "interleaved",
-    ggufOnly: true,
-    attention: (_, facts) => ({ ropeTable: facts.ropeFinetuned ? 0 : undefined, window: 0 }),
+    multipliers: true,
+    ropeIsOptional: true,
+    ropeTable: (_, facts) => (facts.ropeFinetuned ? 0 : undefined),
     mixers: (index, facts, attention) => (isRecurrent(index, facts) ? [mamba(facts)] : [attention()]),
   },
   {
@@ -111,7 +109,6 @@ const ARCHITECTURES: readonly Architecture[] = [
     gguf: "mamba2",
     config: ["mamba2"],
     ropeLayout: "half",
-    ggufOnly: true,
     withoutFfn: true,
     mixers: (_, facts) => [mamba(facts)],
   },
@@ -120,7 +117,6 @@ const ARCHITECTURES: readonly Architecture[] = [
     gguf: "falcon-h1",
     config: ["falcon_h1"],
     ropeLayout: "half",
-    ggufOnly: true,
     mixers: (_, facts, attention) => [attention(), mamba(facts)],
   },
   {
@@ -129,10 +125,10 @@ const ARCHITECTURES: readonly Architecture[] = [
     config: ["qwen3_5", "qwen3_5_text"],
     ropeLayout: "half",
     qkNorm: true,
-    ggufOnly: true,
     gatedAttention: true,
+    deltaLayers: true,
     mixers: (index, facts, attention) =>
-      isInterval(index, facts) ? [attention()] : [delta(facts, "interleaved", false)],
+      isDelta(index, facts) ? [delta(facts, "interleaved", false)] : [attention()],
   },
   {
     ...plain,
@@ -140,10 +136,10 @@ const ARCHITECTURES: readonly Architecture[] = [
     config: ["qwen3_next"],
     ropeLayout: "half",
     qkNorm: true,
-    ggufOnly: true,
     gatedAttention: true,
+    deltaLayers: true,
     mixers: (index, facts, attention) =>
-      isInterval(index, facts) ? [attention()] : [delta(facts, "blocked", true)],
+      isDelta(index, facts) ? [delta(facts, "blocked", true)] : [attention()],
   },
 ];
 
@@ -152,9 +148,9 @@ function isRecurrent(index: number, facts: Facts): boolean {
   return facts.kvHeads[index] === 0;
 }
 
-/** Qwen3.5 and Qwen3-Next: attention in every fourth layer, unless the file names another interval. */
-function isInterval(index: number, facts: Facts): boolean {
-  return (index + 1) % facts.attentionInterval === 0;
+/** Qwen3.5 and Qwen3-Next: attention in every fourth layer, unless the file names another interval or lists the layers. */
+function isDelta(index: number, facts: Facts): boolean {
+  return facts.recurrentLayers?.[index] ?? (index + 1) % facts.attentionInterval !== 0;
 }
 
 function mamba({ ssm, convKernel }: Facts): MambaMixer {
@@ -185,64 +181,67 @@ function checkDivides(whole: string, value: number, part: string, divisor: numbe
   );
 }
 
-function windowed(_index: number, facts: Facts): { ropeTable: number; window: number } {
-  return { ropeTable: 0, window: facts.window };
-}
-
 function smollm3Rotates(index: number, facts: Facts): boolean {
   const listed = facts.ropeLayers?.[index];
   return listed ?? (index + 1) % SMOLLM3_NOPE_PERIOD !== 0;
 }
 
-function gemma3Local(index: number, facts: Facts): boolean {
-  const listed = facts.localLayers?.[index];
-  return listed ?? index % GEMMA3_PERIOD !== GEMMA3_PERIOD - 1;
+function gemma3Scale({ layers, hiddenSize, heads, headDim }: Facts): number {
+  const size = layers === GEMMA3_27B_LAYERS ? Math.floor(hiddenSize / (heads[0] || 1)) : headDim;
+  return 1 / Math.sqrt(size);
 }
 
 /** The names of all architectures that run here. */
 export const ARCHITECTURE_NAMES: readonly string[] = ARCHITECTURES.map((row) => row.gguf);
 
+/** A shape, and the keys of the file's settings that it was read from, present or not. */
+export interface ReadShape {
+  shape: ModelShape;
+  keys: ReadonlySet<string>;
+}
+
 /** The shape of the model in an open file. @throws TidepoolError `unsupported`, `invalid_file`. */
 export function shapeOf(file: ModelFile): ModelShape {
+  return readShape(file).shape;
+}
+
+/** As `shapeOf`, with the keys. */
+export function readShape(file: ModelFile): ReadShape {
   try {
-    const shape = file.format === "gguf" ? shapeFromMetadata(file.metadata) : shapeFromConfig(file.config);
-    checkSizes(shape);
-    return shape;
+    const read = file.format === "gguf" ? readGgufShape(file) : readConfigShape(file);
+    checkSizes(read.shape);
+    return read;
   } catch (error) {
     throw inFile(file.name, error);
   }
 }
 
-/**
- * The shape of the model in a GGUF file.
- * @throws TidepoolError `unsupported` for an unknown architecture, `invalid_file` for missing or absurd metadata.
- */
-export function shapeFromMetadata(metadata: Metadata): ModelShape {
+function readGgufShape(file: GgufModelFile): ReadShape {
+  const { metadata } = file;
   const name = metadata.get("general.architecture");
   const row = ARCHITECTURES.find((candidate) => candidate.gguf === name);
   if (!row) throw unknownArchitecture(String(name));
-  const facts = factsFromMetadata(metadata, row.gguf);
-  if (facts.experts > 0) {
-    throw new TidepoolError("unsupported", `"${row.gguf}" with ${facts.experts} experts does not run yet`, {
-      architecture: row.gguf,
-    });
-  }
-  return build(row, facts, row.ropeLayout, 0);
+  const { facts, keys } = factsFromMetadata(metadata, row);
+  return {
+    shape: build(row, facts, file),
+    keys: new Set(["general.architecture", ...keys]),
+  };
 }
 
-/**
- * The shape of the model beside a Hugging Face config.json.
- * @throws TidepoolError as `shapeFromMetadata`.
- */
-export function shapeFromConfig(config: Record<string, unknown>): ModelShape {
-  const type = config["model_type"];
-  const row = ARCHITECTURES.find((candidate) => candidate.config.includes(String(type)));
-  if (!row) throw unknownArchitecture(String(type));
-  if (row.ggufOnly) {
-    const message = `"${String(type)}" is read from GGUF files only, not from safetensors`;
+function readConfigShape(file: SafetensorsModelFile): ReadShape {
+  const { config } = file;
+  const type = String(config["model_type"]);
+  const row = ARCHITECTURES.find((candidate) => candidate.config.includes(type));
+  if (!row) throw unknownArchitecture(type);
+  if (!CONFIG_MODEL_TYPES.includes(type)) {
+    const message = `"${type}" is read from GGUF files only, not from safetensors`;
     throw new TidepoolError("unsupported", message, { architecture: row.gguf });
   }
-  return build(row, factsFromConfig(config), "half", row.zeroCentredNorms ? 1 : 0);
+  const { facts, keys } = factsFromConfig(config, type);
+  return {
+    shape: build(row, facts, file),
+    keys: new Set(["model_type", ...keys]),
+  };
 }
 
 function unknownArchitecture(name: string): TidepoolError {
@@ -253,38 +252,59 @@ function unknownArchitecture(name: string): TidepoolError {
   );
 }
 
-function build(row: Architecture, facts: Facts, ropeLayout: RopeLayout, normOffset: number): ModelShape {
-  const layers = Array.from({ length: facts.layers }, (_, index): LayerShape =>
-    layerShape(row, facts, index),
-  );
+function build(row: Architecture, facts: Facts, file: ModelFile): ModelShape {
+  const isGguf = file.format === "gguf";
+  checkExperts(row, facts);
   return {
     architecture: row.gguf,
     name: facts.name,
     hiddenSize: facts.hiddenSize,
-    vocabSize: facts.vocabSize,
+    vocabSize: vocabSizeOf(facts, new TensorNames(file, row.postNorms)),
     contextTokens: facts.contextTokens,
-    layers,
+    layers: Array.from({ length: facts.layers }, (_, index) => layerShape(row, facts, index)),
+    unusedLayers: facts.unusedLayers,
     normEps: facts.normEps,
     embeddingScale: row.scaleEmbedding ? Math.sqrt(facts.hiddenSize) : facts.embeddingScale,
     residualScale: facts.residualScale,
     logitScale: 1 / facts.logitDivisor,
-    ropeTables: [
-      { theta: facts.ropeTheta, rot: facts.ropeDims, scaling: facts.ropeScaling },
-      ...(row.moreRopeTables?.(facts) ?? []),
-    ],
-    ropeLayout,
+    logitSoftCap: facts.finalSoftCap,
+    ropeTables: ropeTables(facts),
+    ropeLayout: isGguf ? row.ropeLayout : "half",
     postNorms: row.postNorms,
-    normOffset,
+    normOffset: row.zeroCentredNorms && !isGguf ? 1 : 0,
   };
+}
+
+function checkExperts(row: Architecture, { experts }: Facts): void {
+  if (experts === 0) return;
+  const message = `"${row.gguf}" with ${experts} experts does not run yet`;
+  throw new TidepoolError("unsupported", message, { architecture: row.gguf });
+}
+
+/** The embedding's rows: what the settings say is older than the last tokens that were added, or padded. */
+function vocabSizeOf(facts: Facts, names: TensorNames): number {
+  const rows = names.model("token_embd")?.shape[1] ?? facts.vocabSize;
+  if (rows !== undefined && rows > 0 && rows <= MAX_VOCAB) return rows;
+  throw new TidepoolError(
+    "invalid_file",
+    `the vocabulary has ${rows ?? "an unknown number of"} tokens, expected 1 to ${MAX_VOCAB}`,
+  );
+}
+
+function ropeTables({ rope, localRope, ropeDims, ropeMagnitude }: Facts): RopeParams[] {
+  return [rope, ...(localRope ? [localRope] : [])].map((base) => ({
+    ...base,
+    rot: ropeDims,
+    ...(ropeMagnitude !== 1 && { magnitude: ropeMagnitude }),
+  }));
 }
 
 function layerShape(row: Architecture, facts: Facts, index: number): LayerShape {
   const attention = () => attentionMixer(row, facts, index);
+  const activation = facts.activation ?? row.activation;
   return {
     mixers: row.mixers?.(index, facts, attention) ?? [attention()],
-    ffn: row.withoutFfn
-      ? undefined
-      : { kind: "mlp", width: ffnWidth(facts, index), activation: row.activation },
+    ffn: row.withoutFfn ? undefined : { kind: "mlp", width: ffnWidth(facts, index), activation },
   };
 }
 
@@ -295,23 +315,24 @@ function ffnWidth(facts: Facts, index: number): number {
 }
 
 function attentionMixer(row: Architecture, facts: Facts, index: number): AttentionMixer {
-  const { ropeTable, window } = row.attention?.(index, facts) ?? { ropeTable: 0, window: 0 };
+  const isLocal = facts.localLayers[index] ?? false;
+  const heads = facts.heads[index] ?? 0;
   const kvHeads = facts.kvHeads[index] ?? 0;
-  if (kvHeads === 0 || facts.heads % kvHeads !== 0) {
+  if (kvHeads === 0 || heads % kvHeads !== 0) {
     throw new TidepoolError(
       "invalid_file",
-      `layer ${index}: ${facts.heads} query heads cannot share ${kvHeads} KV heads evenly`,
+      `layer ${index}: ${heads} query heads cannot share ${kvHeads} KV heads evenly`,
     );
   }
   return {
     kind: "attention",
-    heads: facts.heads,
+    heads,
     kvHeads,
     headDim: facts.headDim,
-    scale: facts.attentionScale ?? 1 / Math.sqrt(facts.headDim),
-    window,
+    scale: facts.attentionScale ?? row.attentionScale?.(facts) ?? 1 / Math.sqrt(facts.headDim),
+    window: isLocal ? facts.window : 0,
     softCap: facts.softCap,
-    ropeTable,
+    ropeTable: row.ropeTable ? row.ropeTable(index, facts) : isLocal && facts.localRope ? 1 : 0,
     qkNorm: row.qkNorm,
     gated: row.gatedAttention ?? false,
   };

@@ -8,8 +8,9 @@ import { MAX_BINDING_BYTES } from "../gpu/device.ts";
 import type { Elem } from "../gpu/kernel.ts";
 import { blockBytes, maxSlots } from "../gpu/pool.ts";
 import { maxStateSlots, stateBytes } from "../gpu/state-pool.ts";
-import type { ModelFile } from "../load/model-file.ts";
+import type { ModelFile, TensorInfo } from "../load/model-file.ts";
 import { kvLayers, stateLayers, type ModelShape } from "./shape.ts";
+import { usedTensors } from "./tensors.ts";
 import { scratchContext, workspaceBytes } from "./workspace.ts";
 
 /** What decides how much memory a model takes. */
@@ -76,7 +77,8 @@ export function planMemory(file: ModelFile, shape: ModelShape, options: MemoryOp
   const { blockTokens, kvDtype, seats } = options;
   const perBlock = blockBytes(kvLayers(shape), blockTokens, kvDtype);
   const { blocks: wanted, limited } = wantedBlocks(shape, options, perBlock);
-  const weightBytes = sumOf([...file.tensors.values()].map(({ sizeBytes }) => sizeBytes));
+  const tensors = usedTensors(file, shape);
+  const weightBytes = sumOf(tensors.map(({ sizeBytes }) => sizeBytes));
   const states = stateBytes(stateLayers(shape)) * (firstSnapshotSlot(seats) + snapshotSlots(shape, options));
   const needs = (blocks: number): Needs => ({
     weightBytes,
@@ -89,7 +91,7 @@ export function planMemory(file: ModelFile, shape: ModelShape, options: MemoryOp
     }),
     poolBytes: blocks * perBlock,
   });
-  const maxBlocks = fittingBlocks(file, options, wanted, needs);
+  const maxBlocks = fittingBlocks(elementsOf(tensors), options, wanted, needs);
   const startBlocks = startOf(options, maxBlocks);
   const { workspaceBytes: workspace, poolBytes } = needs(maxBlocks);
   const fixed = weightBytes + states + workspace;
@@ -197,7 +199,7 @@ function startOf({ blockTokens, poolStartTokens = START_TOKENS }: MemoryOptions,
 
 /** As many of the wanted blocks as `memoryBytes` leaves room for. */
 function fittingBlocks(
-  file: ModelFile,
+  elements: number,
   options: MemoryOptions,
   wanted: number,
   needs: (blocks: number) => Needs,
@@ -211,7 +213,7 @@ function fittingBlocks(
     if (fits(middle)) low = middle;
     else high = middle;
   }
-  if (low === 0) throw tooSmall(file, memoryBytes as number, needs(1));
+  if (low === 0) throw tooSmall(elements, memoryBytes as number, needs(1));
   if (poolMayBeLess) return low;
   const total = totalOf(needs(wanted));
   throw new TidepoolError(
@@ -222,11 +224,11 @@ function fittingBlocks(
 }
 
 /** Not even one block fits: what is left is a smaller model. */
-function tooSmall(file: ModelFile, memoryBytes: number, needs: Needs): TidepoolError {
+function tooSmall(elements: number, memoryBytes: number, needs: Needs): TidepoolError {
   const total = totalOf(needs);
   const left = memoryBytes - (total - needs.weightBytes);
-  const bitsPerWeight = (8 * needs.weightBytes) / elementsOf(file);
-  const fitting = (8 * left) / elementsOf(file);
+  const bitsPerWeight = (8 * needs.weightBytes) / elements;
+  const fitting = (8 * left) / elements;
   const advice =
     fitting >= 1
       ? `a quantisation of at most ${fitting.toFixed(1)} bits a weight would fit (this file has ${bitsPerWeight.toFixed(1)}), or fewer maxRequests and chunkTokens`
@@ -266,10 +268,8 @@ function totalOf(needs: Needs): number {
   return sumOf(Object.values(needs) as number[]);
 }
 
-function elementsOf(file: ModelFile): number {
-  return sumOf(
-    [...file.tensors.values()].map(({ shape }) => shape.reduce((product, size) => product * size, 1)),
-  );
+function elementsOf(tensors: readonly TensorInfo[]): number {
+  return sumOf(tensors.map(({ shape }) => shape.reduce((product, size) => product * size, 1)));
 }
 
 function sumOf(numbers: readonly number[]): number {

@@ -11,6 +11,7 @@ import { embedOp, matmulOp, matvecOp } from "./matrix.ts";
 import { attentionMixerOps, recurrentMixerOps, type MixerContext, type RecurrentWeights } from "./mixers.ts";
 import { normOp } from "./norm.ts";
 import { createSampler, type Sampler } from "./sampler.ts";
+import { softCapOp } from "./softcap.ts";
 import type { LayerShape, MlpFeedForward, Mixer } from "./shape.ts";
 import type { AttentionWeights, FfnWeights, LayerWeights, MixerWeights, Projection } from "./weights.ts";
 import { makeWorkspace, type Phase, type ProgramInput, type Workspace } from "./workspace.ts";
@@ -135,7 +136,7 @@ class Builder {
     return ops;
   }
 
-  /** Norm and output matrix over the step's logit rows. */
+  /** Norm, output matrix and cap over the step's logit rows. */
   async head(maker: MatrixMaker): Promise<Op[]> {
     const { kernels, shape, weights } = this.input;
     const { hidden, delta, headInput, logits } = this.space;
@@ -165,6 +166,8 @@ class Builder {
         }),
       );
     }
+    const { logitSoftCap: cap, vocabSize: vocab } = shape;
+    if (cap > 0) ops.push(await softCapOp(kernels, this.types("f32"), { logits, vocab, cap }));
     return ops;
   }
 

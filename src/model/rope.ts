@@ -41,6 +41,8 @@ export interface RopeParams {
   /** Entries of a head that are rotated, even. */
   rot: number;
   scaling: RopeScaling;
+  /** Multiplies cos and sin, beside YaRN's own factor. Default: 1. */
+  magnitude?: number;
   /** [rot/2]: divides the frequency of each pair (GGUF's rope_freqs.weight, which holds llama3's scaling). */
   divisors?: ArrayLike<number>;
 }
@@ -48,13 +50,13 @@ export interface RopeParams {
 export interface RopeFrequencies {
   /** [rot/2], radians per position, scaled. */
   frequencies: Float64Array;
-  /** Factor of cos and sin; 1 but for YaRN. */
+  /** Factor of cos and sin. */
   mscale: number;
 }
 
 /** The frequency of each pair: theta^(-2i/rot), scaled (Llama 3.1's and YaRN's rules; YaRN: arXiv 2309.00071). */
 export function ropeFrequencies(params: RopeParams): RopeFrequencies {
-  const { theta, rot, scaling, divisors } = params;
+  const { theta, rot, scaling, divisors, magnitude = 1 } = params;
   assert(rot >= 0 && rot % 2 === 0, `rope: ${rot} rotated entries are not a whole number of pairs`);
   assert(!divisors || divisors.length === rot / 2, `rope: ${divisors?.length} divisors for ${rot / 2} pairs`);
   const factorOf = scalingOf(params);
@@ -62,7 +64,7 @@ export function ropeFrequencies(params: RopeParams): RopeFrequencies {
     const base = theta ** ((-2 * pair) / rot) / (divisors?.[pair] ?? 1);
     return base * factorOf(base, pair);
   });
-  return { frequencies, mscale: scaling.type === "yarn" ? yarnMscale(scaling) : 1 };
+  return { frequencies, mscale: magnitude * (scaling.type === "yarn" ? yarnMscale(scaling) : 1) };
 }
 
 type ScaleFrequency = (frequency: number, pair: number) => number;

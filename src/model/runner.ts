@@ -30,6 +30,7 @@ import { INVALID_TOKEN, type SampledRow } from "./sampler.ts";
 import type { SamplingParams } from "./sampling.ts";
 import { kvLayers, stateLayers, type ModelShape } from "./shape.ts";
 import { StepData, type StateSlots, type StepRow } from "./step.ts";
+import { checkTensors } from "./tensors.ts";
 import { destroyWeights, loadWeights, type OnPiece, type Weights } from "./weights.ts";
 
 export type RunnerOptions = MemoryOptions;
@@ -122,6 +123,7 @@ export class Runner {
     onPiece?: OnPiece,
   ): Promise<Runner> {
     const shape = shapeOf(file);
+    checkTensors(file, shape);
     checkTypes(gpu, options);
     const plan = planMemory(file, shape, options);
     const chosen = { ...options, poolTokens: plan.maxBlocks * options.blockTokens };

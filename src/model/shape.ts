@@ -88,6 +88,8 @@ export interface ModelShape {
   /** Tokens of context that the model was made for. */
   contextTokens: number;
   layers: LayerShape[];
+  /** Layers of the file behind these: they only predict further tokens, and nothing here reads them. */
+  unusedLayers: number;
   normEps: number;
   /** Multiplies the embedding. */
   embeddingScale: number;
@@ -95,6 +97,8 @@ export interface ModelShape {
   residualScale: number;
   /** Multiplies the logits. */
   logitScale: number;
+  /** Logits x become cap * tanh(x / cap); 0: no cap. */
+  logitSoftCap: number;
   ropeTables: RopeParams[];
   ropeLayout: RopeLayout;
   /** Norms after the mixer and the feed-forward too (Gemma). */

@@ -25,7 +25,7 @@ import {
   type PackedWeight,
   type WeightInfo,
 } from "./matrix.ts";
-import { TensorNames } from "./tensors.ts";
+import { FUSED_NAME, TensorNames, usedTensors } from "./tensors.ts";
 
 /** Matrices whose outputs stand side by side in one row, each at its offset. */
 export type Projection = readonly { weight: PackedWeight; outOffset: number; bias: GPUBuffer | undefined }[];
@@ -115,8 +115,8 @@ export interface Weights {
   parameters: number;
 }
 
-/** A matrix of a projection: its tensor's name and its rows. */
-type Part = readonly [name: string, rows: number];
+/** A matrix of a projection: its tensor's name, its rows, and which of the tensor's rows they are if it has more. */
+type Part = readonly [name: string, rows: number, slice?: { first: number; of: number }];
 
 /** No vector (norm, bias, divisors) is longer than this. */
 const MAX_VECTOR_BYTES = 16 * 1024 * 1024;
@@ -175,7 +175,7 @@ class Loader {
     this.shape = shape;
     this.onBytes = onBytes;
     this.names = new TensorNames(file, shape.postNorms);
-    this.totalBytes = [...file.tensors.values()].reduce((sum, tensor) => sum + tensor.sizeBytes, 0);
+    this.totalBytes = usedTensors(file, shape).reduce((sum, tensor) => sum + tensor.sizeBytes, 0);
   }
 
   async load(): Promise<Weights> {
@@ -241,21 +241,37 @@ class Loader {
 
   private async attention(index: number, mixer: AttentionMixer): Promise<AttentionWeights> {
     const d = this.shape.hiddenSize;
-    const { heads, kvHeads, headDim, qkNorm, gated } = mixer;
-    const queries: Part[] = [["attn_q", heads * headDim]];
-    const keysAndValues: Part[] = [
-      ["attn_k", kvHeads * headDim],
-      ["attn_v", kvHeads * headDim],
-    ];
+    const { heads, headDim, qkNorm, gated } = mixer;
+    const { queries, keysAndValues } = this.attentionParts(index, mixer);
     const headNorm = (name: string) => this.layerVector(index, name, headDim, "norm");
+    const queryGate = gated ? await this.projection(index, d, queries) : undefined;
     return {
       kind: "attention",
       qkv: await this.projection(index, d, gated ? keysAndValues : [...queries, ...keysAndValues]),
-      queryGate: gated ? await this.projection(index, d, [["attn_q", 2 * heads * headDim]]) : undefined,
+      queryGate,
       qNorm: qkNorm ? await headNorm("attn_q_norm") : undefined,
       kNorm: qkNorm ? await headNorm("attn_k_norm") : undefined,
       output: await this.projection(index, heads * headDim, [["attn_output", d]]),
     };
+  }
+
+  /** Queries (with their gates), keys and values: a tensor each, or rows of one. */
+  private attentionParts(index: number, { heads, kvHeads, headDim, gated }: AttentionMixer) {
+    const queryRows = (gated ? 2 : 1) * heads * headDim;
+    const kvRows = kvHeads * headDim;
+    const of = queryRows + 2 * kvRows;
+    const separate: Record<"queries" | "keysAndValues", Part[]> = {
+      queries: [["attn_q", queryRows]],
+      keysAndValues: [
+        ["attn_k", kvRows],
+        ["attn_v", kvRows],
+      ],
+    };
+    const fused: typeof separate = {
+      queries: [[FUSED_NAME, queryRows, { first: 0, of }]],
+      keysAndValues: [[FUSED_NAME, 2 * kvRows, { first: queryRows, of }]],
+    };
+    return this.names.isFused(index) ? fused : separate;
   }
 
   private async shortConv(index: number, mixer: ShortConvMixer): Promise<ShortConvWeights> {
@@ -336,14 +352,12 @@ class Loader {
 
   /** Matrices with one input: stacked where all formats agree, else one by one. */
   private async projection(index: number, columns: number, parts: readonly Part[]): Promise<Projection> {
-    const tensors = parts.map(([name, rows]) => {
+    const tensors = parts.map(([name, rows, slice]) => {
       const tensor = this.names.require(this.names.layer(index, name), `blk.${index}.${name}.weight`);
-      return {
-        tensor,
-        rows,
-        info: this.checked(tensor, columns, rows),
-        bias: this.names.layer(index, name, "bias"),
-      };
+      const info = { ...this.checked(tensor, columns, slice?.of ?? rows), rows };
+      const bias = this.names.layer(index, name, "bias");
+      if (!slice) return { tensor, rows, info, bias };
+      return { tensor: sliced(tensor, rows, slice), rows, info, bias: bias && sliced(bias, rows, slice) };
     });
     const first = tensors[0] as (typeof tensors)[number];
     const stackable = tensors.every(({ info, bias }) => canStack(first.info, info) && !bias === !first.bias);
@@ -443,6 +457,17 @@ class Loader {
       this.onBytes(this.doneBytes, this.totalBytes);
     }
   }
+}
+
+/** Some rows of a matrix, or as many entries of its bias. */
+function sliced(tensor: TensorInfo, rows: number, { first, of }: { first: number; of: number }): TensorInfo {
+  const rowBytes = tensor.sizeBytes / of;
+  return {
+    ...tensor,
+    shape: [...tensor.shape.slice(0, -1), rows],
+    offset: tensor.offset + first * rowBytes,
+    sizeBytes: rows * rowBytes,
+  };
 }
 
 function floats(tensor: TensorInfo, bytes: Uint8Array<ArrayBuffer>): Float32Array<ArrayBuffer> {

@@ -32,13 +32,16 @@ export async function inspectModel(file: ModelFile, options: EngineOptions): Pro
     capabilities: [],
   };
   const shape = attempt(report, () => shapeOf(file));
-  if (shape) {
-    report.shape = shapeSummary(shape);
-    attempt(report, () => checkTensors(file, shape));
-  }
-  await inspectDevice(report, file, shape, options);
+  if (shape) report.shape = shapeSummary(shape);
+  await inspectDevice(report, file, shape && attempt(report, () => whole(file, shape)), options);
   report.runs = report.problems.length === 0;
   return report;
+}
+
+/** The shape of a file that has all of its tensors. */
+function whole(file: ModelFile, shape: ModelShape): ModelShape {
+  checkTensors(file, shape);
+  return shape;
 }
 
 function attempt<T>(report: ModelReport, look: () => T): T | undefined {

@@ -96,6 +96,7 @@ function configOf(metadata: Map<string, unknown>, architecture: string): Record<
     num_attention_heads: heads,
     num_key_value_heads: get("attention.head_count_kv"),
     head_dim: get("attention.key_length") ?? hidden / heads,
+    ...(architecture === "gemma3" && { query_pre_attn_scalar: get("attention.key_length") }),
     intermediate_size: get("feed_forward_length"),
     vocab_size: get("vocab_size"),
     max_position_embeddings: get("context_length"),

@@ -60,7 +60,47 @@ function inNormalRun(dtype: string, feed: Feed, blockTokens: number, subgroups: 
   return blockTokens === (feed === "chunks of 7" ? 16 : 32) && subgroups === (feed !== "once");
 }
 
-export const cases: Case[] = VARIANTS.flatMap((variant) =>
+/** GGUF files whose metadata take the forms that converters write: f32 in one prefill, on the adapter that has all features. */
+const METADATA = [
+  "gemma3-noswa",
+  "gemma3-pattern3",
+  "gemma3-softcap",
+  "lfm2-headarr",
+  "llama-align64",
+  "llama-allarr",
+  "llama-bias",
+  "llama-emptyarr",
+  "llama-factor-notype",
+  "llama-fusedqkv",
+  "llama-headarr",
+  "llama-linear-nofactor",
+  "llama-novocab",
+  "llama-qvbias",
+  "llama-reversed",
+  "llama-u64arr",
+  "llama-vocab100",
+  "llama-vocab80",
+  "llamayarn-logmul",
+  "llamayarn-noorig",
+  "qwen35-mtp",
+];
+
+function metadataCase(variant: string): Case {
+  return {
+    name: `model/metadata/${variant}`,
+    needs: { f16: true, subgroups: true },
+    async run(env) {
+      const { golden, expected, model } = await loadGolden(env, `goldens/metadata/${variant}`);
+      const setting = { dtype: "f32", kvDtype: "f32", blockTokens: 32, feed: "once" } as const;
+      const actual = await runTokens(env.gpu, model, golden.tokens, setting);
+      const gate = variant.startsWith("gemma3") ? F32_GATE_GEMMA : F32_GATE;
+      const error = nmse(actual, expected);
+      if (!(error < gate)) throw new Error(`NMSE ${error.toExponential(2)}, gate ${gate}`);
+    },
+  };
+}
+
+const goldenCases: Case[] = VARIANTS.flatMap((variant) =>
   (["f32", "f16"] as const).flatMap((dtype) =>
     FEEDS.flatMap((feed) =>
       [16, 32].flatMap((blockTokens) =>
@@ -72,3 +112,5 @@ export const cases: Case[] = VARIANTS.flatMap((variant) =>
     ),
   ),
 );
+
+export const cases: Case[] = [...goldenCases, ...METADATA.map(metadataCase)];

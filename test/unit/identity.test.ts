@@ -6,9 +6,9 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { isDeepStrictEqual } from "node:util";
 import { describe, expect, test } from "vitest";
-import { openModel, type TensorInfo } from "../../src/load/model-file.ts";
+import { openModel, type ModelFile, type TensorInfo } from "../../src/load/model-file.ts";
 import { openBytes } from "../../src/load/source.ts";
-import { shapeFromConfig, shapeFromMetadata } from "../../src/model/arch.ts";
+import { readShape, type ReadShape } from "../../src/model/arch.ts";
 import type { RunnerOptions } from "../../src/model/runner.ts";
 import type { ModelShape } from "../../src/model/shape.ts";
 import { chainKeys, recordKey, rootKey, type Key } from "../../src/tier/keys.ts";
@@ -40,7 +40,15 @@ interface Model {
   numerics?: number;
 }
 
-const shapeOfFile = (metadata: ReadonlyMap<string, unknown>) => shapeFromMetadata(metadata);
+type Settings = ReadonlyMap<string, unknown>;
+
+const readMetadata = (metadata: Settings): ReadShape =>
+  readShape({ name: "m.gguf", format: "gguf", metadata, tensors: new Map() } as unknown as ModelFile);
+
+const readConfig = (settings: Settings): ReadShape => {
+  const config = nested(settings);
+  return readShape({ name: "m", format: "safetensors", config, tensors: new Map() } as unknown as ModelFile);
+};
 
 const LLAMA = new Map<string, unknown>(
   Object.entries({
@@ -58,7 +66,7 @@ const LLAMA = new Map<string, unknown>(
   }),
 );
 
-const BASE = shapeOfFile(LLAMA);
+const BASE = readMetadata(LLAMA).shape;
 
 const WEIGHTS = [{ info: TENSOR, pieces: [Uint8Array.of(1, 2, 3), Uint8Array.of(4)] }];
 
@@ -81,21 +89,6 @@ async function found(by: Key, of: Key, blockTokens = OPTIONS.blockTokens): Promi
   const count = store.has(chainKeys(by, "", TOKENS, blockTokens)).length;
   await store.close();
   return count;
-}
-
-/** Remembers which keys were asked for. */
-class Recorded extends Map<string, unknown> {
-  readonly asked = new Set<string>();
-
-  override get(key: string): unknown {
-    this.asked?.add(key);
-    return super.get(key);
-  }
-
-  override has(key: string): boolean {
-    this.asked?.add(key);
-    return super.has(key);
-  }
 }
 
 /** Values that a key might have in place of this one. */
@@ -133,15 +126,13 @@ function othersBy(base: ModelShape, value: unknown, change: Change): ModelShape[
 
 /** For each key that is read of a model: the models that other values of it make. */
 function variants(
-  entries: ReadonlyMap<string, unknown>,
-  read: (metadata: ReadonlyMap<string, unknown>) => ModelShape,
+  entries: Settings,
+  read: (settings: Settings) => ReadShape,
 ): { base: ModelShape; byKey: Map<string, ModelShape[]> } {
-  const recorded = new Recorded(entries);
-  recorded.asked.clear();
-  const base = read(recorded);
+  const { shape: base, keys } = read(entries);
   const byKey = new Map<string, ModelShape[]>();
-  for (const key of recorded.asked) {
-    const change: Change = (value) => read(new Map([...entries, [key, value]]));
+  for (const key of keys) {
+    const change: Change = (value) => read(new Map([...entries, [key, value]])).shape;
     byKey.set(key, othersBy(base, entries.get(key), change));
   }
   return { base, byKey };
@@ -152,8 +143,8 @@ function variants(
  * without any (the name, say) does not reach the shape, and so not the programs that are built from it.
  */
 async function checkModels(
-  models: Iterable<ReadonlyMap<string, unknown>>,
-  read: (metadata: ReadonlyMap<string, unknown>) => ModelShape,
+  models: Iterable<Settings>,
+  read: (settings: Settings) => ReadShape,
 ): Promise<Map<string, number>> {
   const counts = new Map<string, number>();
   for (const entries of models) {
@@ -182,7 +173,7 @@ describe("each metadata key that the shape reads", () => {
         try {
           const file = await openModel([openBytes(model, "model.gguf")]);
           if (file.format !== "gguf") continue;
-          shapeFromMetadata(file.metadata);
+          readMetadata(file.metadata);
           models.push(file.metadata);
         } catch {
           // a file that does not run
@@ -190,7 +181,7 @@ describe("each metadata key that the shape reads", () => {
       }
     }
     expect(models.length).toBeGreaterThan(12);
-    const counts = await checkModels(models, shapeOfFile);
+    const counts = await checkModels(models, readMetadata);
     expect([...counts].filter(([, count]) => count > 0).length).toBeGreaterThan(20);
   });
 
@@ -218,7 +209,7 @@ describe("each metadata key that the shape reads", () => {
       scaled({ rope_type: "llama3", ...original, low_freq_factor: 1, high_freq_factor: 4 }),
     ];
     const models = configs.map((config) => new Map(flat(config)));
-    const counts = await checkModels(models, (metadata) => shapeFromConfig(recordingObject(metadata)));
+    const counts = await checkModels(models, readConfig);
     expect(counts.get("rope_scaling.low_freq_factor")).toBeGreaterThan(0);
     expect([...counts].filter(([, count]) => count > 0).length).toBeGreaterThan(15);
   });
@@ -233,27 +224,17 @@ function flat(config: Record<string, unknown>, prefix = ""): [string, unknown][]
   );
 }
 
-/** A config.json whose properties are the map's keys, and are asked of it. */
-function recordingObject(metadata: ReadonlyMap<string, unknown>, prefix = ""): Record<string, unknown> {
-  const nested = (key: string) => [...metadata.keys()].some((each) => each.startsWith(`${prefix}${key}.`));
-  const value = (key: string) =>
-    nested(key) ? recordingObject(metadata, `${prefix}${key}.`) : metadata.get(prefix + key);
-  const own = [...metadata.keys()]
-    .filter((key) => key.startsWith(prefix))
-    .map((key) => key.slice(prefix.length));
-  const names = new Set(own.map((key) => key.split(".")[0] as string));
-  return new Proxy(
-    {},
-    {
-      get: (_, key) => value(String(key)),
-      has: (_, key) => names.has(String(key)),
-      ownKeys: () => [...names],
-      getOwnPropertyDescriptor: (_, key) =>
-        names.has(String(key))
-          ? { value: value(String(key)), enumerable: true, configurable: true }
-          : undefined,
-    },
-  );
+/** The object whose flat form this is. */
+function nested(settings: Settings): Record<string, unknown> {
+  const whole: Record<string, unknown> = {};
+  for (const [key, value] of settings) {
+    const names = key.split(".");
+    const last = names.pop() as string;
+    let inner = whole;
+    for (const name of names) inner = (inner[name] ??= {}) as Record<string, unknown>;
+    inner[last] = value;
+  }
+  return whole;
 }
 
 describe("what else decides a block's bytes", () => {

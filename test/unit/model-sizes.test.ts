@@ -22,6 +22,7 @@ const file = (changes: Record<string, unknown> = {}) =>
     name: "m.gguf",
     format: "gguf",
     metadata: new Map(Object.entries({ ...LLAMA, ...changes })),
+    tensors: new Map(),
   }) as unknown as ModelFile;
 
 test("a whole model has no complaint", () => {

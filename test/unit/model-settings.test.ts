@@ -1,0 +1,527 @@
+/**
+ * What the settings of a model file mean: the forms that converters write, the defaults that llama.cpp and transformers have,
+ * and which keys are refused by name because nothing here computes with them.
+ */
+import { describe, expect, test } from "vitest";
+import { TidepoolError } from "../../src/errors.ts";
+import type { ModelFile } from "../../src/load/model-file.ts";
+import { readShape } from "../../src/model/arch.ts";
+import type { AttentionMixer, ModelShape } from "../../src/model/shape.ts";
+import { checkTensors } from "../../src/model/tensors.ts";
+
+type Changes = Record<string, unknown>;
+
+/** Metadata of a small model of an architecture; `changes` are keys without its prefix, undefined leaves one out. */
+function metadataOf(arch: string, changes: Changes = {}): Map<string, unknown> {
+  const own: Changes = {
+    block_count: 4,
+    embedding_length: 64,
+    "attention.head_count": 4,
+    "attention.head_count_kv": 2,
+    feed_forward_length: 128,
+    context_length: 256,
+    vocab_size: 100,
+    "attention.layer_norm_rms_epsilon": 1e-5,
+    ...changes,
+  };
+  const entries = Object.entries(own).filter(([, value]) => value !== undefined);
+  return new Map([
+    ["general.architecture", arch],
+    ...entries.map(([key, value]) => [`${arch}.${key}`, value] as [string, unknown]),
+  ]);
+}
+
+const gguf = (arch: string, changes?: Changes, tensors: Map<string, unknown> = new Map()): ModelFile =>
+  ({ name: "m.gguf", format: "gguf", metadata: metadataOf(arch, changes), tensors }) as unknown as ModelFile;
+
+const ggufShape = (arch: string, changes?: Changes): ModelShape => readShape(gguf(arch, changes)).shape;
+
+const configShape = (config: Changes): ModelShape => {
+  const file = { name: "model.safetensors", format: "safetensors", config, tensors: new Map() };
+  return readShape(file as unknown as ModelFile).shape;
+};
+
+function errorOf(work: () => unknown): TidepoolError {
+  try {
+    work();
+  } catch (error) {
+    expect(error).toBeInstanceOf(TidepoolError);
+    return error as TidepoolError;
+  }
+  throw new Error("nothing was thrown");
+}
+
+const attention = (shape: ModelShape): AttentionMixer[] =>
+  shape.layers.flatMap(({ mixers }) => mixers.filter((mixer) => mixer.kind === "attention"));
+const windows = (shape: ModelShape) => attention(shape).map(({ window }) => window);
+const tables = (shape: ModelShape) => attention(shape).map(({ ropeTable }) => ropeTable);
+const thetas = (shape: ModelShape) => shape.ropeTables.map(({ theta }) => theta);
+
+describe("GGUF metadata", () => {
+  test("lists with one entry a layer, the same and different ones", () => {
+    const shape = ggufShape("llama", {
+      "attention.head_count": Int32Array.of(4, 4, 2, 4),
+      "attention.head_count_kv": Int32Array.of(2, 1, 2, 4),
+      feed_forward_length: BigUint64Array.of(128n, 64n, 128n, 96n),
+    });
+    expect(attention(shape).map(({ heads, kvHeads, headDim }) => [heads, kvHeads, headDim])).toEqual([
+      [4, 2, 16],
+      [4, 1, 16],
+      [2, 2, 16],
+      [4, 4, 16],
+    ]);
+    expect(shape.layers.map(({ ffn }) => ffn?.width)).toEqual([128, 64, 128, 96]);
+  });
+
+  test.each(["attention.head_count", "attention.head_count_kv", "feed_forward_length"])(
+    "%s as a list that is empty or too short",
+    (key) => {
+      for (const value of [new Int32Array(0), Int32Array.of(4, 4)])
+        expect(errorOf(() => ggufShape("llama", { [key]: value })).message).toContain(`llama.${key}`);
+    },
+  );
+
+  test.each<[string, Changes, unknown]>([
+    ["a factor without a type", { "rope.scaling.factor": 4 }, { type: "linear", factor: 4 }],
+    ["the factor's old name", { "rope.scale_linear": 4 }, { type: "linear", factor: 4 }],
+    [
+      "both names of the factor",
+      { "rope.scale_linear": 2, "rope.scaling.factor": 4 },
+      { type: "linear", factor: 4 },
+    ],
+    ["a type without a factor", { "rope.scaling.type": "linear" }, { type: "none" }],
+    ["a factor of 0", { "rope.scaling.type": "linear", "rope.scaling.factor": 0 }, { type: "none" }],
+    [
+      "no scaling, whatever the factor",
+      { "rope.scaling.type": "none", "rope.scaling.factor": 4 },
+      { type: "none" },
+    ],
+    [
+      "YaRN without the original context",
+      { "rope.scaling.type": "yarn", "rope.scaling.factor": 4 },
+      { type: "yarn", factor: 4, originalContext: 256, betaFast: 32, betaSlow: 1 },
+    ],
+    [
+      "YaRN without a factor",
+      { "rope.scaling.type": "yarn", "rope.scaling.original_context_length": 64 },
+      { type: "yarn", factor: 1, originalContext: 64, betaFast: 32, betaSlow: 1 },
+    ],
+  ])("RoPE: %s", (_name, changes, scaling) => {
+    expect(ggufShape("llama", changes).ropeTables[0]?.scaling).toEqual(scaling);
+  });
+
+  test("RoPE: attn_factor multiplies, beside YaRN's own factor", () => {
+    expect(ggufShape("llama", { "rope.scaling.attn_factor": 1.19 }).ropeTables[0]?.magnitude).toBe(1.19);
+    expect(ggufShape("llama").ropeTables[0]).not.toHaveProperty("magnitude");
+  });
+
+  test("RoPE: a scaling that does not run", () => {
+    const error = errorOf(() => ggufShape("llama", { "rope.scaling.type": "longrope" }));
+    expect(error).toMatchObject({ code: "unsupported", details: { key: "llama.rope.scaling.type" } });
+  });
+
+  test("Gemma 3: window, pattern, bases and cap", () => {
+    const local = { "attention.sliding_window": 16, "rope.freq_base": 1e6 };
+    const usual = ggufShape("gemma3", { ...local, block_count: 7 });
+    expect(windows(usual)).toEqual([16, 16, 16, 16, 16, 0, 16]);
+    expect(tables(usual)).toEqual([1, 1, 1, 1, 1, 0, 1]);
+    expect(thetas(usual)).toEqual([1e6, 1e4]);
+    expect(usual.logitSoftCap).toBe(0);
+    const third = ggufShape("gemma3", { ...local, "attention.sliding_window_pattern": 3 });
+    expect(windows(third)).toEqual([16, 16, 0, 16]);
+    const listed = ggufShape("gemma3", {
+      ...local,
+      "attention.sliding_window_pattern": Uint8Array.of(0, 1, 0, 1),
+    });
+    expect(windows(listed)).toEqual([0, 16, 0, 16]);
+    expect(tables(listed)).toEqual([0, 1, 0, 1]);
+    const none = ggufShape("gemma3", { "rope.freq_base": 1e6 });
+    expect([windows(none), tables(none)]).toEqual([
+      [0, 0, 0, 0],
+      [0, 0, 0, 0],
+    ]);
+    expect(ggufShape("gemma3", { final_logit_softcapping: 30 }).logitSoftCap).toBe(30);
+  });
+
+  test("Gemma 3: the bases under the names of another converter", () => {
+    const changes = {
+      "rope.global.freq_base": 1e6,
+      "rope.local.freq_base": 2e4,
+      "attention.sliding_window": 16,
+    };
+    expect(thetas(ggufShape("gemma3", changes))).toEqual([1e6, 2e4]);
+  });
+
+  test("Gemma 3: 62 layers scale queries by another size", () => {
+    const sizes = { "attention.key_length": 32, embedding_length: 96 };
+    expect(attention(ggufShape("gemma3", sizes))[0]?.scale).toBe(1 / Math.sqrt(32));
+    expect(attention(ggufShape("gemma3", { ...sizes, block_count: 62 }))[0]?.scale).toBe(1 / Math.sqrt(24));
+  });
+
+  test("Qwen3.5: layers that predict further tokens are left out, and layers may be listed", () => {
+    const ssm = {
+      "ssm.conv_kernel": 4,
+      "ssm.inner_size": 128,
+      "ssm.state_size": 32,
+      "ssm.time_step_rank": 4,
+      "ssm.group_count": 2,
+    };
+    const kinds = (changes: Changes) =>
+      ggufShape("qwen35", { ...ssm, ...changes }).layers.map(({ mixers }) => mixers[0]?.kind);
+    expect(kinds({ block_count: 5, nextn_predict_layers: 1 })).toEqual([
+      "gated-delta",
+      "gated-delta",
+      "gated-delta",
+      "attention",
+    ]);
+    expect(kinds({ "attention.recurrent_layers": Uint8Array.of(0, 1, 0, 1) })).toEqual([
+      "attention",
+      "gated-delta",
+      "attention",
+      "gated-delta",
+    ]);
+    const error = errorOf(() => kinds({ nextn_predict_layers: 4 }));
+    expect(error.message).toMatch(/qwen35.nextn_predict_layers is 4, expected an integer from 0 to 3/);
+  });
+
+  test("the embedding's rows are the vocabulary, whatever the settings say", () => {
+    const rows = (count: number) => new Map([["token_embd.weight", { shape: [64, count] }]]);
+    expect(readShape(gguf("llama", { vocab_size: 80 }, rows(96))).shape.vocabSize).toBe(96);
+    expect(readShape(gguf("llama", { vocab_size: undefined }, rows(96))).shape.vocabSize).toBe(96);
+    expect(ggufShape("llama", { vocab_size: 80 }).vocabSize).toBe(80);
+    expect(errorOf(() => ggufShape("llama", { vocab_size: undefined })).message).toMatch(
+      /vocabulary has an unknown/,
+    );
+  });
+});
+
+describe("keys that nothing computes with", () => {
+  test.each<[string, string, unknown]>([
+    ["llama", "attention.temperature_scale", 0.1],
+    ["llama", "attention.clamp_kqv", 8],
+    ["llama", "attention.max_alibi_bias", 8],
+    ["llama", "attention.causal", false],
+    ["llama", "attention.sliding_window_pattern", 4],
+    ["llama", "attention.key_length_mla", 192],
+    ["llama", "attention.something_new", 3],
+    ["llama", "embedding_scale", 12],
+    ["llama", "residual_scale", 0.22],
+    ["llama", "logit_scale", 3],
+    ["llama", "rope.freq_base_swa", 1e4],
+    ["llama", "rope.scaling.alpha", 1000],
+    ["llama", "rope.scaling.yarn_attn_factor", 2],
+    ["llama", "rope.something_new", "x"],
+    ["llama", "swiglu_clamp_exp", 7],
+    ["llama", "router_logit_softcapping", 30],
+    ["llama", "hidden_activation", "relu"],
+    ["llama", "use_parallel_residual", true],
+    ["llama", "nextn_predict_layers", 1],
+    ["llama", "ssm.dt_b_c_rms", true],
+    ["qwen3", "attention.sliding_window", 128],
+    ["smollm3", "attention.sliding_window", 128],
+    ["gemma3", "attention.shared_kv_layers", 2],
+    ["qwen3", "n_deepstack_layers", 3],
+  ])("%s.%s %s is refused by name", (arch, key, value) => {
+    const error = errorOf(() => ggufShape(arch, { [key]: value }));
+    expect(error).toMatchObject({ code: "unsupported", details: { key: `${arch}.${key}`, file: "m.gguf" } });
+    expect(error.message).toContain(`${arch}.${key}`);
+  });
+
+  test.each<[string, string, unknown]>([
+    ["llama", "attention.value_length", 32],
+    ["gemma3", "attention.key_length_swa", 32],
+    ["gemma3", "rope.dimension_count_swa", 8],
+  ])("%s.%s %s differs from what all layers have", (arch, key, value) => {
+    const error = errorOf(() => ggufShape(arch, { [key]: value }));
+    expect(error).toMatchObject({ code: "unsupported", details: { key: `${arch}.${key}` } });
+  });
+
+  test.each<[string, string, unknown]>([
+    ["llama", "attention.causal", true],
+    ["llama", "attention.layer_norm_epsilon", 1e-5],
+    ["llama", "attention.clamp_kqv", 0],
+    ["llama", "attention.value_length", 16],
+    ["llama", "rope.scaling.finetuned", true],
+    ["llama", "rope.scaling.yarn_log_multiplier", 0.1],
+    ["llama", "rope.scaling.yarn_ext_factor", 1],
+    ["llama", "expert_used_count", 0],
+    ["granitehybrid", "expert_shared_feed_forward_length", 2048],
+    ["llama", "logit_scale", 1],
+    ["llama", "tensor_data_layout", "Meta AI original pth"],
+    ["llama", "use_parallel_residual", false],
+    ["qwen3", "attention.sliding_window", 4096],
+    ["qwen3", "pooling_type", 3],
+    ["qwen3", "rope.dimension_sections", Int32Array.of(2, 1, 1, 0)],
+    ["gemma3", "mm.tokens_per_image", 256],
+    ["gemma3", "vision.attention.head_count", 16],
+    ["gemma3", "vision.embedding_length", 1152],
+  ])("%s.%s %s changes nothing", (arch, key, value) => {
+    expect(() => ggufShape(arch, { [key]: value })).not.toThrow(/does not compute with/);
+  });
+
+  test("keys of other namespaces are nobody's business", () => {
+    const metadata = metadataOf("llama");
+    metadata.set("general.rope.scale", BigUint64Array.of(2n ** 64n - 1n)).set("mymodel.attention.x", 3);
+    const file = { name: "m.gguf", format: "gguf", metadata, tensors: new Map() } as unknown as ModelFile;
+    expect(readShape(file).shape.layers.length).toBe(4);
+  });
+
+  test("the keys that a shape was read from are told", () => {
+    const { keys } = readShape(gguf("llama"));
+    for (const key of metadataOf("llama").keys()) expect(keys).toContain(key);
+    expect(keys).toContain("llama.rope.scale_linear");
+    expect(keys).not.toContain("general.alignment");
+  });
+});
+
+describe("config.json", () => {
+  const sizes = {
+    num_hidden_layers: 8,
+    hidden_size: 64,
+    num_attention_heads: 4,
+    num_key_value_heads: 2,
+    head_dim: 16,
+    intermediate_size: 128,
+    vocab_size: 100,
+  };
+
+  /** transformers' defaults: bases of the rotation, scale of the scores, window, layers that have it. */
+  test.each<[string, number[], number, number[]]>([
+    ["llama", [10_000], 0.25, [0, 0, 0, 0, 0, 0, 0, 0]],
+    ["mistral", [10_000], 0.25, Array<number>(8).fill(4096)],
+    ["qwen3", [10_000], 0.25, [0, 0, 0, 0, 0, 0, 0, 0]],
+    ["smollm3", [2_000_000], 0.25, [0, 0, 0, 0, 0, 0, 0, 0]],
+    ["gemma3_text", [1_000_000, 10_000], 1 / 16, [4096, 4096, 4096, 4096, 4096, 0, 4096, 4096]],
+    ["gemma3", [1_000_000, 10_000], 1 / 16, [4096, 4096, 4096, 4096, 4096, 0, 4096, 4096]],
+  ])("%s: what is left out is the model type's own", (type, bases, scale, seen) => {
+    const shape = configShape({ model_type: type, ...sizes });
+    expect(thetas(shape)).toEqual(bases);
+    expect(attention(shape)[0]?.scale).toBe(scale);
+    expect(windows(shape)).toEqual(seen);
+    expect(shape.normEps).toBe(1e-6);
+  });
+
+  test.each<[string, number[]]>([
+    ["llama", [4096, 32, 32, 32, 128, 11_008, 32_000, 2048]],
+    ["mistral", [4096, 32, 32, 8, 128, 14_336, 32_000, 131_072]],
+    ["qwen3", [4096, 32, 32, 32, 128, 22_016, 151_936, 32_768]],
+    ["smollm3", [2048, 36, 16, 4, 128, 11_008, 128_256, 32_768]],
+    ["gemma3_text", [2304, 26, 8, 4, 256, 9216, 262_208, 131_072]],
+  ])("%s: the sizes of an empty config", (type, expected) => {
+    const shape = configShape({ model_type: type });
+    const { heads, kvHeads, headDim } = attention(shape)[0] as AttentionMixer;
+    const { hiddenSize, layers, vocabSize, contextTokens } = shape;
+    const width = layers[0]?.ffn?.width;
+    expect([hiddenSize, layers.length, heads, kvHeads, headDim, width, vocabSize, contextTokens]).toEqual(
+      expected,
+    );
+  });
+
+  test("the published Gemma 3 4B: most is left out, and the text model is nested", () => {
+    const text = {
+      hidden_size: 2560,
+      intermediate_size: 10_240,
+      model_type: "gemma3_text",
+      num_hidden_layers: 34,
+      rope_scaling: { factor: 8.0, rope_type: "linear" },
+      sliding_window: 1024,
+    };
+    const shape = configShape({ model_type: "gemma3", text_config: text, mm_tokens_per_image: 256 });
+    expect(attention(shape)[0]).toMatchObject({
+      heads: 8,
+      kvHeads: 4,
+      headDim: 256,
+      window: 1024,
+      scale: 1 / 16,
+    });
+    expect(shape.ropeTables).toEqual([
+      { theta: 1e6, rot: 256, scaling: { type: "linear", factor: 8 } },
+      { theta: 1e4, rot: 256, scaling: { type: "none" } },
+    ]);
+    expect(shape.vocabSize).toBe(262_208);
+  });
+
+  test("Gemma 3 with rope_parameters by layer type", () => {
+    const nested = {
+      full_attention: { rope_type: "linear", factor: 8, rope_theta: 2e6 },
+      sliding_attention: { rope_type: "default", rope_theta: 3e4 },
+    };
+    const shape = configShape({ model_type: "gemma3_text", ...sizes, rope_parameters: nested });
+    expect(shape.ropeTables).toEqual([
+      { theta: 2e6, rot: 16, scaling: { type: "linear", factor: 8 } },
+      { theta: 3e4, rot: 16, scaling: { type: "none" } },
+    ]);
+    const bare = { full_attention: { rope_type: "default" }, sliding_attention: { rope_type: "default" } };
+    expect(thetas(configShape({ model_type: "gemma3_text", ...sizes, rope_parameters: bare }))).toEqual([
+      1e6, 1e4,
+    ]);
+    const flat = { rope_type: "default", rope_theta: 5e5 };
+    const error = errorOf(() => configShape({ model_type: "gemma3_text", ...sizes, rope_parameters: flat }));
+    expect(error.details["key"]).toMatch(/^rope_parameters\./);
+  });
+
+  test("Gemma 3: a pattern, a list of layers, an explicit null", () => {
+    const gemma = (changes: Changes) => configShape({ model_type: "gemma3_text", ...sizes, ...changes });
+    expect(windows(gemma({ sliding_window_pattern: 2 }))).toEqual([4096, 0, 4096, 0, 4096, 0, 4096, 0]);
+    expect(windows(gemma({ _sliding_window_pattern: 2 }))).toEqual([4096, 0, 4096, 0, 4096, 0, 4096, 0]);
+    const types = sizesOf(8, (index) => (index === 0 ? "full_attention" : "sliding_attention"));
+    expect(windows(gemma({ layer_types: types, sliding_window: 7 }))).toEqual([0, 7, 7, 7, 7, 7, 7, 7]);
+    const open = gemma({ sliding_window: null });
+    expect([windows(open)[0], tables(open)[0]]).toEqual([0, 1]);
+    expect(gemma({ final_logit_softcapping: 30 }).logitSoftCap).toBe(30);
+  });
+
+  test("the flat form of version 5 of transformers", () => {
+    const rope = { rope_type: "yarn", rope_theta: 5e5, factor: 4, original_max_position_embeddings: 64 };
+    const shape = configShape({ model_type: "qwen3", ...sizes, rope_parameters: rope });
+    expect(shape.ropeTables[0]).toMatchObject({ theta: 5e5, scaling: { type: "yarn", originalContext: 64 } });
+  });
+
+  test("Qwen3: a window from a layer on, only if it is used", () => {
+    const qwen = (changes: Changes) =>
+      windows(
+        configShape({ model_type: "qwen3", ...sizes, sliding_window: 9, max_window_layers: 6, ...changes }),
+      );
+    expect(qwen({})).toEqual([0, 0, 0, 0, 0, 0, 0, 0]);
+    expect(qwen({ use_sliding_window: true })).toEqual([0, 0, 0, 0, 0, 0, 9, 9]);
+  });
+
+  test("SmolLM3: layers without rotation, listed or by interval", () => {
+    const smol = (changes: Changes) => tables(configShape({ model_type: "smollm3", ...sizes, ...changes }));
+    expect(smol({ no_rope_layers: [0, 1, 1, 1, 1, 1, 1, 0] })).toEqual([
+      undefined,
+      0,
+      0,
+      0,
+      0,
+      0,
+      0,
+      undefined,
+    ]);
+    expect(smol({ no_rope_layer_interval: 2 })).toEqual([
+      0,
+      undefined,
+      0,
+      undefined,
+      0,
+      undefined,
+      0,
+      undefined,
+    ]);
+  });
+
+  test.each<[string, string, unknown]>([
+    ["llama", "hidden_act", "relu"],
+    ["llama", "attention_multiplier", 0.01],
+    ["llama", "embedding_multiplier", 12],
+    ["llama", "use_qk_norm", true],
+    ["llama", "rope_interleaved", true],
+    ["llama", "attn_logit_cap_new", 5],
+    ["llama", "quantization_config", { quant_method: "awq" }],
+    ["llama", "layer_types", ["full_attention", "sliding_attention"]],
+    ["llama", "rope_scaling", { rope_type: "linear", factor: 2, something: 1 }],
+    ["llama", "rope_scaling", { rope_type: "dynamic", factor: 2 }],
+    ["llama", "num_local_experts", 8],
+    ["qwen3", "layer_types", sizesOf(8, () => "chunked_attention")],
+    ["gemma3_text", "use_bidirectional_attention", true],
+  ])("%s with %s %j is refused by name", (type, key, value) => {
+    const error = errorOf(() => configShape({ model_type: type, ...sizes, [key]: value }));
+    expect(error.code).toBe("unsupported");
+    expect(error.message).toContain(key);
+  });
+
+  /** As published: SmolLM2, Mistral 7B, Qwen3 0.6B, Gemma 3 1B. */
+  test.each<[string, Changes]>([
+    [
+      "llama",
+      {
+        attention_bias: false,
+        attention_dropout: 0.0,
+        is_llama_config: true,
+        mlp_bias: false,
+        pretraining_tp: 1,
+        rope_interleaved: false,
+        rope_scaling: null,
+        sliding_window: 4096,
+        torch_dtype: "bfloat16",
+        "transformers.js_config": { kv_cache_dtype: { q4f16: "float16" } },
+        _attn_implementation_autoset: true,
+      },
+    ],
+    ["mistral", { attention_dropout: 0.0, sliding_window: null, rope_theta: 1e6 }],
+    ["qwen3", { attention_bias: false, attention_dropout: 0.0, max_window_layers: 28, rope_scaling: null }],
+    [
+      "gemma3_text",
+      {
+        attention_bias: false,
+        attention_dropout: 0.0,
+        attn_logit_softcapping: null,
+        cache_implementation: "hybrid",
+        final_logit_softcapping: null,
+        hidden_activation: "gelu_pytorch_tanh",
+        hidden_act: "gelu_pytorch_tanh",
+        use_bidirectional_attention: false,
+        sliding_window_pattern: 6,
+      },
+    ],
+  ])("%s with everything that is published beside it", (type, extra) => {
+    expect(configShape({ model_type: type, ...sizes, ...extra }).layers.length).toBe(8);
+  });
+
+  test("a recurrent type is known by name, whatever its config holds", () => {
+    const error = errorOf(() => configShape({ model_type: "mamba2", time_step_limit: [0, Infinity] }));
+    expect(error.message).toMatch(/"mamba2" is read from GGUF files only/);
+  });
+});
+
+function sizesOf(length: number, entry: (index: number) => string): string[] {
+  return Array.from({ length }, (_, index) => entry(index));
+}
+
+describe("tensors that nothing reads", () => {
+  const names = (extra: string[]) => [
+    "token_embd.weight",
+    "output_norm.weight",
+    ...["attn_norm", "attn_qkv", "attn_output", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down"].map(
+      (name) => `blk.0.${name}.weight`,
+    ),
+    ...extra,
+  ];
+  const check = (extra: string[]) => {
+    const tensors = new Map(names(extra).map((name) => [name, { name, type: "F32", shape: [64, 100] }]));
+    const file = gguf("llama", { block_count: 1 }, tensors);
+    checkTensors(file, readShape(file).shape);
+  };
+
+  test("a model with fused queries, keys and values is whole", () => {
+    expect(() => check([])).not.toThrow();
+    expect(() => check(["blk.0.attn_qkv.bias", "v.blk.0.attn_q.weight", "rope_freqs.weight"])).not.toThrow();
+  });
+
+  test.each([
+    "blk.0.attn_norm.bias",
+    "blk.0.attn_sinks.weight",
+    "blk.0.attn_q_norm.weight",
+    "blk.0.ffn_gate_exps.weight",
+    "blk.1.attn_q.weight",
+    "rope_factors_long.weight",
+    "position_embd.weight",
+  ])("%s is refused by name", (name) => {
+    const error = errorOf(() => check([name]));
+    expect(error).toMatchObject({ code: "unsupported", details: { tensor: name, file: "m.gguf" } });
+  });
+
+  test("layers that only predict further tokens may be there", () => {
+    const file = gguf("qwen35", {});
+    const { shape } = readShape(gguf("llama", { block_count: 1 }));
+    const tensors = new Map(
+      names(["blk.1.attn_norm.weight", "blk.1.nextn.eh_proj.weight"]).map((name) => [
+        name,
+        { name, type: "F32", shape: [64, 100] },
+      ]),
+    );
+    const withLayer = { ...file, tensors } as unknown as ModelFile;
+    expect(() => checkTensors(withLayer, { ...shape, unusedLayers: 1 })).not.toThrow();
+    expect(errorOf(() => checkTensors(withLayer, shape)).details["tensor"]).toBe("blk.1.attn_norm.weight");
+  });
+});
