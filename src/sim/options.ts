@@ -4,23 +4,30 @@ import { costOf, namedShapes, parseShape } from "../cache/cost.ts";
 import type { PolicyName } from "../cache/policy.ts";
 import { policyNames } from "../cache/policy.ts";
 import { TidepoolError } from "../errors.ts";
+import { someText } from "./arguments.ts";
 import type { ReplayOptions } from "./replay.ts";
 import type { Trace } from "./trace.ts";
 
 /** "lru,marconi" -> names. Throws `invalid_argument` with the known names. */
 export function parsePolicies(list: string): PolicyName[] {
-  return list.split(",").map((word) => {
-    const name = policyNames.find((known) => known === word.trim());
-    if (name === undefined) {
-      throw new TidepoolError("invalid_argument", `policy "${word}" is none of ${policyNames.join(", ")}`);
-    }
-    return name;
-  });
+  return someText
+    .read(list, "policies")
+    .split(",")
+    .map((word) => {
+      const name = policyNames.find((known) => known === word.trim());
+      if (name === undefined) {
+        throw new TidepoolError("invalid_argument", `policy "${word}" is none of ${policyNames.join(", ")}`);
+      }
+      return name;
+    });
 }
 
 /** "4e10,blocks:1000,inf" -> capacities. Bytes may have a unit of 1000: KB, MB, GB, TB. */
 export function parseCapacities(list: string): ReplayOptions["capacity"][] {
-  return list.split(",").map((word) => parseCapacity(word.trim()));
+  return someText
+    .read(list, "capacities")
+    .split(",")
+    .map((word) => parseCapacity(word.trim()));
 }
 
 const units: Readonly<Record<string, number>> = { "": 1, KB: 1e3, MB: 1e6, GB: 1e9, TB: 1e12 };

@@ -4,7 +4,7 @@
  * lines.
  */
 import { blake2b } from "@noble/hashes/blake2.js";
-import { assert } from "../base.ts";
+import { recorderOptions } from "./arguments.ts";
 
 /** How requests are made unrecognisable. */
 export interface RecorderOptions {
@@ -16,16 +16,14 @@ export interface RecorderOptions {
 
 /** 48 bits of a hash: exact as a JSON number, and enough to tell the blocks of one trace apart. */
 const hashBytes = 6;
-const minSaltBytes = 16;
 
 /** Turns requests into a trace that can be kept: hashed blocks, lengths and times, no tokens. */
 export class Recorder {
   private readonly options: RecorderOptions;
 
+  /** @throws TidepoolError `invalid_argument` */
   constructor(options: RecorderOptions) {
-    assert(options.salt.length >= minSaltBytes, `a recorder's salt needs ${minSaltBytes} bytes`);
-    assert(options.blockTokens > 0, "a recorder needs a block size");
-    this.options = options;
+    this.options = recorderOptions.read(options, "");
   }
 
   /** The first line of the trace. */

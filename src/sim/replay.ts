@@ -8,6 +8,7 @@ import type { Cost } from "../cache/cost.ts";
 import { flopsBetween, scaleCost } from "../cache/cost.ts";
 import { createPrefixCache } from "../cache/create.ts";
 import type { PolicyName } from "../cache/policy.ts";
+import { replayOptions, trace as traceRule } from "./arguments.ts";
 import { sequencesOf } from "./sequences.ts";
 import type { Sequences } from "./sequences.ts";
 import type { Trace } from "./trace.ts";
@@ -71,7 +72,7 @@ const defaultBlockTokens = 32;
 /** Requests between two progress reports. */
 const progressEvery = 64;
 
-/** Replays the whole trace at once. */
+/** Replays the whole trace at once. Throws `invalid_argument` naming the option that cannot be. */
 export function replay(trace: Trace, options: ReplayOptions): ReplayRow {
   const steps = replaySteps(trace, options);
   for (;;) {
@@ -81,7 +82,9 @@ export function replay(trace: Trace, options: ReplayOptions): ReplayRow {
 }
 
 /** Replays in slices: yields progress between them, so that a worker can report, pause or cancel (by `return()`). */
-export function* replaySteps(trace: Trace, options: ReplayOptions): Generator<ReplayProgress, ReplayRow> {
+export function* replaySteps(given: Trace, asked: ReplayOptions): Generator<ReplayProgress, ReplayRow> {
+  const trace = traceRule.read(given, "trace");
+  const options = replayOptions.read(asked, "");
   const clock = options.clock ?? systemClock;
   const startMs = clock.nowMs();
   const cost = scaleCost(options.cost, trace.symbolTokens);

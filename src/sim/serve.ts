@@ -15,6 +15,7 @@ import { TidepoolError } from "../errors.ts";
 import type { Request } from "../schedule/request.ts";
 import type { Plan } from "../schedule/scheduler.ts";
 import { Scheduler } from "../schedule/scheduler.ts";
+import { serveOptions, trace as traceRule } from "./arguments.ts";
 import type { ReplayOptions, ReplayProgress, ReplayRow } from "./replay.ts";
 import { capacityName } from "./replay.ts";
 import type { Timing } from "./timing.ts";
@@ -67,7 +68,9 @@ export function serve(trace: Trace, options: ServeOptions): ServeRow {
 
 /** Serves in slices: yields progress between them. Throws `invalid_argument` for the policy `offline`, which knows no
  * overlapping requests, for a trace above `maxServedTokens`, and for a capacity without room for one block. */
-export function* serveSteps(trace: Trace, options: ServeOptions): Generator<ReplayProgress, ServeRow> {
+export function* serveSteps(given: Trace, asked: ServeOptions): Generator<ReplayProgress, ServeRow> {
+  const trace = traceRule.read(given, "trace");
+  const options = serveOptions.read(asked, "");
   checkServable(trace, options);
   const clock: Clock = options.clock ?? systemClock;
   const startMs = clock.nowMs();

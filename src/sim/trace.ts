@@ -4,6 +4,7 @@
  * workload.ts); token ids of any size become dense 32-bit numbers.
  */
 import { TidepoolError } from "../errors.ts";
+import { someText } from "./arguments.ts";
 
 /** One request of a trace: when it came, how long it was, and what its prefix shares with others. */
 export interface TraceRequest {
@@ -50,7 +51,7 @@ export async function decodeTraceBytes(bytes: Uint8Array<ArrayBuffer>): Promise<
 /** Reads a trace in any of the known formats, told apart by the first line's fields. `sessions` is the text of the
  * session file that a SWE schedule needs. Throws `invalid_file` with name, line and field. */
 export function parseTrace(name: string, text: string, sessions?: { name: string; text: string }): Trace {
-  const lines = new Lines(name, text);
+  const lines = new Lines(someText.read(name, "name"), someText.read(text, "text"));
   const first = lines.peek();
   if ("hash_ids" in first || "tidepool_trace" in first) return parseBlockTrace(lines);
   if ("sys" in first) return parseChat(lines);

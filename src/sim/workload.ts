@@ -3,7 +3,7 @@
  * pieces are equal prefixes; there is no text in them.
  */
 import { Random } from "../base.ts";
-import { TidepoolError } from "../errors.ts";
+import { workload as workloadRule } from "./arguments.ts";
 import type { Trace, TraceRequest } from "./trace.ts";
 import { TokenRuns } from "./trace.ts";
 
@@ -124,14 +124,9 @@ export const defaultWorkloads = {
 /** Sessions are cut once a prompt is longer than this, as in Marconi's traces. */
 const maxInputTokens = 32_768;
 
-/** Makes the trace of a workload. Throws `invalid_argument` for a count that is not positive. */
-export function generate(workload: Workload): Trace {
-  if (!(workload.sessions > 0) || !(workload.sessionsPerSecond > 0)) {
-    throw new TidepoolError(
-      "invalid_argument",
-      `${workload.kind}: sessions and sessionsPerSecond must be positive`,
-    );
-  }
+/** Makes the trace of a workload. Throws `invalid_argument` naming the parameter that cannot be. */
+export function generate(given: Workload): Trace {
+  const workload = workloadRule.read(given, "workload");
   const maker = new Maker(workload.seed);
   const requests: TraceRequest[] = [];
   for (let session = 0; session < workload.sessions; session++) {

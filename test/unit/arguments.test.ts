@@ -6,6 +6,17 @@ import { beforeEach, describe, expect, test, vi } from "vitest";
 import { nearest } from "../../src/check.ts";
 import { fromWire, TidepoolError } from "../../src/errors.ts";
 import { Engine, inspect, models, StoredCache, tokenize } from "../../src/index.ts";
+import {
+  defaultWorkloads,
+  generate,
+  namedModel,
+  parseCapacities,
+  parsePolicies,
+  parseTrace,
+  Recorder,
+  replay,
+  serve,
+} from "../../src/sim/index.ts";
 import { readAsk } from "../../src/worker/asks.ts";
 import { cacheOptions, engineFields, generateFields } from "../../src/worker/arguments.ts";
 import { LocalEngine } from "../../src/worker/local.ts";
@@ -334,5 +345,49 @@ describe("the worker", () => {
     };
     const submit = { type: "submit", id: 1, input: { kind: "text", text: "x" }, params: {}, resume };
     expect(readAsk(structuredClone(submit))).toEqual(submit);
+  });
+});
+
+describe("tidepool/sim", () => {
+  const trace = generate({ ...defaultWorkloads.chat, sessions: 2 });
+  const options = {
+    policy: "lru",
+    capacity: { blocks: 100 },
+    cost: namedModel("nvidia-hybrid-7b")!,
+  } as const;
+  const cases: [string, () => unknown][] = [
+    ["workload", () => plain(generate)(undefined)],
+    ["workload.kind", () => plain(generate)({ kind: "chats" })],
+    ["workload.sessions", () => generate({ ...defaultWorkloads.chat, sessions: 0 })],
+    ["workload.sessions", () => generate({ ...defaultWorkloads.agents, sessions: Infinity })],
+    ["workload.turns.median", () => generate({ ...defaultWorkloads.agents, turns: { median: 0, sigma: 1 } })],
+    ["workload.shot", () => plain(generate)({ ...defaultWorkloads["few-shot"], shot: 1 })],
+    ["workload.seed", () => plain(generate)({ ...defaultWorkloads.documents, seed: "1" })],
+    ["trace", () => plain(replay)([], options)],
+    ["options", () => plain(replay)(trace)],
+    ["policy", () => plain(replay)(trace, { ...options, policy: "LRU" })],
+    ["capacity", () => replay(trace, { ...options, capacity: { blocks: 0 } })],
+    ["capacity", () => plain(replay)(trace, { ...options, capacity: 100 })],
+    ["cost", () => plain(replay)(trace, { ...options, cost: undefined })],
+    ["block_tokens", () => plain(replay)(trace, { ...options, block_tokens: 16 })],
+    ["blockTokens", () => replay(trace, { ...options, blockTokens: 0 })],
+    ["seats", () => serve(trace, { ...options, seats: 0 })],
+    ["timing.decodeStepMs", () => plain(serve)(trace, { ...options, timing: { prefillTokensPerSecond: 1 } })],
+    ["policies", () => plain(parsePolicies)(undefined)],
+    ["capacities", () => plain(parseCapacities)(5)],
+    ["text", () => plain(parseTrace)("name", undefined)],
+    ["salt", () => new Recorder({ blockTokens: 32, salt: new Uint8Array(8) })],
+  ];
+  test.each(cases)("refuses a wrong %s by name", async (option, call) => {
+    expect(await errorOf(call)).toMatchObject({ code: "invalid_argument", details: { option } });
+  });
+
+  test("takes what it should", () => {
+    expect(replay(trace, { ...options, capacity: "inf", observe: () => {} }).requests).toBe(
+      trace.requests.length,
+    );
+    expect(
+      Object.values(defaultWorkloads).map((each) => generate({ ...each, sessions: 1 }).symbolTokens),
+    ).toEqual([1, 1, 1, 1]);
   });
 });
