@@ -3,7 +3,8 @@
  * since one id that comes back different from re-tokenising voids a whole stored prefix.
  * Templates themselves are template.ts; this is the room's face for both.
  */
-import { append, createMarker } from "./marks.ts";
+import { append, createMarker, type Marker } from "./marks.ts";
+import { adaptMessages, textOfContent } from "./messages.ts";
 import type { ChatMessage, ChatTemplate, RenderOptions } from "./template.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
@@ -31,20 +32,60 @@ export function encodeConversation(
   turns: readonly ChatTurn[],
   options: RenderOptions = {},
 ): number[] {
-  const plain = turns.map(({ ids: _ids, ...message }): ChatMessage => message as ChatMessage);
-  const marker = createMarker(tokenizer, plain);
-  const messages = plain.map((message) => marker.mark(message) as ChatMessage);
-  const rendered = template.render(messages, options);
-  const carried = carriedTurns(tokenizer, turns, messages);
+  const { plain, marker, messages, marked } = prepare(template, tokenizer, turns, options);
+  const rendered = template.render(messages, marked);
+  const carried = carriedTurns(tokenizer, turns, plain, messages);
   const ids: number[] = [];
   let at = 0;
-  for (const span of findCarried(template, messages, carried, rendered, options)) {
+  for (const span of findCarried(template, messages, carried, rendered, marked)) {
     append(ids, marker.encode(rendered.slice(at, span.start), at > 0));
     append(ids, span.ids);
     at = span.end;
   }
   append(ids, marker.encode(rendered.slice(at), at > 0));
   return ids;
+}
+
+/** The text of a conversation: what `encodeConversation` encodes, control tokens in messages as they were written. */
+export function renderConversation(
+  template: ChatTemplate,
+  turns: readonly ChatTurn[],
+  options: RenderOptions = {},
+): string {
+  return template.render(adaptMessages(template, turns.map(withoutIds)), options);
+}
+
+function withoutIds({ ids: _ids, ...message }: ChatTurn): ChatMessage {
+  return message as ChatMessage;
+}
+
+interface Prepared {
+  /** The messages as the template wants them. */
+  plain: ChatMessage[];
+  marker: Marker;
+  /** The same, and the options, with control tokens broken by the mark. */
+  messages: ChatMessage[];
+  marked: RenderOptions;
+}
+
+function prepare(
+  template: ChatTemplate,
+  tokenizer: Tokenizer,
+  turns: readonly ChatTurn[],
+  options: RenderOptions,
+): Prepared {
+  const given = turns.map(withoutIds).map((message, index) =>
+    // Carried ids stand for one text.
+    turns[index]?.ids === undefined
+      ? message
+      : { ...message, content: textOfContent(message.content, index) ?? message.content },
+  );
+  const plain = adaptMessages(template, given);
+  const tools = options.tools ?? options.variables?.["tools"];
+  const marker = createMarker(tokenizer, [plain, tools ?? null]);
+  const messages = plain.map((message) => marker.mark(message) as ChatMessage);
+  const marked = Array.isArray(tools) ? { ...options, tools: marker.mark(tools) as unknown[] } : options;
+  return { plain, marker, messages, marked };
 }
 
 interface CarriedTurn {
@@ -54,17 +95,23 @@ interface CarriedTurn {
   ids: readonly number[];
 }
 
-/** The turns whose ids are what their text was decoded from; an edited turn is not among them. */
+/**
+ * The turns whose ids are what their text was decoded from; an edited turn is not among them. Nor is one whose ids hold what
+ * nobody sees in the text: a control token (but for those that end the turn), or an id without a token.
+ */
 function carriedTurns(
   tokenizer: Tokenizer,
   turns: readonly ChatTurn[],
+  plain: readonly ChatMessage[],
   messages: readonly ChatMessage[],
 ): CarriedTurn[] {
   const carried: CarriedTurn[] = [];
   turns.forEach((turn, index) => {
-    if (turn.ids === undefined || typeof turn.content !== "string" || turn.content === "") return;
+    const content = plain[index]?.content;
+    if (turn.ids === undefined || typeof content !== "string" || content === "") return;
     const ids = withoutEnd(turn.ids, tokenizer.eosIds);
-    const isText = [false, true].some((continues) => tokenizer.decode(ids, { continues }) === turn.content);
+    if (!ids.every((id) => tokenizer.isText(id))) return;
+    const isText = [false, true].some((continues) => tokenizer.decode(ids, { continues }) === content);
     if (isText) carried.push({ index, text: messages[index]?.content as string, ids });
   });
   return carried;

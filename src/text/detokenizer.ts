@@ -42,6 +42,8 @@ export interface Detokenizer {
   /** The spellings of all control tokens. */
   readonly controlTokens: readonly string[];
   isControl(id: number): boolean;
+  /** Whether the id is printed in decoded text: neither a control token nor an id without a token. */
+  isText(id: number): boolean;
   /** The token as it stands in the vocabulary (byte-level and metaspace spellings not decoded). */
   idToToken(id: number): string | undefined;
 }
@@ -68,6 +70,7 @@ export function createDetokenizer(table: TokenTable): Detokenizer {
       (token, id): token is string => token !== undefined && kinds[id] === "control",
     ),
     isControl: (id) => kinds[id] === "control",
+    isText: (id) => tokens[id] !== undefined && kinds[id] !== "control" && kinds[id] !== "unused",
     idToToken: (id) => tokens[id],
   };
 }

@@ -65,6 +65,13 @@ function breakTokens(text: string, control: RegExp, mark: string): string {
   return broken;
 }
 
+/**
+ * Only stretches that hold the mark are encoded as plain text; everything else goes the way of a conversation without marks, so
+ * that a control token in one message leaves the ids of the others as they were.
+ *
+ *     <|user|>hi<|end|><|user|>  x<mark>y  <|end|><|user|>
+ *     [------- special -------] [ plain ] [-- special --]
+ */
 function encodeMarked(
   tokenizer: Tokenizer,
   text: string,
@@ -73,25 +80,41 @@ function encodeMarked(
   continues: boolean,
 ): number[] {
   const ids: number[] = [];
-  let at = 0;
-  const plain = (end: number): void => {
-    const piece = text.slice(at, end).replaceAll(mark, "");
-    append(ids, tokenizer.encode(piece, { continues: continues && at === 0 }));
+  let done = 0;
+  const encode = (end: number, special: boolean): void => {
+    const piece = text.slice(done, end);
+    const options = { special, continues: continues && done === 0 };
+    append(ids, tokenizer.encode(special ? piece : piece.replaceAll(mark, ""), options));
+    done = end;
   };
+  for (const [start, end] of piecesBetween(text, control)) {
+    if (!text.slice(start, end).includes(mark)) continue;
+    encode(start, true);
+    encode(end, false);
+  }
+  encode(text.length, true);
+  return ids;
+}
+
+/** Where the text between the control tokens stands. */
+function piecesBetween(text: string, control: RegExp): [start: number, end: number][] {
+  const pieces: [number, number][] = [];
+  let at = 0;
   for (const match of text.matchAll(control)) {
-    plain(match.index);
-    ids.push(tokenizer.tokenToId(match[0]) as number);
+    pieces.push([at, match.index]);
     at = match.index + match[0].length;
   }
-  plain(text.length);
-  return ids;
+  return [...pieces, [at, text.length]];
 }
 
 function mapStrings(value: unknown, change: (text: string) => string): unknown {
   if (typeof value === "string") return change(value);
   if (Array.isArray(value)) return value.map((item) => mapStrings(item, change));
-  if (!isRecord(value)) return value;
-  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, mapStrings(item, change)]));
+  // A `Number` object is a float (jinja/json.ts).
+  if (!isRecord(value) || value instanceof Number) return value;
+  return Object.fromEntries(
+    Object.entries(value).map(([key, item]) => [change(key), mapStrings(item, change)]),
+  );
 }
 
 function escapeRegExp(text: string): string {

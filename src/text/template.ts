@@ -1,11 +1,11 @@
 /**
- * Chat templates: choosing a model's template and rendering a conversation with it, through @huggingface/jinja.
- * A hostile template is stopped by the interpreter's bounds (interpreter.ts), or by the end of the worker that it runs in.
+ * Chat templates: choosing a model's template and rendering a conversation with it, by the interpreter in jinja/.
+ * A hostile template is stopped by the interpreter's bounds (jinja/bounds.ts), or by the end of the worker that it runs in.
  * It knows no ids (chat.ts).
  */
-import { Template } from "@huggingface/jinja";
 import { TidepoolError } from "../errors.ts";
-import { runTemplate } from "./interpreter.ts";
+import { runTemplate } from "./jinja/interpreter.ts";
+import { parseTemplate, type Node } from "./jinja/syntax.ts";
 import type { Tokenizer, TokenizerParts } from "./tokenizer.ts";
 import { isRecord } from "./vocabulary.ts";
 
@@ -44,25 +44,34 @@ export type TemplateTokens = Readonly<Record<string, string | undefined>>;
 export function createChatTemplate(source: string, tokens: TemplateTokens = {}): ChatTemplate {
   const template = parse(source);
   const render = (messages: readonly ChatMessage[], options: RenderOptions = {}): string => {
-    const values = {
-      ...definedOf(tokens),
-      ...options.variables,
-      messages,
-      add_generation_prompt: options.addGenerationPrompt ?? true,
-    };
-    if (options.tools !== undefined && options.tools.length > 0) {
-      return renderOrThrow(template, { ...values, tools: options.tools });
-    }
-    return renderWithoutTools(template, values);
+    const values: Record<string, unknown> = { ...definedOf(tokens), ...valuesOf(options), messages };
+    const tools = values["tools"];
+    const isNone = tools === undefined || tools === null || (Array.isArray(tools) && tools.length === 0);
+    return isNone ? renderWithoutTools(template, values) : renderOrThrow(template, values);
   };
   return { source, render };
+}
+
+/** The variables; what an option says goes before a variable of the same meaning. */
+function valuesOf({ addGenerationPrompt, tools, variables = {} }: RenderOptions): Record<string, unknown> {
+  if (variables["messages"] !== undefined) {
+    throw new TidepoolError(
+      "invalid_argument",
+      'the template variable "messages" is the conversation, expected another name',
+    );
+  }
+  return {
+    ...variables,
+    add_generation_prompt: addGenerationPrompt ?? variables["add_generation_prompt"] ?? true,
+    tools: tools ?? variables["tools"],
+  };
 }
 
 /**
  * "No tools" is none in the templates' reference implementation, and Llama 3's template prints a tools header for an empty
  * list. A few templates go through `tools` without asking, which this interpreter refuses for none: those get the empty list.
  */
-function renderWithoutTools(template: Template, values: Record<string, unknown>): string {
+function renderWithoutTools(template: readonly Node[], values: Record<string, unknown>): string {
   try {
     return renderOrThrow(template, { ...values, tools: null });
   } catch (error) {
@@ -80,22 +89,22 @@ function isBound(error: unknown): boolean {
   return error instanceof TidepoolError && error.code !== "invalid_argument";
 }
 
-function renderOrThrow(template: Template, values: Record<string, unknown>): string {
+function renderOrThrow(template: readonly Node[], values: Record<string, unknown>): string {
   try {
-    return runTemplate(template.parsed, values);
+    return runTemplate(template, values);
   } catch (error) {
     if (error instanceof TidepoolError) throw error;
     throw new TidepoolError("invalid_argument", `the chat template failed: ${(error as Error).message}`);
   }
 }
 
-function parse(source: string): Template {
+function parse(source: string): readonly Node[] {
   if (source.length > MAX_TEMPLATE_CHARS) {
     const size = `${source.length} characters, at most ${MAX_TEMPLATE_CHARS}`;
     throw new TidepoolError("invalid_file", `the chat template has ${size}`);
   }
   try {
-    return new Template(source);
+    return parseTemplate(source);
   } catch (error) {
     throw new TidepoolError("invalid_file", `the chat template is malformed: ${(error as Error).message}`);
   }

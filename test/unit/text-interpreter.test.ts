@@ -92,7 +92,7 @@ test("what templates find besides their variables", () => {
   expect(
     render("{{ range(3) | join(',') }} {{ range(5, 1, -2) | join(',') }} {{ range(4, 2) | length }}"),
   ).toBe("0,1,2 5,3 0");
-  expect(render("{{ none is none }} {{ True }} {{ missing is defined }}")).toBe("true true false");
+  expect(render("{{ none is none }} {{ True }} {{ missing is defined }}")).toBe("True True False");
   expect(render("{{ strftime_now('%Y-%m-%d %% %b %q') }}")).toMatch(/^\d{4}-\d\d-\d\d % [A-Z][a-z]{2} %q$/);
   expect(render("{{ range }}", { range: "mine" })).toBe("mine");
   expect(failure("{{ raise_exception('no') }}").message).toBe("the chat template failed: no");
