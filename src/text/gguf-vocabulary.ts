@@ -6,7 +6,7 @@
 import { TidepoolError } from "../errors.ts";
 import { preTokenizerOf } from "./pre-tokenizer.ts";
 import type { PreTokenizer } from "./pre-tokenizer.ts";
-import { endIds, invalid } from "./vocabulary.ts";
+import { correctKinds, endIds, ignoredId, invalid } from "./vocabulary.ts";
 import type { TokenKind, Vocabulary } from "./vocabulary.ts";
 
 /** Longest token whose splits are tried when merges are rebuilt; vocabularies end at 48 characters or so. */
@@ -20,18 +20,21 @@ const KINDS: readonly TokenKind[] = ["normal", "normal", "control", "control", "
 export function ggufVocabulary(metadata: Metadata): Vocabulary {
   const model = metadata.get("tokenizer.ggml.model");
   if (model === undefined) throw invalid("tokenizer.ggml.model is missing: the file has no tokenizer");
+  if (model !== "gpt2" && model !== "llama") {
+    throw new TidepoolError(
+      "unsupported",
+      `tokenizer.ggml.model "${String(model)}" is not supported, only gpt2 and llama`,
+    );
+  }
   const tokens = tokenList(metadata);
   const kinds = kindList(metadata, tokens.length);
-  if (model === "gpt2") return byteLevel(metadata, tokens, kinds);
-  if (model === "llama") return sentencePiece(metadata, tokens, kinds);
-  throw new TidepoolError(
-    "unsupported",
-    `tokenizer.ggml.model "${String(model)}" is not supported, only gpt2 and llama`,
-  );
+  return model === "gpt2" ? byteLevel(metadata, tokens, kinds) : sentencePiece(metadata, tokens, kinds);
 }
 
 function byteLevel(metadata: Metadata, tokens: string[], kinds: TokenKind[]): Vocabulary {
   const pre = preTokenizerOf(optional(metadata, "tokenizer.ggml.pre", "string"));
+  const rolesOf = roles(metadata, tokens, kinds, {}, pre.addBos === true);
+  const control = new Set(rolesOf.corrected.map((id) => tokens[id]));
   const tokenizerJson = {
     added_tokens: addedTokens(tokens, kinds),
     normalizer: pre.nfc === true ? { type: "NFC" } : null,
@@ -40,8 +43,8 @@ function byteLevel(metadata: Metadata, tokens: string[], kinds: TokenKind[]): Vo
     decoder: null,
     model: {
       type: "BPE",
-      vocab: idsByToken(tokens),
-      merges: mergeList(metadata),
+      vocab: recordOf(idsByToken(tokens)),
+      merges: mergeList(metadata, control),
       ignore_merges: pre.ignoreMerges === true,
     },
   };
@@ -51,7 +54,7 @@ function byteLevel(metadata: Metadata, tokens: string[], kinds: TokenKind[]): Vo
     spelling: "byte-level",
     prefixSpace: false,
     tokenizerJson,
-    ...roles(metadata, tokens, kinds, {}, pre.addBos === true),
+    ...rolesOf.roles,
   };
 }
 
@@ -69,7 +72,9 @@ function splitter(pre: PreTokenizer): Record<string, unknown> {
 function sentencePiece(metadata: Metadata, tokens: string[], kinds: TokenKind[]): Vocabulary {
   const prefixSpace = optional(metadata, "tokenizer.ggml.add_space_prefix", "boolean") ?? true;
   const vocab = idsByToken(tokens);
-  const unknownId = optionalId(metadata, "tokenizer.ggml.unknown_token_id", tokens.length) ?? 0;
+  // SentencePiece's own defaults, which files leave out.
+  const rolesOf = roles(metadata, tokens, kinds, { bosId: 1, eosId: 2 }, true);
+  const unknown = optionalId(metadata, "tokenizer.ggml.unknown_token_id", tokens.length);
   const escape = { type: "Replace", pattern: { String: " " }, content: "\u2581" };
   const tokenizerJson = {
     added_tokens: addedTokens(tokens, kinds),
@@ -82,16 +87,11 @@ function sentencePiece(metadata: Metadata, tokens: string[], kinds: TokenKind[])
     decoder: null,
     model: {
       type: "BPE",
-      vocab,
-      merges: mergesFromScores(
-        tokens,
-        kinds,
-        vocab,
-        numberList(metadata, "tokenizer.ggml.scores", tokens.length),
-      ),
+      vocab: recordOf(vocab),
+      merges: mergesFromScores(tokens, kinds, vocab, scoreList(metadata, tokens.length)),
       byte_fallback: true,
       fuse_unk: true,
-      unk_token: tokens[unknownId],
+      unk_token: tokens[unknown.id ?? 0],
     },
   };
   return {
@@ -100,8 +100,7 @@ function sentencePiece(metadata: Metadata, tokens: string[], kinds: TokenKind[])
     spelling: "metaspace",
     prefixSpace,
     tokenizerJson,
-    // SentencePiece's own defaults, which files leave out.
-    ...roles(metadata, tokens, kinds, { bosId: 1, eosId: 2 }, true),
+    ...rolesOf.roles,
   };
 }
 
@@ -112,7 +111,7 @@ function sentencePiece(metadata: Metadata, tokens: string[], kinds: TokenKind[])
 function mergesFromScores(
   tokens: string[],
   kinds: TokenKind[],
-  vocab: Readonly<Record<string, number>>,
+  vocab: ReadonlyMap<string, number>,
   scores: ArrayLike<number>,
 ): [string, string][] {
   const merges: { score: number; left: number; right: number }[] = [];
@@ -121,14 +120,21 @@ function mergesFromScores(
     let cut = 0;
     for (const char of token) {
       cut += char.length;
-      const left = vocab[token.slice(0, cut)];
-      const right = vocab[token.slice(cut)];
-      if (left !== undefined && right !== undefined)
-        merges.push({ score: scores[id] as number, left, right });
+      if (cut >= token.length) break;
+      const left = vocab.get(token.slice(0, cut));
+      if (left === undefined) continue;
+      const right = vocab.get(token.slice(cut));
+      if (right !== undefined) merges.push({ score: scores[id] as number, left, right });
     }
   });
   merges.sort((a, b) => b.score - a.score || a.left - b.left || a.right - b.right);
   return merges.map(({ left, right }) => [tokens[left] as string, tokens[right] as string]);
+}
+
+/** Files without scores have zeros: then the order of the ids decides. */
+function scoreList(metadata: Metadata, count: number): ArrayLike<number> {
+  const key = "tokenizer.ggml.scores";
+  return metadata.has(key) ? numberList(metadata, key, count) : new Float32Array(count);
 }
 
 function tokenList(metadata: Metadata): string[] {
@@ -143,14 +149,23 @@ function kindList(metadata: Metadata, count: number): TokenKind[] {
   return Array.from({ length: count }, (_, id) => KINDS[types[id] as number] ?? "normal");
 }
 
-/** Without a prototype: a token may be called "__proto__". */
-function idsByToken(tokens: string[]): Record<string, number> {
-  const ids = Object.create(null) as Record<string, number>;
+/** A `Map`: slices of tokens are looked up in it, and each would be made a property's name first in an object. */
+function idsByToken(tokens: string[]): Map<string, number> {
+  const ids = new Map<string, number>();
   tokens.forEach((token, id) => {
-    if (token in ids) throw invalid(`tokenizer.ggml.tokens has "${token}" twice, at ${ids[token]} and ${id}`);
-    ids[token] = id;
+    const other = ids.get(token);
+    if (other !== undefined)
+      throw invalid(`tokenizer.ggml.tokens has "${token}" twice, at ${other} and ${id}`);
+    ids.set(token, id);
   });
   return ids;
+}
+
+/** Without a prototype: a token may be called "__proto__". */
+function recordOf(ids: ReadonlyMap<string, number>): Record<string, number> {
+  const record = Object.create(null) as Record<string, number>;
+  for (const [token, id] of ids) record[token] = id;
+  return record;
 }
 
 function addedTokens(tokens: string[], kinds: TokenKind[]): Record<string, unknown>[] {
@@ -163,30 +178,39 @@ function addedTokens(tokens: string[], kinds: TokenKind[]): Record<string, unkno
   return added;
 }
 
-function mergeList(metadata: Metadata): [string, string][] {
-  return stringList(metadata, "tokenizer.ggml.merges").map((merge, i) => {
+/** @param control tokens that no merge may make, though the file takes them for normal ones */
+function mergeList(metadata: Metadata, control: ReadonlySet<string | undefined>): [string, string][] {
+  const merges = stringList(metadata, "tokenizer.ggml.merges").map((merge, i): [string, string] => {
     const space = merge.indexOf(" ", 1);
     if (space < 0) throw invalid(`tokenizer.ggml.merges, item ${i} is no pair: "${merge}"`);
     return [merge.slice(0, space), merge.slice(space + 1)];
   });
+  return control.size === 0 ? merges : merges.filter(([left, right]) => !control.has(left + right));
 }
 
+/** The ids with a role; what must be a control token becomes one in `kinds`. */
 function roles(
   metadata: Metadata,
   tokens: string[],
   kinds: TokenKind[],
   defaults: { bosId?: number; eosId?: number },
   addBosDefault: boolean,
-): Pick<Vocabulary, "bosId" | "eosId" | "eosIds" | "addBos"> {
-  const id = (key: string): number | undefined =>
-    optionalId(metadata, `tokenizer.ggml.${key}`, tokens.length);
+): { roles: Pick<Vocabulary, "bosId" | "eosId" | "eosIds" | "addBos" | "warnings">; corrected: number[] } {
+  const warnings: string[] = [];
+  const id = (key: string): number | undefined => {
+    const { id: found, warning } = optionalId(metadata, `tokenizer.ggml.${key}`, tokens.length);
+    if (warning !== undefined) warnings.push(warning);
+    return found;
+  };
   const inRange = (value: number | undefined): number | undefined =>
     value !== undefined && value < tokens.length ? value : undefined;
   const bosId = id("bos_token_id") ?? inRange(defaults.bosId);
   const eosId = id("eos_token_id") ?? inRange(defaults.eosId);
-  const eosIds = endIds([eosId, id("eot_token_id"), id("eom_token_id")], tokens, kinds);
+  const ends = [eosId, id("eot_token_id"), id("eom_token_id")];
+  const corrected = correctKinds(tokens, kinds, [bosId, ...ends]);
+  const eosIds = endIds(ends, tokens, kinds);
   const addBos = optional(metadata, "tokenizer.ggml.add_bos_token", "boolean") ?? addBosDefault;
-  return { bosId, eosId, eosIds, addBos: addBos && bosId !== undefined };
+  return { roles: { bosId, eosId, eosIds, addBos: addBos && bosId !== undefined, warnings }, corrected };
 }
 
 interface Primitives {
@@ -205,15 +229,15 @@ function optional<T extends keyof Primitives>(
   return value as Primitives[T];
 }
 
-function optionalId(metadata: Metadata, key: string, count: number): number | undefined {
+/** One that no token has does not take the model's text away: it counts as left out. */
+function optionalId(metadata: Metadata, key: string, count: number): { id?: number; warning?: string } {
   const value = metadata.get(key);
-  if (value === undefined) return undefined;
   // Writers mark "none" by the largest 32-bit number or -1.
-  if (value === 0xffffffff || value === -1) return undefined;
+  if (value === undefined || value === 0xffffffff || value === -1) return {};
   if (typeof value !== "number" || !Number.isInteger(value) || value < 0 || value >= count) {
-    throw invalid(`${key} ${String(value)} is not a token id below ${count}`);
+    return { warning: ignoredId(key, value, count) };
   }
-  return value;
+  return { id: value };
 }
 
 function stringList(metadata: Metadata, key: string): string[] {

@@ -3,7 +3,7 @@
  * It does not read the files (load/), nor encode (tokenizer.ts).
  */
 import { TidepoolError } from "../errors.ts";
-import { endIds, invalid, isRecord } from "./vocabulary.ts";
+import { correctKinds, endIds, ignoredId, invalid, isRecord } from "./vocabulary.ts";
 import type { TokenKind, TokenSpelling, Vocabulary } from "./vocabulary.ts";
 
 /** The parsed files; `undefined` where the model has none. */
@@ -29,16 +29,17 @@ export function jsonVocabulary(parts: JsonParts): Vocabulary {
   const { tokens, kinds } = tokenTable(json);
   const decoders = flatten(json["decoder"], "decoders");
   const idOf = new Map(tokens.map((token, id) => [token, id]));
+  const rolesOf = roles(parts, json, tokens, kinds, idOf);
   return {
     tokens,
     kinds,
     ...spellingOf(decoders),
-    ...roles(parts, json, tokens, kinds, idOf),
+    ...rolesOf.roles,
     tokenizerJson: {
       normalizer: null,
       pre_tokenizer: null,
       ...json,
-      added_tokens: addedTokens(json),
+      added_tokens: correctedTokens(json, tokens, rolesOf.corrected),
       post_processor: null,
       decoder: null,
     },
@@ -100,6 +101,27 @@ function addedTokens(json: Record<string, unknown>): Record<string, unknown>[] {
   return added as Record<string, unknown>[];
 }
 
+/** The added tokens of the file, with those that must be control tokens marked as such. */
+function correctedTokens(
+  json: Record<string, unknown>,
+  tokens: readonly (string | undefined)[],
+  corrected: readonly number[],
+): Record<string, unknown>[] {
+  const added = new Map(addedTokens(json).map((token) => [token["id"], token]));
+  for (const id of corrected) {
+    const plain = {
+      id,
+      content: tokens[id],
+      single_word: false,
+      lstrip: false,
+      rstrip: false,
+      normalized: false,
+    };
+    added.set(id, { ...plain, ...added.get(id), special: true });
+  }
+  return [...added.values()];
+}
+
 /** A component and, for a Sequence, its parts. */
 function flatten(component: unknown, listKey: string): Record<string, unknown>[] {
   if (!isRecord(component)) return [];
@@ -133,23 +155,33 @@ function roles(
   tokens: (string | undefined)[],
   kinds: TokenKind[],
   idOf: ReadonlyMap<string | undefined, number>,
-): Pick<Vocabulary, "bosId" | "eosId" | "eosIds" | "addBos"> {
+): { roles: Pick<Vocabulary, "bosId" | "eosId" | "eosIds" | "addBos" | "warnings">; corrected: number[] } {
+  const warnings: string[] = [];
   const config = parts.tokenizerConfig ?? {};
   const named = (key: string): number | undefined => {
     const text = contentOf(config[key]);
     return text === undefined ? undefined : idOf.get(text);
   };
   const sources = [parts.generationConfig, parts.config];
-  const declaredEos = sources.flatMap((source) => idList(source?.["eos_token_id"]));
+  const declared = (key: string): number[] =>
+    sources
+      .flatMap((source) => idList(source?.[key]))
+      .filter((id) => {
+        if (tokens[id] !== undefined) return true;
+        const warning = ignoredId(key, id, tokens.length);
+        if (!warnings.includes(warning)) warnings.push(warning);
+        return false;
+      });
+  const declaredEos = declared("eos_token_id");
   const leading = leadingToken(json);
   const templateBos = leading === undefined ? undefined : idOf.get(leading);
-  const bosId =
-    named("bos_token") ?? templateBos ?? sources.flatMap((source) => idList(source?.["bos_token_id"]))[0];
+  const bosId = named("bos_token") ?? templateBos ?? declared("bos_token_id")[0];
   const eosId = named("eos_token") ?? declaredEos[0];
+  const corrected = correctKinds(tokens, kinds, [bosId, eosId, ...declaredEos]);
   const eosIds = endIds([eosId, ...declaredEos], tokens, kinds);
   const flag = config["add_bos_token"];
   const addBos = typeof flag === "boolean" ? flag : templateBos !== undefined && templateBos === bosId;
-  return { bosId, eosId, eosIds, addBos: addBos && bosId !== undefined };
+  return { roles: { bosId, eosId, eosIds, addBos: addBos && bosId !== undefined, warnings }, corrected };
 }
 
 /** The special token that the post-processor puts before a text. */

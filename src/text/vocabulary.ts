@@ -25,6 +25,8 @@ export interface TokenTable {
   /** Every id that ends a generation. */
   eosIds: number[];
   addBos: boolean;
+  /** What is wrong with the file but does not stop it from being used, one sentence each. */
+  warnings: string[];
 }
 
 export interface Vocabulary extends TokenTable {
@@ -57,6 +59,48 @@ const END_TOKENS: ReadonlySet<string> = new Set([
   "</s>",
 ]);
 
+/** End tokens whose spelling is also plain text: they are what the file says they are. */
+const PLAIN_TOO: ReadonlySet<string> = new Set(["</s>", "[EOT]", "[EOS]"]);
+
+/** What begins a turn, beside what ends it: a user who could write it would write other people's turns. */
+const TURN_TOKENS: ReadonlySet<string> = new Set([
+  "<|im_start|>",
+  "<|start_header_id|>",
+  "<|end_header_id|>",
+  "<start_of_turn>",
+  "<|turn>",
+  "<|start_of_role|>",
+  "<|end_of_role|>",
+]);
+
+const IN_BRACKETS = /^(<.+>|\[.+\])$/su;
+
+/**
+ * Makes control tokens of what must be one, whatever kind the file gives it: well-known marks of turns, and the ids that the
+ * file declares for the beginning and end of a text. Converters write them as user-defined or normal; llama.cpp corrects
+ * the well-known end tokens likewise.
+ * @returns the ids whose kind has changed
+ */
+export function correctKinds(
+  tokens: readonly (string | undefined)[],
+  kinds: TokenKind[],
+  declared: readonly (number | undefined)[],
+): number[] {
+  const roles = new Set(declared);
+  const changed: number[] = [];
+  tokens.forEach((token, id) => {
+    const kind = kinds[id];
+    if (token === undefined || (kind !== "normal" && kind !== "added")) return;
+    const known = (END_TOKENS.has(token) && !PLAIN_TOO.has(token)) || TURN_TOKENS.has(token);
+    // A declared id may be a mistake: a word such as "!" stays one.
+    const hasRole = roles.has(id) && (kind === "added" || IN_BRACKETS.test(token));
+    if (!known && !hasRole) return;
+    kinds[id] = "control";
+    changed.push(id);
+  });
+  return changed;
+}
+
 /** The ids that end a generation: those declared, and every control token with a well-known end-of-turn spelling. */
 export function endIds(
   declared: readonly (number | undefined)[],
@@ -73,6 +117,11 @@ export function endIds(
   if (known.has("<|return|>") && known.has("<|call|>")) known.delete("<|end|>");
   for (const id of known.values()) ids.add(id);
   return [...ids].sort((a, b) => a - b);
+}
+
+/** A declared id that no token has is ignored, and the warning says so. */
+export function ignoredId(name: string, value: unknown, count: number): string {
+  return `${name} is ${String(value)}, expected a token id below ${count}: it is ignored`;
 }
 
 export function invalid(what: string): TidepoolError {

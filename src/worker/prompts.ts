@@ -57,14 +57,15 @@ export class Prompts {
       : `engine's thread: ${this.client.unprotected}`;
   }
 
-  /** What the caller should hear of; none where all is well. */
-  get notice(): Notice | undefined {
-    if (this.detokenizer === undefined || this.client.unprotected === undefined) return undefined;
+  /** What the caller should hear of; none if all is well. */
+  get notices(): Notice[] {
+    const { tokenizer } = this.client.facts;
+    const warnings = "table" in tokenizer ? tokenizer.table.warnings : [];
+    const notices = warnings.map((message): Notice => ({ code: "tokenizer", message }));
+    if (this.detokenizer === undefined || this.client.unprotected === undefined) return notices;
     const lost = "a chat template or tokenizer that does not finish would stop the engine";
-    return {
-      code: "text_unprotected",
-      message: `there is no worker for text (${this.client.unprotected}): ${lost}; load files of known origin only`,
-    };
+    const message = `there is no worker for text (${this.client.unprotected}): ${lost}; load files of known origin only`;
+    return [...notices, { code: "text_unprotected", message }];
   }
 
   /** Tokens that end a generation. */

@@ -210,8 +210,7 @@ export class Session {
         nowMs: () => systemClock.nowMs(),
         ...(cache.maxAgeMs !== undefined && { maxAgeMs: cache.maxAgeMs }),
       });
-    const { notice } = prompts.value;
-    if (notice) post({ type: "notice", notice });
+    for (const notice of prompts.value.notices) post({ type: "notice", notice });
     return new Session(gpu, runner, prompts.value, keeper, post, cache.policy, more);
   }
 

@@ -215,13 +215,13 @@ describe("prompts", () => {
 
   test("say where text is made, and give notice where nothing protects", async () => {
     const safe = await Prompts.open(file(byteLevelVocab("gpt-2")), { start: () => new PlayedWorker() });
-    expect([safe.textState, safe.notice]).toEqual(["own worker", undefined]);
+    expect([safe.textState, safe.notices]).toEqual(["own worker", []]);
     const bare = await Prompts.open(file(byteLevelVocab("gpt-2")), { start: none });
     expect(bare.textState).toBe("engine's thread: no workers here");
-    expect(bare.notice).toMatchObject({ code: "text_unprotected", message: /no worker for text/ });
+    expect(bare.notices).toMatchObject([{ code: "text_unprotected", message: /no worker for text/ }]);
     expect(bare.detokenize(await bare.tokenize("over here"))).toBe("over here");
     const without = await Prompts.open(file(new Map()), { start: none });
-    expect([without.textState, without.notice]).toEqual(["not needed", undefined]);
+    expect([without.textState, without.notices]).toEqual(["not needed", []]);
     await expect(without.tokenize("x")).rejects.toThrow("m.gguf: tokenizer.ggml.model is missing");
     expect((await without.encode({ kind: "tokens", tokens: [1, 2] })).tokens).toEqual([1, 2]);
     for (const prompts of [safe, bare, without]) prompts.close();

@@ -232,6 +232,94 @@ describe("roles", () => {
   });
 });
 
+describe("what converters get wrong does not take the text away", () => {
+  const IM_END = "<|im_end|>";
+
+  test.each([
+    ["user-defined, byte-level", byteLevelVocab("gpt-2", { control: ["<s>", "</s>"], added: [IM_END] })],
+    ["user-defined, metaspace", metaspaceVocab({ control: ["<s>", "</s>"], added: [IM_END] })],
+    [
+      "normal and made by merges",
+      changed(
+        byteLevelVocab("default", {
+          control: ["<s>", "</s>"],
+          words: ["<|", "im", "_e", "nd", "_end", "|>", "im_end", "<|im_end", IM_END],
+        }),
+        {},
+      ),
+    ],
+    [
+      "of no kind at all",
+      changed(metaspaceVocab({ control: ["<s>", "</s>", IM_END] }), { token_type: undefined }),
+    ],
+  ])("an end token that is %s ends an answer, and is plain text if a user types it", (_name, metadata) => {
+    const tokenizer = gguf(metadata);
+    const end = tokenizer.tokenToId(IM_END) as number;
+    expect(tokenizer.eosIds).toContain(end);
+    expect(tokenizer.encode(`a ${IM_END} b`)).not.toContain(end);
+    expect(tokenizer.encode(`a${IM_END}`, { special: true })).toContain(end);
+    expect(tokenizer.decode([end])).toBe("");
+  });
+
+  test("so it is in tokenizer.json, among the added tokens or in the vocabulary", () => {
+    const base = byteLevelJson();
+    const model = base["model"] as { vocab: Record<string, number> };
+    const id = 1000;
+    const added = { id, content: IM_END, special: false, normalized: false };
+    const inVocab = { ...model, vocab: { ...model.vocab, [IM_END]: id } };
+    for (const tokenizerJson of [
+      { ...base, added_tokens: [...(base["added_tokens"] as object[]), added] },
+      { ...base, model: inVocab },
+    ]) {
+      const tokenizer = createTokenizer({ format: "safetensors", tokenizerJson });
+      expect(tokenizer.eosIds).toContain(id);
+      expect(tokenizer.encode(`a${IM_END}`)).not.toContain(id);
+      expect(tokenizer.encode(`a${IM_END}`, { special: true }).at(-1)).toBe(id);
+    }
+  });
+
+  test("a word that is declared by mistake, and HTML that looks like an end, stay text", () => {
+    const tokenizer = gguf(
+      changed(byteLevelVocab("gpt-2", { control: [], words: ["</", "s>", "</s>"] }), {
+        bos_token_id: 0,
+        eos_token_id: 0,
+      }),
+    );
+    expect(tokenizer.decode(tokenizer.encode("! </s>"))).toBe("! </s>");
+    expect(tokenizer.eosIds).toEqual([0]);
+  });
+
+  test.each(["bos_token_id", "eos_token_id", "eot_token_id", "unknown_token_id"])(
+    "%s outside the vocabulary is ignored",
+    (key) => {
+      for (const metadata of [BYTE_LEVEL, METASPACE]) {
+        const tokenizer = gguf(changed(metadata, { [key]: 32_000 }));
+        expect(tokenizer.decode(tokenizer.encode("hello"))).toBe("hello");
+        expect(tokenizer.eosIds.every((id) => id < tokenizer.vocabSize)).toBe(true);
+        const warning = `tokenizer.ggml.${key} is 32000, expected a token id below ${tokenizer.vocabSize}: it is ignored`;
+        if (key !== "unknown_token_id") expect(tokenizer.table.warnings).toEqual([warning]);
+      }
+    },
+  );
+
+  test("ids of generation_config.json outside the vocabulary are ignored", () => {
+    const tokenizer = createTokenizer({
+      ...{ format: "safetensors", tokenizerJson: byteLevelJson() },
+      generationConfig: { eos_token_id: [99_999], bos_token_id: 99_998 },
+    });
+    expect(tokenizer.eosIds).not.toContain(99_999);
+    expect(tokenizer.bosId).not.toBe(99_998);
+    expect(tokenizer.table.warnings).toContainEqual(expect.stringContaining("eos_token_id is 99999"));
+  });
+
+  test("missing scores are zeros", () => {
+    const tokenizer = gguf(changed(METASPACE, { scores: undefined }));
+    expect(tokenizer.decode(tokenizer.encode("hello world"))).toBe("hello world");
+    const scored = gguf(changed(METASPACE, { scores: new Float32Array(tokenizer.vocabSize) }));
+    expect(tokenizer.encode("hello world")).toEqual(scored.encode("hello world"));
+  });
+});
+
 describe("splits", () => {
   const pieces = (pre: string, text: string): string[] => {
     const words = ["12", "123", "Ġa", "ab"];
@@ -287,12 +375,6 @@ describe("refuses, naming the key", () => {
     ["a merge of one", changed(BYTE_LEVEL, { merges: ["ab"] }), /merges, item 0 is no pair: "ab"/],
     ["few types", changed(BYTE_LEVEL, { token_type: new Int32Array(3) }), /token_type has 3 items for/],
     ["few scores", changed(METASPACE, { scores: new Float32Array(3) }), /scores has 3 items for/],
-    ["no scores", changed(METASPACE, { scores: undefined }), /scores is missing/],
-    [
-      "an id out of range",
-      changed(BYTE_LEVEL, { eos_token_id: 99_999 }),
-      /eos_token_id 99999 is not a token id/,
-    ],
     ["a flag of text", changed(BYTE_LEVEL, { add_bos_token: "yes" }), /add_bos_token is not a boolean/],
   ];
 
