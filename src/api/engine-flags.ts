@@ -1,7 +1,7 @@
 /** The flags of every command that has an engine, and the engine that they ask for. */
 import { Option, type Command } from "commander";
 import { Engine, type CacheOptions, type EngineOptions, type Notice } from "../engine.ts";
-import { integer, withoutUndefined } from "./flags.ts";
+import { oneOf, size, whole, withoutUndefined } from "./flags.ts";
 import { sourceOptions, withBar, withSourceOptions, type SourceFlags } from "./models.ts";
 import { resolveModel, RUNNABLE_NAMES } from "./shipped.ts";
 
@@ -39,20 +39,21 @@ export function withEngineOptions(command: Command): Command {
   return withSourceOptions(command)
     .addOption(new Option("--dtype <type>", "arithmetic and activations").choices(["f32", "f16", "auto"]))
     .addOption(new Option("--kv-dtype <type>", "stored keys and values").choices(["f32", "f16"]))
-    .option("--block-tokens <n>", "tokens a KV block: 16, 32 or 64", integer)
-    .option("--chunk-tokens <n>", "prompt tokens a prefill step at most", integer)
+    .option("--block-tokens <n>", "tokens a KV block: 16, 32 or 64", oneOf(16, 32, 64))
+    .option("--chunk-tokens <n>", "prompt tokens a prefill step at most", whole(1, 512))
     .option("--adapter <name-part>", "refuse an adapter whose name does not contain this")
-    .option("--memory <bytes>", "GPU memory that the model may take in all", integer)
-    .option("--max-requests <n>", "requests that run at once, 1 to 16", integer, 1)
-    .option("--no-subgroups", "no subgroup operations");
+    .option("--memory <size>", "GPU memory that the model may take in all", size(1))
+    .option("--max-requests <n>", "requests that run at once, 1 to 16", whole(1, 16), 1)
+    .option("--no-subgroups", "no subgroup operations")
+    .option("--verbose", "show what the GPU's library writes, too");
 }
 
 export function withCacheOptions(command: Command): Command {
   return command
     .option("--cache-dir <dir>", "keep computed keys and values in this folder")
-    .option("--gpu-cache <bytes>", "KV pool on the GPU", integer)
-    .option("--ram-cache <bytes>", "budget of the RAM tier", integer)
-    .option("--disk-cache <bytes>", "budget of the disk tier", integer)
+    .option("--gpu-cache <size>", "KV pool on the GPU, such as 512MB", size(1))
+    .option("--ram-cache <size>", "budget of the RAM tier", size(0))
+    .option("--disk-cache <size>", "budget of the disk tier", size(0))
     .addOption(
       new Option("--policy <name>", "what is evicted first, and which snapshots are taken").choices(POLICIES),
     )

@@ -1,23 +1,58 @@
 /**
- * What the words behind a flag mean: integers, numbers, lists of tokens. It knows no command.
+ * What the words behind a flag mean: whole numbers, numbers and sizes within their range, lists of tokens. A word that means
+ * nothing is refused before anything starts. It knows no command.
  */
 import { InvalidArgumentError } from "commander"; // small, kept, and prints its own help
+import { BYTE_SIZE, parseBytes } from "../byte-size.ts";
 
-export function integer(text: string): number {
-  const value = Number(text);
-  if (!/^-?\d+$/.test(text) || !Number.isSafeInteger(value))
-    throw new InvalidArgumentError("expected an integer");
-  return value;
+type Parse<T> = (text: string) => T;
+
+/** Whole numbers from `least` to `most`. */
+export function whole(least: number, most = Number.MAX_SAFE_INTEGER): Parse<number> {
+  return (text) => {
+    const value = /^-?\d+$/.test(text) ? Number(text) : NaN;
+    if (value >= least && value <= most && Number.isSafeInteger(value)) return value;
+    const range = most === Number.MAX_SAFE_INTEGER ? `of at least ${least}` : `from ${least} to ${most}`;
+    throw new InvalidArgumentError(`expected a whole number ${range}`);
+  };
 }
 
-export function decimal(text: string): number {
-  const value = Number(text);
-  if (text.trim() === "" || !Number.isFinite(value)) throw new InvalidArgumentError("expected a number");
-  return value;
+/** One of a few numbers. */
+export function oneOf(...values: number[]): Parse<number> {
+  return (text) => {
+    const value = values.find((each) => String(each) === text);
+    if (value !== undefined) return value;
+    throw new InvalidArgumentError(`expected one of ${values.join(", ")}`);
+  };
+}
+
+/** Numbers that `isWithin`; `range` says which those are. */
+export function decimal(range: string, isWithin: (value: number) => boolean): Parse<number> {
+  return (text) => {
+    const value = text.trim() === "" ? NaN : Number(text);
+    if (Number.isFinite(value) && isWithin(value)) return value;
+    throw new InvalidArgumentError(`expected a number ${range}`);
+  };
+}
+
+/** Sizes in bytes, of at least `least`. */
+export function size(least: number): Parse<number> {
+  return (text) => {
+    const value = parseBytes(text);
+    if (value >= least) return value;
+    throw new InvalidArgumentError(`expected a number of ${BYTE_SIZE}${least > 0 ? "; at least 1" : ""}`);
+  };
+}
+
+/** Some text; with `before`, one more of a flag that may be given several times. */
+export function texts(text: string, before: readonly string[] = []): string[] {
+  if (text === "") throw new InvalidArgumentError("expected some text");
+  return [...before, text];
 }
 
 export function tokenList(text: string): number[] {
-  return text === "" ? [] : text.split(",").map((part) => integer(part.trim()));
+  const id = whole(0);
+  return text === "" ? [] : text.split(",").map((part) => id(part.trim()));
 }
 
 /** Without the flags that were not given. */

@@ -7,6 +7,7 @@ import type { EngineOptions, SourceOptions } from "../engine.ts";
 import { TidepoolError } from "../errors.ts";
 import { models, type StoredModel } from "../models.ts";
 import { print } from "./print.ts";
+import { errorTerminal } from "./supervise.ts";
 import { ProgressBar } from "./progress-bar.ts";
 
 export interface SourceFlags {
@@ -36,7 +37,7 @@ export function sourceOptions({ hub, hubToken, models }: SourceFlags): Pick<Engi
 
 /** Does something with a bar on standard error, if that is a terminal. */
 export async function withBar<T>(work: (onProgress: ProgressBar["show"]) => Promise<T>): Promise<T> {
-  const bar = new ProgressBar(process.stderr);
+  const bar = new ProgressBar(errorTerminal());
   try {
     return await work(bar.show);
   } finally {

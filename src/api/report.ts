@@ -9,7 +9,7 @@ export function reportLines(report: ModelReport): string[] {
     ["format", report.format],
     ["architecture", report.architecture],
     ["parameters", report.parameters.toLocaleString("en")],
-    ["file", bytes(report.fileBytes)],
+    ["file", byteText(report.fileBytes)],
     [
       "tensors",
       Object.entries(report.tensors)
@@ -28,23 +28,28 @@ export function reportLines(report: ModelReport): string[] {
   if (report.adapter !== undefined) pairs.push(["adapter", report.adapter]);
   if (memory) {
     pairs.push(["arithmetic", `${memory.dtype}, keys and values ${memory.kvDtype}`]);
-    pairs.push(["weights on the GPU", bytes(memory.weightBytes)]);
+    pairs.push(["weights on the GPU", byteText(memory.weightBytes)]);
     pairs.push([
       "KV",
-      `${bytes(memory.kvBytesPerToken)} a token, ${bytes(memory.kvPoolBytes)} for ${memory.kvPoolTokens} tokens at most`,
+      `${byteText(memory.kvBytesPerToken)} a token, ${byteText(memory.kvPoolBytes)} for ${memory.kvPoolTokens} tokens at most`,
     ]);
-    if (memory.statePoolBytes > 0) pairs.push(["recurrent states", bytes(memory.statePoolBytes)]);
-    pairs.push(["workspace", bytes(memory.workspaceBytes)]);
-    pairs.push(["together", `${bytes(memory.startBytes)} at first, ${bytes(memory.maxBytes)} at most`]);
+    if (memory.statePoolBytes > 0) pairs.push(["recurrent states", byteText(memory.statePoolBytes)]);
+    pairs.push(["workspace", byteText(memory.workspaceBytes)]);
+    pairs.push(["together", `${byteText(memory.startBytes)} at first, ${byteText(memory.maxBytes)} at most`]);
   }
   pairs.push(["runs here", report.runs ? "yes" : `no: ${report.problems.join("; ")}`]);
+  return aligned(pairs);
+}
+
+/** Names and values, the values one below the other. */
+export function aligned(pairs: readonly [string, string][]): string[] {
   const width = Math.max(...pairs.map(([name]) => name.length));
   return pairs.map(([name, value]) => `${name.padEnd(width)}  ${value}`);
 }
 
 const UNITS = ["B", "KiB", "MiB", "GiB"];
 
-function bytes(count: number): string {
+export function byteText(count: number): string {
   const power = count > 0 ? Math.min(UNITS.length - 1, Math.floor(Math.log2(count) / 10)) : 0;
   const value = count / 1024 ** power;
   return `${power === 0 ? value : value.toFixed(1)} ${UNITS[power]}`;

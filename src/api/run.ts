@@ -1,69 +1,101 @@
-/** `tidepool run`: continues a prompt, or answers it with `--chat`. */
-import { existsSync } from "node:fs";
+/**
+ * `tidepool run`: continues a prompt, or answers it with `--chat`. It samples as people expect of a chat program, where
+ * the library decodes greedily unless told otherwise.
+ */
+import process from "node:process";
 import type { Command } from "commander";
-import type { GenerateParams, GenerationResult } from "../engine.ts";
-import { TidepoolError } from "../errors.ts";
+import type { Engine, GenerateOptions, Generation, GenerationResult } from "../engine.ts";
 import { load, MODEL_HELP, withCacheOptions, withEngineOptions, type EngineFlags } from "./engine-flags.ts";
-import { decimal, integer, withoutUndefined } from "./flags.ts";
-import { print } from "./print.ts";
-import { DEFAULT_MODEL, RUNNABLE_NAMES } from "./shipped.ts";
+import { decimal, texts, whole, withoutUndefined } from "./flags.ts";
+import { outputClosed, print } from "./print.ts";
+import { modelAndPrompt, readPrompt } from "./prompt.ts";
+import { DEFAULT_MODEL } from "./shipped.ts";
+
+/** How an answer is sampled and where it ends, unless flags say otherwise. */
+export const RUN_DEFAULTS = { maxTokens: 200, temperature: 0.7, topP: 0.9, minP: 0.05, seed: 0 } as const;
 
 interface RunFlags extends EngineFlags {
   chat?: boolean;
-  maxTokens?: number;
-  temperature?: number;
-  seed?: number;
+  system?: string;
+  maxTokens: number;
+  temperature: number;
+  topK?: number;
+  topP: number;
+  minP: number;
+  seed: number;
+  stop?: string[];
   json?: boolean;
 }
 
-/** One argument is a prompt for the default model; one that names a model lacks its prompt. */
-function modelAndPrompt(first: string, second: string | undefined): [string, string] {
-  if (second !== undefined) return [first, second];
-  if (RUNNABLE_NAMES.includes(first) || /\.(gguf|safetensors)$/.test(first) || existsSync(first)) {
-    throw new TidepoolError("invalid_argument", `"${first}" is a model, and the prompt for it is missing`);
-  }
-  return [DEFAULT_MODEL, first];
-}
+const MAX_SEED = 2 ** 32 - 1;
 
-async function run(first: string, second: string | undefined, flags: RunFlags): Promise<void> {
-  const { maxTokens, temperature, seed } = flags;
-  const [model, prompt] = modelAndPrompt(first, second);
-  const params = withoutUndefined({ maxTokens, temperature, seed }) as GenerateParams;
+async function run(first: string | undefined, second: string | undefined, flags: RunFlags): Promise<void> {
+  const { model, prompt = await readPrompt() } = modelAndPrompt(first, second, process.stdin.isTTY !== true);
   const engine = await load(model, flags);
   try {
-    const generation = flags.chat
-      ? engine.chat([{ role: "user", content: prompt }], params)
-      : engine.generate(prompt, params);
-    if (!flags.json) {
-      for await (const chunk of generation) print(chunk.text);
-      print("\n");
-    } else {
-      print(`${JSON.stringify(runJson(await generation.result()))}\n`);
-    }
+    const generation = begin(engine, prompt, flags);
+    if (!flags.json) await stream(generation);
+    const result = await generation.result();
+    if (flags.json) print(`${JSON.stringify(runJson(result))}\n`);
+    else if (flags.cacheDir !== undefined) process.stderr.write(`tidepool: ${usageLine(result)}\n`);
   } finally {
     await engine.close();
   }
+}
+
+function begin(engine: Engine, prompt: string, flags: RunFlags): Generation {
+  const { chat, system, maxTokens, temperature, topK, topP, minP, seed, stop } = flags;
+  const params = withoutUndefined({ maxTokens, temperature, topK, topP, minP, seed, stop });
+  const options = { ...(params as GenerateOptions), signal: outputClosed };
+  if (!chat && system === undefined) return engine.generate(prompt, options);
+  const before = system === undefined ? [] : [{ role: "system", content: system }];
+  return engine.chat([...before, { role: "user", content: prompt }], options);
+}
+
+/** Prints the text as it comes, and ends its last line if the model has not. */
+async function stream(generation: Generation): Promise<void> {
+  let last = "";
+  for await (const { text } of generation) {
+    print(text);
+    last = text || last;
+  }
+  if (!last.endsWith("\n")) print("\n");
 }
 
 function runJson({ text, tokens, finishReason, usage, timing }: GenerationResult) {
   return { text, tokens, finishReason, usage, timing };
 }
 
+/** Where the prompt's tokens came from. */
+export function usageLine({ usage }: Pick<GenerationResult, "usage">): string {
+  const { promptTokens, computedTokens, cachedTokens } = usage;
+  return `${promptTokens} prompt tokens: ${cachedTokens.disk} from disk, ${computedTokens} computed`;
+}
+
 export function addRun(root: Command): void {
-  withCacheOptions(
-    withEngineOptions(root.command("run").description("continue a prompt, or answer it with --chat")),
-  )
-    .argument("<model>", `${MODEL_HELP}; may be left out: ${DEFAULT_MODEL}`)
-    .argument("[prompt]", "text")
+  const command = root.command("run").description("continue a prompt, or answer it with --chat");
+  withSamplingOptions(withCacheOptions(withEngineOptions(command)))
+    .argument("[model]", `${MODEL_HELP}; may be left out: ${DEFAULT_MODEL}`)
+    .argument("[prompt]", "text; - or none: standard input")
     .usage("[options] [model] <prompt>")
     .option("--chat", "put the prompt into the model's chat template")
-    .option(
-      "--max-tokens <n>",
-      "new tokens at most (default: to the end of the sequence or context)",
-      integer,
-    )
-    .option("--temperature <t>", "0 (default): greedy", decimal)
-    .option("--seed <s>", "for sampling, default 0", integer)
+    .option("--system <text>", "a system message before the prompt; implies --chat")
     .option("--json", "one JSON object instead of streamed text")
     .action(run);
+}
+
+const isTemperature = decimal("from 0 to 100", (t) => t >= 0 && t <= 100);
+const isTopP = decimal("above 0 and at most 1", (p) => p > 0 && p <= 1);
+const isMinP = decimal("of at least 0 and below 1", (p) => p >= 0 && p < 1);
+
+function withSamplingOptions(command: Command): Command {
+  const { maxTokens, temperature, topP, minP, seed } = RUN_DEFAULTS;
+  return command
+    .option("--max-tokens <n>", "new tokens at most", whole(1), maxTokens)
+    .option("--temperature <t>", "how freely to sample; 0: greedy", isTemperature, temperature)
+    .option("--top-k <n>", "sample from this many likeliest tokens (default: from all)", whole(0))
+    .option("--top-p <p>", "sample from the likeliest tokens that add up to this", isTopP, topP)
+    .option("--min-p <p>", "no token below this share of the likeliest one's probability", isMinP, minP)
+    .option("--seed <s>", "another number gives another text", whole(0, MAX_SEED), seed)
+    .option("--stop <text>", "end before this text; may be given several times", texts);
 }

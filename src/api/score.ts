@@ -4,8 +4,8 @@ import type { Command } from "commander";
 import type { Engine } from "../engine.ts";
 import { TidepoolError } from "../errors.ts";
 import { load, MODEL_HELP, withCacheOptions, withEngineOptions, type EngineFlags } from "./engine-flags.ts";
-import { integer, tokenList } from "./flags.ts";
 import { writePrivateFile } from "../private-files.ts";
+import { tokenList, whole } from "./flags.ts";
 import { print } from "./print.ts";
 
 interface ScoreFlags extends EngineFlags {
@@ -75,7 +75,7 @@ export function addScore(root: Command): void {
     .option("--tokens-file <file>", "JSON array of ids, or an object with a tokens array")
     .option("--text <text>", "text, without BOS")
     .option("--logits <file>", "write raw logits, float32 little-endian, [tokens, vocabulary]")
-    .option("--from <n>", "first row that is wanted", integer, 0)
+    .option("--from <n>", "first row that is wanted", whole(0), 0)
     .option("--json", "one JSON object")
     .action(score);
 }

@@ -47,7 +47,7 @@ export interface Gpu {
 export const MAX_BINDING_BYTES = 128 * 1024 * 1024;
 
 /** Storage buffers that a kernel may bind at once: WebGPU's default, which every adapter offers. */
-const MAX_STORAGE_BUFFERS = 8;
+export const MAX_STORAGE_BUFFERS = 8;
 
 /** Finds WebGPU: `navigator.gpu` where there is one, else npm `webgpu` (Dawn) in Node. */
 export async function findProvider(): Promise<GPU> {
@@ -95,6 +95,7 @@ export async function openGpu(provider: GPU, options: GpuOptions = {}): Promise<
     throw new TidepoolError(
       "no_adapter",
       "WebGPU is here but offers no adapter: there is no GPU driver that it can use, or the browser's hardware acceleration is off; a driver with Vulkan, Metal or Direct3D 12 is needed",
+      { missing: "adapter" },
     );
   }
   const description = describeAdapter(adapter);

@@ -1,4 +1,5 @@
 /** Reads the words of a replay's options: policies, capacities, models. It opens no files. */
+import { BYTE_SIZE, parseBytes } from "../byte-size.ts";
 import type { Cost } from "../cache/cost.ts";
 import { costOf, namedShapes, parseShape } from "../cache/cost.ts";
 import type { PolicyName } from "../cache/policy.ts";
@@ -22,7 +23,7 @@ export function parsePolicies(list: string): PolicyName[] {
     });
 }
 
-/** "4e10,blocks:1000,inf" -> capacities. Bytes may have a unit of 1000: KB, MB, GB, TB. */
+/** "4e10,blocks:1000,inf" -> capacities. Bytes may have a unit (see byte-size.ts). */
 export function parseCapacities(list: string): ReplayOptions["capacity"][] {
   return someText
     .read(list, "capacities")
@@ -30,21 +31,18 @@ export function parseCapacities(list: string): ReplayOptions["capacity"][] {
     .map((word) => parseCapacity(word.trim()));
 }
 
-const units: Readonly<Record<string, number>> = { "": 1, KB: 1e3, MB: 1e6, GB: 1e9, TB: 1e12 };
-
 function parseCapacity(word: string): ReplayOptions["capacity"] {
   if (word === "inf") return "inf";
   const blocks = /^blocks:(\d+)$/.exec(word);
   if (blocks !== null && Number(blocks[1]) > 0) return { blocks: Number(blocks[1]) };
-  const bytes = /^(\d+(?:\.\d+)?(?:e\d+)?)(KB|MB|GB|TB)?$/i.exec(word);
-  const value = bytes === null ? NaN : Number(bytes[1]) * units[(bytes[2] ?? "").toUpperCase()]!;
-  if (!(value > 0)) {
+  const bytes = parseBytes(word);
+  if (!(bytes > 0)) {
     throw new TidepoolError(
       "invalid_argument",
-      `capacity "${word}" is not a positive number of bytes, blocks:N or inf`,
+      `capacity "${word}" is not a positive number of ${BYTE_SIZE}; nor blocks:N or inf`,
     );
   }
-  return { bytes: value };
+  return { bytes };
 }
 
 /** Names that `--model` knows. */

@@ -53,7 +53,7 @@ export const sourceFields: Fields<SourceOptions> = {
   models: object<ModelsOptions>("options of the models that are kept", { directory: needed, keep: flag }),
 };
 
-export const cacheOptions = object<CacheOptions>("the cache's options", {
+export const cacheFields: Fields<CacheOptions> = {
   directory: needed,
   disk: flag,
   ramBytes: integer(0, MAX_BYTES),
@@ -63,7 +63,8 @@ export const cacheOptions = object<CacheOptions>("the cache's options", {
   namespace: name,
   maxAgeMs: aboveZero,
   atRestBits: oneNumberOf(8, 4),
-});
+};
+export const cacheOptions = object<CacheOptions>("the cache's options", cacheFields);
 
 export const engineFields: Fields<EngineOptions> = {
   ...sourceFields,

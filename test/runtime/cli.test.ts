@@ -1,5 +1,5 @@
 /** The built command as a person runs it, on real models, in processes of its own. */
-import { execFile } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -18,13 +18,18 @@ interface Ended {
   err: string;
 }
 
-function runNode(args: string[]): Promise<Ended> {
+const runNode = (args: string[]): Promise<Ended> => ended(process.execPath, args);
+
+function ended(file: string, args: string[], input = ""): Promise<Ended> {
   return new Promise((resolve) => {
     const done = (error: { code?: unknown } | null, out: string, err: string): void =>
       resolve({ code: typeof error?.code === "number" ? error.code : error ? 1 : 0, out, err });
-    execFile(process.execPath, args, { timeout: LIMIT_MS, maxBuffer: 2 ** 26 }, done);
+    const child = execFile(file, args, { timeout: LIMIT_MS, maxBuffer: 2 ** 26 }, done);
+    child.stdin?.end(input);
   });
 }
+
+const shell = (text: string): Promise<Ended> => ended("bash", ["-c", text]);
 
 const tidepool = (...args: string[]): Promise<Ended> => runNode(["dist/lib/cli.js", ...args]);
 
@@ -46,9 +51,94 @@ const DOCUMENT = "The Marigold came in at noon with nine crates of salt for the 
 
 describe("the command on the shipped model", { timeout: LIMIT_MS }, () => {
   it("answers with one argument", async () => {
-    const { code, out } = await tidepool("run", "The harbour was quiet and", "--max-tokens", "12");
+    const { code, out, err } = await tidepool("run", "The harbour was quiet and", "--max-tokens", "12");
     expect(code).toBe(0);
     expect(out.trim().length).toBeGreaterThan(5);
+    expect(err.split("\n").filter((line) => line !== "" && !line.startsWith("tidepool: "))).toEqual([]);
+  });
+
+  it("answers the first command of the README in whole sentences, and ends by itself", async () => {
+    const command = /^npm ci && npm run --silent tidepool -- (.*?) +#/m.exec(
+      readFileSync("README.md", "utf8"),
+    )?.[1];
+    const { code, out } = await shell(`node dist/lib/cli.js ${command}`);
+    expect([code, out]).toEqual([0, expect.stringMatching(/^[A-Z][\w ,'.-]{30,400}\.\n$/)]);
+    const { finishReason } = JSON.parse(
+      (await shell(`node dist/lib/cli.js ${command} --json`)).out,
+    ) as RunJson;
+    expect(finishReason).toBe("stop");
+  });
+
+  it("runs the cache example of the README, whose second command takes blocks from disk", async () => {
+    const text = readmeExample("cache").replaceAll("npm run --silent tidepool --", "node dist/lib/cli.js");
+    const { code, out, err } = await shell(text.replaceAll(".cache/kv", join(folder, "cache-example")));
+    expect([code, out]).toEqual([0, "It is salt.\nIt is 12.\n"]);
+    const fromDisk = [...err.matchAll(/(\d+) from disk/g)].map(([, tokens]) => Number(tokens));
+    expect(fromDisk).toEqual([0, 32]);
+  });
+
+  it("reads a prompt from standard input, and says nothing when its reader leaves", async () => {
+    const args = ["--max-tokens", "4", "--temperature", "0", "--json"];
+    const given = await tidepool("run", "The tide was low and", ...args);
+    const piped = await ended(
+      process.execPath,
+      ["dist/lib/cli.js", "run", ...args],
+      "The tide was low and\n",
+    );
+    expect((JSON.parse(piped.out) as RunJson).tokens).toEqual((JSON.parse(given.out) as RunJson).tokens);
+    const cut = await shell(
+      `set -o pipefail; node dist/lib/cli.js run tide-dense "The harbour was" --temperature 0 --max-tokens 1000 | head -c 5`,
+    );
+    expect([cut.code, cut.out.length]).toEqual([0, 5]);
+    expect(cut.err).not.toMatch(/EPIPE|at .*\.js|Error/);
+  });
+
+  it("ends with the process that started it", async () => {
+    const args = [
+      "dist/lib/cli.js",
+      "run",
+      "x",
+      "--temperature",
+      "0",
+      "--max-tokens",
+      "2000",
+      "--chunk-tokens",
+      "32",
+    ];
+    const above = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "ignore"] });
+    await new Promise((resolve) => above.stdout.once("data", resolve));
+    above.kill("SIGTERM");
+    const closed = new Promise<void>((resolve) => above.stdout.on("close", () => resolve())); // by both processes
+    const [signal] = await Promise.all([
+      new Promise((resolve) => above.on("exit", (_, by) => resolve(by))),
+      closed,
+    ]);
+    expect(signal).toBe("SIGTERM");
+  });
+
+  it("doctor says what is here, and fails with the command that helps where nothing can run", async () => {
+    const { code, out } = await tidepool("doctor", "--json", "--cache-dir", join(folder, "none"));
+    const found = JSON.parse(out) as {
+      runs: boolean;
+      adapter: { limits: object[] };
+      storage: { cache: object };
+    };
+    expect([code, found.runs]).toEqual([0, true]);
+    expect(found.adapter.limits).toHaveLength(3);
+    expect(found.storage.cache).toMatchObject({ exists: false, isWritable: true });
+    if (process.platform !== "linux") return;
+    const hidden = await shell("VK_DRIVER_FILES=/none node dist/lib/cli.js doctor");
+    expect([hidden.code, hidden.out]).toEqual([1, expect.stringMatching(/offers no adapter[^]*install/i)]);
+    const refused = await shell("VK_DRIVER_FILES=/none node dist/lib/cli.js run x");
+    expect([refused.code, refused.err]).toEqual([1, expect.stringMatching(/offers no adapter[^]*install/i)]);
+  });
+
+  it("refuses a wrong flag before a model starts", async () => {
+    const { code, err } = await tidepool("run", "no-such-model.gguf", "x", "--max-tokens", "0");
+    expect([code, err.split("\n")[0]]).toEqual([
+      1,
+      expect.stringContaining("'--max-tokens <n>' argument '0'"),
+    ]);
   });
 
   it("shows in a second process what the first one left, and gives the same answer", async () => {
@@ -58,6 +148,8 @@ describe("the command on the shipped model", { timeout: LIMIT_MS }, () => {
       DOCUMENT,
       "--max-tokens",
       "8",
+      "--temperature",
+      "0",
       "--json",
       "--restore",
       "load", // "auto" computes some of it where the machine is busy and the disk late
@@ -102,10 +194,13 @@ describe("the command on the shipped model", { timeout: LIMIT_MS }, () => {
     );
     const file = join(folder, "example.mjs");
     writeFileSync(file, code.replaceAll(".cache/kv", join(folder, "example-kv")));
-    const { code: status, out, err } = await runNode([file]);
-    expect(err.replaceAll(/^Warning: .*\n/gm, "")).toBe("");
-    expect(status).toBe(0);
-    expect(out.length).toBeGreaterThan(20);
+    const runs = [await runNode([file]), await runNode([file])];
+    for (const { code, err } of runs)
+      expect([code, err.replaceAll(/^Warning: maxDynamic.*\n/gm, "")]).toEqual([0, ""]);
+    expect(runs.map(({ out }) => out)).toEqual([
+      "It is salt.\n76 prompt tokens, 0 of them from disk\n",
+      "It is salt.\n76 prompt tokens, 64 of them from disk\n",
+    ]);
   });
 
   it("names what is wrong, and ends with 1", async () => {
@@ -114,7 +209,10 @@ describe("the command on the shipped model", { timeout: LIMIT_MS }, () => {
     const long = await tidepool("run", "tide-dense", "word ".repeat(3000));
     expect([long.code, long.err]).toEqual([1, expect.stringMatching(/over the limit of \d+ tokens/)]);
     const option = await tidepool("run", "tide-dense", "x", "--block-tokens", "17");
-    expect([option.code, option.err]).toEqual([1, expect.stringContaining("blockTokens is 17")]);
+    expect([option.code, option.err]).toEqual([
+      1,
+      expect.stringContaining("'--block-tokens <n>' argument '17'"),
+    ]);
   });
 });
 
@@ -135,6 +233,8 @@ describe.skipIf(!sharedPresent)("the command on given models", { timeout: LIMIT_
         prompt,
         "--max-tokens",
         String(greedyTokens.length),
+        "--temperature",
+        "0",
         "--json",
       );
       const result = JSON.parse(out) as RunJson;

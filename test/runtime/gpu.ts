@@ -5,6 +5,7 @@
 import { spawn } from "node:child_process";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { createInterface } from "node:readline";
+import { DAWN_NOISE } from "../../src/api/supervise.ts";
 import { launchChromium } from "../support/chromium.ts";
 import { command, driverEnv } from "../support/machine.ts";
 import { serveFolders } from "../support/serve.ts";
@@ -23,9 +24,9 @@ export interface GpuOptions {
 /** How long a runtime may say nothing: longer than the limit of a case, which the runner keeps itself. */
 const silenceLimitMs = ({ full }: GpuOptions): number => (full ? LONGEST_CASE_MS : CASE_LIMIT_MS) + 80_000;
 
-/** Dawn says these on every start, whatever one does. */
-const KNOWN_WARNING =
-  /maxDynamic(Uniform|Storage)BuffersPerPipelineLayout artificially reduced|Unknown user config/;
+/** What drivers and Deno's GPU library write on every start, whatever one does. */
+const isKnownWarning = (line: string): boolean =>
+  DAWN_NOISE.test(line) || line.includes("Unknown user config");
 
 /** Begins a line that a case prints for people, whether it passes or not. */
 const MEASURED = "measured: ";
@@ -145,7 +146,7 @@ async function inProcess(
   let said = "";
   const say = (text: string) => {
     lines.note(text);
-    if (!KNOWN_WARNING.test(text)) said += `${text}\n`;
+    if (!isKnownWarning(text)) said += `${text}\n`;
   };
   const silence = setInterval(() => {
     if (lines.silence === undefined) return;

@@ -1,9 +1,9 @@
 /**
  * Finds what the tests run on: Chromium, the Vulkan driver files of lavapipe and SwiftShader, Deno; and asks a runtime
- * which adapter it sees. It installs nothing (setup.ts decides, apt.ts installs).
+ * which adapter it sees. It installs nothing (setup.ts decides, src/setup installs).
  */
 import { execFile } from "node:child_process";
-import { existsSync, readdirSync, realpathSync } from "node:fs";
+import { existsSync, realpathSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { delimiter, dirname, join } from "node:path";
 import { promisify } from "node:util";
@@ -57,21 +57,6 @@ export function findSwiftShader(chromiumPath: string | undefined): string | unde
   const folders = ["/usr/lib/chromium", "/usr/lib/chromium-browser", "/usr/lib64/chromium-browser"];
   if (chromiumPath !== undefined) folders.unshift(dirname(realpathSync(chromiumPath)));
   return folders.map((folder) => join(folder, "vk_swiftshader_icd.json")).find((file) => existsSync(file));
-}
-
-/** The driver file of Mesa's lavapipe, whatever its version. */
-export function findLavapipe(): string | undefined {
-  for (const folder of ["/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d"]) {
-    if (!existsSync(folder)) continue;
-    const file = readdirSync(folder).find((name) => /^lvp_icd.*\.json$/.test(name));
-    if (file !== undefined) return join(folder, file);
-  }
-  return undefined;
-}
-
-/** Whether the kernel offers a GPU at all (Linux). */
-export function hasRenderNode(): boolean {
-  return existsSync("/dev/dri") && readdirSync("/dev/dri").some((name) => name.startsWith("renderD"));
 }
 
 /** The Deno that npm installed; the first call puts its program in place, from the package of this platform. */

@@ -2,16 +2,9 @@
  * Decides in which runtimes the GPU cases run on this machine, after installing what is missing where it can (Debian,
  * as root). A machine with a GPU of its own uses that; one without uses software drivers. It runs no test.
  */
-import { commandsFor, hasApt, install, isRoot, type Need } from "./apt.ts";
-import {
-  findChromium,
-  findDeno,
-  findLavapipe,
-  findSwiftShader,
-  hasRenderNode,
-  probe,
-  type Probe,
-} from "./machine.ts";
+import { commandsFor, hasApt, install, isRoot, type Need } from "../../src/setup/apt.ts";
+import { findLavapipe, hasRenderNode } from "../../src/setup/driver.ts";
+import { findChromium, findDeno, findSwiftShader, probe, type Probe } from "./machine.ts";
 
 /** One place where the cases run. */
 export interface Runtime {

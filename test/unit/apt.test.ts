@@ -1,6 +1,6 @@
 /** The edit of Debian's sources files that enables backports. */
 import { expect, test } from "vitest";
-import { hasSuite, withBackports } from "../support/apt.ts";
+import { hasSuite, withBackports } from "../../src/setup/apt.ts";
 
 const STANZAS = `Types: deb
 # a mirror

@@ -23,7 +23,8 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   sim: ["base", "cache", "schedule", "sim"],
   worker: ["base", "gpu", "load", "tier", "text", "cache", "model", "schedule", "worker"],
   engine: ["base", "engine"],
-  api: ["base", "engine", "sim", "api"],
+  setup: ["base", "gpu", "setup"],
+  api: ["base", "engine", "sim", "setup", "api"],
   index: ["base", "engine"],
   demo: ["index", "sim", "demo"],
 };
@@ -33,6 +34,7 @@ const FILE_ROOMS: Record<Source, string> = {
   "src/base.ts": "base",
   "src/errors.ts": "base",
   "src/check.ts": "base",
+  "src/byte-size.ts": "base",
   "src/spawn.ts": "base",
   "src/file-lock.ts": "base",
   "src/private-files.ts": "base",
@@ -54,6 +56,7 @@ const ALSO: Record<string, readonly Source[]> = {
     "src/load/named-model.ts",
     "src/load/model-store.ts",
   ],
+  api: ["src/load/folder-files.ts"],
 };
 
 /** Files from which everything else must be reached. */

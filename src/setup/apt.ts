@@ -1,5 +1,6 @@
 /**
- * Installs what the tests need on Debian and its relatives, or says with which commands a person would. Lavapipe comes
+ * Installs a Vulkan driver, and the tests' browser, on Debian and its relatives, or names the commands with which a person
+ * would. It installs only when it is called: when that may be is for its callers to decide. Lavapipe comes
  * from the release itself where that is new enough, else from its backports, enabled in the sources file that is there
  * already. It names no mirror and adds no sources file.
  */
