@@ -2,43 +2,32 @@
  * The SHA-256 of a file whose bytes arrive in any order: takes them as they come where they are next, and reads those
  * that came early back from where they are kept. It compares nothing.
  */
-import { sha256 } from "@noble/hashes/sha2.js";
-import { bytesToHex } from "@noble/hashes/utils.js";
-import { RUNTIME } from "../base.ts";
 import { TidepoolError } from "../errors.ts";
 import type { ByteRanges } from "./byte-ranges.ts";
+import { startHash, type Hash } from "./hash-spawn.ts";
 import type { Part } from "./model-folder.ts";
 import type { Source } from "./source.ts";
 
-/** Hashed in one go; other work has its turn in between. */
+/** Hashed in one go. */
 const PIECE_BYTES = 1024 * 1024;
 
-interface Sha256 {
-  update(bytes: Uint8Array): void;
-  hex(): string;
-}
-
-/** Browsers have no SHA-256 that takes a file piece by piece; Node's and Deno's own is several times as fast as ours. */
-function startSha256(): Sha256 {
-  if (RUNTIME === "browser") {
-    const hash = sha256.create();
-    return { update: (bytes) => void hash.update(bytes), hex: () => bytesToHex(hash.digest()) };
-  }
-  const hash = process.getBuiltinModule("node:crypto").createHash("sha256");
-  return { update: (bytes) => void hash.update(bytes), hex: () => hash.digest("hex") };
-}
+/** Pieces that were handed to the hash and are not taken in yet, at most; what comes then is read back later. */
+const MAX_FED = 8;
 
 export class RunningDigest {
-  private readonly hash = startSha256();
+  private readonly hash: Hash = startHash();
   /** For bytes that are read back. */
   private readonly piece = new Uint8Array(PIECE_BYTES);
   private readonly part: Part;
   private readonly have: ByteRanges;
   private readonly sizeBytes: number;
-  /** Hashed so far. */
+  /** Handed to the hash so far. */
   private at = 0;
+  private fed = 0;
   private catching: Promise<void> | undefined;
   private isStopped = false;
+  /** Why nothing can be hashed any more. */
+  private failure: Error | undefined;
 
   constructor(part: Part, have: ByteRanges, sizeBytes: number) {
     this.part = part;
@@ -48,9 +37,13 @@ export class RunningDigest {
 
   /** Bytes that were just written. */
   feed(offset: number, bytes: Uint8Array): void {
-    if (this.catching || offset !== this.at) return;
-    this.hash.update(bytes);
+    if (this.catching || offset !== this.at || this.fed === MAX_FED) return;
+    this.fed++;
     this.at += bytes.length;
+    this.hash
+      .update(bytes as Uint8Array<ArrayBuffer>)
+      .catch((error: unknown) => (this.failure ??= error as Error))
+      .finally(() => this.fed--);
   }
 
   /** Works off what was written out of order; one such walk at a time. */
@@ -63,13 +56,15 @@ export class RunningDigest {
   async hex(): Promise<string> {
     while (this.at < this.sizeBytes && !this.isStopped) await this.catchUp();
     if (this.at < this.sizeBytes) throw new TidepoolError("aborted", "the download was aborted");
+    if (this.failure) throw this.failure;
     return this.hash.hex();
   }
 
-  /** Ends a walk under way. */
+  /** Ends a walk under way, and the hash. */
   async stop(): Promise<void> {
     this.isStopped = true;
     await this.catching?.catch(() => undefined);
+    this.hash.end();
   }
 
   private async walk(): Promise<void> {
@@ -80,7 +75,7 @@ export class RunningDigest {
       if (end === this.at) return;
       const piece = this.piece.subarray(0, end - this.at);
       await this.part.read(this.at, piece);
-      this.hash.update(piece);
+      await this.hash.update(piece);
       this.at = end;
       await new Promise((resolve) => setTimeout(resolve));
     }
@@ -89,11 +84,15 @@ export class RunningDigest {
 
 /** The SHA-256 of a whole source, in hexadecimal. */
 export async function sourceDigest(source: Source, onBytes: (bytes: number) => void): Promise<string> {
-  const hash = startSha256();
-  for (let at = 0; at < source.sizeBytes; at += PIECE_BYTES) {
-    const piece = await source.read(at, Math.min(PIECE_BYTES, source.sizeBytes - at));
-    hash.update(piece);
-    onBytes(piece.length);
+  const hash = startHash();
+  try {
+    for (let at = 0; at < source.sizeBytes; at += PIECE_BYTES) {
+      const piece = await source.read(at, Math.min(PIECE_BYTES, source.sizeBytes - at));
+      await hash.update(piece as Uint8Array<ArrayBuffer>);
+      onBytes(piece.length);
+    }
+    return await hash.hex();
+  } finally {
+    hash.end();
   }
-  return hash.hex();
 }

@@ -18,6 +18,8 @@ export interface OpenedModel {
   file: ModelFile;
   /** Waits until all that was opened is kept and checked; at once for what is here already. */
   finish(): Promise<void>;
+  /** Whether all bytes are here, checked or not. */
+  isWhole(): boolean;
   /** Ends downloads under way; the file is closed, too. */
   close(): Promise<void>;
   /** Bytes that came over the network, so far. */
@@ -56,6 +58,7 @@ function localModel(file: ModelFile): OpenedModel {
   return {
     file,
     finish: () => Promise.resolve(),
+    isWhole: () => true,
     close: () => file.close(),
     receivedBytes: () => 0,
   };
@@ -82,6 +85,7 @@ async function openRemote(
     return {
       file,
       finish: () => load.finish(),
+      isWhole: () => load.isWhole,
       receivedBytes: () => load.receivedBytes,
       close: async () => {
         await load.close();

@@ -77,6 +77,11 @@ export class RemoteLoad {
     };
   }
 
+  /** Whether all bytes of the opened files are here. */
+  get isWhole(): boolean {
+    return this.transfer.isWhole;
+  }
+
   /** Waits until all opened files are kept whole and have been checked. */
   finish(): Promise<void> {
     return this.transfer.finish();

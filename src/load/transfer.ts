@@ -56,6 +56,10 @@ export class Transfer {
     return this.files.reduce((sum, { receivedBytes }) => sum + receivedBytes, 0);
   }
 
+  get isWhole(): boolean {
+    return this.files.every(({ have, sizeBytes }) => have.totalBytes === sizeBytes);
+  }
+
   /** Takes a file on; the answer to its first request, where there was one, is read on. */
   add(file: FileDownload, first?: Waiting): void {
     this.files.push(file);

@@ -6,6 +6,7 @@ import { TidepoolError, toWire } from "../errors.ts";
 import { background } from "../base.ts";
 import { endDevice, findProvider, openGpu, type Gpu } from "../gpu/device.ts";
 import type { OpenedModel } from "../load/named-model.ts";
+import { mayRestart } from "../load/file-download.ts";
 import { onceMoreIfChanged } from "../load/remote-load.ts";
 import { shapeOf } from "../model/arch.ts";
 import { kvBytesPerToken } from "../model/memory.ts";
@@ -48,6 +49,21 @@ function unlessEnded(post: Post, signal: AbortSignal): Post {
   };
 }
 
+/** How long closing waits for the check of a file that is here whole: half a gigabyte takes a browser about five seconds. */
+const CHECK_LIMIT_MS = 5000;
+
+async function atMost(ms: number, work: Promise<void> | undefined): Promise<void> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  await Promise.race([work, new Promise((resolve) => (timer = setTimeout(resolve, ms)))]);
+  clearTimeout(timer);
+}
+
+/** Throws at once if the work is known to fail; else it goes on by itself. */
+async function unlessWrongAlready(work: Promise<void>): Promise<void> {
+  await Promise.race([work, new Promise((resolve) => setTimeout(resolve))]);
+  work.catch(noResult); // reported where its end is awaited
+}
+
 export class LocalEngine {
   private readonly post: Post;
   /** What the platform lacks beside what is found out here. */
@@ -55,6 +71,10 @@ export class LocalEngine {
   private session: Session | undefined;
   private gpu: Gpu | undefined;
   private loading: Endable | undefined;
+  /** What is still to be kept and checked of the model's files. */
+  private rest: Promise<void> | undefined;
+  private opened: OpenedModel | undefined;
+  private isClosing = false;
 
   constructor(post: Post, lacks: readonly Capability[] = []) {
     this.post = post;
@@ -84,12 +104,29 @@ export class LocalEngine {
 
   /** Ends the load under way, or every request. */
   async close(): Promise<void> {
+    this.isClosing = true;
     this.loading?.controller.abort();
     await this.loading?.ended;
     await this.session?.close();
+    await this.endFile();
     this.session = undefined;
     if (this.gpu) await endDevice(this.gpu.device);
     this.gpu = undefined;
+  }
+
+  private tellUnfinished(error: unknown, session: Session): void {
+    if (mayRestart(error)) return session.giveUpAll(error); // not the file that was asked for
+    const why = error instanceof Error ? error.message : String(error);
+    const message = `the model runs, but its file is not kept whole (${why}): the rest comes at the next load`;
+    this.post({ type: "notice", notice: { code: "models_unfinished", message } });
+  }
+
+  /** A file that lacks nothing but its check has time for that; a download goes on at the next load. */
+  private async endFile(): Promise<void> {
+    if (!this.opened) return;
+    if (this.opened.isWhole()) await atMost(CHECK_LIMIT_MS, this.rest);
+    await this.opened.close().catch(noResult); // what was kept is looked at again at the next load
+    await this.rest;
   }
 
   private take(ask: Ask): void {
@@ -134,8 +171,10 @@ export class LocalEngine {
         cache,
         more,
       );
-      await opened.finish();
-      await opened.close();
+      await unlessWrongAlready(opened.finish());
+      this.opened = opened;
+      this.rest = this.finishFile(opened, loaded);
+      background(this.rest, "the rest of a download");
       return loaded;
     } catch (error) {
       await opened?.close().catch(noResult); // the first failure is the one to tell
@@ -143,6 +182,20 @@ export class LocalEngine {
       else await store?.close(0);
       if (this.gpu) await endDevice(this.gpu.device);
       throw error;
+    }
+  }
+
+  /**
+   * Keeps the rest of the model's files and checks all of it, while the model answers. What is damaged ends the engine; what
+   * it computed is kept under the damaged weights' own fingerprint, and is of no use to the right ones.
+   */
+  private async finishFile(opened: OpenedModel, session: Session): Promise<void> {
+    try {
+      await opened.finish();
+    } catch (error) {
+      if (!this.isClosing) this.tellUnfinished(error, session);
+    } finally {
+      await opened.close();
     }
   }
 

@@ -526,7 +526,8 @@ export class Session {
     );
   }
 
-  private giveUpAll(error: unknown): void {
+  /** Nothing works any more: ends every request with the error, and those to come. */
+  giveUpAll(error: unknown): void {
     if (this.closed) return;
     this.broken =
       error instanceof TidepoolError ? error : new TidepoolError("device_lost", String(error), {});
