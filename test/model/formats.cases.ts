@@ -159,11 +159,39 @@ async function shardedGguf(model: Uint8Array): Promise<Source[]> {
   });
 }
 
-function sameLogits(name: string, variant: string, rewrite: (model: Uint8Array) => Promise<Source[]>): Case {
+/** Queries, keys and values, and their biases, one below the other in one tensor of each attention layer. */
+async function fusedGguf(model: Uint8Array): Promise<Source[]> {
+  const file = await openModel([openBytes(model, "model.gguf")]);
+  if (file.format !== "gguf") throw new Error("the goldens are GGUF files");
+  const tensors = new Map((await tensorsOf(file)).map((tensor) => [tensor.name, tensor]));
+  for (const name of [...tensors.keys()].filter((each) => /attn_q\.(weight|bias)$/.test(each))) {
+    const parts = ["q", "k", "v"].map((part) => name.replace("attn_q.", `attn_${part}.`));
+    const [first, ...rest] = parts.map((part) => tensors.get(part)) as [Tensor, ...Tensor[]];
+    const values = Float32Array.from([first, ...rest].flatMap((tensor) => [...tensor.values]));
+    const rows = [first, ...rest].reduce((sum, { shape }) => sum + (shape.at(-1) ?? 0), 0);
+    for (const part of parts) tensors.delete(part);
+    const fused = name.replace("attn_q.", "attn_qkv.");
+    tensors.set(fused, { name: fused, shape: [...first.shape.slice(0, -1), rows], values });
+  }
+  const metadata = Object.fromEntries([...file.metadata].filter(([key]) => !key.startsWith("tokenizer.")));
+  const inputs = [...tensors.values()].map(({ name, shape, values }) => ({
+    ...{ name, type: "F32", shape, data: f32Bytes(values) },
+  }));
+  return [
+    openBytes(writeGguf({ metadata: metadata as Record<string, number>, tensors: inputs }), "fused.gguf"),
+  ];
+}
+
+function sameLogits(
+  name: string,
+  variant: string,
+  rewrite: (model: Uint8Array) => Promise<Source[]>,
+  folder = `goldens/models/${variant}`,
+): Case {
   return {
     name: `model/formats/${variant} as ${name}`,
     async run(env) {
-      const { golden, expected, model } = await loadGolden(env, `goldens/models/${variant}`);
+      const { golden, expected, model } = await loadGolden(env, folder);
       const file = await openModel(await rewrite(model));
       const setting = { dtype: "f32", kvDtype: "f32", blockTokens: 32, feed: "once" } as const;
       const error = nmse(await runFile(env.gpu, file, golden.tokens, setting), expected);
@@ -179,4 +207,6 @@ export const cases: Case[] = [
   ),
   sameLogits("sharded safetensors", "qwen3", (model) => safetensorsSources(model, true)),
   sameLogits("sharded GGUF", "qwen3", shardedGguf),
+  sameLogits("fused GGUF", "qwen35", fusedGguf),
+  sameLogits("fused GGUF", "llama-bias", fusedGguf, "goldens/metadata/llama-bias"),
 ];

@@ -4,6 +4,7 @@ import type { Gpu } from "../../src/gpu/device.ts";
 import type { Elem } from "../../src/gpu/kernel.ts";
 import { openModel, type ModelFile } from "../../src/load/model-file.ts";
 import { openBytes } from "../../src/load/source.ts";
+import { usedTensors } from "../../src/model/tensors.ts";
 import { Runner } from "../../src/model/runner.ts";
 import { SeatState } from "../../src/schedule/seat-state.ts";
 import type { CaseEnv } from "../support/cases.ts";
@@ -61,14 +62,10 @@ export async function runFile(
 ): Promise<Float32Array> {
   const { dtype, kvDtype, blockTokens, feed } = setting;
   const poolTokens = Math.ceil(tokens.length / blockTokens) * blockTokens + 3 * blockTokens;
-  const runner = await Runner.load(gpu, file, {
-    dtype,
-    kvDtype,
-    blockTokens,
-    chunkTokens: 256,
-    seats: 2,
-    poolTokens,
-  });
+  const options = { dtype, kvDtype, blockTokens, chunkTokens: 256, seats: 2, poolTokens };
+  const read = new Set<string>();
+  const runner = await Runner.load(gpu, file, options, undefined, ({ name }) => read.add(name));
+  sameTensors(read, usedTensors(file, runner.shape));
   const blocks = new BlockPool(runner.pool.options.slots);
   const slots = (blocks.allocate(Math.ceil(tokens.length / blockTokens)) as number[]).reverse();
   const out = new Float32Array(tokens.length * runner.shape.vocabSize);
@@ -92,6 +89,15 @@ export async function runFile(
     await file.close();
   }
   return out;
+}
+
+/** What is counted and checked before loading is what loading reads. */
+function sameTensors(read: ReadonlySet<string>, planned: readonly { name: string }[]): void {
+  const missing = planned.filter(({ name }) => !read.has(name)).map(({ name }) => name);
+  if (missing.length > 0 || planned.length !== read.size)
+    throw new Error(
+      `${read.size} tensors were read, ${planned.length} planned; not read: ${missing.join(", ")}`,
+    );
 }
 
 /** Sum of squared differences over sum of squared reference. */

@@ -13,6 +13,7 @@ import { cases as reduce } from "../kernel/reduce.cases.ts";
 import { cases as rope } from "../kernel/rope.cases.ts";
 import { cases as sampler } from "../kernel/sampler.cases.ts";
 import { cases as defaultLimits } from "../model/default-limits.cases.ts";
+import { cases as softcap } from "../kernel/softcap.cases.ts";
 import { cases as deviceLoss } from "../model/device-loss.cases.ts";
 import { cases as engine } from "../model/engine.cases.ts";
 import { cases as failedSteps } from "../model/failed-steps.cases.ts";
@@ -47,6 +48,7 @@ export const allCases: Case[] = [
   ...reduce,
   ...rope,
   ...sampler,
+  ...softcap,
   ...generate,
   ...golden,
   ...identity,
