@@ -11,7 +11,6 @@ import {
   MAX_EXPERTS,
   MAX_HEAD_DIM,
   MAX_LAYERS,
-  MAX_VOCAB,
   MAX_WIDTH,
   type Facts,
   type RopeFacts,
@@ -120,8 +119,9 @@ const GEMMA3: Dialect = {
     hidden_activation: "gelu_pytorch_tanh",
   },
   localLayers: (read, layers) => {
-    const period = read.optional("sliding_window_pattern") ?? read.optional("_sliding_window_pattern");
-    return listedLayers(read, layers) ?? localByPeriod(layers, period ?? GEMMA3_PERIOD);
+    const kept = read.integer("_sliding_window_pattern", MAX_LAYERS, GEMMA3_PERIOD);
+    const period = read.integer("sliding_window_pattern", MAX_LAYERS, kept);
+    return listedLayers(read, layers) ?? localByPeriod(layers, period);
   },
   localRope: true,
   activation: "hidden_activation",
@@ -163,7 +163,7 @@ export function factsFromConfig(
   const facts: Facts = {
     name: String(read.value("_name_or_path") || modelType),
     ...{ layers, unusedLayers: 0, hiddenSize, contextTokens, heads, headDim },
-    vocabSize: read.integer("vocab_size", MAX_VOCAB),
+    vocabSize: read.optional("vocab_size"),
     kvHeads: read.perLayer("num_key_value_heads", layers, MAX_WIDTH, heads),
     ffnWidth: read.perLayer("intermediate_size", layers, MAX_WIDTH),
     activation: activationOf(read, dialect.activation),
@@ -235,23 +235,22 @@ type RopePart = Pick<Facts, "rope" | "localRope">;
 
 /**
  * Until version 5 of transformers the base stands at the top and the scaling in `rope_scaling`; since then both stand in
- * `rope_parameters`, which Gemma 3 lists by layer type.
+ * `rope_parameters`, which Gemma 3 lists by layer type. A file may hold both forms.
  */
 function ropeFacts(read: Reader, contextTokens: number, { localRope }: Dialect): RopePart {
-  const place = localRope ? "rope_parameters.full_attention." : "rope_parameters.";
-  const scaling = ropeScaling(read, "rope_scaling.", contextTokens);
-  const rope: RopeFacts = {
-    theta: read.optional(`${place}rope_theta`) ?? read.positive("rope_theta"),
-    scaling: scaling ?? ropeScaling(read, place, contextTokens) ?? { type: "none" },
+  const older = ropeScaling(read, "rope_scaling.", contextTokens);
+  const at = (place: string, olderTheta: string, olderScaling?: RopeScaling): RopeFacts => {
+    const theta = read.positive(olderTheta);
+    const scaling = ropeScaling(read, place, contextTokens);
+    return {
+      theta: read.positive(`${place}rope_theta`, theta),
+      scaling: olderScaling ?? scaling ?? { type: "none" },
+    };
   };
-  if (!localRope) return { rope, localRope: undefined };
-  const local = "rope_parameters.sliding_attention.";
+  if (!localRope) return { rope: at("rope_parameters.", "rope_theta", older), localRope: undefined };
   return {
-    rope,
-    localRope: {
-      theta: read.optional(`${local}rope_theta`) ?? read.positive("rope_local_base_freq"),
-      scaling: ropeScaling(read, local, contextTokens) ?? { type: "none" },
-    },
+    rope: at("rope_parameters.full_attention.", "rope_theta", older),
+    localRope: at("rope_parameters.sliding_attention.", "rope_local_base_freq"),
   };
 }
 

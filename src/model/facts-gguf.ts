@@ -10,7 +10,6 @@ import {
   MAX_EXPERTS,
   MAX_HEAD_DIM,
   MAX_LAYERS,
-  MAX_VOCAB,
   MAX_WIDTH,
   type Facts,
 } from "./facts.ts";
@@ -51,7 +50,7 @@ export function factsFromMetadata(
   const kvHeads = read.perLayer("attention.head_count_kv", layers, MAX_WIDTH, heads);
   const headDim = headDimOf(read, hiddenSize, heads.find((count) => count > 0) ?? 0);
   const facts: Facts = {
-    name: general.text("general.name") ?? traits.gguf,
+    name: String(general.value("general.name") ?? traits.gguf),
     ...{ layers, unusedLayers, hiddenSize, contextTokens, heads, kvHeads, headDim },
     vocabSize: vocabSizeOf(read, general),
     ffnWidth: read.perLayer("feed_forward_length", layers, MAX_WIDTH),
@@ -95,7 +94,7 @@ function vocabSizeOf(read: Reader, general: Reader): number | undefined {
   const tokens = general.value("tokenizer.ggml.tokens");
   const stated = read.value("vocab_size");
   if (Array.isArray(tokens)) return tokens.length;
-  return stated === undefined ? undefined : read.integer("vocab_size", MAX_VOCAB);
+  return typeof stated === "number" ? stated : undefined;
 }
 
 type RopePart = Pick<

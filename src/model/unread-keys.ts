@@ -10,7 +10,7 @@ import { shown, type Settings } from "./reader.ts";
 /** A key of a family that may go unread. */
 interface Harmless {
   key: RegExp;
-  /** Whether this value changes nothing. Default: no value does. */
+  /** Whether this value changes nothing in this model. Default: no value does. */
   when?: (value: unknown, facts: Facts) => boolean;
   why: string;
 }
@@ -23,6 +23,11 @@ const METADATA_FAMILIES: readonly RegExp[] = [
 ];
 
 const METADATA_HARMLESS: readonly Harmless[] = [
+  {
+    key: /^(attention|rope)\./,
+    when: (_, { headDim }) => headDim === 0,
+    why: "there is no attention (Mamba-2)",
+  },
   { key: /^attention\.causal$/, when: isTrue, why: "every architecture here is causal" },
   {
     key: /^attention\.layer_norm_epsilon$/,
@@ -111,10 +116,8 @@ function matters(
   families: readonly RegExp[],
   harmless: readonly Harmless[],
 ): boolean {
-  if (!families.some((family) => family.test(key))) return false;
-  const exception = harmless.find((each) => each.key.test(key));
-  if (exception) return !(exception.when?.(value, facts) ?? true) && !isOff(key, value);
-  return !isOff(key, value);
+  if (!families.some((family) => family.test(key)) || isOff(key, value)) return false;
+  return !harmless.some((each) => each.key.test(key) && (each.when?.(value, facts) ?? true));
 }
 
 /** A switch that is off and a factor that is absent; `causal` alone does something when it is off. */

@@ -7,7 +7,7 @@ import { TidepoolError } from "../../src/errors.ts";
 import type { ModelFile } from "../../src/load/model-file.ts";
 import { readShape } from "../../src/model/arch.ts";
 import type { AttentionMixer, ModelShape } from "../../src/model/shape.ts";
-import { checkTensors } from "../../src/model/tensors.ts";
+import { checkTensors, usedTensors } from "../../src/model/tensors.ts";
 
 type Changes = Record<string, unknown>;
 
@@ -30,6 +30,14 @@ function metadataOf(arch: string, changes: Changes = {}): Map<string, unknown> {
     ...entries.map(([key, value]) => [`${arch}.${key}`, value] as [string, unknown]),
   ]);
 }
+
+const RECURRENT: Changes = {
+  "ssm.conv_kernel": 4,
+  "ssm.inner_size": 128,
+  "ssm.state_size": 32,
+  "ssm.time_step_rank": 4,
+  "ssm.group_count": 2,
+};
 
 const gguf = (arch: string, changes?: Changes, tensors: Map<string, unknown> = new Map()): ModelFile =>
   ({ name: "m.gguf", format: "gguf", metadata: metadataOf(arch, changes), tensors }) as unknown as ModelFile;
@@ -159,15 +167,8 @@ describe("GGUF metadata", () => {
   });
 
   test("Qwen3.5: layers that predict further tokens are left out, and layers may be listed", () => {
-    const ssm = {
-      "ssm.conv_kernel": 4,
-      "ssm.inner_size": 128,
-      "ssm.state_size": 32,
-      "ssm.time_step_rank": 4,
-      "ssm.group_count": 2,
-    };
     const kinds = (changes: Changes) =>
-      ggufShape("qwen35", { ...ssm, ...changes }).layers.map(({ mixers }) => mixers[0]?.kind);
+      ggufShape("qwen35", { ...RECURRENT, ...changes }).layers.map(({ mixers }) => mixers[0]?.kind);
     expect(kinds({ block_count: 5, nextn_predict_layers: 1 })).toEqual([
       "gated-delta",
       "gated-delta",
@@ -250,13 +251,24 @@ describe("keys that nothing computes with", () => {
     ["llama", "tensor_data_layout", "Meta AI original pth"],
     ["llama", "use_parallel_residual", false],
     ["qwen3", "attention.sliding_window", 4096],
+    ["llama", "vocab_size", 0],
+    ["llama", "vocab_size", "many"],
     ["qwen3", "pooling_type", 3],
     ["qwen3", "rope.dimension_sections", Int32Array.of(2, 1, 1, 0)],
     ["gemma3", "mm.tokens_per_image", 256],
     ["gemma3", "vision.attention.head_count", 16],
     ["gemma3", "vision.embedding_length", 1152],
   ])("%s.%s %s changes nothing", (arch, key, value) => {
-    expect(() => ggufShape(arch, { [key]: value })).not.toThrow(/does not compute with/);
+    const rows = new Map([["token_embd.weight", { shape: [64, 96] }]]);
+    const read = () =>
+      readShape(gguf(arch, { "attention.key_length": 16, ...RECURRENT, [key]: value }, rows));
+    expect(read().shape.vocabSize).toBe(96);
+  });
+
+  test("Mamba-2 has no attention to set", () => {
+    const none = { "attention.head_count": 0, "attention.head_count_kv": 0, feed_forward_length: 0 };
+    const changes = { ...none, ...RECURRENT, "rope.dimension_count": 64, "attention.key_length": 64 };
+    expect(ggufShape("mamba2", changes).layers.length).toBe(4);
   });
 
   test("keys of other namespaces are nobody's business", () => {
@@ -371,6 +383,14 @@ describe("config.json", () => {
     expect(gemma({ final_logit_softcapping: 30 }).logitSoftCap).toBe(30);
   });
 
+  test("both forms in one file", () => {
+    const rope = { rope_type: "linear", factor: 2, rope_theta: 5e5 };
+    const both = { rope_theta: 5e5, rope_scaling: { type: "linear", factor: 2 }, rope_parameters: rope };
+    expect(configShape({ model_type: "llama", ...sizes, ...both }).ropeTables).toEqual([
+      { theta: 5e5, rot: 16, scaling: { type: "linear", factor: 2 } },
+    ]);
+  });
+
   test("the flat form of version 5 of transformers", () => {
     const rope = { rope_type: "yarn", rope_theta: 5e5, factor: 4, original_max_position_embeddings: 64 };
     const shape = configShape({ model_type: "qwen3", ...sizes, rope_parameters: rope });
@@ -462,6 +482,7 @@ describe("config.json", () => {
         hidden_act: "gelu_pytorch_tanh",
         use_bidirectional_attention: false,
         sliding_window_pattern: 6,
+        _sliding_window_pattern: 6,
       },
     ],
   ])("%s with everything that is published beside it", (type, extra) => {
@@ -521,7 +542,9 @@ describe("tensors that nothing reads", () => {
       ]),
     );
     const withLayer = { ...file, tensors } as unknown as ModelFile;
-    expect(() => checkTensors(withLayer, { ...shape, unusedLayers: 1 })).not.toThrow();
+    const trunk = { ...shape, unusedLayers: 1 };
+    expect(() => checkTensors(withLayer, trunk)).not.toThrow();
+    expect(new Set(usedTensors(withLayer, trunk).map(({ name }) => name))).toEqual(new Set(names([])));
     expect(errorOf(() => checkTensors(withLayer, shape)).details["tensor"]).toBe("blk.1.attn_norm.weight");
   });
 });
