@@ -42,7 +42,8 @@ export async function recordTurn(conversation: Conversation, engine: Engine): Pr
   const answer = conversation.turns.at(-1)?.answer;
   if (!load || !answer || answer.tokens.length === 0) return;
   const messages = messagesFor(conversation.system, conversation.turns, modelKey(engine.info));
-  const tokensOf = async ({ tokens, content }: ChatMessage) => tokens ?? (await engine.tokenize(content));
+  const tokensOf = async ({ tokens, content }: ChatMessage) =>
+    tokens ?? (await engine.tokenize(typeof content === "string" ? content : ""));
   const parts = await Promise.all(messages.map(tokensOf));
   const prompt = parts.flat();
   const sequence = Int32Array.from([...prompt, ...answer.tokens]);

@@ -5,7 +5,7 @@
 import { callback, flag, object, rule, signal, stringOr, text, type Fields, type Rule } from "./check.ts";
 import type { ChatOptions, GenerateOptions, LoadOptions, Model } from "./engine.ts";
 import type { ModelsCallOptions } from "./models.ts";
-import { engineFields, generateFields, sourceFields, templateVariables } from "./worker/arguments.ts";
+import { engineFields, generateFields, sourceFields, templateVariables, tools } from "./worker/arguments.ts";
 import type { EngineOptions } from "./worker/protocol.ts";
 
 /** Characters of a shared engine's name, at most. */
@@ -49,6 +49,7 @@ export const chatOptions = object<ChatOptions>("options", {
   ...generateFields,
   signal,
   template: templateVariables,
+  tools,
 });
 
 export const modelsOptions = object<ModelsCallOptions>("options", {

@@ -234,7 +234,8 @@ export function refuseValue(path: string, value: unknown, expected: string): nev
 
 function checkJson(value: unknown, path: string, depth: number): void {
   if (value === null || value === undefined) return;
-  if (["string", "boolean", "number"].includes(typeof value)) return;
+  // A `Number` object is a number too: one that is printed as a float.
+  if (["string", "boolean", "number"].includes(typeof value) || value instanceof Number) return;
   if (depth > MAX_DEPTH) throw badValue(path, "nested too deeply", `at most ${MAX_DEPTH} levels`);
   if (Array.isArray(value)) value.forEach((each, index) => checkJson(each, `${path}[${index}]`, depth + 1));
   else if (isObject(value) && isPlain(value))

@@ -20,12 +20,21 @@ import type {
   ModelSpec,
   Notice,
   PromptUsage,
+  RenderedChat,
   RequestInput,
   ScoreResult,
+  Tool,
   ToWorker,
 } from "./worker/protocol.ts";
 import { EngineCache, promptInput } from "./stored.ts";
-import { chatMessages, promptTokens, scoreOptions, textOrTokens } from "./worker/arguments.ts";
+import {
+  chatMessages,
+  promptTokens,
+  scoreOptions,
+  templateVariables,
+  textOrTokens,
+  tools as toolsRule,
+} from "./worker/arguments.ts";
 import { askWorker, startWorker, type WorkerPort } from "./worker/port.ts";
 
 export { Generation, type GenerationChunk } from "./generation.ts";
@@ -51,10 +60,14 @@ export type {
   Notice,
   Overflow,
   PromptUsage,
+  RenderedChat,
   ScoreResult,
   SourceOptions,
+  TextPart,
   Timing,
   TokenLogprob,
+  Tool,
+  ToolCall,
   Usage,
 } from "./worker/protocol.ts";
 
@@ -90,6 +103,8 @@ export interface GenerateOptions extends GenerateParams {
 export interface ChatOptions extends GenerateOptions {
   /** Handed to the chat template, such as `enable_thinking`. */
   template?: Record<string, unknown>;
+  /** Tools that the model may call, handed to the chat template. Its answer is text; what it means is the caller's to read. */
+  tools?: readonly Tool[];
 }
 
 interface PendingCall {
@@ -226,9 +241,10 @@ export class Engine {
    */
   chat(messages: readonly ChatMessage[], options: ChatOptions = {}): Generation {
     return this.submit(() => {
-      const { signal, template, ...params } = chatOptions.read(options, "");
+      const { signal, template, tools, ...params } = chatOptions.read(options, "");
       const given = chatMessages.read(messages, "messages");
-      return { input: { kind: "chat", messages: given, ...(template && { template }) }, params, signal };
+      const extra = { ...(template && { template }), ...(tools && { tools }) };
+      return { input: { kind: "chat", messages: given, ...extra }, params, signal };
     });
   }
 
@@ -388,6 +404,28 @@ export async function inspect(model: Model, options: EngineOptions = {}): Promis
 export async function tokenize(model: Model, text: string, options: EngineOptions = {}): Promise<number[]> {
   const given = textRule().read(text, "text");
   return (await askHeader(model, options, { ask: "tokenize", text: given })) as number[];
+}
+
+/** What a chat template is given besides the messages. */
+export interface RenderOptions extends EngineOptions {
+  template?: Record<string, unknown>;
+  tools?: readonly Tool[];
+}
+
+/** The prompt that a conversation becomes through the model's chat template. Reads the model's header alone. */
+export async function render(
+  model: Model,
+  messages: readonly ChatMessage[],
+  options: RenderOptions = {},
+): Promise<RenderedChat> {
+  const { template, tools: given, ...rest } = options;
+  const input: Extract<RequestInput, { kind: "chat" }> = {
+    kind: "chat",
+    messages: chatMessages.read(messages, "messages"),
+    ...(template !== undefined && { template: templateVariables.read(template, "template") }),
+    ...(given !== undefined && { tools: toolsRule.read(given, "tools") }),
+  };
+  return (await askHeader(model, rest, { ask: "render", input })) as RenderedChat;
 }
 
 function askHeader(model: Model, options: EngineOptions, question: HeaderQuestion): Promise<unknown> {

@@ -1,5 +1,5 @@
 /** What the world may import. */
-export { Engine, Generation, inspect, tokenize } from "./engine.ts";
+export { Engine, Generation, inspect, render, tokenize } from "./engine.ts";
 export { models } from "./models.ts";
 export type { ModelsCallOptions, PullResult, StoredModel, StoredModelFile, VerifyResult } from "./models.ts";
 export { EngineCache, StoredCache, TIER_DISK, TIER_GPU, TIER_RAM } from "./stored.ts";
@@ -35,9 +35,14 @@ export type {
   Notice,
   Overflow,
   PromptUsage,
+  RenderedChat,
+  RenderOptions,
   ScoreResult,
   SourceOptions,
+  TextPart,
   Timing,
   TokenLogprob,
+  Tool,
+  ToolCall,
   Usage,
 } from "./engine.ts";

@@ -110,7 +110,7 @@ function piecesBetween(text: string, control: RegExp): [start: number, end: numb
 function mapStrings(value: unknown, change: (text: string) => string): unknown {
   if (typeof value === "string") return change(value);
   if (Array.isArray(value)) return value.map((item) => mapStrings(item, change));
-  // A `Number` object is a float (jinja/json.ts).
+  // A `Number` object is a float (json-floats.ts).
   if (!isRecord(value) || value instanceof Number) return value;
   return Object.fromEntries(
     Object.entries(value).map(([key, item]) => [change(key), mapStrings(item, change)]),

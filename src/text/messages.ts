@@ -4,7 +4,7 @@
  * a template does is found out by rendering a probe with it, once.
  */
 import { TidepoolError } from "../errors.ts";
-import { parseJson } from "./jinja/json.ts";
+import { parseJson } from "../json-floats.ts";
 import { json } from "./jinja/print.ts";
 import { fromPlain } from "./jinja/values.ts";
 import type { ChatMessage, ChatTemplate } from "./template.ts";

@@ -16,9 +16,12 @@ import {
   oneNumberOf,
   oneOf,
   orOne,
+  refuseValue,
   secretText,
   stringOr,
   text,
+  variants,
+  word,
   type Fields,
   type Rule,
 } from "../check.ts";
@@ -32,6 +35,9 @@ import type {
   HubOptions,
   ModelsOptions,
   SourceOptions,
+  TextPart,
+  Tool,
+  ToolCall,
 } from "./protocol.ts";
 
 /** A count that no device or disk reaches; what is really there is found out later. */
@@ -106,9 +112,58 @@ const role: Rule<string> = oneOf({
 
 export const promptTokens = integers("token ids");
 
+const part = variants<TextPart, "type">("type", {
+  text: object<TextPart>("a text", { type: word("text"), text: text() }, { type: true, text: true }),
+});
+const parts = list<TextPart>("text parts", part);
+
+/** Text, its parts, or nothing. */
+const content: Rule<ChatMessage["content"]> = {
+  expected: "a string, an array of text parts, or null",
+  read(value, path) {
+    if (value === null || typeof value === "string") return value;
+    return Array.isArray(value) ? parts.read(value, path) : refuseValue(path, value, content.expected);
+  },
+};
+
+/** An object of JSON values with a function's name; what else a template may print of it is nobody's business here. */
+function withFunction<T extends object>(what: string, isOne: (given: T) => boolean): Rule<T> {
+  return {
+    expected: what,
+    read(value, path) {
+      const given = json.read(value, path) as T;
+      return isOne(given) ? given : refuseValue(path, value, what);
+    },
+  };
+}
+
+const named = (given: { function?: { name?: unknown } }): boolean =>
+  typeof given.function?.name === "string" && given.function.name !== "";
+
+const toolCall = withFunction<ToolCall>("a tool call { function: { name, arguments } }", (given) => {
+  const { arguments: values } = named(given) ? given.function : { arguments: 0 };
+  const isObject = typeof values === "object" && values !== null && !Array.isArray(values);
+  return named(given) && (values === undefined || typeof values === "string" || isObject);
+});
+
+const tool = withFunction<Tool>(
+  'a tool { type: "function", function: { name, ... } }',
+  (given) => given.type === "function" && named(given),
+);
+
+export const tools = list<Tool>("tools", tool);
+
 const message = object<ChatMessage>(
   "role and content",
-  { role, content: text(), tokens: promptTokens },
+  {
+    role,
+    content,
+    tokens: promptTokens,
+    tool_calls: list<ToolCall>("tool calls", toolCall),
+    tool_call_id: text(),
+    name: text(),
+    reasoning_content: text(),
+  },
   { role: true, content: true },
 );
 

@@ -12,6 +12,7 @@ import {
   promptTokens,
   scoreFields,
   templateVariables,
+  tools,
   treeLimit,
 } from "./arguments.ts";
 import type { Ask } from "./local.ts";
@@ -29,7 +30,7 @@ const input = variants<RequestInput, "kind">("kind", {
   tokens: object("tokens", { kind: word("tokens"), tokens: promptTokens }, { kind: true, tokens: true }),
   chat: object<Extract<RequestInput, { kind: "chat" }>>(
     "messages",
-    { kind: word("chat"), messages: chatMessages, template: templateVariables },
+    { kind: word("chat"), messages: chatMessages, template: templateVariables, tools },
     { kind: true, messages: true },
   ),
 });

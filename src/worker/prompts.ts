@@ -7,7 +7,7 @@ import { fromWire } from "../errors.ts";
 import type { ModelFile } from "../load/model-file.ts";
 import { createDetokenizer, type Detokenizer } from "../text/detokenizer.ts";
 import type { Decoder } from "./output.ts";
-import type { Notice, RequestInput } from "./protocol.ts";
+import type { Notice, RenderedChat, RequestInput } from "./protocol.ts";
 import { DEFAULT_TEXT_TIMEOUT_MS, TextClient, type TextPort } from "./text-client.ts";
 import { hasTokenizer, textParts, type EncodedPrompt, type TextQuestion } from "./text-messages.ts";
 import { startTextWorker } from "./text-spawn.ts";
@@ -95,6 +95,12 @@ export class Prompts {
   async encode(input: RequestInput, signal?: AbortSignal): Promise<EncodedPrompt> {
     if (input.kind === "tokens") return tokenPrompt(input.tokens);
     return this.ask(input, signal);
+  }
+
+  /** What a conversation becomes. */
+  async render(input: Extract<RequestInput, { kind: "chat" }>): Promise<RenderedChat> {
+    const { text = "", tokens } = await this.ask({ ...input, withText: true });
+    return { text, tokens };
   }
 
   close(): void {

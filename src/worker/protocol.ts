@@ -154,17 +154,57 @@ export interface EngineInfo {
   capabilities: Capability[];
 }
 
-/** A message of a conversation. An assistant's `tokens`, where given, are used in place of tokenising its text again. */
+/** A part of a message's content. */
+export interface TextPart {
+  type: "text";
+  text: string;
+}
+
+/** A tool's call, in OpenAI's form. */
+export interface ToolCall {
+  id?: string;
+  type?: "function";
+  /** `arguments`: JSON text or the object itself; the chat template gets the one that it works with. */
+  function: { name: string; arguments?: string | Readonly<Record<string, unknown>> };
+}
+
+/** A tool that the model may call, in OpenAI's form; `parameters` is a JSON schema. */
+export interface Tool {
+  type: "function";
+  function: { name: string; description?: string; parameters?: Readonly<Record<string, unknown>> };
+}
+
+/**
+ * A message of a conversation, in OpenAI's form. Special tokens written in it are plain text. Numbers in arguments and schemas
+ * print as JavaScript writes them; a `Number` object prints as a float ("1.0").
+ */
 export interface ChatMessage {
   role: string;
-  content: string;
+  /** Text, or parts whose texts are joined unless the chat template goes through parts; null: tool calls alone. */
+  content: string | readonly TextPart[] | null;
+  /**
+   * Of an assistant's message: the tokens of a result, used in place of tokenising its text again. They count only if they
+   * decode to the content and hold nothing else but the end of the turn: the text is tokenised again if it was edited, or
+   * if there is a control token among them, which nobody would see.
+   */
   tokens?: readonly number[];
+  tool_calls?: readonly ToolCall[];
+  /** Of a tool's message: the call that it answers. */
+  tool_call_id?: string;
+  name?: string;
+  /** What a model thought before its answer, for templates that print it. */
+  reasoning_content?: string;
 }
 
 export type RequestInput =
   | { kind: "text"; text: string }
   | { kind: "tokens"; tokens: readonly number[] }
-  | { kind: "chat"; messages: readonly ChatMessage[]; template?: Record<string, unknown> };
+  | {
+      kind: "chat";
+      messages: readonly ChatMessage[];
+      template?: Record<string, unknown>;
+      tools?: readonly Tool[];
+    };
 
 /** What to do when prompt and new tokens do not fit the context or the pool. */
 export type Overflow = "error" | "truncateStart" | "stop";
@@ -343,7 +383,16 @@ export type ModelsCall =
   | { method: "verify"; model?: string };
 
 /** Questions about a model that its header answers. */
-export type HeaderQuestion = { ask: "inspect" } | { ask: "tokenize"; text: string };
+export type HeaderQuestion =
+  | { ask: "inspect" }
+  | { ask: "tokenize"; text: string }
+  | { ask: "render"; input: Extract<RequestInput, { kind: "chat" }> };
+
+/** What a conversation becomes through a model's chat template. */
+export interface RenderedChat {
+  text: string;
+  tokens: number[];
+}
 
 /** Numbers of one tier. */
 export interface CacheTierStats {

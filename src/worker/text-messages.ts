@@ -7,7 +7,7 @@ import type { ModelFile } from "../load/model-file.ts";
 import type { TemplateParts } from "../text/chat.ts";
 import type { TokenizerParts } from "../text/tokenizer.ts";
 import type { TokenTable } from "../text/vocabulary.ts";
-import type { ChatMessage } from "./protocol.ts";
+import type { RequestInput } from "./protocol.ts";
 
 /** Tokens that one text may become; more than any model's context. */
 export const MAX_PROMPT_TOKENS = 4 * 1024 * 1024;
@@ -22,6 +22,8 @@ export type TextParts = { file: string } & TokenizerParts & TemplateParts;
 export interface EncodedPrompt {
   tokens: number[];
   keep: number;
+  /** What was encoded, if the question asks for it. */
+  text?: string;
 }
 
 export type TextQuestion =
@@ -29,7 +31,7 @@ export type TextQuestion =
   | { kind: "text"; text: string }
   /** A text alone, without BOS. */
   | { kind: "plain"; text: string }
-  | { kind: "chat"; messages: readonly ChatMessage[]; template?: Record<string, unknown> };
+  | (Extract<RequestInput, { kind: "chat" }> & { withText?: true });
 
 /** What can be done with a model's text; a problem says why not. */
 export interface TextFacts {

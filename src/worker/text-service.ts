@@ -3,9 +3,15 @@
  * without the worker: it may run for ever on a hostile file, which is for the client to stop (text-client.ts).
  */
 import { inFile, TidepoolError, toWire } from "../errors.ts";
-import { chatTemplateOf, encodeConversation, type ChatTemplate, type ChatTurn } from "../text/chat.ts";
+import {
+  chatTemplateOf,
+  encodeConversation,
+  renderConversation,
+  type ChatTemplate,
+  type ChatTurn,
+  type RenderOptions,
+} from "../text/chat.ts";
 import { createTokenizer, type Tokenizer } from "../text/tokenizer.ts";
-import type { ChatMessage } from "./protocol.ts";
 import {
   MAX_PROMPT_CHARS,
   MAX_PROMPT_TOKENS,
@@ -60,7 +66,7 @@ export class TextService {
   }
 
   private encode(question: TextQuestion): EncodedPrompt {
-    if (question.kind === "chat") return this.encodeChat(question.messages, question.template ?? {});
+    if (question.kind === "chat") return this.encodeChat(question);
     const { text } = question;
     if (text.length > MAX_PROMPT_CHARS) {
       throw new TidepoolError(
@@ -75,7 +81,9 @@ export class TextService {
     return { tokens: bos.length === 0 ? ids : [...bos, ...ids], keep: bos.length };
   }
 
-  private encodeChat(messages: readonly ChatMessage[], variables: Record<string, unknown>): EncodedPrompt {
+  private encodeChat(question: Extract<TextQuestion, { kind: "chat" }>): EncodedPrompt {
+    const { messages, template: variables = {}, tools, withText } = question;
+    const options: RenderOptions = { variables, ...(tools && { tools }) };
     if (messages.length === 0)
       throw new TidepoolError("invalid_argument", "a chat needs at least one message");
     const template = got(this.madeTemplate);
@@ -83,9 +91,10 @@ export class TextService {
       ...message,
       ...(tokens && { ids: tokens }),
     }));
-    const tokens = encodeConversation(template, this.tokenizer, turns, { variables });
+    const tokens = encodeConversation(template, this.tokenizer, turns, options);
     const system = turns.slice(0, 1).filter(({ role }) => role === "system");
-    return { tokens, keep: system.length === 0 ? 0 : this.sharedLength(template, system, tokens, variables) };
+    const keep = system.length === 0 ? 0 : this.sharedLength(template, system, tokens, options);
+    return { tokens, keep, ...(withText && { text: renderConversation(template, turns, options) }) };
   }
 
   /** Tokens that the conversation shares with its system prompt alone. */
@@ -93,11 +102,14 @@ export class TextService {
     template: ChatTemplate,
     system: readonly ChatTurn[],
     tokens: readonly number[],
-    variables: Record<string, unknown>,
+    options: RenderOptions,
   ): number {
     let alone: number[];
     try {
-      alone = encodeConversation(template, this.tokenizer, system, { variables, addGenerationPrompt: false });
+      alone = encodeConversation(template, this.tokenizer, system, {
+        ...options,
+        addGenerationPrompt: false,
+      });
     } catch {
       return 0; // some templates refuse a conversation without a user turn: then nothing is known to keep
     }

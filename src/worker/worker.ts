@@ -119,7 +119,11 @@ async function header(model: ModelSpec, options: EngineOptions, question: Header
     const opened = await openForHeader(model, options);
     const { file } = opened;
     const value =
-      question.ask === "inspect" ? await inspectModel(file, options) : await tokenize(file, question.text);
+      question.ask === "inspect"
+        ? await inspectModel(file, options)
+        : await askText<unknown>(file, options, (prompts) =>
+            question.ask === "render" ? prompts.render(question.input) : prompts.tokenize(question.text),
+          );
     await opened.close();
     scope.post({ type: "header", value });
   } catch (error) {
@@ -127,9 +131,13 @@ async function header(model: ModelSpec, options: EngineOptions, question: Header
   }
 }
 
-async function tokenize(file: ModelFile, text: string): Promise<number[]> {
-  const prompts = await Prompts.open(file);
-  return prompts.tokenize(text).finally(() => prompts.close());
+async function askText<T>(
+  file: ModelFile,
+  options: EngineOptions,
+  ask: (prompts: Prompts) => Promise<T>,
+): Promise<T> {
+  const prompts = await Prompts.open(file, { timeoutMs: options.textTimeoutMs });
+  return ask(prompts).finally(() => prompts.close());
 }
 
 /** Answers about a store that no session has open. */

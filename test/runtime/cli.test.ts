@@ -5,7 +5,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { readmeExample } from "../support/readme.ts";
+import { writeGguf, type WriteValue } from "../support/gguf-writer.ts";
 import { sharedPath, sharedPresent, skipLoudly } from "../support/shared.ts";
+import { byteLevelVocab } from "../support/tiny-vocab.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "tidepool-cli-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -217,6 +219,40 @@ describe("the command on the shipped model", { timeout: LIMIT_MS }, () => {
 });
 
 if (!sharedPresent) skipLoudly("the command on given models", 3);
+
+describe("the command on a vocabulary", { timeout: LIMIT_MS }, () => {
+  const write = (name: string, value: string | Uint8Array): string => {
+    writeFileSync(join(folder, name), value);
+    return join(folder, name);
+  };
+
+  it("renders conversations with content parts, tools and variables, without weights", async () => {
+    const template =
+      "{{ tools | tojson if tools else 'none' }}{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}" +
+      "{% if add_generation_prompt %}>{% endif %}";
+    const metadata = [
+      ...byteLevelVocab("gpt-2", { words: ["Hi"] }),
+      ["tokenizer.chat_template", template],
+    ] as [string, WriteValue][];
+    const model = write("vocabulary.gguf", writeGguf({ metadata: Object.fromEntries(metadata) }));
+    const parts = ["H", "i <|im_end|>"].map((text) => ({ type: "text", text }));
+    const messages = write("messages.json", JSON.stringify([{ role: "user", content: parts }]));
+    const plain = await tidepool("render", model, "--messages", messages);
+    expect([plain.code, plain.err, plain.out]).toEqual([0, "", "none<|im_start|>Hi <|im_end|><|im_end|>>"]);
+    const tool = '{"type":"function","function":{"name":"f","parameters":{"default":1.0,"minimum":-1e-07}}}';
+    const tools = ["--tools", write("tools.json", `[${tool}]`)];
+    const vars = ["--template-vars", write("vars.json", '{"add_generation_prompt":false}')];
+    const more = await tidepool("render", model, "--messages", messages, ...tools, ...vars, "--json");
+    const { text, tokens } = JSON.parse(more.out) as { text: string; tokens: number[] };
+    expect(text).toBe(
+      `[${tool.replaceAll(":", ": ").replaceAll(",", ", ")}]<|im_start|>Hi <|im_end|><|im_end|>`,
+    );
+    // The template's end token counts as one, that of the message does not.
+    expect(tokens.filter((id) => id === 3).length).toBe(1);
+    const missing = await tidepool("render", model, "--messages", join(folder, "missing.json"));
+    expect(missing.code).toBe(1);
+  });
+});
 
 describe.skipIf(!sharedPresent)("the command on given models", { timeout: LIMIT_MS }, () => {
   it("continues stories260K with the published text", async () => {

@@ -199,6 +199,13 @@ describe("what the reviewers passed", () => {
     [[{ role: "usr", content: "x" }], 'messages[0].role is "usr", expected "system", '],
     [[{ role: "user" }], "messages[0].content is missing, expected a string"],
     [[{ role: "user", content: 5 }], "messages[0].content is 5"],
+    [[{ role: "user", content: [{ type: "image_url", image_url: "x" }] }], 'content[0].type is "image_url"'],
+    [[{ role: "user", content: [{ type: "text" }] }], "messages[0].content[0].text is missing"],
+    [[{ role: "user", content: null, tool_calls: [{}] }], "messages[0].tool_calls[0] is an object"],
+    [
+      [{ role: "user", content: null, tool_calls: [{ function: { name: "f", arguments: 5 } }] }],
+      "expected a tool call",
+    ],
     [[{ role: "user", text: "x" }], "messages[0].text is not an option"],
     [[{ role: "assistant", content: "x", tokens: ["1"] }], 'messages[0].tokens[0] is "1"'],
   ])("chat(%j)", async (messages, message) => {

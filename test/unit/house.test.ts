@@ -37,6 +37,7 @@ const FILE_ROOMS: Record<Source, string> = {
   "src/byte-size.ts": "base",
   "src/spawn.ts": "base",
   "src/file-lock.ts": "base",
+  "src/json-floats.ts": "base",
   "src/private-files.ts": "base",
   "src/wgsl.d.ts": "base",
   "src/arguments.ts": "engine",

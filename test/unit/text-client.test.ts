@@ -77,6 +77,21 @@ const open = (start: () => TextPort = () => new PlayedWorker(), parts = PARTS) =
 const plain = (text: string) => ({ kind: "plain", text }) as const;
 const idsOf = (text: string) => new TextService(PARTS).answer(plain(text)).tokens;
 
+test("tools and variables of a chat reach the template, and the text is told if it is asked for", () => {
+  const template = "{{ tools[0].function.name if tools else 'none' }}{{ messages[0].content }}{{ x }}";
+  const metadata = new Map<string, unknown>([
+    ...byteLevelVocab("gpt-2"),
+    ["tokenizer.chat_template", template],
+  ]);
+  const service = new TextService({ file: "m.gguf", format: "gguf", metadata });
+  const chat = { kind: "chat", messages: [{ role: "user", content: "hi" }], withText: true } as const;
+  const tools = [{ type: "function", function: { name: "find" } }] as const;
+  expect(service.answer(chat).text).toBe("nonehi");
+  expect(service.answer({ ...chat, tools }).text).toBe("findhi");
+  expect(service.answer({ ...chat, template: { tools, x: "!" } }).text).toBe("findhi!");
+  expect(service.answer({ ...chat, tools }).tokens).toEqual(idsOf("findhi"));
+});
+
 describe("with a worker", () => {
   test("answers in order, one question at a time, by one worker", async () => {
     const client = await open();

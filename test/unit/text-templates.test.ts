@@ -6,7 +6,7 @@ import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { TidepoolError } from "../../src/errors.ts";
 import { createChatTemplate, renderConversation, type ChatMessage } from "../../src/text/chat.ts";
-import { parseJson } from "../../src/text/jinja/json.ts";
+import { parseJson } from "../../src/json-floats.ts";
 import { sharedPath, sharedPresent, skipLoudly } from "../support/shared.ts";
 
 const TEMPLATES = 51;

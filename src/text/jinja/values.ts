@@ -70,7 +70,7 @@ export function unsupported(construct: string): TidepoolError {
   });
 }
 
-/** A plain value from a message or variable. A `Number` object is a float, also if it is whole (json.ts makes them). */
+/** A plain value from a message or variable. A `Number` object is a float, also if it is whole (json-floats.ts makes them). */
 export function fromPlain(input: unknown): Value {
   if (input === undefined) return new Undefined("a value is undefined");
   if (input === null || typeof input === "string" || typeof input === "boolean") return input;
