@@ -181,6 +181,7 @@ export class Engine {
         this.onClosed();
       },
     );
+    this.keepAlive();
   }
 
   /**
@@ -194,7 +195,7 @@ export class Engine {
     const { signal, share, ...engineOptions } = more;
     const name = shareName(share);
     if (signal?.aborted) throw new TidepoolError("aborted", "loading was aborted");
-    const port = startWorker();
+    const port = startWorker(spec);
     try {
       const early: Notice[] = [];
       const told = { onProgress, signal, onNotice: (notice: Notice) => void early.push(notice) };
@@ -292,6 +293,7 @@ export class Engine {
 
   private async closeNow(): Promise<void> {
     if (!this.isGone) {
+      this.port.keepAlive(true);
       const closed = new Promise<void>((resolve) => (this.onClosed = resolve));
       const late = setTimeout(() => this.onClosed(), CLOSE_LIMIT_MS);
       this.port.post({ type: "close" });
@@ -318,6 +320,7 @@ export class Engine {
 
   private start(id: number, feed: GenerationFeed, { input, params, signal }: Submission): void {
     this.running.set(id, feed);
+    this.keepAlive();
     this.port.post({ type: "submit", id, input, params });
     feed.follow(signal);
   }
@@ -325,8 +328,16 @@ export class Engine {
   private call(call: Call): Promise<unknown> {
     if (this.dead) return Promise.reject(this.dead);
     const id = this.nextId++;
-    this.port.post({ type: "call", id, call });
-    return new Promise((resolve, reject) => this.calls.set(id, { resolve, reject }));
+    return new Promise((resolve, reject) => {
+      this.calls.set(id, { resolve, reject });
+      this.keepAlive();
+      this.port.post({ type: "call", id, call });
+    });
+  }
+
+  /** A script ends by itself, without `close()`, when nothing is under way. */
+  private keepAlive(): void {
+    this.port.keepAlive(this.running.size + this.calls.size > 0 || this.closing !== undefined);
   }
 
   private receive(message: FromWorker): void {
@@ -340,6 +351,7 @@ export class Engine {
       case "finished":
         this.running.get(message.id)?.end({ result: message.result });
         this.running.delete(message.id);
+        this.keepAlive();
         break;
       case "refused":
         this.refuse(message.id, fromWire(message.error));
@@ -347,6 +359,7 @@ export class Engine {
       case "answer":
         this.calls.get(message.id)?.resolve(message.value);
         this.calls.delete(message.id);
+        this.keepAlive();
         break;
       case "failed":
         this.die(fromWire(message.error));
@@ -385,6 +398,7 @@ export class Engine {
     this.calls.get(id)?.reject(error);
     this.running.delete(id);
     this.calls.delete(id);
+    this.keepAlive();
   }
 
   private die(error: TidepoolError): void {

@@ -3,12 +3,16 @@
  * to them.
  */
 import { RUNTIME } from "./base.ts";
+import { spawnInNode } from "./spawn-node.ts";
 
 /** A worker under way, the same in browsers, Deno and Node. */
 export interface Spawned<ToIt, FromIt> {
   post(message: ToIt, transfer?: Transferable[]): void;
   /** Says who hears; replaces the listeners before. `onDeath` is told why it died. */
   listen(onMessage: (message: FromIt) => void, onDeath: (why: string) => void): void;
+  /** Node: whether the process lives on for this worker's sake; at first it does. Elsewhere this does nothing. */
+  keepAlive(on: boolean): void;
+  /** Ends it, in Node after it has ended its work on the GPU. */
   terminate(): Promise<void>;
 }
 
@@ -16,9 +20,14 @@ export interface Spawned<ToIt, FromIt> {
  * Starts a worker. `onWeb` must be `() => new Worker(new URL(FILE, import.meta.url), { type: "module", name })`, all
  * of it spelled out where it is called: bundlers find a worker by that very expression. `thread` is the built file for Node,
  * `new URL(file, import.meta.url)` with `file` a variable, so that no bundler takes it for one more file of the page.
+ * `clonesBlobs` says whether it will be posted blobs.
  */
-export function spawn<ToIt, FromIt>(onWeb: () => Worker, thread: URL): Spawned<ToIt, FromIt> {
-  return RUNTIME === "node" ? spawnThread(thread) : spawnWeb(startWebWorker(onWeb));
+export function spawn<ToIt, FromIt>(
+  onWeb: () => Worker,
+  thread: URL,
+  clonesBlobs: boolean,
+): Spawned<ToIt, FromIt> {
+  return RUNTIME === "node" ? spawnInNode(thread, clonesBlobs) : spawnWeb(startWebWorker(onWeb));
 }
 
 function spawnWeb<ToIt, FromIt>(worker: Worker): Spawned<ToIt, FromIt> {
@@ -31,27 +40,10 @@ function spawnWeb<ToIt, FromIt>(worker: Worker): Spawned<ToIt, FromIt> {
         onDeath(event.message || "it could not be started");
       };
     },
+    keepAlive: () => {},
     terminate() {
       worker.terminate();
       return Promise.resolve();
-    },
-  };
-}
-
-function spawnThread<ToIt, FromIt>(file: URL): Spawned<ToIt, FromIt> {
-  const { Worker: Thread } = process.getBuiltinModule("node:worker_threads");
-  const thread = new Thread(file, { name: "tidepool" });
-  return {
-    post: (message, transfer = []) => thread.postMessage(message, transfer as ArrayBuffer[]),
-    listen(onMessage, onDeath) {
-      thread.removeAllListeners();
-      thread.on("message", onMessage);
-      thread.on("error", (error) => onDeath(error instanceof Error ? error.message : String(error)));
-      thread.on("exit", (code) => onDeath(`it ended with code ${code}`));
-    },
-    async terminate() {
-      thread.removeAllListeners();
-      await thread.terminate();
     },
   };
 }

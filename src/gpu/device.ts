@@ -4,7 +4,7 @@
  */
 import { RUNTIME } from "../base.ts";
 import { TidepoolError } from "../errors.ts";
-import { MAP_READ, USAGE_COPY_DST, USAGE_MAP_READ } from "./op.ts";
+import { allAnswered, findDawn } from "./dawn.ts";
 
 /** What a caller may say about the choice of GPU. */
 export interface GpuOptions {
@@ -61,26 +61,8 @@ export async function findProvider(): Promise<GPU> {
         : "this browser has no WebGPU: navigator.gpu is missing; use a current Chromium, Safari 26 or Firefox 141+",
     );
   }
-  const dawn = await importDawn();
-  Object.assign(globalThis, dawn.globals);
-  dawnGpu ??= dawn.create([]);
-  return dawnGpu;
+  return findDawn();
 }
-
-async function importDawn(): Promise<{ create(flags: string[]): GPU; globals: object }> {
-  try {
-    return (await import("webgpu")) as { create(flags: string[]): GPU; globals: object };
-  } catch (error) {
-    const why = error instanceof Error ? error.message : String(error);
-    throw new TidepoolError(
-      "no_adapter",
-      `WebGPU is missing: Node needs the package webgpu with a build for this platform, Deno 2.9 or later has it built in (${why})`,
-    );
-  }
-}
-
-/** Dawn's instance, kept for the life of the process: when it is collected, its devices crash the process. */
-let dawnGpu: GPU | undefined;
 
 /**
  * Opens a device on the provider's best adapter.
@@ -140,13 +122,8 @@ const END_DEVICE_MS = 2000;
  */
 export async function endDevice(device: GPUDevice): Promise<void> {
   if (RUNTIME !== "node") return device.destroy();
-  // Answered after all that was asked before it.
-  const last = device.createBuffer({ size: 4, usage: USAGE_MAP_READ | USAGE_COPY_DST }).mapAsync(MAP_READ);
   device.destroy();
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<void>((resolve) => (timer = setTimeout(resolve, END_DEVICE_MS)));
-  await Promise.race([last.catch(() => undefined), late]); // it fails, as all that is asked of a freed device
-  clearTimeout(timer);
+  await allAnswered(END_DEVICE_MS);
 }
 
 /** One line for people: vendor, architecture and the driver's description. */

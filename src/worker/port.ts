@@ -5,21 +5,24 @@
 import { onAbort } from "../base.ts";
 import { fromWire, TidepoolError } from "../errors.ts";
 import { spawn } from "../spawn.ts";
-import type { FromWorker, LoadProgress, ToWorker } from "./protocol.ts";
+import type { FromWorker, LoadProgress, ModelSpec, ToWorker } from "./protocol.ts";
 
 export interface WorkerPort {
   post(message: ToWorker): void;
   /** Says who hears; replaces the listeners before. */
   listen(onMessage: (message: FromWorker) => void, onDeath: (error: TidepoolError) => void): void;
+  /** Node: whether the process lives on for the worker's sake; at first it does. */
+  keepAlive(on: boolean): void;
   terminate(): Promise<void>;
 }
 
-/** Starts the engine's worker. */
-export function startWorker(): WorkerPort {
+/** Starts the engine's worker. @param model what it will be asked to open, if anything */
+export function startWorker(model?: ModelSpec): WorkerPort {
   const file = "./worker.js"; // beside this file in the built library
   const worker = spawn<ToWorker, FromWorker>(
     () => new Worker(new URL("./worker.ts", import.meta.url), { type: "module", name: "tidepool" }),
     new URL(file, import.meta.url),
+    model !== undefined && typeof model !== "string",
   );
   return {
     ...worker,
@@ -38,7 +41,7 @@ export async function askWorker(
   question: Extract<ToWorker, { type: "header" | "store" | "models" }>,
   { onProgress, signal }: AskOptions = {},
 ): Promise<unknown> {
-  const port = startWorker();
+  const port = startWorker("model" in question ? question.model : undefined);
   let stopListening = (): void => {};
   try {
     return await new Promise((resolve, reject) => {

@@ -25,9 +25,19 @@ export function workerScope<In, Out>(): Scope<In, Out> {
     };
   }
   const { parentPort } = process.getBuiltinModule("node:worker_threads");
-  if (!parentPort) throw new Error("this file runs as a worker thread only");
+  if (!parentPort) return processScope();
   return {
     post: (message, transfer = []) => parentPort.postMessage(message, transfer),
     listen: (onMessage) => parentPort.on("message", onMessage),
+  };
+}
+
+/** In a process of its own, which a thread has started. */
+function processScope<In, Out>(): Scope<In, Out> {
+  if (!process.send)
+    throw new Error("this file runs as a worker thread, or as a process that is sent messages");
+  return {
+    post: (message) => void (process.connected && process.send?.(message)),
+    listen: (onMessage) => process.on("message", (message) => onMessage(message as In)),
   };
 }

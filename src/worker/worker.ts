@@ -2,12 +2,13 @@
  * The worker's entry and composition root: makes the engine that a page asks for, its own or one that tabs share, and hands it
  * the page's messages. The same file runs as a Web Worker (browsers, Deno) and as a Node worker thread.
  */
-import { background, RUNTIME, setBackgroundHandler } from "../base.ts";
+import { background, setBackgroundHandler } from "../base.ts";
 import { TidepoolError, toWire } from "../errors.ts";
 import type { ModelFile } from "../load/model-file.ts";
 import { answerStoreCall } from "./cache-calls.ts";
 import { openStore } from "./disk.ts";
 import { inspectModel } from "./inspect.ts";
+import { endWithHost } from "./ending.ts";
 import { endable, LocalEngine, type Ask, type Endable } from "./local.ts";
 import { answerModelsCall, openForHeader } from "./models.ts";
 import { Prompts } from "./prompts.ts";
@@ -26,18 +27,8 @@ import type {
 } from "./protocol.ts";
 import type { Post } from "./session.ts";
 import { Share, type SharedEngine } from "./share.ts";
+import { workerScope } from "./scope.ts";
 import { shareKey, sharePlatform } from "./share-platform.ts";
-
-/** What is used of a dedicated worker's global scope. */
-interface WorkerSelf {
-  postMessage(message: FromWorker, transfer: ArrayBuffer[]): void;
-  onmessage: ((event: MessageEvent<ToWorker>) => void) | null;
-}
-
-interface Scope {
-  post: Post;
-  listen(onMessage: (message: ToWorker) => void): void;
-}
 
 /** What the page asks: an engine of its own, or its part in a shared one. */
 interface PageEngine {
@@ -47,7 +38,7 @@ interface PageEngine {
   close(): Promise<void>;
 }
 
-const scope = findScope();
+const scope = workerScope<ToWorker, FromWorker>();
 /** Resolves as soon as it is known which. */
 let engine: Promise<PageEngine> | undefined;
 /** A question about kept models under way. */
@@ -59,6 +50,7 @@ setBackgroundHandler((error, label) => {
   engine?.then((open) => open.fail(failure), fail);
 });
 scope.listen((message) => background(receive(message), message.type));
+endWithHost(close);
 
 async function receive(message: ToWorker): Promise<void> {
   switch (message.type) {
@@ -172,21 +164,4 @@ async function close(): Promise<void> {
   await asking?.ended;
   await (await engine)?.close();
   scope.post({ type: "closed" });
-}
-
-/** The message port of whichever worker this is. */
-function findScope(): Scope {
-  if (RUNTIME !== "node") {
-    const self = globalThis as unknown as WorkerSelf;
-    return {
-      post: (message, transfer = []) => self.postMessage(message, transfer),
-      listen: (onMessage) => (self.onmessage = (event: MessageEvent<ToWorker>) => onMessage(event.data)),
-    };
-  }
-  const { parentPort } = process.getBuiltinModule("node:worker_threads");
-  if (!parentPort) throw new Error("worker.js runs as a worker thread only");
-  return {
-    post: (message: FromWorker, transfer = []) => parentPort.postMessage(message, transfer),
-    listen: (onMessage) => parentPort.on("message", onMessage),
-  };
 }

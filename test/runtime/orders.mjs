@@ -1,6 +1,6 @@
 /**
- * Preloaded into a process whose workers a test kills: each worker obeys an order to die, for real, once none of its maps
- * of the GPU is under way, since Dawn would end the whole process with it. Plain JavaScript: threads preload no TypeScript.
+ * Preloaded into a process whose workers a test kills: each worker obeys an order to die, for real. It exits only when
+ * none of its maps of the GPU is under way, since Dawn would end the whole process with it; it may throw at any time. Plain JavaScript: threads preload no TypeScript.
  */
 import { BroadcastChannel, isMainThread } from "node:worker_threads";
 
@@ -22,12 +22,13 @@ async function obey() {
   const orders = new BroadcastChannel("tidepool test orders");
   orders.onmessage = ({ data: { file, how } }) => {
     if (!process.argv[1].endsWith(file)) return;
-    die = () => {
-      if (how === "exit") process.exit(7);
+    if (how === "throw") {
       setImmediate(() => {
         throw new Error("killed by the test");
       });
-    };
+      return;
+    }
+    die = () => process.exit(7);
     if (underWay === 0) die();
   };
   orders.unref();

@@ -34,6 +34,7 @@ function playedPort(): WorkerPort {
       if (message.type === "load") queueMicrotask(() => say({ type: "loaded", info: {} as EngineInfo }));
     },
     listen: (onMessage) => void (say = onMessage),
+    keepAlive: () => {},
     terminate: () => Promise.resolve(),
   };
 }

@@ -3,12 +3,13 @@ import { beforeEach, expect, test, vi } from "vitest";
 import { Engine } from "../../src/engine.ts";
 import { TidepoolError, toWire } from "../../src/errors.ts";
 import type { WorkerPort } from "../../src/worker/port.ts";
-import type { EngineInfo, FromWorker, ToWorker } from "../../src/worker/protocol.ts";
+import type { EngineInfo, FromWorker, GenerationResult, ToWorker } from "../../src/worker/protocol.ts";
 
 /** Answers nothing but the loading; what it was told stands in `told`. */
 class PlayedPort implements WorkerPort {
   told: ToWorker["type"][] = [];
   terminated = 0;
+  isKept = true;
   say: (message: FromWorker) => void = () => {};
   die: (error: TidepoolError) => void = () => {};
 
@@ -20,6 +21,10 @@ class PlayedPort implements WorkerPort {
   listen(onMessage: (message: FromWorker) => void, onDeath: (error: TidepoolError) => void): void {
     this.say = onMessage;
     this.die = onDeath;
+  }
+
+  keepAlive(on: boolean): void {
+    this.isKept = on;
   }
 
   terminate(): Promise<void> {
@@ -102,4 +107,21 @@ test("a worker that never answers is ended after the bound", async () => {
   await closing;
   for (const error of await Promise.all(asked)) expect(error).toMatchObject({ code: "closed" });
   expect(port.terminated).toBe(1);
+});
+
+test("the process lives on for an engine's sake only while something is under way", async () => {
+  const engine = await Engine.load("model.gguf");
+  expect(port.isKept).toBe(false);
+  const asked = under(engine);
+  expect(port.isKept).toBe(true);
+  port.say({ type: "finished", id: 1, result: {} as GenerationResult });
+  expect(port.isKept).toBe(true);
+  port.say({ type: "answer", id: 2, value: undefined });
+  port.say({ type: "refused", id: 3, error: toWire(LOSS) });
+  await Promise.all(asked);
+  expect(port.isKept).toBe(false);
+  const closing = engine.close();
+  expect(port.isKept).toBe(true);
+  port.say({ type: "closed" });
+  await closing;
 });

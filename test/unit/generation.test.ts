@@ -27,6 +27,7 @@ class PlayedPort implements WorkerPort {
     this.say = onMessage;
   }
 
+  keepAlive = (): void => {};
   terminate = (): Promise<void> => Promise.resolve();
 
   step(id: number, token: number): void {

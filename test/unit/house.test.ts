@@ -36,6 +36,7 @@ const FILE_ROOMS: Record<Source, string> = {
   "src/check.ts": "base",
   "src/byte-size.ts": "base",
   "src/spawn.ts": "base",
+  "src/spawn-node.ts": "base",
   "src/file-lock.ts": "base",
   "src/json-floats.ts": "base",
   "src/private-files.ts": "base",

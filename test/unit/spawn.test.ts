@@ -1,5 +1,6 @@
 /** Starting a worker whose script lies on another origin: a script of the own origin that takes it in. */
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { loadingFlags } from "../../src/spawn-node.ts";
 import { isElsewhere, startWebWorker } from "../../src/spawn.ts";
 
 const PAGE = "https://app.example";
@@ -66,4 +67,23 @@ test("the platform's Worker is back afterwards, also after a throw", () => {
   };
   expect(() => startWebWorker(fail)).toThrow("no");
   expect(globalThis.Worker).toBe(FakeWorker);
+});
+
+test("a worker inherits the flags that say how modules are loaded, and no text that was given to node", () => {
+  const flags = [
+    "--no-warnings",
+    "--import",
+    "./hooks.mjs",
+    "--input-type=module",
+    "-C",
+    "dev",
+    "-e",
+    "code()",
+  ];
+  expect(loadingFlags(flags)).toEqual(["--import", "./hooks.mjs", "-C", "dev"]);
+  expect(loadingFlags(["--import=./hooks.mjs", "-r", "./before.cjs", "-p", "1"])).toEqual([
+    "--import=./hooks.mjs",
+    "-r",
+    "./before.cjs",
+  ]);
 });
