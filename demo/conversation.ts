@@ -97,6 +97,7 @@ export function messagesFor(system: string, turns: readonly Turn[], model: strin
       { role: "assistant", content: text, ...(answer.model === model && { tokens }) },
     ];
   });
-  const opening = system.trim() === "" ? [] : [{ role: "system", content: system }];
-  return [...opening, ...before, ...(last ? [{ role: "user", content: contentOf(last) }] : [])];
+  const opening: ChatMessage[] = system.trim() === "" ? [] : [{ role: "system", content: system }];
+  const asked: ChatMessage[] = last ? [{ role: "user", content: contentOf(last) }] : [];
+  return [...opening, ...before, ...asked];
 }

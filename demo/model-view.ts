@@ -140,6 +140,7 @@ const PHASES: Record<LoadProgress["phase"], string> = {
   download: "Downloading",
   weights: "Uploading weights",
   pipelines: "Compiling kernels",
+  finishing: "Finishing: tokenizer and checks",
 };
 
 function progressView(cancel: () => void) {

@@ -2,7 +2,6 @@
  * The settings: the system prompt of the open conversation, and the sampling settings, one number a field, read when a
  * message is sent and kept for the next visit.
  */
-import type { GenerateParams } from "../src/index.ts";
 import { el, labelled } from "./dom.ts";
 import { readSetting, writeSetting } from "./kept-settings.ts";
 
@@ -36,9 +35,7 @@ const FIELDS = [
 type FieldId = (typeof FIELDS)[number]["id"];
 
 /** The parameters of one request, its seed included. */
-export type Sampling = Required<
-  Pick<GenerateParams, "temperature" | "topP" | "minP" | "topK" | "maxTokens" | "seed">
->;
+export type Sampling = Record<"temperature" | "topP" | "minP" | "topK" | "maxTokens" | "seed", number>;
 
 export interface Settings {
   element: HTMLElement;

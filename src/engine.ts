@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 /**
  * The caller's handle: load, generate, chat, count, score, close. All work happens in a worker on the other side of
  * `worker/protocol.ts`; this file owns the worker's port and no GPU code.
@@ -48,6 +49,7 @@ export type {
   CacheTree,
   CacheTreeNode,
   ChatMessage,
+  ChatRole,
   Dtype,
   EngineInfo,
   EngineOptions,
@@ -80,31 +82,31 @@ export type Model = string | URL | File | readonly File[];
 
 export interface LoadOptions extends EngineOptions {
   /** Told how loading goes on. */
-  onProgress?: (progress: LoadProgress) => void;
+  onProgress?: ((progress: LoadProgress) => void) | undefined;
   /** Told when the storage is missing, full, lost or back. */
-  onNotice?: (notice: Notice) => void;
+  onNotice?: ((notice: Notice) => void) | undefined;
   /** Told when `state` or `info` has changed: the device is lost, the model is back on one, the KV pool has grown, nothing answers any more. */
-  onChange?: (engine: Engine) => void;
+  onChange?: ((engine: Engine) => void) | undefined;
   /** Ends the loading; the promise rejects with `aborted`. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
   /**
    * Browsers: tabs of one origin that load the same model with the same options and the same name here (true: "shared") share one engine
    * and one copy of the weights on the GPU. One tab's worker has it; when that tab closes or crashes another takes over, and requests
    * go on where they were. `info.role` says which part this tab has. Default: not shared.
    */
-  share?: boolean | string;
+  share?: boolean | string | undefined;
 }
 
 export interface GenerateOptions extends GenerateParams {
   /** Ends the request, also in the middle of its prompt; the result says `aborted`. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 export interface ChatOptions extends GenerateOptions {
   /** Handed to the chat template, such as `enable_thinking`. */
-  template?: Record<string, unknown>;
+  template?: Record<string, unknown> | undefined;
   /** Tools that the model may call, handed to the chat template. Its answer is text; what it means is the caller's to read. */
-  tools?: readonly Tool[];
+  tools?: readonly Tool[] | undefined;
 }
 
 interface PendingCall {
@@ -274,7 +276,7 @@ export class Engine {
    */
   async score(
     tokens: readonly number[],
-    options: { from?: number; logits?: boolean } = {},
+    options: { from?: number | undefined; logits?: boolean | undefined } = {},
   ): Promise<ScoreResult> {
     const { from = 0, logits = false } = scoreOptions.read(options, "");
     const given = promptTokens.read(tokens, "tokens");
@@ -289,6 +291,11 @@ export class Engine {
   /** Ends all requests (as aborted), frees the GPU and stops the worker. May be called more than once. */
   close(): Promise<void> {
     return (this.closing ??= this.closeNow());
+  }
+
+  /** `close()`, by `await using engine = await Engine.load(model)`. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
   }
 
   private async closeNow(): Promise<void> {

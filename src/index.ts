@@ -15,6 +15,7 @@ export type {
   CacheTree,
   CacheTreeNode,
   ChatMessage,
+  ChatRole,
   ChatOptions,
   Capability,
   Dtype,

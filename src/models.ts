@@ -13,9 +13,9 @@ export type { PullResult, StoredModel, StoredModelFile, VerifyResult };
 
 export interface ModelsCallOptions extends SourceOptions {
   /** Told how fetching or checking goes on. */
-  onProgress?: (progress: LoadProgress) => void;
+  onProgress?: ((progress: LoadProgress) => void) | undefined;
   /** Ends it; what was fetched is kept for the next time. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 async function ask<T>(call: ModelsCall, given: ModelsCallOptions): Promise<T> {

@@ -5,6 +5,7 @@
  */
 import type { ChildProcess } from "node:child_process";
 import type { MessagePort, Worker as Thread, WorkerOptions } from "node:worker_threads";
+import { TidepoolError } from "./errors.ts";
 import type { Spawned } from "./spawn.ts";
 
 /** What a thread gets to hear when its end has come, and to say when it is ready for it. */
@@ -26,6 +27,28 @@ const threads = () => process.getBuiltinModule("node:worker_threads");
  */
 export function spawnInNode<ToIt, FromIt>(file: URL, clonesBlobs: boolean): Spawned<ToIt, FromIt> {
   return threads().isMainThread || clonesBlobs ? spawnThread(file) : spawnProcess(file);
+}
+
+/**
+ * A script of the library that lies beside the file at `here`; if a bundler took that file in and left the script behind, the
+ * one of the installed package.
+ * @throws TidepoolError `unsupported`
+ */
+export function findScript(name: string, here: string | undefined): URL {
+  const { existsSync } = process.getBuiltinModule("node:fs");
+  const { createRequire } = process.getBuiltinModule("node:module");
+  const { pathToFileURL } = process.getBuiltinModule("node:url");
+  const beside = here === undefined ? undefined : new URL(name, here);
+  if (beside && existsSync(beside)) return beside;
+  try {
+    const from = here ?? pathToFileURL(process.argv[1] ?? "./x");
+    const installed = new URL(name, pathToFileURL(createRequire(from).resolve("tidepool")));
+    if (existsSync(installed)) return installed;
+  } catch {
+    // It is not installed: told below.
+  }
+  const message = `${beside?.href ?? name} is missing: a bundler took Tidepool in without its workers; install the package beside the bundle, or leave it outside (esbuild: --external:tidepool)`;
+  throw new TidepoolError("unsupported", message);
 }
 
 interface Living {

@@ -3,7 +3,8 @@
  * to them.
  */
 import { RUNTIME } from "./base.ts";
-import { spawnInNode } from "./spawn-node.ts";
+import { TidepoolError } from "./errors.ts";
+import { findScript, spawnInNode } from "./spawn-node.ts";
 
 /** A worker under way, the same in browsers, Deno and Node. */
 export interface Spawned<ToIt, FromIt> {
@@ -18,17 +19,23 @@ export interface Spawned<ToIt, FromIt> {
 
 /**
  * Starts a worker. `onWeb` must be `() => new Worker(new URL(FILE, import.meta.url), { type: "module", name })`, all
- * of it spelled out where it is called: bundlers find a worker by that very expression. `thread` is the built file for Node,
- * `new URL(file, import.meta.url)` with `file` a variable, so that no bundler takes it for one more file of the page.
+ * of it spelled out where it is called: bundlers find a worker by that very expression. `thread` names
+ * the built file for Node, and the file that it lies beside.
  * `clonesBlobs` says whether it will be posted blobs.
  */
 export function spawn<ToIt, FromIt>(
   onWeb: () => Worker,
-  thread: URL,
+  thread: { file: string; here: string | undefined },
   clonesBlobs: boolean,
 ): Spawned<ToIt, FromIt> {
-  return RUNTIME === "node" ? spawnInNode(thread, clonesBlobs) : spawnWeb(startWebWorker(onWeb));
+  return RUNTIME === "node"
+    ? spawnInNode(findScript(thread.file, thread.here), clonesBlobs)
+    : spawnWeb(startWebWorker(onWeb));
 }
+
+/** What is most likely wrong if a browser says nothing more. */
+const NOT_STARTED =
+  'its script could not be loaded; a bundler that leaves `new Worker(new URL(...))` as it is, such as esbuild, needs Tidepool\'s workers as entry points (see "built by esbuild" in README.md)';
 
 function spawnWeb<ToIt, FromIt>(worker: Worker): Spawned<ToIt, FromIt> {
   return {
@@ -37,7 +44,7 @@ function spawnWeb<ToIt, FromIt>(worker: Worker): Spawned<ToIt, FromIt> {
       worker.onmessage = (event: MessageEvent<FromIt>) => onMessage(event.data);
       worker.onerror = (event) => {
         event.preventDefault();
-        onDeath(event.message || "it could not be started");
+        onDeath(event.message || NOT_STARTED);
       };
     },
     keepAlive: () => {},
@@ -56,7 +63,12 @@ function spawnWeb<ToIt, FromIt>(worker: Worker): Spawned<ToIt, FromIt> {
  * address is seen where the expression hands it over: while `start` runs, `Worker` is ours.
  */
 export function startWebWorker(start: () => Worker): Worker {
-  const Native = globalThis.Worker;
+  const Native = globalThis.Worker as typeof Worker | undefined;
+  if (typeof Native !== "function") {
+    const message =
+      "no worker can be started here: this platform has no Worker (service workers, server-side rendering and jsdom have none); use Tidepool in a page or in a dedicated worker";
+    throw new TidepoolError("unsupported", message);
+  }
   globalThis.Worker = class extends Native {
     constructor(script: string | URL, options?: WorkerOptions) {
       const { href } = new URL(script, globalThis.location?.href);

@@ -69,12 +69,15 @@ export class EngineCache {
   }
 
   /** Forgets everything, or one namespace's records; what running requests use stays until they end. */
-  async clear(options: { namespace?: string } = {}): Promise<void> {
+  async clear(options: { namespace?: string | undefined } = {}): Promise<void> {
     await this.call({ method: "cacheClear", ...clearOptions.read(options, "") });
   }
 
   /** Changes budgets while running; what no longer fits is evicted. */
-  async setBudgets(budgets: { ramBytes?: number; diskBytes?: number }): Promise<void> {
+  async setBudgets(budgets: {
+    ramBytes?: number | undefined;
+    diskBytes?: number | undefined;
+  }): Promise<void> {
     await this.call({ method: "cacheBudgets", ...budgetsRule.read(budgets, "budgets") });
   }
 
@@ -166,7 +169,7 @@ export class StoredCache {
   }
 
   /** Forgets everything, or one namespace's records. */
-  async clear(options: { namespace?: string } = {}): Promise<void> {
+  async clear(options: { namespace?: string | undefined } = {}): Promise<void> {
     await this.ask({ method: "cacheClear", ...clearOptions.read(options, "") });
   }
 

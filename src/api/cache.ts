@@ -4,7 +4,7 @@
  */
 import { readFile } from "node:fs/promises";
 import type { Command } from "commander";
-import type { Engine } from "../engine.ts";
+import type { ChatMessage, Engine } from "../engine.ts";
 import { writePrivateFile } from "../private-files.ts";
 import { StoredCache } from "../stored.ts";
 import { load, MODEL_HELP, withCacheOptions, withEngineOptions, type EngineFlags } from "./engine-flags.ts";
@@ -58,7 +58,7 @@ export async function cacheExport(
   chat: boolean,
   file: string,
 ): Promise<string> {
-  const input = chat ? [{ role: "user", content: prompt }] : prompt;
+  const input: string | ChatMessage[] = chat ? [{ role: "user", content: prompt }] : prompt;
   await engine.warm(input);
   await engine.cache.drain();
   const { archive, blocks, missing } = await engine.cache.export(input);

@@ -17,6 +17,7 @@ const PHASES: Record<LoadProgress["phase"], string> = {
   download: "Downloading",
   weights: "Uploading weights",
   pipelines: "Compiling kernels",
+  finishing: "Finishing: tokenizer and checks",
 };
 
 const BAR_COLUMNS = 30;
@@ -24,7 +25,7 @@ const CLEAR_LINE = "\r\x1b[K";
 
 /** What a phase's line says, at most `columns` wide. */
 export function progressLine({ phase, done, total, secondsLeft }: LoadProgress, columns: number): string {
-  if (phase === "waiting") return PHASES[phase].slice(0, Math.max(0, columns - 1));
+  if (phase === "waiting" || phase === "finishing") return PHASES[phase].slice(0, Math.max(0, columns - 1));
   const share = total > 0 ? Math.min(1, done / total) : 0;
   const full = Math.round(share * BAR_COLUMNS);
   const bar = `[${"#".repeat(full)}${"-".repeat(BAR_COLUMNS - full)}]`;

@@ -4,7 +4,7 @@
  */
 import process from "node:process";
 import type { Command } from "commander";
-import type { Engine, GenerateOptions, Generation, GenerationResult } from "../engine.ts";
+import type { ChatMessage, Engine, GenerateOptions, Generation, GenerationResult } from "../engine.ts";
 import { load, MODEL_HELP, withCacheOptions, withEngineOptions, type EngineFlags } from "./engine-flags.ts";
 import { decimal, texts, whole, withoutUndefined } from "./flags.ts";
 import { outputClosed, print } from "./print.ts";
@@ -48,7 +48,7 @@ function begin(engine: Engine, prompt: string, flags: RunFlags): Generation {
   const params = withoutUndefined({ maxTokens, temperature, topK, topP, minP, seed, stop });
   const options = { ...(params as GenerateOptions), signal: outputClosed };
   if (!chat && system === undefined) return engine.generate(prompt, options);
-  const before = system === undefined ? [] : [{ role: "system", content: system }];
+  const before: ChatMessage[] = system === undefined ? [] : [{ role: "system", content: system }];
   return engine.chat([...before, { role: "user", content: prompt }], options);
 }
 

@@ -19,9 +19,9 @@ const MAX_CHOICES = 40;
 /** Where model repositories are found, and as whom. */
 export interface HubOptions {
   /** Address of the Hub, or of what speaks like it. Default: the public one. */
-  baseUrl?: string;
+  baseUrl?: string | undefined;
   /** For private and gated repositories; sent to the Hub's own origin only. */
-  token?: string;
+  token?: string | undefined;
 }
 
 export interface HubFile {

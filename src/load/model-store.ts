@@ -23,9 +23,9 @@ export interface ModelsOptions {
    * Node and Deno: a folder; default: TIDEPOOL_MODELS, else the user's cache folder. Browsers: the name of the store,
    * default "tidepool-models".
    */
-  directory?: string;
+  directory?: string | undefined;
   /** false: nothing is kept, and each load comes over the network. */
-  keep?: boolean;
+  keep?: boolean | undefined;
 }
 
 /** One file of a kept model, whole or in part. */

@@ -30,6 +30,7 @@ import { MAX_STOP_CHARS, MAX_STOP_STRINGS } from "../text/stop.ts";
 import type {
   CacheOptions,
   ChatMessage,
+  ChatRole,
   EngineOptions,
   GenerateParams,
   HubOptions,
@@ -102,13 +103,13 @@ export const generateFields: Fields<GenerateParams> = {
 };
 
 /** Who may have written a message. Templates name no others. */
-const role: Rule<string> = oneOf({
+const role: Rule<ChatRole> = oneOf({
   system: true,
   developer: true,
   user: true,
   assistant: true,
   tool: true,
-}) as unknown as Rule<string>;
+});
 
 export const promptTokens = integers("token ids");
 

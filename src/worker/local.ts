@@ -64,6 +64,17 @@ async function unlessWrongAlready(work: Promise<void>): Promise<void> {
   work.catch(noResult); // reported where its end is awaited
 }
 
+/** Tells, when the last pipeline is ready, that loading goes on. */
+function withFinishing(post: Post): Post {
+  return (message, transfer) => {
+    post(message, transfer);
+    if (message.type !== "progress") return;
+    const { phase, done, total } = message.progress;
+    if (phase === "pipelines" && done === total)
+      post({ type: "progress", progress: { phase: "finishing", done: 0, total: 0 } });
+  };
+}
+
 export class LocalEngine {
   private readonly post: Post;
   /** What the platform lacks beside what is found out here. */
@@ -166,7 +177,7 @@ export class LocalEngine {
         this.gpu,
         opened.file,
         chosen,
-        unlessEnded(timedPost(this.post), signal),
+        unlessEnded(withFinishing(timedPost(this.post)), signal),
         store,
         cache,
         more,

@@ -18,10 +18,9 @@ export interface WorkerPort {
 
 /** Starts the engine's worker. @param model what it will be asked to open, if anything */
 export function startWorker(model?: ModelSpec): WorkerPort {
-  const file = "./worker.js"; // beside this file in the built library
   const worker = spawn<ToWorker, FromWorker>(
     () => new Worker(new URL("./worker.ts", import.meta.url), { type: "module", name: "tidepool" }),
-    new URL(file, import.meta.url),
+    { file: "./worker.js", here: import.meta.url as string | undefined }, // beside this file in the built library
     model !== undefined && typeof model !== "string",
   );
   return {

@@ -24,47 +24,47 @@ export type { HubOptions, ModelsOptions };
 
 /** Where models that are named by a Hub id or a URL come from, and where they are kept. */
 export interface SourceOptions {
-  hub?: HubOptions;
-  models?: ModelsOptions;
+  hub?: HubOptions | undefined;
+  models?: ModelsOptions | undefined;
 }
 
 /** What can be set when a model is loaded. */
 export interface EngineOptions extends SourceOptions {
   /** Arithmetic and activations. Default "auto": f16 on a hardware adapter that has it, else f32. */
-  dtype?: Dtype | "auto";
+  dtype?: Dtype | "auto" | undefined;
   /** Stored keys and values. Default: as `dtype`, and with dtype "auto" f16 on every adapter that has it. */
-  kvDtype?: Dtype;
+  kvDtype?: Dtype | undefined;
   /** Tokens a KV block: 16, 32 or 64. Default 32. */
-  blockTokens?: number;
+  blockTokens?: number | undefined;
   /** Prompt tokens a prefill step at most, 1 to 512. Default 256. */
-  chunkTokens?: number;
+  chunkTokens?: number | undefined;
   /** Requests that decode at once, 1 to 16. Default 8. */
-  maxRequests?: number;
+  maxRequests?: number | undefined;
   /**
    * Tokens of KV that the GPU pool may grow to, for all requests together. Default: what 1 GiB holds, at least 8,192, and
    * no more than `maxRequests` contexts.
    */
-  poolTokens?: number;
+  poolTokens?: number | undefined;
   /** The same in bytes; goes before `poolTokens`. */
-  poolBytes?: number;
+  poolBytes?: number | undefined;
   /** Tokens of KV that the GPU pool has at first; it doubles when requests need more. Default 2,048. */
-  poolStartTokens?: number;
+  poolStartTokens?: number | undefined;
   /**
    * GPU memory that the model may take in all, in bytes: weights, KV pool, recurrent states and workspace. Less than it
    * needs is an error; the pool grows no further than this allows. Default: no limit but the device's.
    */
-  memoryBytes?: number;
+  memoryBytes?: number | undefined;
   /** Part of the wanted adapter's name. */
-  adapter?: string;
+  adapter?: string | undefined;
   /** false: no subgroup operations. Default: used where the adapter has them. */
-  subgroups?: boolean;
+  subgroups?: boolean | undefined;
   /**
    * The longest that a prompt's text may take to become tokens, through chat template and tokenizer; what is late is
    * ended with `timed_out`. 10 to 3,600,000. Default 10,000.
    */
-  textTimeoutMs?: number;
+  textTimeoutMs?: number | undefined;
   /** Lower tiers of the KV cache. */
-  cache?: CacheOptions;
+  cache?: CacheOptions | undefined;
 }
 
 /** Where computed keys and values are kept. */
@@ -73,25 +73,25 @@ export interface CacheOptions {
    * Node and Deno: a folder for the disk tier; without one there is no disk tier. Browsers: the name of the store,
    * default "tidepool-kv".
    */
-  directory?: string;
+  directory?: string | undefined;
   /** false: no disk tier. */
-  disk?: boolean;
+  disk?: boolean | undefined;
   /**
    * Budgets in bytes. RAM by default: 32,768 tokens of the model, from 256 MiB up to an eighth of the machine's memory.
    * Disk by default: 4 GiB, at most half of the origin's quota in browsers and a tenth of the file system elsewhere.
    */
-  ramBytes?: number;
-  diskBytes?: number;
+  ramBytes?: number | undefined;
+  diskBytes?: number | undefined;
   /** How stored blocks come back: "auto" (default) loads, computes or does both by measured rates. */
-  restore?: "auto" | "load" | "compute" | "both";
+  restore?: "auto" | "load" | "compute" | "both" | undefined;
   /** What is evicted first, and which snapshots are taken. Default "marconi". */
-  policy?: Exclude<PolicyName, "offline">;
+  policy?: Exclude<PolicyName, "offline"> | undefined;
   /** Salts the keys, so that users of one app cannot find each other's prefixes. */
-  namespace?: string;
+  namespace?: string | undefined;
   /** Stored blocks expire so long after they were computed. Default: never. */
-  maxAgeMs?: number;
+  maxAgeMs?: number | undefined;
   /** Stores blocks quantised; off by default, because it changes what is computed from them. */
-  atRestBits?: 8 | 4;
+  atRestBits?: 8 | 4 | undefined;
 }
 
 /** Something about the disk that the user should hear of, said once. */
@@ -107,9 +107,10 @@ export type Capability = Notice;
 export interface LoadProgress {
   /**
    * Downloading and uploading go on at the same time. "waiting": another tab or process downloads the same model, told once
-   * and without amounts. "weights": the upload to the GPU.
+   * and without amounts. "weights": the upload to the GPU. "finishing": all pipelines are ready; what may still be under way is
+   * the tokenizer, the GPU's part of the upload and the check of a download. Told once, without amounts.
    */
-  phase: "header" | "waiting" | "download" | "weights" | "pipelines";
+  phase: "header" | "waiting" | "download" | "weights" | "pipelines" | "finishing";
   /** Bytes kept or uploaded, or pipelines ready. */
   done: number;
   total: number;
@@ -162,24 +163,31 @@ export interface TextPart {
 
 /** A tool's call, in OpenAI's form. */
 export interface ToolCall {
-  id?: string;
-  type?: "function";
+  id?: string | undefined;
+  type?: "function" | undefined;
   /** `arguments`: JSON text or the object itself; the chat template gets the one that it works with. */
-  function: { name: string; arguments?: string | Readonly<Record<string, unknown>> };
+  function: { name: string; arguments?: string | Readonly<Record<string, unknown>> | undefined };
 }
 
 /** A tool that the model may call, in OpenAI's form; `parameters` is a JSON schema. */
 export interface Tool {
   type: "function";
-  function: { name: string; description?: string; parameters?: Readonly<Record<string, unknown>> };
+  function: {
+    name: string;
+    description?: string | undefined;
+    parameters?: Readonly<Record<string, unknown>> | undefined;
+  };
 }
+
+/** Who wrote a message. */
+export type ChatRole = "system" | "developer" | "user" | "assistant" | "tool";
 
 /**
  * A message of a conversation, in OpenAI's form. Special tokens written in it are plain text. Numbers in arguments and schemas
  * print as JavaScript writes them; a `Number` object prints as a float ("1.0").
  */
 export interface ChatMessage {
-  role: string;
+  role: ChatRole;
   /** Text, or parts whose texts are joined unless the chat template goes through parts; null: tool calls alone. */
   content: string | readonly TextPart[] | null;
   /**
@@ -187,13 +195,13 @@ export interface ChatMessage {
    * decode to the content and hold nothing else but the end of the turn: the text is tokenised again if it was edited, or
    * if there is a control token among them, which nobody would see.
    */
-  tokens?: readonly number[];
-  tool_calls?: readonly ToolCall[];
+  tokens?: readonly number[] | undefined;
+  tool_calls?: readonly ToolCall[] | undefined;
   /** Of a tool's message: the call that it answers. */
-  tool_call_id?: string;
-  name?: string;
+  tool_call_id?: string | undefined;
+  name?: string | undefined;
   /** What a model thought before its answer, for templates that print it. */
-  reasoning_content?: string;
+  reasoning_content?: string | undefined;
 }
 
 export type RequestInput =
@@ -212,36 +220,36 @@ export type Overflow = "error" | "truncateStart" | "stop";
 /** How to generate. */
 export interface GenerateParams {
   /** New tokens at most. Default: to the end of the sequence or of the context. */
-  maxTokens?: number;
+  maxTokens?: number | undefined;
   /** 0 (default): greedy. */
-  temperature?: number;
+  temperature?: number | undefined;
   /** 0 (default): off. */
-  topK?: number;
+  topK?: number | undefined;
   /** 1 (default): off. */
-  topP?: number;
+  topP?: number | undefined;
   /** 0 (default): off. */
-  minP?: number;
+  minP?: number | undefined;
   /** 1 (default): off. */
-  repetitionPenalty?: number;
-  presencePenalty?: number;
-  frequencyPenalty?: number;
+  repetitionPenalty?: number | undefined;
+  presencePenalty?: number | undefined;
+  frequencyPenalty?: number | undefined;
   /** Token id -> value added to its logit. */
-  logitBias?: Readonly<Record<number, number>>;
+  logitBias?: Readonly<Record<number, number>> | undefined;
   /** Default 0. Same seed, same adapter, same text. */
-  seed?: number;
+  seed?: number | undefined;
   /** Text at which generation ends, or several, at most 64; the result does not contain it. */
-  stop?: string | readonly string[];
+  stop?: string | readonly string[] | undefined;
   /** Report log-probabilities of the chosen token and of this many best, 0 to 20. Default: none. */
-  logprobs?: number;
+  logprobs?: number | undefined;
   /** Default "error". */
-  overflow?: Overflow;
+  overflow?: Overflow | undefined;
   /** How far this request's keys and values may go: nowhere, GPU and RAM, or (default) the disk too. */
-  cache?: "off" | "memory" | "disk";
+  cache?: "off" | "memory" | "disk" | undefined;
   /**
    * What this request stores in RAM and on disk expires so long after it was computed; above 0. What was there already
    * keeps its own expiry. Default: the engine's `cache.maxAgeMs`.
    */
-  cacheMaxAgeMs?: number;
+  cacheMaxAgeMs?: number | undefined;
 }
 
 /** A chosen token with the natural logarithm of its probability, and the likeliest ones beside it. */

@@ -546,7 +546,7 @@ export class Session {
 function samplingOf(params: GenerateParams): Partial<SamplingParams> {
   const { maxTokens: _maxTokens, stop: _stop, overflow: _overflow, ...rest } = params;
   const { cache: _cache, cacheMaxAgeMs: _cacheMaxAgeMs, ...sampling } = rest;
-  return sampling;
+  return Object.fromEntries(Object.entries(sampling).filter(([, value]) => value !== undefined));
 }
 
 function stepError({ id, tokens }: Request, error: unknown): TidepoolError {

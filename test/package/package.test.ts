@@ -198,7 +198,7 @@ describe("scripts", { timeout: PATIENT_MS }, () => {
 
 /** A page's code with types, strict, and with the libraries' own declarations checked. */
 const TYPED = `
-import { Engine, TidepoolError, type ChatMessage, type GenerationResult } from "tidepool";
+import { Engine, TidepoolError, type ChatMessage, type GenerateOptions, type GenerationResult } from "tidepool";
 import { defaultWorkloads, generate, replaySteps, type ReplayRow } from "tidepool/sim";
 import { tideDense } from "tidepool-models";
 
@@ -209,6 +209,13 @@ export async function answer(content: string): Promise<GenerationResult> {
   // @ts-expect-error there is no such option
   engine.generate(content, { maxTokenz: 4 });
   return engine.chat(messages).result();
+}
+export async function answerOnce(signal: AbortSignal | undefined, directory?: string): Promise<string> {
+  await using engine = await Engine.load(tideDense, { signal, onProgress: undefined, cache: { directory } });
+  // @ts-expect-error there is no such role
+  engine.chat([{ role: "usr", content: "" }]);
+  const options: GenerateOptions = { signal, maxTokens: undefined, stop: undefined };
+  return (await engine.generate("The tide", options).result()).text;
 }
 export const isOurs = (error: unknown): boolean => error instanceof TidepoolError && error.code === "aborted";
 export const rows = (policy: ReplayRow["policy"]) => replaySteps(generate(defaultWorkloads.chat), { policy, capacity: "inf",

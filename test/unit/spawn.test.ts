@@ -1,6 +1,10 @@
 /** Starting a worker whose script lies on another origin: a script of the own origin that takes it in. */
+import { mkdirSync, mkdtempSync, realpathSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import { loadingFlags } from "../../src/spawn-node.ts";
+import { findScript, loadingFlags } from "../../src/spawn-node.ts";
 import { isElsewhere, startWebWorker } from "../../src/spawn.ts";
 
 const PAGE = "https://app.example";
@@ -86,4 +90,33 @@ test("a worker inherits the flags that say how modules are loaded, and no text t
     "-r",
     "./before.cjs",
   ]);
+});
+
+test("where there is no Worker the error says so", () => {
+  vi.stubGlobal("Worker", undefined);
+  const why = expect.stringContaining(
+    "no Worker (service workers, server-side rendering and jsdom",
+  ) as string;
+  expect(() => scriptOf(CDN)).toThrow(expect.objectContaining({ code: "unsupported", message: why }));
+});
+
+test("a thread's script is taken from the installed package if a bundler left it behind, or the error says what to do", () => {
+  const folder = mkdtempSync(join(tmpdir(), "tidepool-spawn-"));
+  try {
+    const here = pathToFileURL(join(folder, "out", "app.mjs")).href;
+    const whatToDo = expect.stringContaining("--external:tidepool") as string;
+    expect(() => findScript("./worker.js", here)).toThrow(
+      expect.objectContaining({ code: "unsupported", message: whatToDo }),
+    );
+    const installed = join(folder, "node_modules", "tidepool");
+    mkdirSync(installed, { recursive: true });
+    for (const file of ["index.js", "worker.js"]) writeFileSync(join(installed, file), "");
+    const found = realpathSync(join(installed, "worker.js"));
+    expect(realpathSync(findScript("./worker.js", here))).toBe(found);
+    expect(realpathSync(findScript("./worker.js", pathToFileURL(join(installed, "index.js")).href))).toBe(
+      found,
+    );
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
 });
