@@ -176,6 +176,7 @@ function suite() {
     all: "test/runtime/all.ts",
     node: "test/runtime/node.ts",
     browser: "test/runtime/browser.ts",
+    soak: "test/runtime/soak.ts",
     bench: "test/bench/bench.ts",
     eval: "test/bench/eval.ts",
     screenshots: "test/browser/screenshots.ts",

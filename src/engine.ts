@@ -125,6 +125,12 @@ export type EngineState = "ready" | "recovering" | "failed" | "closed";
 export interface EngineDebug {
   /** Destroys the GPU device, as if the driver had lost it: the engine recovers, once within a minute. */
   loseDevice(): Promise<void>;
+  /**
+   * The conservation check: seats, blocks, states and outputs are held by requests that are under way, and by nothing else.
+   * Resolves to how many requests there are and how many KV blocks they hold.
+   * @throws TidepoolError `internal` if something is held by nobody or twice.
+   */
+  check(): Promise<{ requests: number; blocks: number }>;
 }
 
 /** A request that the worker can take. */
@@ -145,6 +151,7 @@ export class Engine {
     loseDevice: async () => {
       await this.call({ method: "loseDevice" });
     },
+    check: async () => (await this.call({ method: "check" })) as { requests: number; blocks: number },
   };
   /** What is computed and stored. */
   readonly cache: EngineCache;

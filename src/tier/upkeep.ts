@@ -108,8 +108,10 @@ export class Upkeep {
   async verify(): Promise<{ checked: number; bad: Partial<MissCounts> }> {
     const bad: Partial<MissCounts> = {};
     const disk = this.parts.disk;
-    const infos = [...(disk?.index.values() ?? [])];
-    for (const { key } of infos) {
+    let checked = 0;
+    for (const { key } of [...(disk?.index.values() ?? [])]) {
+      if (!disk?.index.has(key)) continue; // evicted or cleared since the list was made
+      checked++;
       const bytes = await disk?.read(key);
       const found = bytes instanceof Uint8Array ? decodeRecord(bytes) : { ok: false as const, reason: bytes };
       const reason = found.ok ? (found.record.key === key ? undefined : "key") : (found.reason ?? "closed");
@@ -117,6 +119,6 @@ export class Upkeep {
       bad[reason] = (bad[reason] ?? 0) + 1;
       if (ROTTEN.has(reason)) await this.forgetting.drop([key]);
     }
-    return { checked: infos.length, bad };
+    return { checked, bad };
   }
 }

@@ -73,6 +73,7 @@ const call = variants<Call, "method">("method", {
     { ...METHOD, tokens: true },
   ),
   countTokens: object<Of<"countTokens">>("input", { method: word("countTokens"), input }, WITH_INPUT),
+  check: object<Of<"check">>("nothing", { method: word("check") }, METHOD),
   loseDevice: object<Of<"loseDevice">>("nothing", { method: word("loseDevice") }, METHOD),
   warm: object<Of<"warm">>("input", { method: word("warm"), input }, WITH_INPUT),
   cacheStats: object<Of<"cacheStats">>("nothing", { method: word("cacheStats") }, METHOD),

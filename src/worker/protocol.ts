@@ -310,6 +310,7 @@ export type Call =
   | { method: "detokenize"; tokens: readonly number[] }
   | { method: "countTokens"; input: RequestInput }
   | { method: "loseDevice" }
+  | { method: "check" }
   | { method: "warm"; input: RequestInput }
   | { method: "cacheStats" }
   | { method: "cacheList" }

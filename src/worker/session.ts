@@ -275,6 +275,8 @@ export class Session {
         return (await this.prompts.encode(call.input)).tokens.length;
       case "loseDevice":
         return this.runner.gpu.device.destroy();
+      case "check":
+        return this.check();
       case "score":
         this.checkTokens(call.tokens);
         return this.score({ tokens: call.tokens, from: call.from, wantLogits: call.logits });
@@ -343,9 +345,10 @@ export class Session {
   }
 
   /** The conservation check: blocks, seats and outputs are held by requests that are under way, and by nothing else. */
-  check(): void {
+  check(): { requests: number; blocks: number } {
     this.scheduler.check();
     this.requests.check();
+    return { requests: this.requests.count + this.encoding.size, blocks: this.scheduler.usedBlocks };
   }
 
   /** @throws TidepoolError why nothing can be done any more */

@@ -11,6 +11,7 @@ import { setUp, SetupError, type Machine } from "../support/setup.ts";
 import { compareCounts, expectedRan, kindOfRun, sharedPresent, writeCounts } from "./counts.ts";
 import { gpuSuite } from "./gpu.ts";
 import { describeStep, seconds, table, type StepResult } from "./result.ts";
+import { soak } from "./soak-step.ts";
 import { checks, vitest } from "./steps.ts";
 
 /** GPU suites at a time: each keeps about one core busy, and the smallest machines have two. */
@@ -50,7 +51,7 @@ const chosen = (name: string): boolean =>
     ? values.only.split(",").includes(name)
     : values.filter === "" || !STEPS_WITHOUT_CASES.has(name);
 
-const STEPS_WITHOUT_CASES: ReadonlySet<string> = new Set(["checks", "unit", "training", "whole"]);
+const STEPS_WITHOUT_CASES: ReadonlySet<string> = new Set(["checks", "unit", "training", "soak", "whole"]);
 
 function finish(result: StepResult): void {
   results.push(result);
@@ -64,13 +65,16 @@ async function timed<T>(name: string, work: () => Promise<T>): Promise<T> {
   return value;
 }
 
-/** The GPU cases in every runtime, some at a time; the one that takes longest first, and the others beside it. */
+/**
+ * The GPU cases in every runtime and the soak, some at a time; the one that takes longest first, and the others beside it.
+ */
 async function runSuites(machine: Machine): Promise<void> {
-  const queue = machine.runtimes.filter((runtime) => chosen(runtime.name));
-  queue.sort((a, b) => Number(b.program === "chromium") - Number(a.program === "chromium"));
+  const runtimes = machine.runtimes.filter((runtime) => chosen(runtime.name));
+  runtimes.sort((a, b) => Number(b.program === "chromium") - Number(a.program === "chromium"));
+  const queue = runtimes.map((runtime) => () => gpuSuite(runtime, machine, values));
+  if (chosen("soak")) queue.push(() => soak(machine, values.full));
   const take = async (): Promise<void> => {
-    for (let runtime = queue.shift(); runtime !== undefined; runtime = queue.shift())
-      finish(await gpuSuite(runtime, machine, values));
+    for (let suite = queue.shift(); suite !== undefined; suite = queue.shift()) finish(await suite());
   };
   await Promise.all(Array.from({ length: SUITES_AT_ONCE }, take));
 }
