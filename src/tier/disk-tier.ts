@@ -9,6 +9,7 @@ import { MediumError, type Backend, type Delta, type MediumFault } from "./backe
 import type { Key } from "./keys.ts";
 import { TierIndex, type ChooseVictim } from "./tier-index.ts";
 import { within, type Timer } from "./timer.ts";
+import type { Queued } from "./write-queue.ts";
 
 export type NoticeCode =
   | "disk_unavailable" // could not be opened at the start
@@ -35,10 +36,12 @@ export const MAX_ERRORS_IN_A_ROW = 8;
 const SLACK_SHARE = 0.1;
 /** Compaction steps after one write, at most. */
 const TIDY_STEPS = 4;
+/** Unreachable records forgotten in one step. */
+export const MAX_SWEPT = 4096;
 /** After "full" the disk is used up to this share of what it held. */
 const FULL_SHARE = 0.9;
 
-export type WriteOutcome = "written" | "full" | "failed";
+type WriteOutcome = "written" | "full" | "failed";
 
 export class DiskTier {
   readonly index = new TierIndex();
@@ -52,6 +55,8 @@ export class DiskTier {
   /** What the medium turned out to hold, once it was full before its budget was used. */
   private fullBytes = Infinity;
   private errorsInARow = 0;
+  /** What is being written, and all before it: not evicted meanwhile. */
+  private needed: ReadonlySet<Key> = new Set();
   private reopenAtMs = 0;
   private readonly told = new Set<NoticeCode>();
 
@@ -66,7 +71,8 @@ export class DiskTier {
 
   /** The first opening. */
   async open(): Promise<void> {
-    if (!(await this.tryOpen("disk_unavailable"))) this.scheduleReopen();
+    if (await this.tryOpen("disk_unavailable")) await this.sweep();
+    else this.scheduleReopen();
   }
 
   /** Opens a lost disk again, if it is time. */
@@ -78,6 +84,7 @@ export class DiskTier {
     }
     this.told.clear();
     this.fullBytes = Infinity;
+    await this.sweep();
     this.options.onNotice("disk_back", "the disk store is open again");
   }
 
@@ -119,21 +126,60 @@ export class DiskTier {
     return answered ? "gone" : "io";
   }
 
-  /** Makes room and stores records that are not there yet. */
-  async write(records: readonly Uint8Array[], keep: ReadonlySet<Key>): Promise<WriteOutcome> {
-    const bytes = records.reduce((sum, record) => sum + record.length, 0);
-    if (bytes > this.limitBytes) return "full";
-    const evicting = await this.evictTo(this.limitBytes - bytes, keep);
-    let outcome = await this.append(records);
-    if (outcome === "full") {
-      await this.afterFull(bytes);
-      outcome = await this.append(records);
+  /**
+   * Makes room and stores records that are not there yet, each behind the one before it in its chain. Returns those that
+   * are stored: not those whose chain has a hole, nor the last ones if there is no room for all.
+   */
+  async write(items: readonly Queued[]): Promise<readonly Queued[]> {
+    const linked = this.linkedOf(items);
+    this.needed = this.neededBy(linked);
+    try {
+      const evicting = await this.evictTo(this.limitBytes - bytesOf(linked));
+      const written = await this.appendFitting(linked);
+      if (evicting) await this.tidy();
+      return written;
+    } finally {
+      this.needed = new Set();
     }
-    if (evicting) await this.tidy();
-    return outcome;
   }
 
-  private async append(records: readonly Uint8Array[]): Promise<WriteOutcome> {
+  private async appendFitting(items: readonly Queued[]): Promise<readonly Queued[]> {
+    let fitting = this.fittingOf(items);
+    let outcome = await this.append(fitting);
+    if (outcome === "full") {
+      await this.afterFull(bytesOf(fitting));
+      fitting = this.fittingOf(this.linkedOf(fitting));
+      outcome = await this.append(fitting);
+      await this.sweep();
+    }
+    return outcome === "written" ? fitting : [];
+  }
+
+  private linkedOf(items: readonly Queued[]): Queued[] {
+    const before = new Set<Key>();
+    return items.filter(({ info }) => {
+      const isLinked = this.index.isLinked(info) || before.has(info.parentKey);
+      if (isLinked) before.add(info.key);
+      return isLinked;
+    });
+  }
+
+  /** What must not be evicted for records that are about to be written: they themselves, and all before them. */
+  private neededBy(items: readonly Queued[]): Set<Key> {
+    const keys = new Set(items.map(({ info }) => info.key));
+    for (const { info } of items) this.index.addAncestors(info, keys);
+    return keys;
+  }
+
+  private fittingOf(items: readonly Queued[]): Queued[] {
+    let room = this.limitBytes - this.index.bytes;
+    const tooMuch = items.findIndex(({ record }) => (room -= record.length) < 0);
+    return items.slice(0, tooMuch < 0 ? items.length : tooMuch);
+  }
+
+  private async append(items: readonly Queued[]): Promise<WriteOutcome> {
+    if (items.length === 0) return "failed";
+    const records = items.map(({ record }) => record);
     let full = false;
     const delta = await this.attempt("append", async (backend) => {
       try {
@@ -163,10 +209,10 @@ export class DiskTier {
   }
 
   /** Gives up records until at most `bytes` are used. Says whether any had to go. */
-  private async evictTo(bytes: number, keep: ReadonlySet<Key>): Promise<boolean> {
+  private async evictTo(bytes: number): Promise<boolean> {
     const victims: Key[] = [];
     while (this.index.bytes > bytes) {
-      const key = this.index.victim("disk", this.options.choose, keep);
+      const key = this.index.victim("disk", this.options.choose, this.needed);
       if (key === undefined) break;
       victims.push(key);
       this.index.delete(key);
@@ -184,6 +230,18 @@ export class DiskTier {
       if (bytesOnMedium <= this.limitBytes * (1 + SLACK_SHARE)) return;
       if ((await this.maintain(SLACK_SHARE)) !== "more") return;
     }
+  }
+
+  /**
+   * Forgets records to which no chain leads any more, MAX_SWEPT at most. They are looked for twice, the second time after a
+   * look at what others did: another process may be in the middle of writing a chain. Says whether there are more.
+   */
+  async sweep(): Promise<boolean> {
+    const before = new Set(this.index.orphans());
+    if (before.size === 0 || !(await this.refresh())) return false;
+    const orphans = this.index.orphans().filter((key) => before.has(key));
+    if (orphans.length > 0) await this.remove(orphans.slice(0, MAX_SWEPT));
+    return orphans.length > MAX_SWEPT;
   }
 
   /** Forgets records; false if that could not be made to last. */
@@ -216,7 +274,7 @@ export class DiskTier {
   async setMaxBytes(maxBytes: number): Promise<void> {
     this.maxBytes = maxBytes;
     this.fullBytes = Infinity;
-    if (await this.evictTo(this.limitBytes, new Set())) await this.tidy();
+    if (await this.evictTo(this.limitBytes)) await this.tidy();
   }
 
   async close(): Promise<void> {
@@ -280,6 +338,10 @@ export class DiskTier {
     this.told.add(code);
     this.options.onNotice(code, message);
   }
+}
+
+function bytesOf(items: readonly Queued[]): number {
+  return items.reduce((sum, { record }) => sum + record.length, 0);
 }
 
 function messageOf(error: unknown): string {

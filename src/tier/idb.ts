@@ -16,6 +16,7 @@ import {
 } from "./backend.ts";
 import type { Key } from "./keys.ts";
 import { infoOf, type RecordInfo } from "./record.ts";
+import { TierIndex } from "./tier-index.ts";
 
 const SCHEMA_VERSION = 1;
 const HEADS = "heads"; // Key -> RecordInfo
@@ -118,15 +119,16 @@ export class IdbBackend implements Backend {
     return Promise.resolve({ ...noDelta(), bytesCopied: 0, more: false });
   }
 
-  /** Drops the oldest records. */
+  /** Drops the oldest chains, from their far ends. */
   reclaim(bytes: number): Promise<Delta> {
-    const oldest = [...this.known.values()].sort((a, b) => a.createdAtMs - b.createdAtMs);
+    const left = new TierIndex();
+    const oldestFirst = [...this.known.values()].sort((a, b) => a.createdAtMs - b.createdAtMs);
+    for (const info of oldestFirst) left.set(info);
     const keys: Key[] = [];
-    let freed = 0;
-    for (const info of oldest) {
-      if (freed >= bytes) break;
-      freed += info.bytes;
-      keys.push(info.key);
+    for (const before = left.bytes; before - left.bytes < bytes && left.size > 0;) {
+      const key = left.victim("disk", undefined, new Set()) as Key;
+      left.delete(key);
+      keys.push(key);
     }
     return this.remove(keys);
   }

@@ -31,6 +31,13 @@ export class RamTier {
     return this.backend.peek(key);
   }
 
+  /** A record with its bytes. Without side effects on the order of use. */
+  peek(key: Key): Queued | undefined {
+    const info = this.index.get(key);
+    const record = this.backend.peek(key);
+    return info === undefined || record === undefined ? undefined : { info, record };
+  }
+
   /** Keeps a record, evicting others; false if it alone is over the budget. */
   set(info: RecordInfo, record: Uint8Array): boolean {
     if (record.length > this.maxBytes) return false;

@@ -70,7 +70,8 @@ export class TierStore {
   // ---- putting ----
 
   /**
-   * Stores a record in RAM and, unless `lowest` is "ram", on disk. Never waits and never fails: under pressure the queue
+   * Stores a record in RAM and, unless `lowest` is "ram", on disk, if the records before it in its chain are there, on
+   * their way, or in RAM. Never waits and never fails: under pressure the queue
    * drops the record that is cheapest to rebuild. The payload is copied, unless it has room for its header.
    */
   put(draft: PutDraft, lowest: TierName = "disk"): PutOutcome {
@@ -176,12 +177,24 @@ export class TierStore {
     return this.parts.ram.index.has(key) || (await this.get(key)).hit;
   }
 
-  /** Frees a record's RAM once it is on the disk or on its way there; false if it is not in RAM or would be lost. */
+  /**
+   * Sends a record that RAM has on to the disk, behind those before it: for a request that may store there what another one
+   * has computed. Whether the disk has it, or will.
+   */
+  persist(key: Key): boolean {
+    if (this.behind.isDiskBound(key)) return true;
+    const item = this.parts.ram.peek(key);
+    return item !== undefined && this.parts.accepts(item.info) && this.behind.enqueue(item);
+  }
+
+  /**
+   * Frees a record's RAM once it is on the disk or on its way there; false if it is not in RAM, not meant for the disk, or
+   * would be lost.
+   */
   demote(key: Key): boolean {
-    const info = this.parts.ram.index.get(key);
-    const record = this.parts.ram.get(key);
-    if (info === undefined || record === undefined) return false;
-    this.behind.enqueue({ info, record });
+    const item = this.parts.ram.peek(key);
+    if (item === undefined) return false;
+    if (this.parts.wantsDisk.has(key)) this.behind.enqueue(item);
     if (!this.behind.isDiskBound(key)) return false;
     this.parts.ram.delete(key);
     this.parts.wantsDisk.delete(key);

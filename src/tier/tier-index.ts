@@ -13,6 +13,11 @@ export type TierName = "ram" | "disk";
  */
 export type ChooseVictim = (entries: Iterable<RecordInfo>, tier: TierName) => Key | undefined;
 
+/** Whether a record stands at its chain's root: its first block, or a snapshot before the end of that. */
+export function isFirst({ blockIndex }: RecordInfo): boolean {
+  return blockIndex === 0;
+}
+
 export class TierIndex {
   bytes = 0;
   private readonly entries = new Map<Key, RecordInfo>();
@@ -76,14 +81,37 @@ export class TierIndex {
   }
 
   /**
-   * The record to give up: the policy's choice, else the least recently used one, or rather the far end of its chain,
-   * because a block without the blocks before it is of no use. Nothing of `keep` is chosen.
+   * The record to give up: the far end of the chain of the policy's choice, else of the least recently used one, because a
+   * block without the blocks before it is of no use. Nothing of `keep` is chosen.
    */
   victim(tier: TierName, choose: ChooseVictim | undefined, keep: ReadonlySet<Key>): Key | undefined {
     const chosen = choose?.(this.free(keep), tier);
-    if (chosen !== undefined && this.entries.has(chosen) && !keep.has(chosen)) return chosen;
+    if (chosen !== undefined && this.entries.has(chosen) && !keep.has(chosen))
+      return this.farEnd(chosen, keep);
     for (const info of this.free(keep)) return this.farEnd(info.key, keep);
     return undefined;
+  }
+
+  /** Whether the record that this one stands behind is here, or none is needed. */
+  isLinked(info: RecordInfo): boolean {
+    return isFirst(info) || this.entries.has(info.parentKey);
+  }
+
+  /** Adds to `keys` all records that stand before `info`. */
+  addAncestors(info: RecordInfo, keys: Set<Key>): void {
+    let parent = this.entries.get(info.parentKey);
+    while (parent !== undefined && !keys.has(parent.key)) {
+      keys.add(parent.key);
+      parent = this.entries.get(parent.parentKey);
+    }
+  }
+
+  /** Records to which no chain leads from its first block, because one before them is missing. */
+  orphans(): Key[] {
+    const reached = new Set<Key>();
+    for (const info of this.entries.values()) if (isFirst(info)) reached.add(info.key);
+    for (const key of reached) for (const child of this.children.get(key) ?? []) reached.add(child);
+    return [...this.entries.keys()].filter((key) => !reached.has(key));
   }
 
   private *free(keep: ReadonlySet<Key>): Generator<RecordInfo> {

@@ -75,7 +75,10 @@ export class Upkeep {
       .map((info) => info.key);
   }
 
-  /** One step of idle work: reopens a lost disk, drops what has expired, compacts. Says whether there is more. */
+  /**
+   * One step of idle work: reopens a lost disk, drops what has expired and what no chain leads to any more, compacts. Says
+   * whether there is more.
+   */
   async maintain(): Promise<boolean> {
     if (this.parts.closed || this.parts.disk === undefined) return false;
     await this.parts.disk.reopenIfDue();
@@ -83,7 +86,8 @@ export class Upkeep {
     const infos = [...this.parts.ram.index.values(), ...this.parts.disk.index.values()];
     const expired = infos.filter((info) => isExpired(info, nowMs));
     if (expired.length > 0) await this.forgetting.drop([...new Set(expired.map((info) => info.key))]);
-    return (await this.parts.disk.maintain()) === "more";
+    const isMoreToSweep = await this.parts.disk.sweep();
+    return (await this.parts.disk.maintain()) === "more" || isMoreToSweep;
   }
 
   scheduleMaintenance(): void {

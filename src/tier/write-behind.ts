@@ -1,11 +1,16 @@
 /**
  * Writes records to the disk behind their putting: takes batches from the bounded queue, one at a time, and gives up what
  * waits when there is no disk any more. What it gives up RAM may still hold. It decides nothing about what is wanted.
+ *
+ * A chain on the disk has no holes: a record is queued behind those before it, which RAM may have, and not at all if one
+ * of them is nowhere to be had. Written in that order, a chain that a crash cuts short is a shorter chain.
  */
 import { background } from "../base.ts";
 import type { DiskTier } from "./disk-tier.ts";
 import type { Key } from "./keys.ts";
+import { isExpired, type RecordInfo } from "./record.ts";
 import type { StoreParts } from "./store-parts.ts";
+import { isFirst } from "./tier-index.ts";
 import { within } from "./timer.ts";
 import { WriteQueue, type Queued } from "./write-queue.ts";
 
@@ -31,12 +36,38 @@ export class WriteBehind {
     return this.queue.has(key) || (info !== undefined && this.parts.accepts(info));
   }
 
-  enqueue(item: Queued): void {
-    if (this.parts.disk?.state !== "open" || this.isDiskBound(item.info.key)) return;
+  /** Queues a record behind what its chain still lacks on the disk. Whether the disk has it now, or will. */
+  enqueue(item: Queued): boolean {
+    if (this.parts.disk?.state !== "open") return false;
+    if (this.isDiskBound(item.info.key)) return true;
+    for (const link of this.chainTo(item)) if (!this.push(link)) break;
+    this.kick();
+    return this.isDiskBound(item.info.key);
+  }
+
+  /** A record and those before it that the disk lacks, first things first; nothing if one of them is not in RAM either. */
+  private chainTo(item: Queued): Queued[] {
+    const chain = [item];
+    for (let { info } = item; !isFirst(info) && !this.isDiskBound(info.parentKey);) {
+      const parent = this.parts.ram.peek(info.parentKey);
+      if (parent === undefined || !this.isLasting(parent.info)) return [];
+      chain.push(parent);
+      ({ info } = parent);
+    }
+    return chain.reverse();
+  }
+
+  private isLasting(info: RecordInfo): boolean {
+    return this.parts.accepts(info) && !isExpired(info, this.parts.nowEpochMs());
+  }
+
+  /** Whether there was room for it in the queue. */
+  private push(item: Queued): boolean {
+    if (this.parts.ram.index.has(item.info.key)) this.parts.wantsDisk.add(item.info.key);
     for (const { info } of this.queue.push(item)) {
       if (!this.parts.ram.index.has(info.key)) this.parts.counts.ram.drops++;
     }
-    this.kick();
+    return this.queue.has(item.info.key);
   }
 
   private kick(): void {
@@ -71,16 +102,13 @@ export class WriteBehind {
     const coarser = fresh.filter(({ info }) => disk.index.has(info.key)).map(({ info }) => info.key);
     if (coarser.length > 0) await disk.remove(coarser);
     if (fresh.length === 0) return;
-    const records = fresh.map(({ record }) => record);
     const evicted = disk.evicted;
-    const outcome = await disk.write(records, new Set(fresh.map(({ info }) => info.key)));
+    const written = new Set(await disk.write(fresh));
     this.parts.counts.disk.drops += disk.evicted - evicted;
-    if (outcome === "written") {
-      this.parts.counts.disk.demotions += fresh.length;
-      this.parts.news.post({ type: "changed" });
-    } else {
-      this.parts.counts.ram.drops += fresh.filter(({ info }) => !this.parts.ram.index.has(info.key)).length;
-    }
+    this.parts.counts.disk.demotions += written.size;
+    const lost = fresh.filter((item) => !written.has(item) && !this.parts.ram.index.has(item.info.key));
+    this.parts.counts.ram.drops += lost.length;
+    if (written.size > 0) this.parts.news.post({ type: "changed" });
   }
 
   private isStored(disk: DiskTier, key: Key): boolean {

@@ -2,7 +2,7 @@
  * Random work on the store over a failing disk, with crashes, checked against what can be known:
  * - wrong: a hit's bytes are not those that belong to its key;
  * - half-committed: after a crash (and no rotten bits) the list names a record whose bytes are not whole;
- * - lost: a record that was on the disk, by a drained store's own word, is not there after a restart;
+ * - lost: a record that was on the disk with its whole chain, by a drained store's own word, is not there after a restart;
  * - undead: a record that was forgotten for good is back after a restart;
  * - stalled: with the faults off, what is put does not reach the disk;
  * - stuck: a call that is bounded never returned; closed: the store did not open after the faults stopped;
@@ -42,19 +42,25 @@ interface Item {
   key: Key;
   draft: RecordDraft;
   namespace: string;
+  /** Its chain up to itself, and from itself on. */
+  before: Item[];
+  behind: Item[];
 }
 
 const NAMESPACES = ["", "alice"];
 const PAYLOAD_BYTES = 96;
 
 const universe: Item[] = NAMESPACES.flatMap((namespace) =>
-  [1, 2, 3, 4].flatMap((seed) =>
-    chain(seed, 6, { namespace, payloadBytes: PAYLOAD_BYTES }).map((draft) => ({
-      key: keyOf(draft),
-      draft,
-      namespace,
-    })),
-  ),
+  [1, 2, 3, 4].flatMap((seed) => {
+    const drafts = chain(seed, 6, { namespace, payloadBytes: PAYLOAD_BYTES });
+    const items = drafts.map((draft): Item => {
+      return { key: keyOf(draft), draft, namespace, before: [], behind: [] };
+    });
+    items.forEach((item, i) =>
+      Object.assign(item, { before: items.slice(0, i + 1), behind: items.slice(i) }),
+    );
+    return items;
+  }),
 );
 const payloads = new Map(universe.map(({ key }) => [key, payloadOf(key, PAYLOAD_BYTES)]));
 
@@ -212,21 +218,25 @@ class Run {
   }
 
   private put(store: TierStore): void {
-    const { key, draft } = this.random.pick(universe);
-    store.put(draft);
-    this.forgotten.delete(key);
+    for (const { key, draft } of this.random.pick(universe).before) {
+      store.put(draft);
+      this.forgotten.delete(key);
+    }
   }
 
   private async drain(store: TierStore): Promise<void> {
     const drained = await this.must("drain", store.drain(1000));
     if (drained?.left !== 0) return;
     if ((await this.must("refresh", store.refresh())) !== true) return; // another process may have dropped some
-    for (const info of store.list()) if (info.tiers.includes("disk")) this.durable.add(info.key);
+    const onDisk = store.list().filter(({ tiers }) => tiers.includes("disk"));
+    const keys = new Set(onDisk.map(({ key }) => key));
+    for (const { key, before } of universe)
+      if (before.every((link) => keys.has(link.key))) this.durable.add(key);
   }
 
   private async drop(store: TierStore): Promise<void> {
-    const { key } = this.random.pick(universe);
-    this.durable.delete(key);
+    const { key, behind } = this.random.pick(universe);
+    for (const unreachable of behind) this.durable.delete(unreachable.key);
     await this.must("drain", store.drain(1000));
     if ((await this.must("drop", store.drop([key]))) === true && this.isOpen(store)) this.forgotten.add(key);
   }
@@ -313,10 +323,12 @@ class Run {
   /** With the faults off and room on the disk, what is put gets there. */
   private async judgeProgress(store: TierStore): Promise<void> {
     if (this.config.diskBytes < 1e9) return;
-    const { key, draft } = this.random.pick(universe);
-    store.put(draft);
-    this.forgotten.delete(key);
-    await this.must("drain", store.drain(1000));
+    const { key, before } = this.random.pick(universe);
+    for (const link of before) {
+      store.put(link.draft);
+      this.forgotten.delete(link.key);
+      await this.must("drain", store.drain(1000));
+    }
     const listed = store.list().find((info) => info.key === key);
     if (listed?.tiers.includes("disk") !== true) this.violate("stalled", key);
   }

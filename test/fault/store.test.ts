@@ -3,7 +3,7 @@ import { describe, expect, test } from "vitest";
 import { testSeed } from "../support/seed.ts";
 import { fuzz, type FuzzReport } from "./fuzz.ts";
 
-const RUNS = 3000;
+const RUNS = 1500;
 
 function print(report: FuzzReport): void {
   const { runs, restarts, hits, misses } = report;
