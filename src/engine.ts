@@ -23,9 +23,11 @@ import type {
   PromptUsage,
   RenderedChat,
   RequestInput,
+  ScoreOptions,
   ScoreResult,
   Tool,
   ToWorker,
+  WarmOptions,
 } from "./worker/protocol.ts";
 import { EngineCache, promptInput } from "./stored.ts";
 import {
@@ -35,6 +37,7 @@ import {
   templateVariables,
   textOrTokens,
   tools as toolsRule,
+  warmOptions,
 } from "./worker/arguments.ts";
 import { askWorker, startWorker, type WorkerPort } from "./worker/port.ts";
 
@@ -43,6 +46,7 @@ export type {
   CacheEntry,
   CacheEvent,
   CacheOptions,
+  CacheScope,
   CacheStats,
   CacheTierStats,
   Capability,
@@ -63,6 +67,7 @@ export type {
   Overflow,
   PromptUsage,
   RenderedChat,
+  ScoreOptions,
   ScoreResult,
   SourceOptions,
   TextPart,
@@ -71,6 +76,7 @@ export type {
   Tool,
   ToolCall,
   Usage,
+  WarmOptions,
 } from "./worker/protocol.ts";
 
 /**
@@ -278,21 +284,24 @@ export class Engine {
   }
 
   /**
-   * Log-probabilities of given tokens, used as they are.
-   * @param options.from first position whose logits are wanted (default 0); `logits`: give them raw too.
+   * Log-probabilities of given tokens, used as they are. Keys and values are stored as a request's are, unless `cache` says
+   * otherwise.
    */
-  async score(
-    tokens: readonly number[],
-    options: { from?: number | undefined; logits?: boolean | undefined } = {},
-  ): Promise<ScoreResult> {
-    const { from = 0, logits = false } = scoreOptions.read(options, "");
+  async score(tokens: readonly number[], options: ScoreOptions = {}): Promise<ScoreResult> {
+    const { from = 0, logits = false, cache } = scoreOptions.read(options, "");
     const given = promptTokens.read(tokens, "tokens");
-    return (await this.call({ method: "score", tokens: given, from, logits })) as ScoreResult;
+    const call: Call = { method: "score", tokens: given, from, logits, ...(cache && { cache }) };
+    return (await this.call(call)) as ScoreResult;
   }
 
   /** Computes a prompt, or brings it back from the cache, so that it is ready when it is needed. */
-  async warm(prompt: string | readonly ChatMessage[]): Promise<PromptUsage> {
-    return (await this.call({ method: "warm", input: promptInput(prompt) })) as PromptUsage;
+  async warm(prompt: string | readonly ChatMessage[], options: WarmOptions = {}): Promise<PromptUsage> {
+    const { cache } = warmOptions.read(options, "");
+    return (await this.call({
+      method: "warm",
+      input: promptInput(prompt),
+      ...(cache && { cache }),
+    })) as PromptUsage;
   }
 
   /** Ends all requests (as aborted), frees the GPU and stops the worker. May be called more than once. */

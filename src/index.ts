@@ -10,6 +10,7 @@ export type {
   CacheEntry,
   CacheEvent,
   CacheOptions,
+  CacheScope,
   CacheStats,
   CacheTierStats,
   CacheTree,
@@ -38,6 +39,7 @@ export type {
   PromptUsage,
   RenderedChat,
   RenderOptions,
+  ScoreOptions,
   ScoreResult,
   SourceOptions,
   TextPart,
@@ -46,4 +48,5 @@ export type {
   Tool,
   ToolCall,
   Usage,
+  WarmOptions,
 } from "./engine.ts";

@@ -1,7 +1,7 @@
 /** `tidepool score`: the log-probabilities of given tokens, and their logits. */
 import { readFile } from "node:fs/promises";
-import type { Command } from "commander";
-import type { Engine } from "../engine.ts";
+import { Option, type Command } from "commander";
+import type { CacheScope, Engine } from "../engine.ts";
 import { TidepoolError } from "../errors.ts";
 import { load, MODEL_HELP, withCacheOptions, withEngineOptions, type EngineFlags } from "./engine-flags.ts";
 import { writePrivateFile } from "../private-files.ts";
@@ -14,6 +14,7 @@ interface ScoreFlags extends EngineFlags {
   text?: string;
   logits?: string;
   from: number;
+  cache?: CacheScope;
   json?: boolean;
 }
 
@@ -22,8 +23,12 @@ async function score(model: string, flags: ScoreFlags): Promise<void> {
   const engine = await load(model, { dtype: "f32", ...flags });
   try {
     const tokens = await scoreTokens(engine, flags);
-    const { from } = flags;
-    const result = await engine.score(tokens, { from, logits: flags.logits !== undefined });
+    const { from, cache } = flags;
+    const result = await engine.score(tokens, {
+      from,
+      logits: flags.logits !== undefined,
+      ...(cache && { cache }),
+    });
     if (flags.logits !== undefined && result.logits) {
       await writePrivateFile(flags.logits, new Uint8Array(result.logits.buffer));
     }
@@ -76,6 +81,12 @@ export function addScore(root: Command): void {
     .option("--text <text>", "text, without BOS")
     .option("--logits <file>", "write raw logits, float32 little-endian, [tokens, vocabulary]")
     .option("--from <n>", "first row that is wanted", whole(0), 0)
+    .addOption(
+      new Option(
+        "--cache <scope>",
+        'how far keys and values may go (default: "disk", if there is --cache-dir)',
+      ).choices(["off", "memory", "disk"]),
+    )
     .option("--json", "one JSON object")
     .action(score);
 }

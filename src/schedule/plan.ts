@@ -38,7 +38,7 @@ export interface Save {
   sequence: Sequence;
   /** Tokens that it covers. */
   at: number;
-  /** In the state pool. */
+  /** In the state pool; both slots are the same where it is saved already and only the lower tiers lack it. */
   state: Copy;
   /** In the KV pool: the begun block, where it has to be copied. */
   copyBlock: Copy | undefined;
@@ -92,6 +92,13 @@ export interface LowerTiers {
   /** The furthest stored snapshot of a request's state behind token `after`, not behind `limit`, with all blocks before it
    * from that of token `after` on in store. */
   storedState?(request: Request, after: number, limit: number): number | undefined;
+  /** A sequence begins to be computed: what it stores from now on is forgotten with what was stored before. */
+  begin?(sequence: Sequence): void;
+  /** Of a sequence's blocks before `end`, all of them computed, those that the disk is to have for it and has not: others may
+   * have computed them for themselves alone. Each is told once a sequence. */
+  owed?(sequence: Sequence, end: number): number[];
+  /** The same of its state behind its first `at` tokens. */
+  owesState?(sequence: Sequence, at: number): boolean;
   /** Blocks that submitted steps have completed. Their slots may be reused by the very next plan: copy them at once. They
    * may be looked up once all steps submitted so far are known to be good. */
   spill(blocks: readonly FullBlock[]): void;

@@ -27,7 +27,7 @@ import type {
   States,
 } from "./plan.ts";
 import { PrefillQueue } from "./prefill.ts";
-import { Request, type FinishReason, type LowerTier, type RequestSpec } from "./request.ts";
+import { Request, type FinishReason, type Keep, type LowerTier, type RequestSpec } from "./request.ts";
 import { Restore } from "./restore.ts";
 import type { SeatState } from "./seat-state.ts";
 import { Snapshots } from "./snapshots.ts";
@@ -89,7 +89,7 @@ export class Scheduler {
   private running: Request[] = [];
   private prefilling: Request | undefined;
   private readonly freeSeats: number[];
-  private readonly lent = new Set<Lease>();
+  private readonly lent = new Map<Lease, Sequence>();
   /** The first waiting request found no room, and nothing has been freed since. */
   private full = false;
   private lastKind: Plan["kind"] = "decode";
@@ -169,7 +169,7 @@ export class Scheduler {
   restart(): void {
     for (const request of this.waiting.all) request.restarted();
     this.startAgain([...this.running, ...(this.prefilling ? [this.prefilling] : [])]);
-    for (const lease of this.lent) this.cache.release(lease);
+    for (const lease of this.lent.keys()) this.cache.release(lease);
     this.lent.clear();
     this.cache.clear();
   }
@@ -285,18 +285,21 @@ export class Scheduler {
   }
 
   /**
-   * Lends blocks for `tokens` to work outside the queues (scoring), with what the cache knows of their first `reusable`.
+   * Lends blocks for `tokens` to work outside the queues (scoring), with what the cache knows of their first `reusable`
+   * unless they are kept nowhere, and may not be looked for either.
    * @throws TidepoolError `out_of_memory` where running requests hold too many.
    */
-  borrow(tokens: readonly number[], reusable: number): Lease {
-    const lease = this.cache.acquire(Int32Array.from(tokens), reusable);
+  borrow(tokens: readonly number[], reusable: number, keep: Keep = "disk"): Lease {
+    const lease = this.cache.acquire(Int32Array.from(tokens), keep === "off" ? 0 : reusable);
     const missing = this.blocksFor(tokens.length) - lease.table.length;
     if (missing > 0 && !this.cache.extend(lease, missing)) {
       this.cache.release(lease);
       const message = `${missing} KV blocks are needed and ${this.blocks.freeCount} are free while other requests run`;
       throw new TidepoolError("out_of_memory", message);
     }
-    this.lent.add(lease);
+    const sequence = { tokens, keep };
+    this.options.lower?.begin?.(sequence);
+    this.lent.set(lease, sequence);
     return lease;
   }
 
@@ -306,12 +309,16 @@ export class Scheduler {
     return this.snapshots?.loan(lease, this.options.seats);
   }
 
-  /** Takes a loan back; what was computed in it, `tokens` from the first on, is kept in the cache. */
-  giveBack(lease: Lease, tokens: readonly number[]): void {
+  /** Takes a loan back; what was computed in it, the first `done` tokens, is kept in the cache as far as it may be. */
+  giveBack(lease: Lease, done: number): void {
     if (lease.released) return; // what it was computed on is gone
-    assert(this.lent.delete(lease), "a lease that was not lent is given back");
-    const { owned } = this.cache.insert(lease, Int32Array.from(tokens));
-    this.options.lower?.spill(fullBlocks({ tokens, keep: "disk" }, lease.table, owned));
+    const sequence = this.lent.get(lease);
+    assert(sequence, "a lease that was not lent is given back");
+    this.lent.delete(lease);
+    if (sequence.keep !== "off") {
+      const { owned } = this.cache.insert(lease, Int32Array.from(sequence.tokens.slice(0, done)));
+      this.options.lower?.spill(this.blocksToSend(sequence, lease.table, done, owned));
+    }
     this.cache.release(lease);
     this.full = false;
   }
@@ -353,7 +360,7 @@ export class Scheduler {
   /** Block tables, and begun blocks of snapshots that are copied from, or loaded to, soon. */
   private heldSlots(): number[] {
     const requests = [...this.running, ...(this.prefilling ? [this.prefilling] : [])];
-    const leases = [...requests.flatMap(({ lease }) => (lease ? [lease] : [])), ...this.lent];
+    const leases = [...requests.flatMap(({ lease }) => (lease ? [lease] : [])), ...this.lent.keys()];
     const begun = leases.map(({ copied, snapshot }) => (copied ? -1 : (snapshot?.tail ?? -1)));
     const loading = requests.map(({ restore }) =>
       restore instanceof StateRestore ? restore.snapshot.tail : -1,
@@ -373,13 +380,15 @@ export class Scheduler {
     if (request.restore instanceof StateRestore)
       request.restore.passed(Math.floor(request.computed / this.options.blockTokens));
     const state = request.seatState?.step(request.computed);
+    const owed = this.snapshots?.owed(request, start);
     const copyBlock = this.snapshots?.startedFrom(request, start);
     const { completes, saves } = this.publish(request, this.snapshots?.here(request));
     const sample = request.computed === request.tokens.length;
     if (sample) this.startDecoding(request);
     const extra = { ...(state && { state }), ...(copyBlock && { copyBlock }) };
     const { epoch } = request;
-    return { kind: "prefill", request, epoch, start, count, sample, completes, saves, ...extra };
+    const step = { request, epoch, start, count, sample };
+    return { kind: "prefill", ...step, completes, saves: owed ? [owed, ...saves] : saves, ...extra };
   }
 
   /** Begins the prompt of the first waiting request that finds a seat, and blocks for all of it. */
@@ -399,6 +408,7 @@ export class Scheduler {
     request.state = "prefilling";
     this.prefilling = request;
     request.snapshotsAt = [];
+    this.options.lower?.begin?.(request);
     this.snapshots?.start(request, lease, this.waiting.branchesOf(request.tokens, lease.tokens));
     this.startRestore(request);
     return request;
@@ -544,11 +554,24 @@ export class Scheduler {
     const valid = Math.min(request.computed, request.tokens.length);
     const tokens = Int32Array.from(request.tokens.slice(0, valid));
     const { owned, placed } = this.cache.insert(request.lease, tokens, snapshot ? [snapshot] : []);
-    const completes = fullBlocks(request, request.slots, owned, request.restore);
+    const completes = this.blocksToSend(request, request.slots, valid, owned, request.restore);
     const saves = placed.flatMap((each) => this.snapshots?.saveOf(request, each) ?? []);
-    for (const { block } of completes) request.ownBlocks.add(block);
+    const fresh = new Set(owned);
+    for (const { block, slot } of completes) if (fresh.has(slot)) request.ownBlocks.add(block);
     for (const { at } of saves) request.ownStates.add(at);
     return { completes, saves };
+  }
+
+  /** Blocks for the lower tiers: those that the tree has just taken over, and those that it had but the disk lacks. */
+  private blocksToSend(
+    sequence: Sequence,
+    table: readonly number[],
+    valid: number,
+    owned: readonly number[],
+    restore?: Restore | StateRestore,
+  ): FullBlock[] {
+    const owed = this.options.lower?.owed?.(sequence, Math.floor(valid / this.options.blockTokens)) ?? [];
+    return fullBlocks(sequence, table, { owned, owed }, restore);
   }
 
   /** Publishes what submitted steps have computed, before its slots are given back. */
@@ -595,7 +618,7 @@ export class Scheduler {
     const running = [...this.running, ...(this.prefilling ? [this.prefilling] : [])];
     for (const request of this.waiting.all) if (request.pending > 0) request.restarted();
     this.startAgain(running.filter(({ lease }) => lease && isVoid(lease)));
-    for (const lease of [...this.lent].filter(isVoid)) {
+    for (const lease of [...this.lent.keys()].filter(isVoid)) {
       this.lent.delete(lease);
       this.cache.release(lease);
     }
@@ -666,16 +689,17 @@ interface Published {
   saves: Save[];
 }
 
-/** The blocks of a table that the tree has just taken over; those that were loaded are known below. */
+/** The blocks of a table whose slots the tree has just taken over (those that were loaded are known below), or are owed. */
 function fullBlocks(
   sequence: Sequence,
   table: readonly number[],
-  owned: readonly number[],
+  { owned, owed }: { owned: readonly number[]; owed: readonly number[] },
   restore?: Restore | StateRestore,
 ): FullBlock[] {
   const isLoaded = (block: number) => restore instanceof Restore && restore.isLoaded(block);
   const fresh = new Set(owned);
+  const missing = new Set(owed);
   return table
     .map((slot, block): FullBlock => ({ sequence, block, slot }))
-    .filter(({ slot, block }) => fresh.has(slot) && !isLoaded(block));
+    .filter(({ slot, block }) => missing.has(block) || (fresh.has(slot) && !isLoaded(block)));
 }

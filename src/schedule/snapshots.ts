@@ -69,6 +69,16 @@ export class Snapshots {
     return copy;
   }
 
+  /** The state behind token `at`, from which a request is about to start, where others have kept it from the disk. */
+  owed(request: Request, at: number): Save | undefined {
+    const { lease } = request;
+    if (!lease?.snapshot || lease.copied || !this.lower?.owesState?.(request, at)) return undefined;
+    const slot = this.stateSlot(lease.snapshot.slot);
+    const { tail } = lease.snapshot;
+    const state = { from: slot, to: slot };
+    return { sequence: request, at, state, copyBlock: undefined, tail: tail < 0 ? undefined : tail };
+  }
+
   private begunBlock({ snapshot, table }: Lease, start: number): Copy | undefined {
     if (!snapshot || snapshot.tail < 0) return undefined;
     return { from: snapshot.tail, to: table[Math.floor(start / this.blockTokens)] as number };

@@ -29,16 +29,19 @@ import { samplingFields } from "../model/sampling.ts";
 import { MAX_STOP_CHARS, MAX_STOP_STRINGS } from "../text/stop.ts";
 import type {
   CacheOptions,
+  CacheScope,
   ChatMessage,
   ChatRole,
   EngineOptions,
   GenerateParams,
   HubOptions,
   ModelsOptions,
+  ScoreOptions,
   SourceOptions,
   TextPart,
   Tool,
   ToolCall,
+  WarmOptions,
 } from "./protocol.ts";
 
 /** A count that no device or disk reaches; what is really there is found out later. */
@@ -90,6 +93,8 @@ export const engineFields: Fields<EngineOptions> = {
   cache: cacheOptions,
 };
 
+export const cacheScope: Rule<CacheScope> = oneOf({ off: true, memory: true, disk: true });
+
 export const generateFields: Fields<GenerateParams> = {
   ...samplingFields,
   maxTokens: integer(1, Number.MAX_SAFE_INTEGER),
@@ -98,7 +103,7 @@ export const generateFields: Fields<GenerateParams> = {
     list("non-empty strings", text(1, MAX_STOP_CHARS), 0, MAX_STOP_STRINGS),
   ),
   overflow: oneOf({ error: true, truncateStart: true, stop: true }),
-  cache: oneOf({ off: true, memory: true, disk: true }),
+  cache: cacheScope,
   cacheMaxAgeMs: aboveZero,
 };
 
@@ -184,8 +189,11 @@ export const textOrTokens = stringOr(
 /** Given to a chat template. */
 export const templateVariables: Rule<Record<string, unknown>> = json;
 
-export const scoreFields = { from: integer(0, MAX_TOKENS), logits: flag };
-export const scoreOptions = object<{ from?: number; logits?: boolean }>("options", scoreFields);
+export const scoreFields = { from: integer(0, MAX_TOKENS), logits: flag, cache: cacheScope };
+export const scoreOptions = object<ScoreOptions>("options", scoreFields);
+
+export const warmFields = { cache: cacheScope };
+export const warmOptions = object<WarmOptions>("options", warmFields);
 
 export const budgetFields = { ramBytes: integer(0, MAX_BYTES), diskBytes: integer(0, MAX_BYTES) };
 export const budgets = object<{ ramBytes?: number; diskBytes?: number }>("budgets in bytes", budgetFields);

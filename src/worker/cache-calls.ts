@@ -123,7 +123,10 @@ async function cacheStats({ cache, runner, keeper, tuner }: CacheRooms): Promise
 }
 
 async function clear(rooms: CacheRooms, namespace: string | undefined): Promise<void> {
-  if (namespace === undefined || namespace === rooms.keeper?.namespace) rooms.scheduler.forget();
+  if (namespace === undefined || namespace === rooms.keeper?.namespace) {
+    rooms.scheduler.forget();
+    await rooms.keeper?.forgetAll();
+  }
   await rooms.keeper?.store.clear(namespace === undefined ? {} : { namespace });
 }
 

@@ -67,6 +67,15 @@ export class Keeper implements LowerTiers {
   private readonly blockTokens: number;
   private keys = new WeakMap<Sequence, Key[]>();
   private readonly spilling = new Set<Promise<void>>();
+  /** Keys of blocks on their way from the GPU that are meant for the disk. */
+  private readonly underWay = new Set<Key>();
+  /** Blocks of a sequence, from its first on, that the disk has been offered. */
+  private offered = new WeakMap<Sequence, number>();
+  /** How often everything was forgotten, now and when a sequence began. */
+  private clears = 0;
+  private readonly clearsBefore = new WeakMap<Sequence, number>();
+  /** The end of the last copy that was asked for. */
+  private lastCopy: Promise<void> = Promise.resolve();
   private spillingBlocks = 0;
   private readonly rates: RestoreRates;
 
@@ -130,6 +139,43 @@ export class Keeper implements LowerTiers {
     return rootKey(this.fingerprint, this.namespace);
   }
 
+  begin(sequence: Sequence): void {
+    if (!this.clearsBefore.has(sequence)) this.clearsBefore.set(sequence, this.clears);
+  }
+
+  /**
+   * Nothing of sequences that have begun is stored any more: neither copies under way nor what they compute later. Resolves
+   * when the copies under way have come to their end.
+   */
+  async forgetAll(): Promise<void> {
+    this.clears++;
+    await Promise.allSettled(this.spilling);
+  }
+
+  owed(sequence: Sequence, end: number): number[] {
+    if (sequence.keep !== "disk" || this.store.diskState !== "open") return [];
+    const from = this.offered.get(sequence) ?? 0;
+    this.offered.set(sequence, Math.max(from, end));
+    const keys = this.keysOf(sequence);
+    const blocks = Array.from({ length: Math.max(0, end - from) }, (_, index) => from + index);
+    return blocks.filter((block) => this.isMissing(sequence, keys[block] as Key));
+  }
+
+  owesState(sequence: Sequence, at: number): boolean {
+    if (sequence.keep !== "disk" || this.store.diskState !== "open") return false;
+    const key = recordKey("snapshot", this.parentOf(sequence, at), this.tailOf(sequence, at));
+    return this.isMissing(sequence, key);
+  }
+
+  /** Whether only the GPU has what the disk should have; what RAM has is sent on. */
+  private isMissing(sequence: Sequence, key: Key): boolean {
+    return this.mayStore(sequence) && !this.underWay.has(key) && !this.store.persist(key);
+  }
+
+  private mayStore(sequence: Sequence): boolean {
+    return (this.clearsBefore.get(sequence) ?? this.clears) === this.clears;
+  }
+
   restoreTerms(sequence: Sequence, from: number, blocks: number): RestoreTerms {
     const tiers = this.store.has(this.keysOf(sequence).slice(from, from + blocks));
     return {
@@ -150,6 +196,7 @@ export class Keeper implements LowerTiers {
     if (fingerprint === this.fingerprint) return;
     this.fingerprint = fingerprint;
     this.keys = new WeakMap();
+    this.offered = new WeakMap();
   }
 
   /** What cached tokens would have taken to compute. */
@@ -229,9 +276,15 @@ export class Keeper implements LowerTiers {
       this.dropped++;
       return;
     }
-    const work = this.spillStateNow(sequence, at, state.to, tail).finally(() => this.spilling.delete(work));
+    this.track(this.spillStateNow(sequence, at, state.to, tail, this.lastCopy), "spill of a state");
+  }
+
+  /** Copies end in the order in which they were asked for, so that a record is stored behind those before it. */
+  private track(copy: Promise<void>, label: string): void {
+    const work = copy.finally(() => this.spilling.delete(work));
     this.spilling.add(work);
-    background(work, "spill of a state");
+    this.lastCopy = work.catch(() => undefined); // reported in the background
+    background(work, label);
   }
 
   private async spillStateNow(
@@ -239,6 +292,7 @@ export class Keeper implements LowerTiers {
     at: number,
     slot: number,
     tail: number | undefined,
+    before: Promise<void>,
   ): Promise<void> {
     const { pool, states, flopsPerToken } = this.options;
     const { fingerprint } = this;
@@ -249,6 +303,7 @@ export class Keeper implements LowerTiers {
       ...(tail === undefined ? [] : [pool.readSlots([tail]).then(([bytes]) => bytes as Uint8Array)]),
     ]);
     const parts = await this.ifGood(reading, 1, fingerprint);
+    await before;
     if (!parts || epoch !== sequence.epoch) return;
     const draft = {
       parentKey: this.parentOf(sequence, at),
@@ -267,12 +322,14 @@ export class Keeper implements LowerTiers {
     this.dropped += blocks.length - taken.length;
     if (taken.length === 0) return;
     this.spillingBlocks += taken.length;
-    const work = this.spillNow(taken).finally(() => {
+    const forDisk = taken.filter(({ sequence }) => sequence.keep === "disk");
+    const keys = forDisk.map(({ sequence, block }) => this.keysOf(sequence)[block] as Key);
+    for (const key of keys) this.underWay.add(key);
+    const copy = this.spillNow(taken, this.lastCopy).finally(() => {
       this.spillingBlocks -= taken.length;
-      this.spilling.delete(work);
+      for (const key of keys) this.underWay.delete(key);
     });
-    this.spilling.add(work);
-    background(work, "spill");
+    this.track(copy, "spill");
   }
 
   /** Waits until everything computed so far is in the lower tiers, but no longer than `timeoutMs`. */
@@ -294,12 +351,13 @@ export class Keeper implements LowerTiers {
     return keys;
   }
 
-  private async spillNow(blocks: readonly FullBlock[]): Promise<void> {
+  private async spillNow(blocks: readonly FullBlock[], before: Promise<void>): Promise<void> {
     const slots = blocks.map(({ slot }) => slot);
     const { fingerprint } = this;
     const epochs = blocks.map(({ sequence }) => sequence.epoch);
     const reading = this.options.pool.readSlots(slots, headerBytesOf(this.blockTokens));
     const payloads = await this.ifGood(reading, slots.length, fingerprint);
+    await before;
     if (!payloads) return;
     blocks.forEach(({ sequence, block }, index) => {
       if (sequence.epoch !== epochs[index]) return; // a step behind has shown that it cannot be trusted
@@ -335,6 +393,7 @@ export class Keeper implements LowerTiers {
 
   /** Drops blocks of a sequence, by index, and its states at the given tokens. Those on their way down are held up by its epoch. */
   forget(sequence: Sequence, blocks: readonly number[], states: readonly number[]): void {
+    this.offered.delete(sequence);
     const keys = this.keysOf(sequence);
     const blockKeys = blocks.flatMap((block) => keys[block] ?? []);
     const stateKeys = states.map((at) =>
@@ -345,6 +404,7 @@ export class Keeper implements LowerTiers {
   }
 
   private put(kind: RecordKind, sequence: Sequence, draft: Omit<PutDraft, OwnFields>): void {
+    if (!this.mayStore(sequence)) return;
     const maxAgeMs = sequence.maxAgeMs ?? this.options.maxAgeMs;
     const expiry = maxAgeMs === undefined ? {} : { expiresAtMs: Date.now() + maxAgeMs };
     const own = { kind, fingerprint: this.fingerprint, namespace: this.namespace };

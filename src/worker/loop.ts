@@ -181,8 +181,9 @@ export class Loop<S extends { token: number }> {
     let settle: StepInFlight<S>["settle"] = () => {};
     const good = new Promise<boolean>((resolve) => (settle = resolve));
     this.inFlight.push({ plan, result, good, settle });
-    if (plan.kind === "prefill" && plan.saves.length > 0) this.hooks.save(plan.saves);
+    // Blocks before the states that stand behind them.
     if (plan.kind === "prefill" && plan.completes.length > 0) this.hooks.spill(plan.completes);
+    if (plan.kind === "prefill" && plan.saves.length > 0) this.hooks.save(plan.saves);
   }
 
   private async commit(step: StepInFlight<S>): Promise<void> {

@@ -217,6 +217,9 @@ export type RequestInput =
 /** What to do when prompt and new tokens do not fit the context or the pool. */
 export type Overflow = "error" | "truncateStart" | "stop";
 
+/** How far a call's keys and values may go: nowhere (nor are stored ones used), GPU and RAM, or the disk too. */
+export type CacheScope = "off" | "memory" | "disk";
+
 /** How to generate. */
 export interface GenerateParams {
   /** New tokens at most. Default: to the end of the sequence or of the context. */
@@ -244,12 +247,28 @@ export interface GenerateParams {
   /** Default "error". */
   overflow?: Overflow | undefined;
   /** How far this request's keys and values may go: nowhere, GPU and RAM, or (default) the disk too. */
-  cache?: "off" | "memory" | "disk" | undefined;
+  cache?: CacheScope | undefined;
   /**
    * What this request stores in RAM and on disk expires so long after it was computed; above 0. What was there already
    * keeps its own expiry. Default: the engine's `cache.maxAgeMs`.
    */
   cacheMaxAgeMs?: number | undefined;
+}
+
+/** How to score given tokens. */
+export interface ScoreOptions {
+  /** First position whose logits are wanted. Default 0. */
+  from?: number | undefined;
+  /** Give the logits raw too. Default false. */
+  logits?: boolean | undefined;
+  /** How far their keys and values may go. Default "disk", as of a request. */
+  cache?: CacheScope | undefined;
+}
+
+/** How to make a prompt ready. */
+export interface WarmOptions {
+  /** How far its keys and values may go. Default "disk"; with "off" nothing is left to find. */
+  cache?: CacheScope | undefined;
 }
 
 /** A chosen token with the natural logarithm of its probability, and the likeliest ones beside it. */
@@ -311,7 +330,7 @@ export type Call =
   | { method: "countTokens"; input: RequestInput }
   | { method: "loseDevice" }
   | { method: "check" }
-  | { method: "warm"; input: RequestInput }
+  | { method: "warm"; input: RequestInput; cache?: CacheScope }
   | { method: "cacheStats" }
   | { method: "cacheList" }
   | { method: "cacheVerify" }
@@ -322,7 +341,7 @@ export type Call =
   | { method: "cacheDrain"; timeoutMs: number }
   | { method: "cacheTree"; limit: number }
   | { method: "cacheWatch"; on: boolean }
-  | { method: "score"; tokens: readonly number[]; from: number; logits: boolean };
+  | { method: "score"; tokens: readonly number[]; from: number; logits: boolean; cache?: CacheScope };
 
 /** Log-probabilities of given tokens: `logprobs[i]` is that of token `from + 1 + i` after those before it. */
 export interface ScoreResult {

@@ -8,20 +8,22 @@ import { guarded } from "../gpu/guard.ts";
 import { notFinite, type Runner } from "../model/runner.ts";
 import type { Scheduler } from "../schedule/scheduler.ts";
 import type { SeatState } from "../schedule/seat-state.ts";
-import type { PromptUsage, ScoreResult } from "./protocol.ts";
+import type { CacheScope, PromptUsage, ScoreResult } from "./protocol.ts";
 
 export interface ScoreInput {
   tokens: readonly number[];
   /** Rows from here on are wanted; the tokens before may come from the cache. */
   from: number;
   wantLogits: boolean;
+  /** How far the keys and values may go. Default "disk". */
+  cache?: CacheScope | undefined;
 }
 
 export interface ScoreRooms {
   runner: Runner;
   scheduler: Scheduler;
   /** Makes sure that tokens are computed or brought back from the lower tiers. */
-  warm(tokens: readonly number[]): Promise<PromptUsage>;
+  warm(tokens: readonly number[], cache?: CacheScope): Promise<PromptUsage>;
   /** Lets the KV pool grow where it may. */
   makeRoom(missingBlocks: number): Promise<void>;
   /** Whether all steps that the requests' loop has submitted so far have run, once that is known. */
@@ -35,14 +37,14 @@ export interface ScoreRooms {
  * or that of a request which had computed a prefix that it uses.
  */
 export async function scoreTokens(rooms: ScoreRooms, input: ScoreInput): Promise<ScoreResult> {
-  const { tokens, from } = input;
+  const { tokens, from, cache = "disk" } = input;
   const { runner, scheduler } = rooms;
   checkInput(tokens, from, Math.min(runner.shape.contextTokens, scheduler.capacityTokens));
-  const reusable = Math.min(from, tokens.length - 1);
+  const reusable = cache === "off" ? 0 : Math.min(from, tokens.length - 1);
   const before =
-    reusable >= runner.options.blockTokens ? await rooms.warm(tokens.slice(0, reusable)) : undefined;
+    reusable >= runner.options.blockTokens ? await rooms.warm(tokens.slice(0, reusable), cache) : undefined;
   await rooms.makeRoom(scheduler.missingToLend(tokens, reusable));
-  const lease = scheduler.borrow(tokens, reusable);
+  const lease = scheduler.borrow(tokens, reusable, cache);
   const good = rooms.allGood(); // the steps whose blocks may be lent
   let done = lease.tokens;
   try {
@@ -56,7 +58,7 @@ export async function scoreTokens(rooms: ScoreRooms, input: ScoreInput): Promise
     const usage = { promptTokens: tokens.length, computedTokens: tokens.length - cached, cachedTokens };
     return { from, usage, ...scored };
   } finally {
-    scheduler.giveBack(lease, tokens.slice(0, done));
+    scheduler.giveBack(lease, done);
   }
 }
 

@@ -42,6 +42,7 @@ import { scoreTokens, type ScoreInput } from "./score.ts";
 import type { EncodedPrompt } from "./text-messages.ts";
 import type {
   CacheOptions,
+  CacheScope,
   Call,
   Capability,
   EngineInfo,
@@ -279,9 +280,14 @@ export class Session {
         return this.check();
       case "score":
         this.checkTokens(call.tokens);
-        return this.score({ tokens: call.tokens, from: call.from, wantLogits: call.logits });
+        return this.score({
+          tokens: call.tokens,
+          from: call.from,
+          wantLogits: call.logits,
+          cache: call.cache,
+        });
       case "warm":
-        return this.warm((await this.prompts.encode(call.input)).tokens);
+        return this.warm((await this.prompts.encode(call.input)).tokens, call.cache);
       case "cacheExport":
         return exportPrefix(this, (await this.prompts.encode(call.input)).tokens);
       default:
@@ -322,10 +328,9 @@ export class Session {
   }
 
   /** Computes a prompt, or brings it back, so that it is ready when it is needed. */
-  async warm(tokens: readonly number[]): Promise<PromptUsage> {
-    const { usage } = await this.requests.own((id) =>
-      this.submit(id, { kind: "tokens", tokens }, { maxTokens: 1 }),
-    );
+  async warm(tokens: readonly number[], cache?: CacheScope): Promise<PromptUsage> {
+    const params = { maxTokens: 1, ...(cache && { cache }) };
+    const { usage } = await this.requests.own((id) => this.submit(id, { kind: "tokens", tokens }, params));
     return usage;
   }
 
@@ -439,7 +444,7 @@ export class Session {
     const { pool, states, gpu } = this.runner;
     const copied = guarded(gpu.device, "to save a state", () => {
       for (const save of saves) {
-        states.copySlot(save.state.from, save.state.to);
+        if (save.state.from !== save.state.to) states.copySlot(save.state.from, save.state.to);
         if (save.copyBlock) pool.copySlot(save.copyBlock.from, save.copyBlock.to);
         this.keeper?.spillState(save);
       }

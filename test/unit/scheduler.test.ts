@@ -308,7 +308,7 @@ describe("scheduler", () => {
     expect(lease.table).toHaveLength(3);
     scheduler.check();
     expect(() => scheduler.borrow([7, 7, 7, 7, 7], 0)).toThrow(/2 KV blocks are needed and 1 are free/);
-    scheduler.giveBack(lease, tokens);
+    scheduler.giveBack(lease, tokens.length);
     expect(scheduler.usedBlocks).toBe(0);
     expect(scheduler.borrow(tokens, 8).tokens).toBe(8);
   });
