@@ -97,10 +97,10 @@ class FilesFolder implements ModelFolder {
     for (;;) {
       if (signal?.aborted)
         throw new TidepoolError("aborted", "waiting for another process's download was aborted");
-      const release = await told(this.place, "locking", () =>
+      const lock = await told(this.place, "locking", () =>
         takeFileLock(this.place, key.slice(0, LOCK_DIGITS)),
       );
-      if (release !== undefined) return release;
+      if (lock !== undefined) return () => lock.release();
       await new Promise((resolve) => setTimeout(resolve, LOCK_POLL_MS));
     }
   }

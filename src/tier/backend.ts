@@ -86,8 +86,12 @@ export interface Appender {
   close(): Promise<void>;
 }
 
-/** Gives a lock back. */
-export type Release = () => Promise<void>;
+/** A writer's lock. */
+export interface Lock {
+  release(): Promise<void>;
+  /** Whether it is still held: it may be taken over from a holder that slept for long, and looked dead. */
+  isHeld(): Promise<boolean>;
+}
 
 /** A flat folder of append-only files, shared with other tabs or processes. */
 export interface Medium {
@@ -100,7 +104,7 @@ export interface Medium {
   /** Removes a file for good; an absent one is fine. */
   remove(name: string): Promise<void>;
   /** Takes a writer's lock if its holder is dead or there is none; undefined if it is held. Never waits. */
-  lock(writer: string): Promise<Release | undefined>;
+  lock(writer: string): Promise<Lock | undefined>;
   /** Gives up file handles (not locks). */
   close(): Promise<void>;
 }

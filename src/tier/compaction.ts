@@ -28,8 +28,8 @@ export async function adoptWriters(backend: SegmentBackend, files: readonly File
     if (writer !== undefined && !backend.locks.has(writer)) strangers.add(writer);
   }
   for (const writer of [...strangers].slice(0, MAX_ADOPTIONS)) {
-    const release = await backend.medium.lock(writer);
-    if (release !== undefined) backend.locks.set(writer, release);
+    const lock = await backend.medium.lock(writer);
+    if (lock !== undefined) backend.locks.set(writer, lock);
   }
 }
 
@@ -70,7 +70,7 @@ export async function compactOne(
   const segment = candidates[0];
   if (segment === undefined) return { bytesCopied: 0, more: false };
   const bytesCopied = await copyForward(backend, segment);
-  await backend.dropFiles(segment);
+  if (segment.owned) await backend.dropFiles(segment); // else another has taken it over meanwhile
   return { bytesCopied, more: candidates.length > 1 };
 }
 
@@ -142,9 +142,9 @@ async function soundBytes(backend: SegmentBackend, location: Location): Promise<
 /** Gives back the locks of adopted writers of whom nothing is left. */
 export async function releaseIdleWriters(backend: SegmentBackend): Promise<void> {
   const busy = new Set([...backend.index.segments.values()].map((segment) => segment.writer));
-  for (const [writer, release] of [...backend.locks]) {
+  for (const [writer, lock] of [...backend.locks]) {
     if (writer === backend.writer || busy.has(writer)) continue;
     backend.locks.delete(writer);
-    await release();
+    await lock.release();
   }
 }

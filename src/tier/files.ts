@@ -11,8 +11,9 @@ import {
   type FileSize,
   type Medium,
   type MediumFault,
-  type Release,
+  type Lock,
 } from "./backend.ts";
+import { systemClock, type Clock } from "../base.ts";
 import { takeFileLock } from "../file-lock.ts";
 import {
   codeOf,
@@ -34,6 +35,8 @@ export const MAX_PARTS_A_WRITE = 256;
 export interface FilesOptions extends SegmentOptions {
   /** Called with the reason if other users of this machine may look into the folder. */
   onExposed?: (message: string) => void;
+  /** By which others' locks become stale. */
+  clock?: Clock;
 }
 
 /**
@@ -41,10 +44,10 @@ export interface FilesOptions extends SegmentOptions {
  * tightened if it holds nothing but a store's files; those are tightened in any case.
  */
 export async function openFilesBackend(folder: string, options: FilesOptions = {}): Promise<SegmentBackend> {
-  const { onExposed, ...segmentOptions } = options;
+  const { onExposed, clock, ...segmentOptions } = options;
   const exposed = await tell(folder, () => prepareFolder(folder));
   if (exposed !== undefined) onExposed?.(exposed);
-  return new SegmentBackend(new FilesMedium(folder), segmentOptions);
+  return new SegmentBackend(new FilesMedium(folder, clock), segmentOptions);
 }
 
 async function prepareFolder(folder: string): Promise<string | undefined> {
@@ -82,11 +85,14 @@ interface Reader {
 export class FilesMedium implements Medium {
   readonly name = "files";
   private readonly folder: string;
+  private readonly clock: Clock;
   private readonly readers = new Map<string, Reader>();
   private closed = false;
 
-  constructor(folder: string) {
+  /** @param clock by which others' locks become stale */
+  constructor(folder: string, clock: Clock = systemClock) {
     this.folder = folder;
+    this.clock = clock;
   }
 
   async list(): Promise<FileSize[]> {
@@ -168,8 +174,8 @@ export class FilesMedium implements Medium {
     await this.syncFolder();
   }
 
-  lock(writer: string): Promise<Release | undefined> {
-    return tell(writer, () => takeFileLock(this.folder, writer));
+  lock(writer: string): Promise<Lock | undefined> {
+    return tell(writer, () => takeFileLock(this.folder, writer, this.clock));
   }
 
   async close(): Promise<void> {

@@ -14,7 +14,7 @@ import {
   type FileSize,
   type Medium,
   type MediumFault,
-  type Release,
+  type Lock,
 } from "./backend.ts";
 import { SegmentBackend, type SegmentOptions } from "./segments.ts";
 
@@ -122,7 +122,7 @@ export class OpfsMedium implements Medium {
     });
   }
 
-  lock(writer: string): Promise<Release | undefined> {
+  lock(writer: string): Promise<Lock | undefined> {
     return tell(writer, () => takeWebLock(`${this.directory.name}/${writer}`));
   }
 
@@ -150,22 +150,27 @@ async function readSnapshot(file: FileSystemFileHandle, offset: number, length: 
   }
 }
 
-/** Takes a Web Lock if it is free, and keeps it until it is given back. */
-function takeWebLock(name: string): Promise<Release | undefined> {
+/**
+ * Takes a Web Lock if it is free, and keeps it until it is given back. A frozen page keeps its locks; only a holder with
+ * `steal` could take one from it, and the request then ends.
+ */
+function takeWebLock(name: string): Promise<Lock | undefined> {
   return new Promise((resolve, reject) => {
+    let isHeld = true;
     const held = navigator.locks.request(name, { ifAvailable: true }, (lock) => {
       if (lock === null) {
         resolve(undefined);
         return undefined;
       }
       return new Promise<void>((giveBack) => {
-        resolve(async () => {
+        const release = async (): Promise<void> => {
           giveBack();
-          await held;
-        });
+          await held.catch(() => undefined); // a lock that was stolen is given back too
+        };
+        resolve({ release, isHeld: () => Promise.resolve(isHeld) });
       });
     });
-    held.catch(reject);
+    held.finally(() => (isHeld = false)).catch(reject);
   });
 }
 

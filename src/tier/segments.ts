@@ -9,11 +9,13 @@
  * - Failed append (disk full, error): the segment is sealed at once, and the next append begins a new one.
  * - Forgetting is a tombstone that names one entry of one segment, so the order in which trails are read does not matter.
  * - A dead writer's lock can be taken (maintain); its segments then belong to whoever holds it, to compact or drop.
+ * - A writer that slept for long may have lost its lock, and its segments with it: after each write it looks whether it holds
+ *   the lock still, and if not writes again as another. What it acknowledges has been written by an owner.
  * The list is rebuilt from the trails at open: 128 bytes a record, two files a segment; nothing of `.data` is read.
  *
  * It does not judge records: read() returns bytes, and the store checks them. No log, no repair.
  */
-import { assert } from "../base.ts";
+import { assert, background } from "../base.ts";
 import {
   MediumError,
   type Appender,
@@ -23,7 +25,7 @@ import {
   type FileSize,
   type MaintainResult,
   type Medium,
-  type Release,
+  type Lock,
 } from "./backend.ts";
 import { adoptWriters, compactOne, releaseIdleWriters, sweep } from "./compaction.ts";
 import { bytesToHex, type Key } from "./keys.ts";
@@ -42,6 +44,11 @@ export const DEFAULT_SEGMENT_BYTES = 32 * 2 ** 20;
 /** More of a trail than this is not read: over a million records in one segment is no segment of ours. */
 export const MAX_TRAIL_BYTES = 2 ** 27;
 
+/** Writers that one append is tried as: a lock is lost in the middle of it only if the process sleeps there. */
+const MAX_WRITERS = 3;
+
+const randomWriter = (): string => bytesToHex(crypto.getRandomValues(new Uint8Array(8)));
+
 export interface SegmentOptions {
   /** A segment is sealed when the next record would make it longer. A longer record has a segment to itself. */
   segmentBytes?: number;
@@ -50,6 +57,15 @@ export interface SegmentOptions {
   /** For tests of the tests only. */
   hooks?: { trailFirst?: boolean };
 }
+
+/** What has been written, and where. */
+interface Committed {
+  segment: Segment;
+  entries: Uint8Array[];
+}
+
+/** Whether a write gave what it wrote, and not its error. */
+const isCommitted = (value: unknown): value is Committed => !(value instanceof Error);
 
 /** The segment being appended to. */
 interface Current {
@@ -61,11 +77,12 @@ interface Current {
 export class SegmentBackend implements Backend {
   readonly name: string;
   readonly medium: Medium;
-  readonly writer: string;
+  /** Another after this one's lock was lost. */
+  writer: string;
   readonly segmentBytes: number;
   readonly index = new SegmentIndex();
   /** Locks held: this writer's and those of adopted writers. */
-  readonly locks = new Map<string, Release>();
+  readonly locks = new Map<string, Lock>();
 
   private readonly trailFirst: boolean;
   private current: Current | undefined;
@@ -78,18 +95,22 @@ export class SegmentBackend implements Backend {
     this.medium = medium;
     this.name = medium.name;
     this.segmentBytes = options.segmentBytes ?? DEFAULT_SEGMENT_BYTES;
-    this.writer = options.writer ?? bytesToHex(crypto.getRandomValues(new Uint8Array(8)));
+    this.writer = options.writer ?? randomWriter();
     this.trailFirst = options.hooks?.trailFirst ?? false;
     assert(this.segmentBytes > 0 && this.segmentBytes < 2 ** 31, `segmentBytes ${this.segmentBytes}`);
   }
 
   async open(): Promise<Delta> {
     assert(this.state === "new", "a SegmentBackend opens once");
-    const release = await this.medium.lock(this.writer);
-    assert(release !== undefined, "a fresh writer's lock is free");
-    this.locks.set(this.writer, release);
+    await this.takeOwnLock();
     this.state = "open";
     return this.refresh();
+  }
+
+  private async takeOwnLock(): Promise<void> {
+    const lock = await this.medium.lock(this.writer);
+    assert(lock !== undefined, "a fresh writer's lock is free");
+    this.locks.set(this.writer, lock);
   }
 
   append(records: readonly Uint8Array[]): Promise<Delta> {
@@ -124,6 +145,7 @@ export class SegmentBackend implements Backend {
 
   maintain(wasteShare = 0.5): Promise<MaintainResult> {
     return this.exclusive(async () => {
+      await this.checkLocks();
       await adoptWriters(this, await this.scan());
       await this.sealIfWasteful(wasteShare);
       await this.bury([]);
@@ -168,7 +190,7 @@ export class SegmentBackend implements Backend {
       });
     } finally {
       this.state = "closed";
-      for (const release of this.locks.values()) await release();
+      for (const lock of this.locks.values()) await lock.release();
       this.locks.clear();
       await this.medium.close();
     }
@@ -176,8 +198,15 @@ export class SegmentBackend implements Backend {
 
   // ---- for compaction.ts, inside exclusive() ----
 
-  /** Appends records that fit into one segment, and makes them known. */
+  /**
+   * Appends records that fit into one segment, and makes them known once it is certain that they count: whoever took this
+   * writer's segments over while the process slept does not look at them again, so they are written again by another writer.
+   */
   async commit(records: readonly Uint8Array[]): Promise<void> {
+    await this.asOwner(() => this.commitOnce(records));
+  }
+
+  private async commitOnce(records: readonly Uint8Array[]): Promise<Committed> {
     const total = records.reduce((sum, record) => sum + record.length, 0);
     const current = await this.writable(total);
     const entries: Uint8Array[] = [];
@@ -189,7 +218,47 @@ export class SegmentBackend implements Backend {
     current.segment.dataBytes = offset;
     const keys = records.map((record) => infoOf(record).key);
     await this.orAbandon(keys, () => this.write(current, records, entries));
-    this.takeEntries(current.segment, entries);
+    return { segment: current.segment, entries };
+  }
+
+  /** Does `write` as a writer that still holds its lock afterwards, and takes what it wrote into the index. */
+  private async asOwner(write: () => Promise<Committed>): Promise<void> {
+    for (let attempt = 0; attempt < MAX_WRITERS; attempt++) {
+      const written = await write().catch((error: unknown) => error);
+      const isOwner = (await this.locks.get(this.writer)?.isHeld()) === true;
+      if (!isOwner) {
+        await this.becomeAnother();
+        continue;
+      }
+      if (!isCommitted(written)) throw written;
+      this.takeEntries(written.segment, written.entries);
+      return;
+    }
+    throw new MediumError("io", `${this.name}: lost its lock ${MAX_WRITERS} times in a row`);
+  }
+
+  /** Goes on as a new writer. The segments of the old one are others' now, and are read as theirs. */
+  private async becomeAnother(): Promise<void> {
+    await this.seal().catch(() => undefined); // its files may be gone
+    this.disown(this.writer);
+    this.writer = randomWriter();
+    await this.takeOwnLock();
+  }
+
+  private disown(writer: string): void {
+    const lock = this.locks.get(writer);
+    this.locks.delete(writer);
+    if (lock) background(lock.release(), "giving a lost lock back");
+    for (const segment of this.index.segments.values()) if (segment.writer === writer) segment.owned = false;
+  }
+
+  /** Finds out which adopted writers others have taken over while this process slept. */
+  private async checkLocks(): Promise<void> {
+    for (const [writer, lock] of [...this.locks]) {
+      if (await lock.isHeld()) continue;
+      if (writer === this.writer) await this.becomeAnother();
+      else this.disown(writer);
+    }
   }
 
   /**
@@ -200,14 +269,16 @@ export class SegmentBackend implements Backend {
     this.unburied.push(...tombstones);
     this.unburied = this.unburied.filter(({ target }) => this.index.segments.has(target.segment));
     if (this.unburied.length === 0) return;
-    const current = await this.writable(0);
     const entries = this.unburied.map(({ key, target }) => encodeTombstone(key, target));
-    await this.orAbandon([], async () => {
-      await current.trail.append(entries);
-      await current.trail.sync();
+    await this.asOwner(async () => {
+      const current = await this.writable(0);
+      await this.orAbandon([], async () => {
+        await current.trail.append(entries);
+        await current.trail.sync();
+      });
+      return { segment: current.segment, entries };
     });
     this.unburied = [];
-    this.takeEntries(current.segment, entries);
   }
 
   /** Removes a segment's files, trail first, so that no entry points to missing data. */

@@ -15,13 +15,7 @@
  * Synced bytes are kept apart from unsynced ones, so a test can know the truth at any time.
  */
 import type { Random } from "../../src/base.ts";
-import {
-  MediumError,
-  type Appender,
-  type FileSize,
-  type Medium,
-  type Release,
-} from "../../src/tier/backend.ts";
+import { MediumError, type Appender, type FileSize, type Medium, type Lock } from "../../src/tier/backend.ts";
 
 export type FaultKind = "io" | "full" | "hang" | "short";
 export const FAULT_KINDS: readonly FaultKind[] = ["io", "full", "hang", "short"];
@@ -249,13 +243,17 @@ export class FakeMedium implements Medium {
     this.world.files.delete(name);
   }
 
-  async lock(writer: string): Promise<Release | undefined> {
+  async lock(writer: string): Promise<Lock | undefined> {
     await this.step("lock");
     if (this.world.locks.has(writer)) return undefined;
     this.world.locks.set(writer, this.process);
-    return () => {
-      if (this.world.locks.get(writer) === this.process) this.world.locks.delete(writer);
-      return Promise.resolve();
+    const isHeld = (): boolean => this.world.locks.get(writer) === this.process;
+    return {
+      release: () => {
+        if (isHeld()) this.world.locks.delete(writer);
+        return Promise.resolve();
+      },
+      isHeld: () => Promise.resolve(isHeld()),
     };
   }
 

@@ -1,10 +1,10 @@
 /** The folder backend against the conformance suite, and what only folders have: locks between processes. */
 import { mkdtemp, readdir, rm, utimes, writeFile } from "node:fs/promises";
-import { hostname, tmpdir } from "node:os";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { Random } from "../../src/base.ts";
-import { takeFileLock } from "../../src/file-lock.ts";
+import { ABANDONED_MS, placeOfIds, STALE_MS, takeFileLock } from "../../src/file-lock.ts";
 import { FilesMedium, openFilesBackend } from "../../src/tier/files.ts";
 import { testSeed } from "../support/seed.ts";
 import { casesFor } from "./conformance.ts";
@@ -31,21 +31,18 @@ describe("file locks", () => {
 
   test("a held lock is refused and a released one is free", () =>
     inFolder(async (folder) => {
-      const release = await takeFileLock(folder, writer);
-      expect(release).toBeDefined();
+      const lock = await takeFileLock(folder, writer);
+      expect(await lock?.isHeld()).toBe(true);
       expect(await takeFileLock(folder, writer)).toBeUndefined();
-      await release?.();
+      await lock?.release();
+      expect(await lock?.isHeld()).toBe(false);
       expect(await readdir(folder)).toEqual([]);
       expect(await takeFileLock(folder, writer)).toBeDefined();
     }));
 
   test("a dead process's lock is taken over, and by one taker only", () =>
     inFolder(async (folder) => {
-      const dead = JSON.stringify({
-        pid: 2 ** 22 + 1,
-        host: hostname(),
-        started: "1",
-      });
+      const dead = JSON.stringify({ id: "a", pid: 2 ** 22 + 1, place: await placeOfIds(), started: "1" });
       await writeFile(join(folder, `${writer}-3.lock`), dead);
       const takers = await Promise.all(Array.from({ length: 8 }, () => takeFileLock(folder, writer)));
       expect(takers.filter((release) => release !== undefined)).toHaveLength(1);
@@ -54,24 +51,44 @@ describe("file locks", () => {
 
   test("a process id that was given out again does not keep a dead lock alive", () =>
     inFolder(async (folder) => {
-      const reused = JSON.stringify({ pid: process.pid, host: hostname(), started: "1" });
+      const reused = JSON.stringify({ id: "a", pid: process.pid, place: await placeOfIds(), started: "1" });
       await writeFile(join(folder, `${writer}-1.lock`), reused);
       expect(await takeFileLock(folder, writer)).toBeDefined();
     }));
 
-  test("an unreadable lock counts while it is fresh and not when it is stale", () =>
+  test("an unreadable lock counts while its heartbeat may go on, and not when nobody has touched it for a day", () =>
     inFolder(async (folder) => {
       const path = join(folder, `${writer}-1.lock`);
       await writeFile(path, "{");
       expect(await takeFileLock(folder, writer)).toBeUndefined();
-      await utimes(path, new Date(0), new Date(0));
+      const old = new Date(Date.now() - ABANDONED_MS - 1000);
+      await utimes(path, old, old);
       expect(await takeFileLock(folder, writer)).toBeDefined();
+    }));
+
+  test("a process id of another namespace says nothing: only a heartbeat that is seen to stand still does", () =>
+    inFolder(async (folder) => {
+      const path = join(folder, `${writer}-1.lock`);
+      const elsewhere = { id: "a", pid: 2 ** 22 + 1, place: "this-boot pid:[1]", started: "1" };
+      await writeFile(path, JSON.stringify(elsewhere));
+      const slow = new Date(Date.now() - 2 * STALE_MS); // the holder's clock is behind, or it is the file server's
+      await utimes(path, slow, slow);
+      let nowMs = 0;
+      const clock = { nowMs: () => nowMs };
+      expect(await takeFileLock(folder, writer, clock)).toBeUndefined();
+      nowMs += STALE_MS - 1;
+      await utimes(path, slow, new Date(slow.getTime() + 10_000)); // a heartbeat
+      expect(await takeFileLock(folder, writer, clock)).toBeUndefined();
+      nowMs += STALE_MS;
+      expect(await takeFileLock(folder, writer, clock)).toBeUndefined();
+      nowMs += 2;
+      expect(await takeFileLock(folder, writer, clock)).toBeDefined();
     }));
 });
 
 test("the lock of a process that died before it wrote anything goes with the next idle work", async () => {
   const folder = await mkdtemp(join(tmpdir(), "tidepool-lock-"));
-  const dead = JSON.stringify({ pid: 2 ** 22 + 1, host: hostname(), started: "1" });
+  const dead = JSON.stringify({ id: "a", pid: 2 ** 22 + 1, place: await placeOfIds(), started: "1" });
   await writeFile(join(folder, "0123456789abcdef-1.lock"), dead);
   const backend = await openFilesBackend(folder);
   await backend.open();
