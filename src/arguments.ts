@@ -2,6 +2,7 @@
  * What callers may hand to the library, by function: rules for the arguments and options that stay on this side of the worker
  * (models, signals, listeners), joined with those of the table that both sides share (worker/arguments.ts).
  */
+import { isSigningKey, type SigningKey } from "./archive-signing.ts";
 import { callback, flag, object, rule, signal, stringOr, text, type Fields, type Rule } from "./check.ts";
 import type { ChatOptions, GenerateOptions, LoadOptions, Model } from "./engine.ts";
 import type { ModelsCallOptions } from "./models.ts";
@@ -50,6 +51,10 @@ export const chatOptions = object<ChatOptions>("options", {
   signal,
   template: templateVariables,
   tools,
+});
+
+export const exportOptions = object<{ sign?: SigningKey }>("options", {
+  sign: rule("an Ed25519 private key (PKCS #8, PEM) or a CryptoKeyPair", isSigningKey, true),
 });
 
 export const modelsOptions = object<ModelsCallOptions>("options", {

@@ -43,6 +43,7 @@ import { askWorker, startWorker, type WorkerPort } from "./worker/port.ts";
 
 export { Generation, type GenerationChunk } from "./generation.ts";
 export type {
+  ArchiveImport,
   CacheEntry,
   CacheEvent,
   CacheOptions,

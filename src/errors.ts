@@ -7,6 +7,7 @@
 export type ErrorCode =
   | "invalid_argument" // a call's argument is wrong
   | "invalid_file" // a model file, tokenizer or record is malformed
+  | "untrusted" // an archive is not from whom the caller trusts, or holds what the model does not compute
   | "unsupported" // an architecture, format or feature that Tidepool does not have
   | "not_found" // a path, URL or named model does not exist
   | "source" // reading a source failed (network, file system)

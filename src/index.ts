@@ -3,10 +3,13 @@ export { Engine, Generation, inspect, render, tokenize } from "./engine.ts";
 export { models } from "./models.ts";
 export type { ModelsCallOptions, PullResult, StoredModel, StoredModelFile, VerifyResult } from "./models.ts";
 export { EngineCache, StoredCache, TIER_DISK, TIER_GPU, TIER_RAM } from "./stored.ts";
-export type { CacheEventListener } from "./stored.ts";
+export type { ArchiveExport, CacheEventListener } from "./stored.ts";
+export { newSigningKey } from "./archive-signing.ts";
+export type { SigningKey, SigningKeyText } from "./archive-signing.ts";
 export { TidepoolError } from "./errors.ts";
 export type { ErrorCode } from "./errors.ts";
 export type {
+  ArchiveImport,
   CacheEntry,
   CacheEvent,
   CacheOptions,

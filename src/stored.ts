@@ -1,10 +1,13 @@
 /**
  * What is computed and stored, for the caller: the cache of a running engine, and stores that no engine has open.
  */
+import { signArchive, type SigningKey } from "./archive-signing.ts";
+import { exportOptions } from "./arguments.ts";
 import { background } from "./base.ts";
 import { bytes, callback } from "./check.ts";
 import { TidepoolError } from "./errors.ts";
 import type {
+  ArchiveImport,
   CacheEntry,
   CacheEvent,
   CacheOptions,
@@ -20,6 +23,7 @@ import {
   cacheOptions,
   clearOptions,
   drainTimeout,
+  importOptions,
   MAX_TREE_BLOCKS,
   templateVariables,
   textOrChat,
@@ -31,6 +35,15 @@ export { TIER_DISK, TIER_GPU, TIER_RAM } from "./worker/protocol.ts";
 
 /** Hears of decisions; `dropped`: how many got lost before these because too many came at once. */
 export type CacheEventListener = (events: readonly CacheEvent[], dropped: number) => void;
+
+/** A prompt's blocks as one file. */
+export interface ArchiveExport {
+  archive: Uint8Array;
+  /** Blocks in it. */
+  blocks: number;
+  /** Full blocks of the prompt that are not. */
+  missing: number;
+}
 
 /** A text or conversation as the worker takes it. @throws TidepoolError `invalid_argument` */
 export function promptInput(
@@ -81,21 +94,33 @@ export class EngineCache {
     await this.call({ method: "cacheBudgets", ...budgetsRule.read(budgets, "budgets") });
   }
 
-  /** A prompt's stored blocks as one file, for `import` here or elsewhere. `missing`: blocks that are not stored. */
+  /**
+   * A prompt's stored blocks as one file, for `import` here or elsewhere, up to the first that is not stored. `missing`:
+   * that one and those behind it.
+   * @param options.sign signs the file. The key does not leave this thread.
+   * @throws TidepoolError `unsupported` if this runtime cannot sign, `invalid_argument` if the key is none
+   */
   async export(
     prompt: string | readonly ChatMessage[],
-  ): Promise<{ archive: Uint8Array; blocks: number; missing: number }> {
-    const answer = await this.call({ method: "cacheExport", input: promptInput(prompt) });
-    return answer as { archive: Uint8Array; blocks: number; missing: number };
+    options: { sign?: SigningKey } = {},
+  ): Promise<ArchiveExport> {
+    const { sign } = exportOptions.read(options, "");
+    const answer = (await this.call({ method: "cacheExport", input: promptInput(prompt) })) as ArchiveExport;
+    return sign === undefined ? answer : { ...answer, archive: await signArchive(answer.archive, sign) };
   }
 
-  /** Takes in an exported file; every record is checked, and those that fail are counted by reason. */
-  async import(archive: Uint8Array): Promise<{ keys: string[]; rejected: Record<string, number> }> {
-    const given = bytes.read(archive, "archive");
-    return (await this.call({ method: "cacheImport", archive: given })) as {
-      keys: string[];
-      rejected: Record<string, number>;
-    };
+  /**
+   * Takes in an exported file, whole or not at all, into this engine's namespace. Its keys are recomputed from the prompt
+   * that it declares, but keys and values cannot be checked without computing them: **trust its maker as you trust the
+   * maker of code that you run**, name the keys that you trust in `cache.trust`, or let some of it be computed again.
+   * @param options.verify so many blocks, chosen at random, and every recurrent state are compared with what the model
+   * computes, which takes as long as computing the prompt does (default 0: none; as many as it has: all)
+   * @throws TidepoolError `invalid_file` if it is damaged or holds anything but one prompt's records, `untrusted` if it is
+   * not signed by a key of `cache.trust` or differs from what the model computes
+   */
+  async import(archive: Uint8Array, options: { verify?: number } = {}): Promise<ArchiveImport> {
+    const call = { archive: bytes.read(archive, "archive"), ...importOptions.read(options, "") };
+    return (await this.call({ method: "cacheImport", ...call })) as ArchiveImport;
   }
 
   /**
@@ -173,10 +198,14 @@ export class StoredCache {
     await this.ask({ method: "cacheClear", ...clearOptions.read(options, "") });
   }
 
-  /** Takes in an exported file. */
-  async import(archive: Uint8Array): Promise<{ keys: string[]; rejected: Record<string, number> }> {
-    const answer = await this.ask({ method: "cacheImport", archive: bytes.read(archive, "archive") });
-    return answer as { keys: string[]; rejected: Record<string, number> };
+  /**
+   * Takes in an exported file, whole or not at all, into the namespace of the options. Nothing of it is computed again,
+   * as there is no model: trust its maker, or name the keys that you trust in `trust`.
+   * @throws TidepoolError `invalid_file`, `untrusted` as `EngineCache.import`.
+   */
+  async import(archive: Uint8Array): Promise<ArchiveImport> {
+    const call = { method: "cacheImport", archive: bytes.read(archive, "archive") } as const;
+    return (await this.ask(call)) as ArchiveImport;
   }
 
   private ask(call: StoreCall): Promise<unknown> {

@@ -215,6 +215,23 @@ export class KvPool {
   }
 }
 
+/**
+ * Blanks what a block's payload holds behind its first `tokens` tokens: keys and values that the slot's former users left
+ * there.
+ */
+export function blankBehind(
+  payload: Uint8Array,
+  { layers, blockTokens, dtype }: PoolOptions,
+  tokens: number,
+): void {
+  let at = 0;
+  for (const { kvHeads, headDim } of layers) {
+    const rowBytes = headDim * (dtype === "f16" ? 2 : 4);
+    for (let head = 0; head < 2 * kvHeads; head++, at += blockTokens * rowBytes)
+      payload.fill(0, at + tokens * rowBytes, at + blockTokens * rowBytes);
+  }
+}
+
 /** Their content lasts until the GPU work submitted before has run. */
 export function destroyAll({ keys, values }: KvBuffers): void {
   for (const buffer of [...keys, ...values]) buffer.destroy();

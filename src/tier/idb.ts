@@ -15,10 +15,11 @@ import {
   type MediumFault,
 } from "./backend.ts";
 import type { Key } from "./keys.ts";
-import { infoOf, type RecordInfo } from "./record.ts";
+import { FORMAT_VERSION, infoOf, type RecordInfo } from "./record.ts";
 import { TierIndex } from "./tier-index.ts";
 
-const SCHEMA_VERSION = 1;
+/** With the record format: what an older version wrote is a miss, and goes. */
+const SCHEMA_VERSION = FORMAT_VERSION;
 const HEADS = "heads"; // Key -> RecordInfo
 const BODIES = "bodies"; // Key -> the whole record
 
@@ -149,6 +150,7 @@ function connect(name: string): Promise<IDBDatabase> {
   return new Promise((resolve, reject) => {
     const request = indexedDB.open(name, SCHEMA_VERSION);
     request.onupgradeneeded = () => {
+      for (const old of [...request.result.objectStoreNames]) request.result.deleteObjectStore(old);
       request.result.createObjectStore(HEADS);
       request.result.createObjectStore(BODIES);
     };
@@ -177,6 +179,7 @@ function isInfo(value: unknown): value is RecordInfo {
     info?.fingerprint,
     info?.namespaceHash,
     info?.encoding,
+    info?.coarsest,
   ];
   const numbers = [info?.blockIndex, info?.tokenCount, info?.bytes, info?.createdAtMs, info?.expiresAtMs];
   return (

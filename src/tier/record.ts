@@ -5,7 +5,7 @@
  *
  * Layout, little-endian; the header's length is a multiple of 16, so that the payload is aligned:
  *
- *     0 magic u32        4 version u16     6 kind u8        7 encoding u8
+ *     0 magic u32        4 version u8      5 coarsest u8    6 kind u8        7 encoding u8
  *     8 headerBytes u32 12 payloadBytes u32
  *    16 key [16]        32 parentKey [16]  48 fingerprint [16]  64 namespaceHash [16]
  *    80 blockIndex u32  84 tokenCount u32  88 createdAtMs f64   96 expiresAtMs f64 (0: never)
@@ -17,7 +17,7 @@ import { CHECKSUM_BYTES, checksum, sameBytes } from "./checksum.ts";
 import { bytesToHex, hexToBytes, namespaceHashOf, recordKey, type Key, type RecordKind } from "./keys.ts";
 
 export const RECORD_MAGIC = 0x564b5054; // "TPKV"
-export const FORMAT_VERSION = 1;
+export const FORMAT_VERSION = 2;
 export const MAX_RECORD_TOKENS = 1 << 20;
 
 const FIXED_BYTES = 128;
@@ -40,7 +40,7 @@ export const MISS_REASONS = [
   "fingerprint", // another model
   "tokens", // other token ids
   "expired",
-  "encoding", // stored coarser than this store accepts
+  "encoding", // stored coarser than this store accepts, or computed from what was
   "absent", // not stored
   "gone", // indexed, but its bytes have vanished
   "io", // the medium failed
@@ -60,6 +60,8 @@ export interface RecordInfo {
   blockIndex: number;
   tokenCount: number;
   encoding: Encoding;
+  /** The coarsest encoding of this record and of all that it was computed from: "raw" is exact. */
+  coarsest: Encoding;
   /** Bytes of the whole record, header and payload. */
   bytes: number;
   /** Milliseconds since 1970. */
@@ -91,6 +93,8 @@ export interface RecordDraft {
    */
   hasHeaderRoom?: boolean;
   encoding?: Encoding;
+  /** Default: as `encoding`. */
+  coarsest?: Encoding;
   createdAtMs?: number;
   expiresAtMs?: number;
   rebuildCost?: number;
@@ -137,7 +141,8 @@ function withHeaderRoom({ payload, hasHeaderRoom }: RecordDraft, headerBytes: nu
 function writeFixed(bytes: Uint8Array, draft: RecordDraft, tokens: Uint32Array, key: Key): void {
   const view = new DataView(bytes.buffer);
   view.setUint32(0, RECORD_MAGIC, true);
-  view.setUint16(4, FORMAT_VERSION, true);
+  view.setUint8(4, FORMAT_VERSION);
+  view.setUint8(5, encodingCode(coarserOf(draft.encoding, draft.coarsest)));
   view.setUint8(6, KINDS.indexOf(draft.kind) + 1);
   view.setUint8(7, ENCODINGS.indexOf(draft.encoding ?? "raw") + 1);
   view.setUint32(8, headerBytesOf(tokens.length), true);
@@ -169,6 +174,7 @@ export function infoOf(bytes: Uint8Array): RecordInfo {
     blockIndex: view.getUint32(80, true),
     tokenCount: view.getUint32(84, true),
     encoding: ENCODINGS[view.getUint8(7) - 1] ?? "raw",
+    coarsest: ENCODINGS[view.getUint8(5) - 1] ?? "kivi4",
     bytes: bytes.length,
     createdAtMs: view.getFloat64(88, true),
     expiresAtMs: view.getFloat64(96, true),
@@ -200,7 +206,7 @@ function shapeFault(bytes: Uint8Array): MissReason | undefined {
   if (bytes.length < FIXED_BYTES + CHECKSUM_BYTES) return "short";
   const view = new DataView(bytes.buffer, bytes.byteOffset);
   if (view.getUint32(0, true) !== RECORD_MAGIC) return "magic";
-  if (view.getUint16(4, true) !== FORMAT_VERSION) return "version";
+  if (view.getUint8(4) !== FORMAT_VERSION) return "version";
   const tokenCount = view.getUint32(84, true);
   if (tokenCount > MAX_RECORD_TOKENS) return "header";
   const headerBytes = view.getUint32(8, true);
@@ -216,7 +222,9 @@ function contentFault(bytes: Uint8Array): MissReason | undefined {
   const end = headerBytes - CHECKSUM_BYTES;
   if (!sameBytes(checksum(bytes.subarray(0, end)), bytes.subarray(end, headerBytes))) return "header";
   if (KINDS[view.getUint8(6) - 1] === undefined) return "header";
-  if (ENCODINGS[view.getUint8(7) - 1] === undefined) return "header";
+  const [encoding, coarsest] = [view.getUint8(7), view.getUint8(5)].map(encodingOf);
+  if (encoding === undefined || coarsest === undefined) return "header";
+  if (coarseness(coarsest) < coarseness(encoding)) return "header";
   const expected = bytes.subarray(PAYLOAD_CHECKSUM_AT, PAYLOAD_CHECKSUM_AT + CHECKSUM_BYTES);
   if (!sameBytes(checksum(bytes.subarray(headerBytes)), expected)) return "payload";
   const info = infoOf(bytes);
@@ -240,7 +248,7 @@ export function mismatchOf(record: StoredRecord, expected: Expected): MissReason
   return isExpired(record, expected.nowMs) ? "expired" : undefined;
 }
 
-export function isExpired(info: RecordInfo, nowMs: number): boolean {
+export function isExpired(info: Pick<RecordInfo, "expiresAtMs">, nowMs: number): boolean {
   return info.expiresAtMs !== 0 && info.expiresAtMs <= nowMs;
 }
 
@@ -253,6 +261,11 @@ function sameTokens(a: Uint32Array, b: ArrayLike<number>): boolean {
 /** How coarse an encoding is; a store accepts those up to its own setting. */
 export function coarseness(encoding: Encoding): number {
   return ENCODINGS.indexOf(encoding);
+}
+
+/** The coarser of two encodings; one that is absent is "raw". */
+export function coarserOf(a: Encoding = "raw", b: Encoding = "raw"): Encoding {
+  return coarseness(a) < coarseness(b) ? b : a;
 }
 
 /** The byte that stands for an encoding or a kind in trails; 0 is none. */

@@ -5,7 +5,6 @@ import type { NoticeCode } from "./disk-tier.ts";
 import type { Key } from "./keys.ts";
 import type { KvBits, KvLayout } from "./kv-quant.ts";
 import type { Expected, MissReason, RecordDraft, StoredRecord } from "./record.ts";
-import type { MissCounts } from "./store-stats.ts";
 import type { ChooseVictim, TierName } from "./tier-index.ts";
 import type { Timer } from "./timer.ts";
 
@@ -62,7 +61,8 @@ export interface Filter {
 }
 
 export interface ImportResult {
-  /** The keys that were stored. */
+  /** The keys that are stored now. */
   keys: Key[];
-  rejected: Partial<MissCounts>;
+  /** Records that are not, by reason; "room": they fit into no tier. */
+  rejected: Partial<Record<MissReason | "room", number>>;
 }

@@ -66,11 +66,18 @@ export class StoreParts {
     });
   }
 
-  /** Whether this store serves records stored so coarsely. */
-  accepts(info: RecordInfo): boolean {
+  /**
+   * How coarse this store's blocks are, and so everything that is computed here: whatever it is given may have been
+   * computed from blocks that came back from it.
+   */
+  get encoding(): Encoding {
     const { atRestBits } = this.options;
-    const coarsest: Encoding = atRestBits === undefined ? "raw" : atRestBits === 8 ? "kivi8" : "kivi4";
-    return coarseness(info.encoding) <= coarseness(coarsest);
+    return atRestBits === undefined ? "raw" : atRestBits === 8 ? "kivi8" : "kivi4";
+  }
+
+  /** Whether this store serves a record: neither it nor what it was computed from is coarser than its own. */
+  accepts({ coarsest }: Pick<RecordInfo, "coarsest">): boolean {
+    return coarseness(coarsest) <= coarseness(this.encoding);
   }
 
   nowEpochMs(): number {

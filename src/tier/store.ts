@@ -8,22 +8,13 @@
  * upkeep.ts, which share store-parts.ts. It knows nothing of GPU slots, prefix trees or models: keys and bytes only
  * (cache/ and worker/ know the rest).
  */
-import { decodeArchive, encodeArchive } from "./archive.ts";
 import { Forgetting } from "./forgetting.ts";
 import { recordKey, type Key } from "./keys.ts";
 import { quantiseKv } from "./kv-quant.ts";
 import { Lookup, type StoredTiers } from "./lookup.ts";
 import { Reading } from "./reading.ts";
-import { encodeRecord, infoOf, type RecordInfo } from "./record.ts";
-import type {
-  Asked,
-  Filter,
-  GetResult,
-  ImportResult,
-  PutDraft,
-  PutOutcome,
-  StoreOptions,
-} from "./store-options.ts";
+import { coarserOf, encodeRecord, infoOf, type RecordInfo } from "./record.ts";
+import type { Asked, Filter, GetResult, PutDraft, PutOutcome, StoreOptions } from "./store-options.ts";
 import { StoreParts } from "./store-parts.ts";
 import { tierStats, type MissCounts, type StoreStats } from "./store-stats.ts";
 import type { TierName } from "./tier-index.ts";
@@ -63,6 +54,16 @@ export class TierStore {
     this.lookup = new Lookup(this.parts, this.behind, (tier, key) => this.reading.miss(tier, "expired", key));
   }
 
+  /** Whether a record so coarse, or computed from one so coarse, is served here. */
+  accepts(info: Pick<RecordInfo, "coarsest">): boolean {
+    return this.parts.accepts(info);
+  }
+
+  /** Milliseconds since 1970, by the store's clock. */
+  nowEpochMs(): number {
+    return this.parts.nowEpochMs();
+  }
+
   get diskState(): StoreStats["disk"]["state"] {
     return this.parts.disk?.state ?? "none";
   }
@@ -89,13 +90,13 @@ export class TierStore {
 
   private encode(draft: PutDraft, key: Key): Uint8Array {
     const bits = this.parts.options.atRestBits;
+    const { encoding } = this.parts;
     const createdAtMs = draft.createdAtMs ?? this.parts.nowEpochMs();
-    const plain = { ...draft, createdAtMs };
+    const plain = { ...draft, createdAtMs, coarsest: coarserOf(encoding, draft.coarsest) };
     if (bits === undefined || draft.layout === undefined || draft.kind !== "block")
       return encodeRecord(plain, key);
     const payload = quantiseKv(draft.payload, draft.layout, bits);
     if (payload === undefined) return encodeRecord(plain, key); // values that do not fit are kept as they are
-    const encoding = bits === 8 ? "kivi8" : "kivi4";
     return encodeRecord({ ...plain, payload, hasHeaderRoom: false, encoding }, key);
   }
 
@@ -242,32 +243,6 @@ export class TierStore {
     if (budgets.queueBytes !== undefined) this.behind.queue.maxBytes = budgets.queueBytes;
     if (budgets.ramBytes !== undefined) this.parts.ram.setMaxBytes(budgets.ramBytes);
     if (budgets.diskBytes !== undefined) await this.parts.disk?.setMaxBytes(budgets.diskBytes);
-  }
-
-  // ---- whole prefixes as files ----
-
-  /** The records of `keys` as one file; `missing` are those that are nowhere to be had. */
-  async exportRecords(keys: readonly Key[]): Promise<{ archive: Uint8Array; missing: Key[] }> {
-    const records: Uint8Array[] = [];
-    const missing: Key[] = [];
-    for (const key of keys) {
-      const found = await this.get(key);
-      if (!found.hit) missing.push(key);
-      else records.push(encodeRecord({ ...found.record, namespace: "", encoding: "raw" }));
-    }
-    return { archive: encodeArchive(records), missing };
-  }
-
-  /** Stores the records of an archive, each checked, under `namespace`. Throws TidepoolError if it is no archive. */
-  importRecords(archive: Uint8Array, options: { namespace?: string; lowest?: TierName } = {}): ImportResult {
-    const { drafts, rejected } = decodeArchive(archive, options.namespace ?? "");
-    const keys: Key[] = [];
-    for (const draft of drafts) {
-      if (this.put(draft, options.lowest) !== "refused") {
-        keys.push(recordKey(draft.kind, draft.parentKey, draft.tokens));
-      }
-    }
-    return { keys, rejected };
   }
 
   /** Drains the queue for at most `drainMs`, and gives everything back. */

@@ -9,6 +9,7 @@
  *    24 parentKey [16]             40 fingerprint [16]                56 namespaceHash [16]
  *    72 offset u32  76 bytes u32   80 blockIndex u32                  84 tokenCount u32
  *    88 createdAtMs f64            96 expiresAtMs f64                104 rebuildCost f32  108 encoding u8
+ *   109 coarsest u8
  *   112 checksum [16]
  *
  * A tombstone has the target segment's writer at 24 (8 bytes), its number at 72 and the entry's index at 76.
@@ -98,6 +99,7 @@ export function encodeRecordEntry(record: Uint8Array, offset: number): Uint8Arra
   view.setFloat64(96, info.expiresAtMs, true);
   view.setFloat32(104, info.rebuildCost, true);
   view.setUint8(108, encodingCode(info.encoding));
+  view.setUint8(109, encodingCode(info.coarsest));
   return seal(bytes);
 }
 
@@ -124,7 +126,8 @@ export function decodeTrailEntry(bytes: Uint8Array): TrailEntry | undefined {
 function recordEntry(bytes: Uint8Array, view: DataView): TrailEntry | undefined {
   const kind = kindOf(view.getUint8(7));
   const encoding = encodingOf(view.getUint8(108));
-  if (kind === undefined || encoding === undefined) return undefined;
+  const coarsest = encodingOf(view.getUint8(109));
+  if (kind === undefined || encoding === undefined || coarsest === undefined) return undefined;
   const info: RecordInfo = {
     key: bytesToHex(bytes.subarray(8, 24)),
     parentKey: bytesToHex(bytes.subarray(24, 40)),
@@ -134,6 +137,7 @@ function recordEntry(bytes: Uint8Array, view: DataView): TrailEntry | undefined 
     blockIndex: view.getUint32(80, true),
     tokenCount: view.getUint32(84, true),
     encoding,
+    coarsest,
     bytes: view.getUint32(76, true),
     createdAtMs: view.getFloat64(88, true),
     expiresAtMs: view.getFloat64(96, true),

@@ -4,6 +4,7 @@
  * protocol.ts: a property without a rule, or with a rule for fewer values, does not compile. It knows no model: what depends on
  * a vocabulary or a context is checked in the session.
  */
+import { isPublicKey } from "../archive-signing.ts";
 import {
   flag,
   integer,
@@ -17,6 +18,7 @@ import {
   oneOf,
   orOne,
   refuseValue,
+  rule,
   secretText,
   stringOr,
   text,
@@ -53,6 +55,12 @@ const MAX_NAME_CHARS = 1024;
 /** Blocks of a tree's snapshot at most. */
 export const MAX_TREE_BLOCKS = 10_000;
 
+/** Keys in `cache.trust`, and blocks to be compared when an archive is imported, at most. */
+const MAX_TRUSTED_KEYS = 1024;
+const MAX_SPOT_CHECKS = 65_536;
+
+const publicKey = rule<string>("an Ed25519 public key: 43 characters of base64url", isPublicKey);
+
 const aboveZero = number("above 0", (value) => value > 0);
 const someBytes = integer(1, MAX_BYTES);
 const name = text(0, MAX_NAME_CHARS);
@@ -73,6 +81,7 @@ export const cacheFields: Fields<CacheOptions> = {
   namespace: name,
   maxAgeMs: aboveZero,
   atRestBits: oneNumberOf(8, 4),
+  trust: list("public keys", publicKey, 0, MAX_TRUSTED_KEYS),
 };
 export const cacheOptions = object<CacheOptions>("the cache's options", cacheFields);
 
@@ -197,6 +206,9 @@ export const warmOptions = object<WarmOptions>("options", warmFields);
 
 export const budgetFields = { ramBytes: integer(0, MAX_BYTES), diskBytes: integer(0, MAX_BYTES) };
 export const budgets = object<{ ramBytes?: number; diskBytes?: number }>("budgets in bytes", budgetFields);
+
+export const importFields = { verify: integer(0, MAX_SPOT_CHECKS) };
+export const importOptions = object<{ verify?: number }>("options", importFields);
 
 export const clearFields = { namespace: name };
 export const clearOptions = object<{ namespace?: string }>("options", clearFields);

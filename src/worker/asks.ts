@@ -9,6 +9,7 @@ import {
   clearFields,
   drainTimeout,
   generateFields,
+  importFields,
   promptTokens,
   scoreFields,
   warmFields,
@@ -89,7 +90,7 @@ const call = variants<Call, "method">("method", {
   cacheExport: object<Of<"cacheExport">>("input", { method: word("cacheExport"), input }, WITH_INPUT),
   cacheImport: object<Of<"cacheImport">>(
     "an archive",
-    { method: word("cacheImport"), archive: bytes },
+    { method: word("cacheImport"), archive: bytes, ...importFields },
     { ...METHOD, archive: true },
   ),
   cacheDrain: object<Of<"cacheDrain">>(

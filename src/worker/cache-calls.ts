@@ -7,9 +7,12 @@ import { TidepoolError } from "../errors.ts";
 import type { Scheduler } from "../schedule/scheduler.ts";
 import type { TierStore } from "../tier/store.ts";
 import type { Runner } from "../model/runner.ts";
+import { exportPrefix } from "../tier/prefix-file.ts";
+import { importIntoEngine, importIntoStore } from "./archives.ts";
+import type { CheckRooms } from "./spot-check.ts";
 import type { CacheWatch } from "./cache-watch.ts";
 import type { Keeper } from "./keeper.ts";
-import type { CacheEntry, CacheStats, Call, StoreCall } from "./protocol.ts";
+import type { ArchiveImport, CacheEntry, CacheOptions, CacheStats, Call, StoreCall } from "./protocol.ts";
 
 /** What the calls look at. */
 export interface CacheRooms {
@@ -23,10 +26,10 @@ export interface CacheRooms {
 
 type CacheCall = Extract<Call, { method: `cache${string}` }>;
 
-/** Answers every cache call but the export, which needs a prompt's tokens. @throws TidepoolError `unsupported`. */
+/** Answers every cache call but export and import, which need the model. @throws TidepoolError `unsupported`. */
 export async function answerCacheCall(
   rooms: CacheRooms,
-  call: Exclude<CacheCall, { method: "cacheExport" }>,
+  call: Exclude<CacheCall, { method: "cacheExport" | "cacheImport" }>,
 ): Promise<unknown> {
   switch (call.method) {
     case "cacheStats":
@@ -44,8 +47,6 @@ export async function answerCacheCall(
         ...(diskBytes !== undefined && { diskBytes }),
       });
     }
-    case "cacheImport":
-      return storeOf(rooms).importRecords(call.archive);
     case "cacheTree":
       return rooms.watch.tree(call.limit);
     case "cacheWatch":
@@ -56,7 +57,11 @@ export async function answerCacheCall(
 }
 
 /** Answers a call about a store that no session has open. */
-export async function answerStoreCall(store: TierStore, call: StoreCall): Promise<unknown> {
+export async function answerStoreCall(
+  store: TierStore,
+  call: StoreCall,
+  options: CacheOptions,
+): Promise<unknown> {
   switch (call.method) {
     case "cacheStats": {
       const { ram, disk } = await store.stats();
@@ -69,20 +74,34 @@ export async function answerStoreCall(store: TierStore, call: StoreCall): Promis
     case "cacheClear":
       return store.clear(call.namespace === undefined ? {} : { namespace: call.namespace });
     case "cacheImport":
-      return store.importRecords(call.archive);
+      return importIntoStore(store, call.archive, options);
   }
 }
 
-/** A prompt's stored blocks as one file. `missing`: its full blocks that are in no lower tier. */
-export async function exportPrefix(
+/** A prompt's stored blocks as one file, up to the first that is in no lower tier; `missing`: that one and those behind it. */
+export async function exportTokens(
   rooms: CacheRooms,
   tokens: readonly number[],
 ): Promise<{ archive: Uint8Array; blocks: number; missing: number }> {
-  const store = storeOf(rooms);
-  const keys = (rooms.keeper as Keeper).keysOf({ tokens, keep: "disk" });
-  const state = (rooms.keeper as Keeper).lastStateKey({ tokens, keep: "disk" });
-  const { archive, missing } = await store.exportRecords([...keys, ...(state ? [state] : [])]);
-  return { archive, blocks: keys.length - missing.length, missing: missing.length };
+  const keeper = keeperOf(rooms);
+  const sequence = { tokens, keep: "disk" } as const;
+  const state = keeper.lastState(sequence);
+  return exportPrefix(keeper.store, {
+    fingerprint: keeper.fingerprint,
+    blockTokens: rooms.runner.options.blockTokens,
+    ...{ tokens, keys: keeper.keysOf(sequence) },
+    ...(state && { state }),
+  });
+}
+
+/** Takes an archive in. @throws TidepoolError as `importIntoEngine`. */
+export function importArchive(
+  rooms: CacheRooms & CheckRooms,
+  { archive, verify }: Extract<Call, { method: "cacheImport" }>,
+  { trust }: CacheOptions,
+): Promise<ArchiveImport> {
+  const options = { ...(verify !== undefined && { verify }), ...(trust && { trust }) };
+  return importIntoEngine(rooms, keeperOf(rooms), archive, options);
 }
 
 async function cacheStats({ cache, runner, keeper, tuner }: CacheRooms): Promise<CacheStats> {
@@ -130,12 +149,17 @@ async function clear(rooms: CacheRooms, namespace: string | undefined): Promise<
   await rooms.keeper?.store.clear(namespace === undefined ? {} : { namespace });
 }
 
-function storeOf({ keeper }: CacheRooms): TierStore {
-  if (keeper) return keeper.store;
+function storeOf(rooms: CacheRooms): TierStore {
+  return keeperOf(rooms).store;
+}
+
+function keeperOf({ keeper }: CacheRooms): Keeper {
+  if (keeper) return keeper;
   throw new TidepoolError("unsupported", "the engine runs without lower cache tiers");
 }
 
 function entryOf(entry: ReturnType<TierStore["list"]>[number]): CacheEntry {
-  const { key, kind, blockIndex, tokenCount, bytes, createdAtMs, tiers } = entry;
-  return { key, kind, blockIndex, tokens: tokenCount, bytes, createdAtMs, tiers };
+  const { key, kind, blockIndex, tokenCount, bytes, createdAtMs, tiers, coarsest } = entry;
+  const exact = coarsest === "raw";
+  return { key, kind, blockIndex, tokens: tokenCount, bytes, createdAtMs, tiers, exact };
 }

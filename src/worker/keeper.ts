@@ -7,7 +7,7 @@ import { background } from "../base.ts";
 import type { CacheListener } from "../cache/events.ts";
 import type { NewSnapshot } from "../cache/prefix.ts";
 import { TidepoolError, type ErrorCode } from "../errors.ts";
-import type { KvPool } from "../gpu/pool.ts";
+import { blankBehind, type KvPool } from "../gpu/pool.ts";
 import type { StatePool } from "../gpu/state-pool.ts";
 import type { Runner } from "../model/runner.ts";
 import type { LowerTier } from "../schedule/request.ts";
@@ -111,12 +111,11 @@ export class Keeper implements LowerTiers {
     return undefined;
   }
 
-  /** The key of the furthest stored state of a sequence; undefined where there is none. */
-  lastStateKey(sequence: Sequence): Key | undefined {
+  /** The furthest stored state of a sequence, by its key; undefined if there is none. */
+  lastState(sequence: Sequence): { key: Key; at: number } | undefined {
     const at = this.storedState(sequence, 0, sequence.tokens.length);
-    return at === undefined
-      ? undefined
-      : recordKey("snapshot", this.parentOf(sequence, at), this.tailOf(sequence, at));
+    if (at === undefined) return undefined;
+    return { key: recordKey("snapshot", this.parentOf(sequence, at), this.tailOf(sequence, at)), at };
   }
 
   private hasState(sequence: Sequence, parent: Key, at: number): boolean {
@@ -305,6 +304,8 @@ export class Keeper implements LowerTiers {
     const parts = await this.ifGood(reading, 1, fingerprint);
     await before;
     if (!parts || epoch !== sequence.epoch) return;
+    const [, begun] = parts;
+    if (begun) blankBehind(begun, pool.options, at % this.blockTokens);
     const draft = {
       parentKey: this.parentOf(sequence, at),
       blockIndex: Math.floor(at / this.blockTokens),

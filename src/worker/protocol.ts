@@ -90,8 +90,31 @@ export interface CacheOptions {
   namespace?: string | undefined;
   /** Stored blocks expire so long after they were computed. Default: never. */
   maxAgeMs?: number | undefined;
-  /** Stores blocks quantised; off by default, because it changes what is computed from them. */
+  /**
+   * Stores blocks quantised; off by default, because it changes what is computed from them. What such an engine stores is
+   * marked, and is not served to an engine that stores exactly or in more bits.
+   */
   atRestBits?: 8 | 4 | undefined;
+  /**
+   * Public keys of whom archives are imported from, as `newSigningKey` gives them; archives without a signature by one of
+   * them are refused. Default: any archive is imported, and its maker must be trusted as the maker of code is.
+   */
+  trust?: readonly string[] | undefined;
+}
+
+/** What became of an archive. */
+export interface ArchiveImport {
+  /** Keys of the records that are stored now. */
+  keys: string[];
+  /**
+   * How many were not taken, by reason: "fingerprint" (made with another model, or other settings of it), "encoding"
+   * (coarser than what this engine serves), "expired", "room" (they fit into no tier).
+   */
+  rejected: Record<string, number>;
+  /** The prompt that the archive holds, as far as its records go. */
+  tokens: number[];
+  /** The public key of whoever signed it; absent if nobody did, or if this runtime cannot check signatures. */
+  signedBy?: string;
 }
 
 /** Something about the disk that the user should hear of, said once. */
@@ -337,7 +360,7 @@ export type Call =
   | { method: "cacheClear"; namespace?: string }
   | { method: "cacheBudgets"; ramBytes?: number; diskBytes?: number }
   | { method: "cacheExport"; input: RequestInput }
-  | { method: "cacheImport"; archive: Uint8Array }
+  | { method: "cacheImport"; archive: Uint8Array; verify?: number }
   | { method: "cacheDrain"; timeoutMs: number }
   | { method: "cacheTree"; limit: number }
   | { method: "cacheWatch"; on: boolean }
@@ -482,6 +505,8 @@ export interface CacheEntry {
   bytes: number;
   createdAtMs: number;
   tiers: string[];
+  /** false: quantised at rest, or computed from what was. */
+  exact: boolean;
 }
 
 /** Bits of the places that have a block or a snapshot, as in `CacheTreeNode`: the RAM tier. */

@@ -25,7 +25,7 @@ import type { StateSlots } from "../model/step.ts";
 import type { Request, RequestSpec } from "../schedule/request.ts";
 import { Scheduler, type Move, type Plan, type Save } from "../schedule/scheduler.ts";
 import type { TierStore } from "../tier/store.ts";
-import { answerCacheCall, exportPrefix } from "./cache-calls.ts";
+import { answerCacheCall, exportTokens, importArchive } from "./cache-calls.ts";
 import { CacheWatch } from "./cache-watch.ts";
 import { Growth } from "./growth.ts";
 import { WeightsIdentity } from "./identity.ts";
@@ -96,13 +96,14 @@ export class Session {
   private readonly post: Post;
   private readonly growth: Growth;
   private readonly recovery: Recovery;
+  private readonly cacheOptions: CacheOptions;
   private capabilities: readonly Capability[];
   private closed = false;
   /** Why nothing can be done any more. */
   private broken: TidepoolError | undefined;
   /** Resolves when a device is there again, or never will be. */
   private recovered: Promise<void> = Promise.resolve();
-  /** The end of the last scoring. */
+  /** The end of the last work beside the requests. */
   private scored: Promise<unknown> = Promise.resolve();
 
   private constructor(
@@ -111,7 +112,7 @@ export class Session {
     prompts: Prompts,
     keeper: Keeper | undefined,
     post: Post,
-    policy: CacheOptions["policy"],
+    cacheOptions: CacheOptions,
     { reopen, capabilities = [] }: SessionOptions,
   ) {
     const { blockTokens, chunkTokens, seats } = runner.options;
@@ -120,8 +121,9 @@ export class Session {
     this.keeper = keeper;
     this.post = post;
     this.capabilities = capabilities;
+    this.cacheOptions = cacheOptions;
     const pool = new BlockPool(runner.pool.slots);
-    const { cache, tuner } = makeCache(runner, pool, policy);
+    const { cache, tuner } = makeCache(runner, pool, cacheOptions.policy);
     this.cache = cache;
     this.tuner = tuner;
     this.watch = new CacheWatch({ cache, keeper, tuner }, (events, dropped) =>
@@ -212,7 +214,7 @@ export class Session {
         ...(cache.maxAgeMs !== undefined && { maxAgeMs: cache.maxAgeMs }),
       });
     for (const notice of prompts.value.notices) post({ type: "notice", notice });
-    return new Session(gpu, runner, prompts.value, keeper, post, cache.policy, more);
+    return new Session(gpu, runner, prompts.value, keeper, post, cache, more);
   }
 
   /** Queues a request; what is wrong with it is posted as `refused`. */
@@ -289,32 +291,38 @@ export class Session {
       case "warm":
         return this.warm((await this.prompts.encode(call.input)).tokens, call.cache);
       case "cacheExport":
-        return exportPrefix(this, (await this.prompts.encode(call.input)).tokens);
+        return exportTokens(this, (await this.prompts.encode(call.input)).tokens);
+      case "cacheImport":
+        return this.apart(() => importArchive(this, call, this.cacheOptions));
       default:
         return answerCacheCall(this, call);
     }
   }
 
-  /** One at a time: there is one place for the recurrent state of what is scored. */
   private score(input: ScoreInput): Promise<ScoreResult> {
-    const result = this.scored.then(() => this.scoreNow(input)).finally(() => this.loop.notify());
+    return this.apart(() => scoreTokens(this, input));
+  }
+
+  /** Work beside the requests, one at a time: there is one place for the recurrent state of what is computed there. */
+  private apart<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.scored.then(() => this.onceMoreIfLost(work)).finally(() => this.loop.notify());
     this.scored = result.catch(() => {}); // reported to its caller
     return result;
   }
 
   /** Once more if the device was lost under it, or failed. */
-  private async scoreNow(input: ScoreInput): Promise<ScoreResult> {
+  private async onceMoreIfLost<T>(work: () => Promise<T>): Promise<T> {
     await this.recovered;
     this.checkOpen();
     const { runner } = this;
     try {
-      return await scoreTokens(this, input);
+      return await work();
     } catch (error) {
       const isFailed = error instanceof TidepoolError && error.code === "gpu_failed";
       if (!(await this.isLost(runner.gpu.device)) && !isFailed) throw error;
       await this.recovered;
       this.checkOpen();
-      return scoreTokens(this, input);
+      return work();
     }
   }
 

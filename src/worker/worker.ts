@@ -137,7 +137,7 @@ async function askStore(options: CacheOptions, call: StoreCall): Promise<void> {
   try {
     const notices: Notice[] = [];
     const opened = await openStore(options, (notice) => notices.push(notice));
-    const value = await answerStoreCall(opened, call);
+    const value = await answerStoreCall(opened, call, options);
     await opened.close();
     const [problem] = notices;
     if (problem) throw new TidepoolError("source", `${problem.code}: ${problem.message}`);

@@ -12,6 +12,7 @@ import { cases as norm } from "../kernel/norm.cases.ts";
 import { cases as reduce } from "../kernel/reduce.cases.ts";
 import { cases as rope } from "../kernel/rope.cases.ts";
 import { cases as sampler } from "../kernel/sampler.cases.ts";
+import { cases as archives } from "../model/archives.cases.ts";
 import { cases as defaultLimits } from "../model/default-limits.cases.ts";
 import { cases as softcap } from "../kernel/softcap.cases.ts";
 import { cases as deviceLoss } from "../model/device-loss.cases.ts";
@@ -52,6 +53,7 @@ export const allCases: Case[] = [
   ...generate,
   ...golden,
   ...identity,
+  ...archives,
   ...live,
   ...quants,
   ...textWorker,

@@ -48,6 +48,8 @@ export function chain(seed: number, count: number, options: ChainOptions = {}): 
 
 export const keyOf = (draft: RecordDraft): Key => recordKey(draft.kind, draft.parentKey, draft.tokens);
 export const keysOf = (drafts: readonly RecordDraft[]): Key[] => drafts.map(keyOf);
+export const tokensOf = (drafts: readonly RecordDraft[]): number[] =>
+  drafts.flatMap(({ tokens }) => Array.from(tokens));
 export const encoded = (drafts: readonly RecordDraft[]): Uint8Array[] =>
   drafts.map((draft) => encodeRecord(draft));
 export const hashOfNamespace = namespaceHashOf;

@@ -9,6 +9,7 @@ import {
   headerBytesOf,
   infoOf,
   mismatchOf,
+  type RecordDraft,
   type RecordInfo,
 } from "../../src/tier/record.ts";
 import { TierIndex } from "../../src/tier/tier-index.ts";
@@ -93,6 +94,23 @@ describe("records", () => {
       bytes[bit >> 3]! ^= 1 << (bit & 7);
     }
     expect(decodeRecord(bytes).ok).toBe(true);
+  });
+
+  test("what a record was computed from is marked, and older records, which do not say it, are a miss", () => {
+    const [draft] = chain(1, 1);
+    const markOf = (more: Partial<RecordDraft>) => {
+      const decoded = decodeRecord(encodeRecord({ ...draft!, ...more }));
+      return decoded.ok ? decoded.record.coarsest : decoded.reason;
+    };
+    expect(markOf({})).toBe("raw");
+    expect(markOf({ coarsest: "kivi8" })).toBe("kivi8");
+    expect(markOf({ encoding: "kivi4" })).toBe("kivi4");
+    expect(markOf({ encoding: "kivi4", coarsest: "kivi8" })).toBe("kivi4");
+    const record = encodeRecord({ ...draft!, coarsest: "kivi8" });
+    expect(decodeTrailEntry(encodeRecordEntry(record, 0))).toMatchObject({ info: { coarsest: "kivi8" } });
+    const old = record.slice();
+    new DataView(old.buffer).setUint16(4, 1, true); // versions were 16 bits wide
+    expect(decodeRecord(old)).toEqual({ ok: false, reason: "version" });
   });
 
   test("what was asked for is compared", () => {

@@ -1,15 +1,17 @@
 /** The store: one sentence a test, small numbers, a folder in memory. */
 import { describe, expect, test, vi } from "vitest";
 import { Random } from "../../src/base.ts";
+import { decodeArchive, encodeArchive } from "../../src/tier/archive.ts";
+import { exportPrefix, importPrefix } from "../../src/tier/prefix-file.ts";
 import { RamBackend } from "../../src/tier/ram.ts";
 import type { Key } from "../../src/tier/keys.ts";
-import { headerBytesOf, type RecordDraft } from "../../src/tier/record.ts";
+import { encodeRecord, headerBytesOf, type RecordDraft } from "../../src/tier/record.ts";
 import { SegmentBackend } from "../../src/tier/segments.ts";
 import { TierStore } from "../../src/tier/store.ts";
 import type { StoreOptions } from "../../src/tier/store-options.ts";
 import { FakeMedium, World } from "../fault/fake-disk.ts";
 import { FakeTimer, settle } from "../fault/fake-timer.ts";
-import { chain, keyOf, keysOf, payloadOf } from "./make.ts";
+import { chain, FINGERPRINT, keyOf, keysOf, payloadOf, tokensOf } from "./make.ts";
 
 const PAYLOAD_BYTES = 100;
 const RECORD_BYTES = headerBytesOf(4) + PAYLOAD_BYTES;
@@ -239,17 +241,82 @@ describe("store", () => {
     await exactNow.close();
   });
 
+  test("what a quantising store is given counts as computed from what it gave, whatever its form", async () => {
+    const { open } = setting();
+    const [block, next] = A as [RecordDraft, RecordDraft]; // without a layout: stored raw
+    const state = { ...next, kind: "snapshot" } as const;
+    for (const atRestBits of [4, 8] as const) {
+      const quantising = await open({ atRestBits });
+      for (const draft of [block, state]) quantising.put(draft);
+      await quantising.drain(1000);
+      const marks = quantising.list().map(({ encoding, coarsest }) => [encoding, coarsest]);
+      expect(marks).toEqual(Array(2).fill(["raw", `kivi${atRestBits}`]));
+      expect(quantising.has([keyOf(block)])).toHaveLength(1);
+      await quantising.close();
+      const exact = await open();
+      for (const draft of [block, state]) {
+        expect(exact.has([keyOf(draft)])).toEqual([]);
+        expect(await exact.get(keyOf(draft))).toEqual({ hit: false, reason: "encoding" });
+      }
+      await exact.close();
+    }
+    const better = await open({ atRestBits: 8 }); // the last to write were 8 bits
+    expect((await better.get(keyOf(state))).hit).toBe(true);
+    better.put(next);
+    await better.close();
+    const exact = await open();
+    for (const draft of [block, state, next]) exact.put(draft);
+    await exact.close();
+    const again = await open();
+    for (const draft of [block, state, next]) {
+      const found = await again.get(keyOf(draft));
+      expect(found.hit && found.record.coarsest).toBe("raw");
+    }
+    await again.close();
+  });
+
+  test("an archive carries the mark, and an exact store refuses what it would not serve", async () => {
+    const quantising = await TierStore.open({ ramBytes: 1e6, atRestBits: 4 });
+    putAll(quantising, A);
+    const prefix = {
+      fingerprint: FINGERPRINT,
+      blockTokens: 4,
+      tokens: tokensOf(A),
+    };
+    const { archive } = await exportPrefix(quantising, { ...prefix, keys: keysOf(A) });
+    const content = decodeArchive(archive);
+    expect(content.blocks.map(({ coarsest }) => coarsest)).toEqual(Array(4).fill("kivi4"));
+    const exact = await TierStore.open({ ramBytes: 1e6 });
+    expect(importPrefix(exact, content)).toEqual({ keys: [], rejected: { encoding: 4 } });
+    expect(exact.list()).toEqual([]);
+    const eight = await TierStore.open({ ramBytes: 1e6, atRestBits: 8 });
+    expect(importPrefix(eight, content).rejected).toEqual({ encoding: 4 });
+    await quantising.clear();
+    expect(importPrefix(quantising, content).keys).toEqual(keysOf(A));
+    const expired = chain(1, 2, { expiresAtMs: 1 }).map((draft) => encodeRecord(draft));
+    const old = encodeArchive({ ...prefix, tokens: Uint32Array.from(prefix.tokens.slice(0, 8)) }, expired);
+    expect(importPrefix(exact, decodeArchive(old)).rejected).toEqual({ expired: 2 });
+    for (const store of [quantising, exact, eight]) await store.close();
+  });
+
   test("a prefix moves as one file, into another namespace too", async () => {
     const { open } = setting();
     const source = await open();
     putAll(source, A);
-    const { archive, missing } = await source.exportRecords([...keysOf(A), keyOf(B[0]!)]);
-    expect(missing).toEqual([keyOf(B[0]!)]);
+    const whole = chain(1, 5);
+    const prefix = {
+      fingerprint: FINGERPRINT,
+      blockTokens: 4,
+      tokens: tokensOf(whole),
+    };
+    const { archive, blocks, missing } = await exportPrefix(source, { ...prefix, keys: keysOf(whole) });
+    expect([blocks, missing]).toEqual([4, 1]);
     await source.clear();
-    expect(source.importRecords(archive)).toEqual({ keys: keysOf(A), rejected: {} });
+    const content = decodeArchive(archive);
+    expect(importPrefix(source, content)).toEqual({ keys: keysOf(A), rejected: {} });
     expect(source.has(keysOf(A))).toHaveLength(4);
     const bob = chain(1, 4, { namespace: "bob" });
-    expect(source.importRecords(archive, { namespace: "bob" }).keys).toEqual(keysOf(bob));
+    expect(importPrefix(source, content, { namespace: "bob" }).keys).toEqual(keysOf(bob));
     for (const draft of bob) {
       const found = await source.get(keyOf(draft), { tokens: draft.tokens });
       expect(found.hit).toBe(true);
@@ -259,7 +326,7 @@ describe("store", () => {
       new Uint8Array(10),
       Uint8Array.from(archive, (byte) => byte ^ 1),
     ]) {
-      expect(() => source.importRecords(damaged)).toThrow(/KV archive/);
+      expect(() => decodeArchive(damaged)).toThrow(/KV archive/);
     }
     await source.close();
   });

@@ -33,6 +33,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
 const FILE_ROOMS: Record<Source, string> = {
   "src/base.ts": "base",
   "src/errors.ts": "base",
+  "src/archive-signing.ts": "base",
   "src/check.ts": "base",
   "src/byte-size.ts": "base",
   "src/spawn.ts": "base",
