@@ -33,7 +33,10 @@ export function reportLines(report: ModelReport): string[] {
       "KV",
       `${byteText(memory.kvBytesPerToken)} a token, ${byteText(memory.kvPoolBytes)} for ${memory.kvPoolTokens} tokens at most`,
     ]);
-    if (memory.statePoolBytes > 0) pairs.push(["recurrent states", byteText(memory.statePoolBytes)]);
+    if (memory.statePoolBytes > 0) {
+      const states = `${byteText(memory.stateStartBytes)} at first, ${byteText(memory.statePoolBytes)} at most`;
+      pairs.push(["recurrent states", states]);
+    }
     pairs.push(["workspace", byteText(memory.workspaceBytes)]);
     pairs.push(["together", `${byteText(memory.startBytes)} at first, ${byteText(memory.maxBytes)} at most`]);
   }

@@ -130,7 +130,7 @@ export class BlockPool {
   }
 
   counts(): BlockCounts {
-    return { total: this.slots, free: this.freeCount, cached: this.cachedCount, inUse: this.inUseCount };
+    return { total: this.slots, free: this.freeTop, cached: this.cachedCount, inUse: this.inUseCount };
   }
 
   /** The conservation check: recounts every slot; throws with the numbers where they disagree with the books. */

@@ -26,6 +26,7 @@ import type { EvictionPolicy } from "./policy.ts";
 import { PrefixEvents } from "./prefix-events.ts";
 import type { RadixNode, Snapshot, Walk } from "./radix.ts";
 import { RadixTree, startOf } from "./radix.ts";
+import type { StatePair, StateSlotPool } from "./state-slot-pool.ts";
 import type { PrefixStats } from "./stats.ts";
 import { newStats } from "./stats.ts";
 
@@ -46,8 +47,8 @@ export interface PrefixOptions {
   capacityBytes?: number;
   /** KV slots. Without it the tree carries no block references, and only `capacityBytes` limits it. */
   pool?: BlockPool;
-  /** Snapshot slots. */
-  snapshotPool?: BlockPool;
+  /** Slots of snapshots, and of running sequences. */
+  snapshotPool?: StateSlotPool;
 }
 
 const noRefs = new Int32Array(0);
@@ -59,8 +60,8 @@ export class PrefixCache {
   readonly stats: PrefixStats = newStats();
   capacityBytes: number;
   private readonly pool: BlockPool | undefined;
-  /** Slots of snapshots; undefined in a replay, and in models without recurrent layers. */
-  readonly snapshots: BlockPool | undefined;
+  /** Slots of states; undefined in a replay, and in models without recurrent layers. */
+  readonly snapshots: StateSlotPool | undefined;
   private readonly bytesPerBlock: number;
   private readonly withSnapshots: boolean;
   private readonly evictor: Evictor;
@@ -153,6 +154,22 @@ export class PrefixCache {
 
   dropSnapshotSlot(slot: number): void {
     this.snapshots!.release(slot);
+  }
+
+  /** The state slots of a sequence that is about to run, evicting snapshots where needed; undefined if not even that frees
+   * two. Given back by `dropStates`. */
+  takeStates(): StatePair | undefined {
+    const { snapshots } = this;
+    assert(snapshots !== undefined, "takeStates of a cache without state slots");
+    while (snapshots.unusedCount < 2) {
+      const short: Need = { bytes: 0, blocks: 0, snapshots: 2 - snapshots.unusedCount };
+      if (!this.evictor.takeOne(short, this.clock)) return undefined;
+    }
+    return snapshots.takePair();
+  }
+
+  dropStates(pair: StatePair): void {
+    this.snapshots!.givePair(pair);
   }
 
   /** Slots for a snapshot at token `at`: of the state and, where `at` lies inside a block, of a copy of that block.

@@ -1,11 +1,11 @@
 /**
  * The state pool: what the recurrent layers of a sequence carry from token to token, as slots in one f32 buffer a layer,
- * and the copying of whole slots: within the pool, out and in. Which slot holds what is not its business.
+ * and the copying of whole slots: within the pool, out and in. It grows by moving to larger buffers. Which slot holds what,
+ * and when it should grow, is not its business (cache/state-slot-pool.ts, worker/growth.ts).
  *
  * Slot s of a layer lies at s * floats. A slot's bytes at rest are layer-major.
  */
 import { assert } from "../base.ts";
-import { TidepoolError } from "../errors.ts";
 import { CopyWithin } from "./copy-within.ts";
 import { MAX_BINDING_BYTES } from "./device.ts";
 import { guarded } from "./guard.ts";
@@ -28,39 +28,65 @@ export function maxStateSlots(layers: readonly StateLayer[]): number {
   return Math.floor(MAX_BINDING_BYTES / widest);
 }
 
-export class StatePool {
+/** What a program needs of a pool. */
+export interface StateBuffers {
   readonly layers: readonly StateLayer[];
   readonly slots: number;
-  /** Bytes of one slot in all layers. */
-  readonly slotBytes: number;
   /** One buffer a recurrent layer. */
   readonly buffers: readonly GPUBuffer[];
+}
+
+export class StatePool implements StateBuffers {
+  readonly layers: readonly StateLayer[];
+  /** Bytes of one slot in all layers. */
+  readonly slotBytes: number;
+  private held: StateBuffers;
   private readonly device: GPUDevice;
   private readonly between: CopyWithin;
 
-  /** @throws TidepoolError `out_of_memory` when `slots` would need a binding over 128 MiB. */
+  /** @param slots at first */
   constructor(device: GPUDevice, layers: readonly StateLayer[], slots: number) {
-    if (layers.length > 0 && slots > maxStateSlots(layers)) {
-      const message = `${slots} states do not fit: at most ${maxStateSlots(layers)} of this model's size; use fewer requests at once`;
-      throw new TidepoolError("out_of_memory", message, { slots, most: maxStateSlots(layers) });
-    }
     this.device = device;
     this.layers = layers;
-    this.slots = slots;
     this.slotBytes = stateBytes(layers);
     this.between = new CopyWithin(device, Math.max(4, ...layers.map(({ floats }) => 4 * floats)));
-    this.buffers = layers.map(({ floats }, index) =>
-      device.createBuffer({
-        label: `state ${index}`,
-        size: Math.max(16, slots * floats * 4),
-        usage: USAGE_STORAGE | USAGE_COPY_SRC | USAGE_COPY_DST,
-      }),
-    );
+    this.held = this.make(slots);
+  }
+
+  get slots(): number {
+    return this.held.slots;
+  }
+
+  get buffers(): readonly GPUBuffer[] {
+    return this.held.buffers;
   }
 
   /** Bytes on the GPU. */
   get bytes(): number {
     return this.slotBytes * this.slots;
+  }
+
+  /** Buffers for that many slots, to be taken over by `adopt` or destroyed; undefined if the device's memory is short. */
+  async allocate(slots: number): Promise<StateBuffers | undefined> {
+    assert(slots <= maxStateSlots(this.layers), `${slots} states are more than a binding holds`);
+    this.device.pushErrorScope("out-of-memory");
+    const made = this.make(slots);
+    if ((await this.device.popErrorScope()) === null) return made;
+    for (const buffer of made.buffers) buffer.destroy();
+    return undefined;
+  }
+
+  /** Moves to larger buffers, behind the GPU work submitted so far. Ops that are bound to the old ones must not run again. */
+  adopt(larger: StateBuffers): void {
+    const old = this.held;
+    assert(larger.slots >= old.slots, `a pool of ${old.slots} states does not shrink to ${larger.slots}`);
+    const encoder = this.device.createCommandEncoder({ label: "grow the state pool" });
+    old.buffers.forEach((buffer, index) =>
+      encoder.copyBufferToBuffer(buffer, 0, larger.buffers[index] as GPUBuffer, 0, buffer.size),
+    );
+    this.device.queue.submit([encoder.finish()]);
+    this.held = larger;
+    for (const buffer of old.buffers) buffer.destroy();
   }
 
   /** Copies a slot over another, ordered behind the GPU work submitted so far. */
@@ -110,6 +136,15 @@ export class StatePool {
   destroy(): void {
     this.between.destroy();
     for (const buffer of this.buffers) buffer.destroy();
+  }
+
+  private make(slots: number): StateBuffers {
+    const { layers } = this;
+    const usage = USAGE_STORAGE | USAGE_COPY_SRC | USAGE_COPY_DST;
+    const buffers = layers.map(({ floats }, index) =>
+      this.device.createBuffer({ label: `state ${index}`, size: Math.max(16, slots * floats * 4), usage }),
+    );
+    return { layers, slots, buffers };
   }
 
   /** Calls back for each layer: its buffer, its bytes a slot, and the offset of its part in a record. */

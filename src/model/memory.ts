@@ -35,6 +35,8 @@ export interface MemoryOptions {
   memoryBytes?: number;
   /** Snapshots of recurrent state that the GPU holds at most, beside two states a seat. Default: what 128 MiB hold. */
   snapshots?: number;
+  /** States in their pool at first. Default: those of one request and a few snapshots. */
+  stateStartSlots?: number;
 }
 
 export interface MemoryPlan {
@@ -44,13 +46,24 @@ export interface MemoryPlan {
   /** Blocks of the KV pool at first and at most. */
   startBlocks: number;
   maxBlocks: number;
+  /** Slots of the state pool at first and at most, and their bytes. */
+  states: StatePlan;
+  stateStartBytes: number;
   statePoolBytes: number;
   workspaceBytes: number;
-  /** Everything, with the pool as it is at first, and at most. */
+  /** Everything, with the pools as they are at first, and at most. */
   startBytes: number;
   maxBytes: number;
   /** Why the pool grows less far than was asked for. */
   limited: string | undefined;
+}
+
+/** Slots of the state pool. */
+export interface StatePlan {
+  startSlots: number;
+  maxSlots: number;
+  /** Snapshots among them at most. */
+  maxSnapshots: number;
 }
 
 /** KV positions of a new pool where nothing else is asked for: it grows when requests need more. */
@@ -68,6 +81,9 @@ const SNAPSHOT_BYTES = 128 * 1024 * 1024;
 const MIN_SNAPSHOTS = 4;
 const MAX_SNAPSHOTS = 256;
 
+/** Snapshots that a new state pool has room for, beside one request. */
+const START_SNAPSHOTS = 4;
+
 /**
  * Plans a model's memory.
  * @throws TidepoolError `out_of_memory` with the numbers, and what would fit, where `memoryBytes` or `poolBytes` is less
@@ -79,10 +95,13 @@ export function planMemory(file: ModelFile, shape: ModelShape, options: MemoryOp
   const { blocks: wanted, limited } = wantedBlocks(shape, options, perBlock);
   const tensors = usedTensors(file, shape);
   const weightBytes = sumOf(tensors.map(({ sizeBytes }) => sizeBytes));
-  const states = stateBytes(stateLayers(shape)) * (firstSnapshotSlot(seats) + snapshotSlots(shape, options));
+  const stateSlotBytes = stateBytes(stateLayers(shape));
+  const states = planStates(shape, options);
+  const statePoolBytes = stateSlotBytes * states.maxSlots;
+  const stateStartBytes = stateSlotBytes * states.startSlots;
   const needs = (blocks: number): Needs => ({
     weightBytes,
-    statePoolBytes: states,
+    statePoolBytes,
     workspaceBytes: workspaceBytes(shape, {
       ...options,
       maxRows: Math.max(options.chunkTokens, seats),
@@ -94,12 +113,13 @@ export function planMemory(file: ModelFile, shape: ModelShape, options: MemoryOp
   const maxBlocks = fittingBlocks(elementsOf(tensors), options, wanted, needs);
   const startBlocks = startOf(options, maxBlocks);
   const { workspaceBytes: workspace, poolBytes } = needs(maxBlocks);
-  const fixed = weightBytes + states + workspace;
+  const fixed = weightBytes + workspace;
   return {
-    ...{ weightBytes, statePoolBytes: states, workspaceBytes: workspace, limited, startBlocks, maxBlocks },
+    ...{ weightBytes, states, stateStartBytes, statePoolBytes, workspaceBytes: workspace },
+    ...{ limited, startBlocks, maxBlocks },
     kvBytesPerToken: kvBytesPerToken(shape, options),
-    startBytes: fixed + startBlocks * perBlock,
-    maxBytes: fixed + poolBytes,
+    startBytes: fixed + stateStartBytes + startBlocks * perBlock,
+    maxBytes: fixed + statePoolBytes + poolBytes,
   };
 }
 
@@ -111,19 +131,46 @@ export function kvBytesPerToken(
   return blockBytes(kvLayers(shape), blockTokens, kvDtype) / blockTokens;
 }
 
-/** Slots of the state pool: two for each seat, used in turns, and two more for scoring; then the snapshots. */
-export function firstSnapshotSlot(seats: number): number {
+/**
+ * Plans the state pool: at most two slots for each seat, used in turns, two more for scoring, and the snapshots; at first
+ * what one request needs and a few snapshots. No slots in models without recurrent layers.
+ */
+export function planStates(
+  shape: ModelShape,
+  options: Pick<MemoryOptions, "seats" | "snapshots" | "stateStartSlots">,
+): StatePlan {
+  if (stateLayers(shape).length === 0) return { startSlots: 0, maxSlots: 0, maxSnapshots: 0 };
+  const maxSnapshots = snapshotSlots(shape, options);
+  const maxSlots = runningSlots(options.seats) + maxSnapshots;
+  const usual = 2 + Math.min(START_SNAPSHOTS, maxSnapshots);
+  return { startSlots: Math.min(maxSlots, options.stateStartSlots ?? usual), maxSlots, maxSnapshots };
+}
+
+/**
+ * Checks that every seat can have its states.
+ * @throws TidepoolError `out_of_memory` if the states of a layer would need a binding over 128 MiB.
+ */
+export function checkSeats(shape: ModelShape, { seats }: Pick<MemoryOptions, "seats">): void {
+  const layers = stateLayers(shape);
+  const [slots, most] = [runningSlots(seats), maxStateSlots(layers)];
+  if (layers.length === 0 || slots <= most) return;
+  const message = `${slots} states do not fit: at most ${most} of this model's size; use fewer requests at once`;
+  throw new TidepoolError("out_of_memory", message, { slots, most });
+}
+
+/** States of all seats, and of what is scored. */
+function runningSlots(seats: number): number {
   return 2 * (seats + 1);
 }
 
 /** Snapshots that fit: as asked, or as many as the default's bytes hold. 0 in models without recurrent layers. */
-export function snapshotSlots(
+function snapshotSlots(
   shape: ModelShape,
   { seats, snapshots }: Pick<MemoryOptions, "seats" | "snapshots">,
 ): number {
   const layers = stateLayers(shape);
   if (layers.length === 0) return 0;
-  const room = maxStateSlots(layers) - firstSnapshotSlot(seats);
+  const room = maxStateSlots(layers) - runningSlots(seats);
   const wanted = snapshots ?? Math.floor(SNAPSHOT_BYTES / stateBytes(layers));
   return Math.max(0, Math.min(room, MAX_SNAPSHOTS, Math.max(wanted, snapshots ?? MIN_SNAPSHOTS)));
 }
@@ -245,7 +292,8 @@ function tooSmall(elements: number, memoryBytes: number, needs: Needs): Tidepool
  * @param why the device's own words
  */
 export function deviceFull(plan: MemoryPlan, { blockTokens }: MemoryOptions, why: string): TidepoolError {
-  const { weightBytes, statePoolBytes, workspaceBytes: workspace, startBlocks, startBytes } = plan;
+  const { weightBytes, stateStartBytes: statePoolBytes, workspaceBytes: workspace } = plan;
+  const { startBlocks, startBytes } = plan;
   const poolBytes = startBlocks * blockTokens * plan.kvBytesPerToken;
   const parts = { weightBytes, statePoolBytes, workspaceBytes: workspace, poolBytes };
   const advice =

@@ -5,6 +5,7 @@
 import type { Elem, KernelTypes } from "../gpu/kernel.ts";
 import type { Op } from "../gpu/op.ts";
 import type { KvBuffers } from "../gpu/pool.ts";
+import type { StateBuffers } from "../gpu/state-pool.ts";
 import { checkOp } from "./check.ts";
 import { activationOp } from "./ffn.ts";
 import { embedOp, matmulOp, matvecOp } from "./matrix.ts";
@@ -23,8 +24,8 @@ export interface Bodies {
 }
 
 export interface Programs extends Bodies {
-  /** The bodies bound to other buffers of keys and values, with the same workspace and the pipelines that are there. */
-  rebuild(pool: KvBuffers): Promise<Bodies>;
+  /** The bodies bound to other buffers of a pool, with the same workspace and the pipelines that are there. */
+  rebuild(moved: { pool: KvBuffers } | { states: StateBuffers }): Promise<Bodies>;
   /** Behind a body: which of its rows are not finite. */
   check: readonly Op[];
   /** u32 [rows]: what `check` finds. */
@@ -71,7 +72,7 @@ export async function buildPrograms(
     manyHead,
     sampler,
     logits: space.logits,
-    rebuild: (pool) => new Builder({ ...input, pool }, space, () => {}).bodies(),
+    rebuild: (moved) => new Builder({ ...input, ...moved }, space, () => {}).bodies(),
     stepGroup: input.step.bind(input.kernels, withStep.pipeline),
     workspaceBytes: buffers.reduce((sum, buffer) => sum + buffer.size, 0),
     destroy() {

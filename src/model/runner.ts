@@ -16,12 +16,11 @@ import type { ModelFile } from "../load/model-file.ts";
 import { shapeOf } from "./arch.ts";
 import { firstBroken } from "./check.ts";
 import {
+  checkSeats,
   contextOf,
   deviceFull,
-  firstSnapshotSlot,
   logitRows,
   planMemory,
-  snapshotSlots,
   type MemoryOptions,
   type MemoryPlan,
 } from "./memory.ts";
@@ -125,6 +124,7 @@ export class Runner {
     const shape = shapeOf(file);
     checkTensors(file, shape);
     checkTypes(gpu, options);
+    checkSeats(shape, options);
     const plan = planMemory(file, shape, options);
     const chosen = { ...options, poolTokens: plan.maxBlocks * options.blockTokens };
     const make = () => makeParts(gpu, file, shape, chosen, plan, onProgress, onPiece);
@@ -150,9 +150,20 @@ export class Runner {
     const { pool, programs } = this.parts;
     const larger = await pool.allocate(blocks);
     if (!larger) return undefined;
-    const bodies = await programs.rebuild(larger);
+    const bodies = await programs.rebuild({ pool: larger });
     // At once from here: no step may come between the copy and the ops that are bound to it.
     const moved = guarded(this.gpu.device, "to copy the KV pool", () => pool.adopt(larger));
+    Object.assign(programs, bodies);
+    return { moved };
+  }
+
+  /** Makes the state pool larger, as `grow` does with the KV pool. */
+  async growStates(slots: number): Promise<{ moved: Promise<void> } | undefined> {
+    const { states, programs } = this.parts;
+    const larger = await states.allocate(slots);
+    if (!larger) return undefined;
+    const bodies = await programs.rebuild({ states: larger });
+    const moved = guarded(this.gpu.device, "to copy the state pool", () => states.adopt(larger));
     Object.assign(programs, bodies);
     return { moved };
   }
@@ -176,6 +187,7 @@ export class Runner {
     weightBytes: number;
     kvPoolBytes: number;
     statePoolBytes: number;
+    stateMaxBytes: number;
     workspaceBytes: number;
   } {
     const { weights, pool, states, programs, step } = this.parts;
@@ -183,6 +195,7 @@ export class Runner {
       weightBytes: weights.bytes,
       kvPoolBytes: pool.bytes,
       statePoolBytes: states.bytes,
+      stateMaxBytes: this.plan.statePoolBytes,
       workspaceBytes: programs.workspaceBytes + step.bytes,
     };
   }
@@ -331,8 +344,7 @@ async function makeParts(
     slots: plan.startBlocks,
     dtype: kvDtype,
   });
-  const stateSlots = firstSnapshotSlot(seats) + snapshotSlots(shape, options);
-  const states = new StatePool(device, stateLayers(shape), stateSlots);
+  const states = new StatePool(device, stateLayers(shape), plan.states.startSlots);
   const maxContext = contextOf(shape, options, plan.maxBlocks);
   const limits = { blockTokens, maxRows: Math.max(chunkTokens, seats), seats, maxContext };
   const step = new StepData(device, shape, weights.ropeDivisors, limits);

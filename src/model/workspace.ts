@@ -5,7 +5,7 @@
 import type { Elem, Kernels } from "../gpu/kernel.ts";
 import { USAGE_COPY_DST, USAGE_COPY_SRC, USAGE_STORAGE } from "../gpu/op.ts";
 import type { KvBuffers } from "../gpu/pool.ts";
-import type { StatePool } from "../gpu/state-pool.ts";
+import type { StateBuffers } from "../gpu/state-pool.ts";
 import { scratchBytes, SPLIT_TOKENS } from "./attention.ts";
 import { deltaScratchBytes } from "./delta.ts";
 import { mambaScratchBytes } from "./mamba.ts";
@@ -22,7 +22,7 @@ export interface ProgramInput {
   weights: Weights;
   pool: Pick<KvBuffers, "keys" | "values">;
   /** The state pool; without layers in models that have no recurrent ones. */
-  states: StatePool;
+  states: StateBuffers;
   step: StepData;
   dtype: Elem;
   kvDtype: Elem;

@@ -108,8 +108,6 @@ export interface LowerTiers {
 
 /** The state pool as the scheduler sees it. */
 export interface States {
-  /** Where the cache's snapshot slots begin. */
-  firstSnapshotSlot: number;
   /** Saves states of requests that end. Their slots may be used by the very next plan: copy them at once. */
   save(saves: readonly Save[]): void;
 }

@@ -104,7 +104,7 @@ export class Scheduler {
     this.options = options;
     this.maxBlocks = options.maxBlocks ?? blocks.slotCount;
     const { states, lower, blockTokens } = options;
-    this.snapshots = states && new Snapshots({ cache, blocks, blockTokens, states, lower });
+    this.snapshots = states && new Snapshots({ cache, blocks, blockTokens, lower });
     this.freeSeats = Array.from({ length: options.seats }, (_, seat) => options.seats - 1 - seat);
   }
 
@@ -142,6 +142,24 @@ export class Scheduler {
     return Math.max(0, decoding + this.blocksToStart() - this.blocks.freeCount);
   }
 
+  /**
+   * State slots that the next steps, and `loans` more, want beyond those that are unused: without more, snapshots go, or
+   * requests wait. Each request that runs may end before the next look, and leave a snapshot.
+   */
+  missingStates(loans = 0): number {
+    const head = this.prefilling ? undefined : this.waiting.head();
+    const starting = head && this.freeSeats.length > 0 ? 1 : 0;
+    const ofPrompt = this.options.lower ? 3 : 2; // at a branch, at the end, and one that is loaded
+    const snapshots = this.running.length + (starting || this.prefilling ? ofPrompt : 0);
+    return this.snapshots?.missing(starting + loans, snapshots) ?? 0;
+  }
+
+  /** The state pool has grown by that many slots. */
+  statesGrown(slots: number): void {
+    this.snapshots?.grown(slots);
+    this.full = false;
+  }
+
   /** The pool has grown by that many blocks. */
   grown(blocks: number): void {
     this.blocks.grow(blocks);
@@ -154,7 +172,7 @@ export class Scheduler {
    */
   stopGrowing(): Request[] {
     this.maxBlocks = this.blocks.slotCount;
-    const active = [...this.waiting.all, ...this.running, ...(this.prefilling ? [this.prefilling] : [])];
+    const active = [...this.waiting.all, ...this.seated];
     for (const request of active) {
       const room = this.capacityTokens + 1 - request.promptLength;
       request.maxNewTokens = Math.max(1, Math.min(request.maxNewTokens, room));
@@ -168,9 +186,8 @@ export class Scheduler {
    */
   restart(): void {
     for (const request of this.waiting.all) request.restarted();
-    this.startAgain([...this.running, ...(this.prefilling ? [this.prefilling] : [])]);
-    for (const lease of this.lent.keys()) this.cache.release(lease);
-    this.lent.clear();
+    this.startAgain(this.seated);
+    for (const lease of [...this.lent.keys()]) this.endLoan(lease);
     this.cache.clear();
   }
 
@@ -204,8 +221,7 @@ export class Scheduler {
     if (!request || !restore) return moves;
     for (let block = restore.nextLoad(); block !== undefined; block = restore.nextLoad()) {
       const isState = restore instanceof StateRestore && block === restore.to;
-      const { at, slot, tail } = isState ? restore.snapshot : { at: 0, slot: -1, tail: -1 };
-      const snapshot = isState ? { at, slot: this.stateSlot(slot), tail } : undefined;
+      const snapshot = isState ? restore.snapshot : undefined;
       moves.push({
         request,
         restore,
@@ -269,7 +285,7 @@ export class Scheduler {
    * @returns requests of the step that have failed too often; they are the caller's to abort
    */
   stepFailed(plan: Plan | undefined): Request[] {
-    const running = [...this.running, ...(this.prefilling ? [this.prefilling] : [])];
+    const running = this.seated;
     const involved = plan
       ? (plan.kind === "prefill" ? [plan] : plan.rows).map(({ request }) => request)
       : running;
@@ -303,10 +319,16 @@ export class Scheduler {
     return lease;
   }
 
-  /** Where the work on a loan has its recurrent state, and the block to copy before it begins. One loan at a time may use
-   * it: there is one pair of slots. Undefined in models without recurrent layers. */
+  /**
+   * Where the work on a loan has its recurrent state until it is given back, and the block to copy before it begins.
+   * Undefined in models without recurrent layers.
+   * @throws TidepoolError `out_of_memory` if running requests hold too many.
+   */
   loanState(lease: Lease): { state: SeatState; copyBlock: Copy | undefined } | undefined {
-    return this.snapshots?.loan(lease, this.options.seats);
+    if (!this.snapshots) return undefined;
+    const loan = this.snapshots.loan(lease);
+    if (loan) return loan;
+    throw new TidepoolError("out_of_memory", "no recurrent state is free while other requests run");
   }
 
   /** Takes a loan back; what was computed in it, the first `done` tokens, is kept in the cache as far as it may be. */
@@ -314,11 +336,16 @@ export class Scheduler {
     if (lease.released) return; // what it was computed on is gone
     const sequence = this.lent.get(lease);
     assert(sequence, "a lease that was not lent is given back");
-    this.lent.delete(lease);
     if (sequence.keep !== "off") {
       const { owned } = this.cache.insert(lease, Int32Array.from(sequence.tokens.slice(0, done)));
       this.options.lower?.spill(this.blocksToSend(sequence, lease.table, done, owned));
     }
+    this.endLoan(lease);
+  }
+
+  private endLoan(lease: Lease): void {
+    this.lent.delete(lease);
+    this.snapshots?.endLoan(lease);
     this.cache.release(lease);
     this.full = false;
   }
@@ -333,6 +360,7 @@ export class Scheduler {
   check(): void {
     this.cache.check();
     this.checkSeats();
+    this.snapshots?.check(this.seated, this.leases);
     const users = new Map<number, number>();
     for (const slot of this.heldSlots()) users.set(slot, (users.get(slot) ?? 0) + 1);
     assert(
@@ -347,8 +375,17 @@ export class Scheduler {
     }
   }
 
+  /** Requests that have a seat. */
+  private get seated(): Request[] {
+    return [...this.running, ...(this.prefilling ? [this.prefilling] : [])];
+  }
+
+  private get leases(): Lease[] {
+    return [...this.seated.flatMap(({ lease }) => (lease ? [lease] : [])), ...this.lent.keys()];
+  }
+
   private checkSeats(): void {
-    const held = [...this.running, ...(this.prefilling ? [this.prefilling] : [])].map(({ seat }) => seat);
+    const held = this.seated.map(({ seat }) => seat);
     const { seats } = this.options;
     const distinct = new Set([...this.freeSeats, ...held]).size;
     assert(
@@ -359,10 +396,9 @@ export class Scheduler {
 
   /** Block tables, and begun blocks of snapshots that are copied from, or loaded to, soon. */
   private heldSlots(): number[] {
-    const requests = [...this.running, ...(this.prefilling ? [this.prefilling] : [])];
-    const leases = [...requests.flatMap(({ lease }) => (lease ? [lease] : [])), ...this.lent.keys()];
+    const { leases } = this;
     const begun = leases.map(({ copied, snapshot }) => (copied ? -1 : (snapshot?.tail ?? -1)));
-    const loading = requests.map(({ restore }) =>
+    const loading = this.seated.map(({ restore }) =>
       restore instanceof StateRestore ? restore.snapshot.tail : -1,
     );
     return [...leases.flatMap(({ table }) => table), ...[...begun, ...loading].filter((slot) => slot >= 0)];
@@ -396,7 +432,9 @@ export class Scheduler {
     const request = this.waiting.head();
     if (!request || this.freeSeats.length === 0 || this.full) return undefined;
     const lease = this.leaseFor(request);
-    if (!lease) {
+    const seatState = lease && this.snapshots?.take(lease);
+    if (!lease || (this.snapshots && !seatState)) {
+      if (lease) this.cache.release(lease);
       this.full = true;
       return undefined;
     }
@@ -407,15 +445,12 @@ export class Scheduler {
     request.seat = this.freeSeats.pop() as number;
     request.state = "prefilling";
     this.prefilling = request;
+    request.seatState = seatState;
     request.snapshotsAt = [];
     this.options.lower?.begin?.(request);
     this.snapshots?.start(request, lease, this.waiting.branchesOf(request.tokens, lease.tokens));
     this.startRestore(request);
     return request;
-  }
-
-  private stateSlot(snapshotSlot: number): number {
-    return this.snapshots?.stateSlot(snapshotSlot) ?? snapshotSlot;
   }
 
   /** Looks for the blocks after those on the GPU in the lower tiers; the last token is always computed. */
@@ -452,7 +487,7 @@ export class Scheduler {
     if (request.generatedCount === 0) Object.assign(request.loadedTokens, loaded);
     this.cache.startFrom(lease, snapshot);
     request.computed = snapshot.at;
-    request.seatState?.start(snapshot.at, this.stateSlot(snapshot.slot));
+    request.seatState?.start(snapshot.at, snapshot.slot);
     request.snapshotsAt = request.snapshotsAt.filter((at) => at > snapshot.at);
     this.cache.insert(lease, Int32Array.from(request.tokens.slice(0, snapshot.at)), [snapshot]);
     request.restoredBy ??= mode;
@@ -615,13 +650,10 @@ export class Scheduler {
 
   /** Lets requests with such a lease start again, and ends such loans. Of those that wait the samples under way are void. */
   private voidAll(isVoid: (lease: Lease) => boolean): void {
-    const running = [...this.running, ...(this.prefilling ? [this.prefilling] : [])];
+    const running = this.seated;
     for (const request of this.waiting.all) if (request.pending > 0) request.restarted();
     this.startAgain(running.filter(({ lease }) => lease && isVoid(lease)));
-    for (const lease of [...this.lent.keys()].filter(isVoid)) {
-      this.lent.delete(lease);
-      this.cache.release(lease);
-    }
+    for (const lease of [...this.lent.keys()].filter(isVoid)) this.endLoan(lease);
   }
 
   /** Requests that run wait again with the tokens that they have, in the order in which they came. */
@@ -673,7 +705,7 @@ export class Scheduler {
     request.computed = 0;
     if (request.seat !== undefined) this.freeSeats.push(request.seat);
     request.seat = undefined;
-    request.seatState = undefined;
+    this.snapshots?.leave(request);
     this.running = this.running.filter((other) => other !== request);
     if (this.prefilling === request) this.prefilling = undefined;
     this.full = false;

@@ -8,6 +8,7 @@
  *     writes   slot a     slot b     slot a
  */
 import { assert } from "../base.ts";
+import type { StatePair } from "../cache/state-slot-pool.ts";
 
 /** Slots of the state pool that a step reads and writes. */
 export interface StateSlots {
@@ -17,16 +18,16 @@ export interface StateSlots {
 }
 
 export class SeatState {
-  private readonly firstSlot: number;
+  /** Of the state pool. */
+  readonly pair: StatePair;
   /** Tokens that each of the two slots has taken in; -1: its content means nothing. */
   private readonly covered: [number, number] = [-1, -1];
   private turn: 0 | 1 = 0;
   private startSlot: number | undefined;
   private position = 0;
 
-  /** @param seat its slots are 2 * seat and the next */
-  constructor(seat: number) {
-    this.firstSlot = 2 * seat;
+  constructor(pair: StatePair) {
+    this.pair = pair;
   }
 
   /** The next step starts at token `position` from the state in `slot`; by default from nothing. */
@@ -44,8 +45,8 @@ export class SeatState {
   step(end: number): StateSlots {
     assert(end > this.position, `a step to token ${end} behind token ${this.position}`);
     const last = (1 - this.turn) as 0 | 1;
-    const read = this.covered[last] === this.position ? this.firstSlot + last : this.startSlot;
-    const write = this.firstSlot + this.turn;
+    const read = this.covered[last] === this.position ? this.pair[last] : this.startSlot;
+    const write = this.pair[this.turn];
     this.covered[this.turn] = end;
     this.turn = last;
     this.position = end;
@@ -54,7 +55,7 @@ export class SeatState {
 
   /** The slot that has taken in most tokens, but not more than `limit`; undefined where no step has been planned. */
   latest(limit: number): { slot: number; at: number } | undefined {
-    const fitting = this.covered.map((at, which) => ({ slot: this.firstSlot + which, at }));
+    const fitting = this.pair.map((slot, which) => ({ slot, at: this.covered[which] as number }));
     const usable = fitting.filter(({ at }) => at > 0 && at <= limit);
     return usable.length === 0 ? undefined : usable.reduce((a, b) => (b.at > a.at ? b : a));
   }

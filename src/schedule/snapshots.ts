@@ -5,16 +5,17 @@
 import { assert } from "../base.ts";
 import type { BlockPool } from "../cache/blocks.ts";
 import type { Lease, NewSnapshot, PrefixCache } from "../cache/prefix.ts";
-import type { Copy, LowerTiers, Save, States } from "./plan.ts";
+import type { StateSlotPool } from "../cache/state-slot-pool.ts";
+import type { Copy, LowerTiers, Save } from "./plan.ts";
 import type { Request } from "./request.ts";
 import { SeatState } from "./seat-state.ts";
+import { StateRestore } from "./state-restore.ts";
 
 export interface SnapshotParts {
   cache: PrefixCache;
   /** KV slots, the cache's. */
   blocks: BlockPool;
   blockTokens: number;
-  states: States;
   lower: LowerTiers | undefined;
 }
 
@@ -22,41 +23,86 @@ export class Snapshots {
   private readonly cache: PrefixCache;
   private readonly blocks: BlockPool;
   private readonly blockTokens: number;
-  private readonly states: States;
   private readonly lower: LowerTiers | undefined;
+  /** The books of the state pool. */
+  private readonly slots: StateSlotPool;
+  /** States of loans. */
+  private readonly loans = new Map<Lease, SeatState>();
 
-  constructor({ cache, blocks, blockTokens, states, lower }: SnapshotParts) {
+  constructor({ cache, blocks, blockTokens, lower }: SnapshotParts) {
+    assert(cache.snapshots, "recurrent states need a cache with state slots");
+    this.slots = cache.snapshots;
     this.cache = cache;
     this.blocks = blocks;
     this.blockTokens = blockTokens;
-    this.states = states;
     this.lower = lower;
   }
 
-  /** Where the work on a loan has its recurrent state, and the block to copy before it begins. One loan at a time may use
-   * it: there is one pair of slots. */
-  loan(lease: Lease, seat: number): { state: SeatState; copyBlock: Copy | undefined } {
-    const state = new SeatState(seat);
-    state.start(lease.tokens, lease.snapshot && this.stateSlot(lease.snapshot.slot));
+  /** Slots beyond the unused ones that `pairs` more sequences, and so many more snapshots, want. */
+  missing(pairs: number, snapshots: number): number {
+    const { snapshotRoom, unusedCount } = this.slots;
+    return Math.max(0, 2 * pairs + Math.min(snapshots, snapshotRoom) - unusedCount);
+  }
+
+  /** The pool has grown by that many slots. */
+  grown(slots: number): void {
+    this.slots.grow(slots);
+  }
+
+  /** Where the work on a loan has its recurrent state, and the block to copy before it begins; undefined if running
+   * sequences hold too many slots. */
+  loan(lease: Lease): { state: SeatState; copyBlock: Copy | undefined } | undefined {
+    assert(!this.loans.has(lease), "a loan takes its state twice");
+    const state = this.take(lease);
+    if (!state) return undefined;
+    this.loans.set(lease, state);
     return { state, copyBlock: this.begunBlock(lease, lease.tokens) };
   }
 
-  /** Where a request that takes its seat reads and writes its state, and where on the way it is saved: also at
-   * `branches`, where those that wait go on without it. */
+  /** Takes back what `loan` has given, if it has. */
+  endLoan(lease: Lease): void {
+    const state = this.loans.get(lease);
+    if (state) this.cache.dropStates(state.pair);
+    this.loans.delete(lease);
+  }
+
+  /** The state of a sequence that goes on from its lease; undefined if no slots can be had for it. */
+  take({ tokens, snapshot }: Lease): SeatState | undefined {
+    const pair = this.cache.takeStates();
+    if (!pair) return undefined;
+    const state = new SeatState(pair);
+    state.start(tokens, snapshot?.slot);
+    return state;
+  }
+
+  /** Takes back the slots of a request that leaves its seat. */
+  leave(request: Request): void {
+    if (request.seatState) this.cache.dropStates(request.seatState.pair);
+    request.seatState = undefined;
+  }
+
+  /** The conservation check: each slot in use is held by exactly the requests and leases that say so. */
+  check(requests: readonly Request[], leases: readonly Lease[]): void {
+    const states = [...requests.map(({ seatState }) => seatState), ...this.loans.values()];
+    const pairs = states.flatMap((state) => state?.pair ?? []);
+    const read = leases.flatMap(({ copied, snapshot }) => (copied || !snapshot ? [] : [snapshot.slot]));
+    const loading = requests.flatMap(({ restore }) =>
+      restore instanceof StateRestore ? [restore.snapshot.slot] : [],
+    );
+    const { runningCount, inUseCount } = this.slots;
+    assert(pairs.length === runningCount, `${runningCount} state slots run, ${pairs.length} are held`);
+    const held = new Set([...pairs, ...read, ...loading]).size;
+    assert(held === inUseCount, `${held} state slots are held, ${inUseCount} are in use`);
+  }
+
+  /** Where on its way the state of a request is saved that takes its seat: also at `branches`, where those that wait go on
+   * without it. */
   start(request: Request, lease: Lease, branches: readonly number[]): void {
-    request.seatState = new SeatState(request.seat as number);
-    const { snapshot, tokens } = lease;
-    request.seatState.start(tokens, snapshot && this.stateSlot(snapshot.slot));
     if (request.keep === "off") return;
     const { lower, blockTokens } = this;
     const stored = lower ? lower.storedBlocks(request, 0) * blockTokens : 0; // seen before, in another session
     lease.rawTokens = Math.max(lease.rawTokens, Math.min(stored, request.tokens.length - 1));
     request.snapshotsAt = this.cache.snapshotPositions(Int32Array.from(request.tokens), lease, branches);
-  }
-
-  /** A snapshot's slot in the state pool. */
-  stateSlot(snapshotSlot: number): number {
-    return this.states.firstSnapshotSlot + snapshotSlot;
   }
 
   /** Where the request runs its first step from a snapshot inside a block: the copy of that block which it needs. The
@@ -73,8 +119,7 @@ export class Snapshots {
   owed(request: Request, at: number): Save | undefined {
     const { lease } = request;
     if (!lease?.snapshot || lease.copied || !this.lower?.owesState?.(request, at)) return undefined;
-    const slot = this.stateSlot(lease.snapshot.slot);
-    const { tail } = lease.snapshot;
+    const { slot, tail } = lease.snapshot;
     const state = { from: slot, to: slot };
     return { sequence: request, at, state, copyBlock: undefined, tail: tail < 0 ? undefined : tail };
   }
@@ -98,7 +143,7 @@ export class Snapshots {
     return {
       sequence: request,
       at,
-      state: { from: from.slot, to: this.stateSlot(slot) },
+      state: { from: from.slot, to: slot },
       copyBlock: tail < 0 || tail === begun ? undefined : { from: begun, to: tail },
       tail: tail < 0 ? undefined : tail,
     };

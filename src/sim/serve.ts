@@ -7,6 +7,7 @@
 import type { Clock } from "../base.ts";
 import { assert, systemClock } from "../base.ts";
 import { BlockPool } from "../cache/blocks.ts";
+import { StateSlotPool } from "../cache/state-slot-pool.ts";
 import { flopsBetween } from "../cache/cost.ts";
 import { createPrefixCache } from "../cache/create.ts";
 import type { PrefixCache } from "../cache/prefix.ts";
@@ -118,11 +119,11 @@ class Run {
       ...(alpha !== undefined && { alpha }),
       tunerBytes:
         blocks.slotCount * blockTokens * cost.bytesPerToken +
-        (snapshots?.slotCount ?? 0) * cost.bytesPerSnapshot,
+        (snapshots?.maxSnapshots ?? 0) * cost.bytesPerSnapshot,
     });
     this.cache = cache;
     this.tuner = tuner;
-    const states = { firstSnapshotSlot: 2 * seats, save: () => undefined };
+    const states = { save: () => undefined };
     this.scheduler = new Scheduler(cache, blocks, {
       ...{ blockTokens, chunkTokens, seats },
       ...(snapshots && { states }),
@@ -254,8 +255,8 @@ const noStops: ReadonlySet<number> = new Set();
 function poolsOf(
   trace: Trace,
   options: ServeOptions & typeof defaults,
-): { blocks: BlockPool; snapshots: BlockPool | undefined } {
-  const { cost, blockTokens, capacity, snapshotShare } = options;
+): { blocks: BlockPool; snapshots: StateSlotPool | undefined } {
+  const { cost, blockTokens, capacity, snapshotShare, seats } = options;
   const bytesPerBlock = blockTokens * cost.bytesPerToken;
   const isRecurrent = cost.bytesPerSnapshot > 0;
   const most = Math.ceil(tokenCount(trace) / blockTokens) + 2 * trace.requests.length;
@@ -268,5 +269,5 @@ function poolsOf(
   }
   if (!isRecurrent) return { blocks: new BlockPool(blocks), snapshots: undefined };
   const snapshots = Math.min(most, Math.floor((bytes * snapshotShare) / cost.bytesPerSnapshot));
-  return { blocks: new BlockPool(blocks), snapshots: new BlockPool(snapshots) };
+  return { blocks: new BlockPool(blocks), snapshots: new StateSlotPool(2 * seats + snapshots, snapshots) };
 }

@@ -108,7 +108,7 @@ async function cacheStats({ cache, runner, keeper, tuner }: CacheRooms): Promise
   const { lookups, tokensAsked, tokensMatched, branchHits, endHits, flopsSaved, evictions } = cache.stats;
   const blocks = cache.poolCounts();
   const { slotBytes } = runner.states;
-  const states = cache.snapshots?.counts() ?? { total: 0, free: 0, cached: 0, inUse: 0 };
+  const states = cache.snapshots?.snapshotCounts() ?? { total: 0, free: 0, cached: 0, inUse: 0 };
   const snapshots = {
     ...states,
     taken: cache.stats.snapshotsTaken,

@@ -59,6 +59,7 @@ function computingOptions(options: RunnerOptions): Partial<RunnerOptions> {
     poolTokens: _tokens,
     poolMayBeLess: _less,
     poolStartTokens: _start,
+    stateStartSlots: _stateStart,
     poolBytes: _bytes,
     ...computing
   } = rest;

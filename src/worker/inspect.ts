@@ -68,7 +68,7 @@ async function inspectDevice(
     const resolved = runnerOptions(gpu, options);
     if (!shape) return;
     const { blockTokens, kvDtype, dtype } = resolved;
-    const { startBlocks, maxBlocks, limited, ...plan } = planMemory(file, shape, resolved);
+    const { startBlocks, maxBlocks, limited, states: _states, ...plan } = planMemory(file, shape, resolved);
     report.capabilities.push(...missingOfPlan({ limited }));
     report.memory = {
       ...plan,

@@ -2,12 +2,12 @@
  * The prefix cache of a loaded model: its slots, its policy, and what a token costs in FLOPs and bytes, in the terms of
  * cache/cost.ts.
  */
-import { BlockPool } from "../cache/blocks.ts";
+import type { BlockPool } from "../cache/blocks.ts";
 import { costOf, type Cost, type LayerShape as CostLayer } from "../cache/cost.ts";
 import { createPrefixCache } from "../cache/create.ts";
 import type { PrefixCache } from "../cache/prefix.ts";
+import { StateSlotPool } from "../cache/state-slot-pool.ts";
 import type { AlphaTuner } from "../cache/tune.ts";
-import { firstSnapshotSlot } from "../model/memory.ts";
 import type { Runner } from "../model/runner.ts";
 import type { Mixer } from "../model/shape.ts";
 import type { CacheOptions } from "./protocol.ts";
@@ -21,13 +21,13 @@ export function makeCache(
   pool: BlockPool,
   policy: CacheOptions["policy"] = DEFAULT_POLICY,
 ): { cache: PrefixCache; tuner: AlphaTuner | undefined } {
-  const { seats, blockTokens } = runner.options;
+  const { blockTokens } = runner.options;
   const { states } = runner;
-  const snapshots = Math.max(0, states.slots - firstSnapshotSlot(seats));
+  const { maxSnapshots } = runner.plan.states;
   return createPrefixCache({
     ...{ policy, blockTokens, cost: cacheCost(runner), pool },
-    ...(states.slotBytes > 0 && { snapshotPool: new BlockPool(snapshots) }),
-    tunerBytes: runner.maxBlocks * runner.pool.slotBytes + snapshots * states.slotBytes,
+    ...(states.slotBytes > 0 && { snapshotPool: new StateSlotPool(states.slots, maxSnapshots) }),
+    tunerBytes: runner.maxBlocks * runner.pool.slotBytes + maxSnapshots * states.slotBytes,
   });
 }
 

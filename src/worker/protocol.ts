@@ -159,12 +159,13 @@ export interface EngineInfo {
   adapter: { name: string; software: boolean };
   /** What was chosen from the adapter's features. */
   kernels: { dtype: Dtype; kvDtype: Dtype; subgroups: boolean };
-  /** Bytes on the GPU; the KV pool as it is now. */
+  /** Bytes on the GPU; both pools as they are now. `stateMaxBytes`: what the pool of recurrent states may grow to. */
   memory: {
     weightBytes: number;
     kvPoolBytes: number;
     kvPoolTokens: number;
     statePoolBytes: number;
+    stateMaxBytes: number;
     workspaceBytes: number;
   };
   /** `poolTokens`: what the KV pool may grow to. */
@@ -405,9 +406,11 @@ export interface ModelReport {
     kvStartTokens: number;
     kvPoolTokens: number;
     kvPoolBytes: number;
+    /** The pool of recurrent states at first, and what it may grow to. */
+    stateStartBytes: number;
     statePoolBytes: number;
     workspaceBytes: number;
-    /** Everything, with the pool as it is at first, and at most. */
+    /** Everything, with the pools as they are at first, and at most. */
     startBytes: number;
     maxBytes: number;
     dtype: Dtype;

@@ -11,7 +11,6 @@ import { TidepoolError, toWire } from "../errors.ts";
 import { unlessLost, type Gpu } from "../gpu/device.ts";
 import { guarded } from "../gpu/guard.ts";
 import type { ModelFile } from "../load/model-file.ts";
-import { firstSnapshotSlot } from "../model/memory.ts";
 import {
   Runner,
   type RunnerOptions,
@@ -131,10 +130,7 @@ export class Session {
     );
     const lower = keeper && { lower: keeper };
     const states = cache.snapshots && {
-      states: {
-        firstSnapshotSlot: firstSnapshotSlot(seats),
-        save: (saves: readonly Save[]) => this.save(saves),
-      },
+      states: { save: (saves: readonly Save[]) => this.save(saves) },
     };
     const { maxBlocks } = runner;
     const more = { maxBlocks, ...lower, ...states };
@@ -162,7 +158,11 @@ export class Session {
       save: (saves) => this.save(saves),
       idle: () => this.tuner?.work(TUNER_SLICE) ?? false,
       committed: (outcomes, samples) => this.requests.committed(outcomes, samples),
-      makeRoom: () => this.growth.makeRoom(this.scheduler.missingBlocks),
+      makeRoom: () =>
+        this.growth.makeRoom({
+          blocks: this.scheduler.missingBlocks,
+          states: this.scheduler.missingStates(),
+        }),
       failed: (error, plan) => this.stepFailed(error, plan),
     });
     if (keeper) keeper.allGood = () => this.loop.allGood;
@@ -303,7 +303,7 @@ export class Session {
     return this.apart(() => scoreTokens(this, input));
   }
 
-  /** Work beside the requests, one at a time: there is one place for the recurrent state of what is computed there. */
+  /** Work beside the requests, one at a time: the state pool is planned for the recurrent state of one. */
   private apart<T>(work: () => Promise<T>): Promise<T> {
     const result = this.scored.then(() => this.onceMoreIfLost(work)).finally(() => this.loop.notify());
     this.scored = result.catch(() => {}); // reported to its caller
@@ -330,9 +330,9 @@ export class Session {
     return this.loop.allGood;
   }
 
-  /** Blocks for work beside the requests. */
-  async makeRoom(missing: number): Promise<void> {
-    await this.growth.makeRoom(missing);
+  /** Blocks, and a recurrent state, for work beside the requests. */
+  async makeRoom(blocks: number): Promise<void> {
+    await this.growth.makeRoom({ blocks, states: this.scheduler.missingStates(1) });
   }
 
   /** Computes a prompt, or brings it back, so that it is ready when it is needed. */
@@ -528,7 +528,11 @@ export class Session {
   private async loadAgain({ gpu, file, again, capabilities = this.capabilities }: Reopened) {
     const { options, pool } = this.runner;
     const identity = new WeightsIdentity();
-    const chosen = { ...(again?.(options) ?? options), poolStartTokens: this.scheduler.poolTokens };
+    const chosen = {
+      ...(again?.(options) ?? options),
+      poolStartTokens: this.scheduler.poolTokens,
+      stateStartSlots: this.cache.snapshots?.slotCount ?? 0,
+    };
     const runner = await Runner.load(gpu, file, chosen, () => {}, this.keeper && identity.onPiece);
     const isSame =
       runner.parameters === this.runner.parameters &&

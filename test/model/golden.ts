@@ -71,7 +71,7 @@ export async function runFile(
   const out = new Float32Array(tokens.length * runner.shape.vocabSize);
   try {
     const step = feed === "once" ? tokens.length : feed === "one by one" ? 1 : 7;
-    const seat = new SeatState(0);
+    const seat = new SeatState([0, 1]);
     seat.start();
     for (let start = 0; start < tokens.length; start += step) {
       const part = tokens.slice(start, start + step);

@@ -44,22 +44,43 @@ async function blocksOf(session: TestSession): Promise<number> {
   return gpu.blocks.total;
 }
 
+/** Slots of the state pool; 0 in models without recurrent layers. */
+function statesOf({ session: { cache, runner } }: TestSession): number {
+  equal(cache.snapshots?.slotCount ?? 0, runner.states.slots, "slots of the state pool and of its books");
+  return runner.states.slots;
+}
+
+/** The states have grown where there are any, to no more than planned, and the info tells them. */
+function checkStates(small: TestSession, large: TestSession, first: number): void {
+  const { runner, info } = small.session;
+  const most = runner.plan.states.maxSlots;
+  equal(statesOf(large), most, "states of a full pool");
+  const states = statesOf(small);
+  equal(most === 0 || (states > first && states <= most), true, `${states} states, ${first} at first`);
+  equal(info.memory.statePoolBytes, runner.states.bytes, "bytes of states in the info");
+  equal(info.memory.stateMaxBytes, large.session.runner.states.bytes, "bytes of states at most");
+}
+
 function growthCase(model: string, path: string, withTiers: boolean): Case {
   return {
     name: `model/pool-growth/${model} from two blocks on${withTiers ? ", with lower tiers" : ""}`,
     async run(env) {
       const bytes = await env.shared(path);
       const store = withTiers ? await TierStore.open({ ramBytes: 2 ** 26 }) : undefined;
-      const large = await TestSession.load(env.gpu, bytes, { ...SMALL, poolStartTokens: 4096 });
+      const full = { poolStartTokens: 4096, stateStartSlots: 1000 };
+      const large = await TestSession.load(env.gpu, bytes, { ...SMALL, ...full });
       const small = await TestSession.load(env.gpu, bytes, SMALL, store);
       try {
         equal(await blocksOf(small), 2, "blocks at first");
+        const first = statesOf(small);
+        equal(first, small.session.runner.plan.states.startSlots, "states at first");
         const expected = await run(large);
         const found = await run(small);
         const tokens = (results: GenerationResult[]) => results.map((result) => result.tokens);
         equal(tokens(found), tokens(expected), "tokens");
         const blocks = await blocksOf(small);
         equal(blocks > 16 && blocks <= 256, true, `${blocks} blocks in the end, more than 16`);
+        checkStates(small, large, first);
         equal(small.session.info.memory.kvPoolBytes, small.session.runner.pool.bytes, "bytes in the info");
         equal(
           small.posted.some(({ type }) => type === "info"),
@@ -83,8 +104,9 @@ async function shortGpu(grown: number): Promise<Gpu> {
   let scopes = 0;
   Object.defineProperty(device, "popErrorScope", {
     value: async () => {
+      const filter = filters.pop();
       const problem = await pop();
-      const isMemory = problem === null && filters.pop() === "out-of-memory";
+      const isMemory = problem === null && filter === "out-of-memory";
       return isMemory && ++scopes > 1 + grown ? ({ message: "test: no memory" } as GPUError) : problem;
     },
   });
@@ -133,6 +155,40 @@ const shortCase: Case = {
       session.checkIdle();
     } finally {
       await session.close();
+      gpu.device.destroy();
+    }
+  },
+};
+
+/** Not one growth succeeds: two requests at once find states, the others wait, and what is scored takes those of snapshots. */
+const shortStatesCase: Case = {
+  name: "model/pool-growth/memory runs out for states: snapshots go for requests, which wait, said once",
+  async run(env) {
+    const bytes = await env.shared(HYBRID);
+    const large = await TestSession.load(env.gpu, bytes, { ...SMALL, poolStartTokens: 4096 });
+    const gpu = await shortGpu(0);
+    const file = await openModel([openBytes(bytes, "model.gguf")]);
+    const session = await TestSession.open(gpu, file, { ...SMALL, poolStartTokens: 4096 });
+    try {
+      const tokens = (results: GenerationResult[]) => results.map((result) => result.tokens);
+      equal(tokens(await run(session)), tokens(await run(large)), "tokens");
+      equal(statesOf(session), 6, "states");
+      const { gpu: stats } = (await session.session.call({ method: "cacheStats" })) as CacheStats;
+      equal(stats.snapshots.evicted > 0, true, "snapshots evicted");
+      const given = tokensOf(1, 60).tokens;
+      await session.session.call({ method: "score", tokens: given, from: 0, logits: false });
+      const notices = session.posted.flatMap((message) =>
+        message.type === "notice" ? [message.notice] : [],
+      );
+      equal(
+        notices.map(({ code, message }) => [code, /recurrent states/.test(message)]),
+        [["pool_full", true]],
+        "notices",
+      );
+      session.checkIdle();
+    } finally {
+      await session.close();
+      await large.close();
       gpu.device.destroy();
     }
   },
@@ -187,8 +243,13 @@ async function checkPlan(env: CaseEnv, bytes: Uint8Array): Promise<void> {
   const session = await TestSession.load(env.gpu, bytes, SMALL);
   const { plan, memory } = session.session.runner;
   await session.close();
-  equal(plan.statePoolBytes, memory.statePoolBytes, "bytes of states");
-  const taken = Object.values(memory).reduce((sum, each) => sum + each, 0);
+  equal(
+    [plan.stateStartBytes, plan.statePoolBytes],
+    [memory.statePoolBytes, memory.stateMaxBytes],
+    "bytes of states",
+  );
+  const { stateMaxBytes: _most, ...now } = memory;
+  const taken = Object.values(now).reduce((sum, each) => sum + each, 0);
   const ratio = plan.startBytes / taken;
   if (ratio < 0.9 || ratio > 1.2) {
     throw new Error(
@@ -202,6 +263,7 @@ export const cases: Case[] = [
   growthCase("stories260K", STORIES, true),
   growthCase("lfm2", HYBRID, true),
   shortCase,
+  shortStatesCase,
   scoreCase,
   planCase("stories260K", STORIES),
   planCase("lfm2", HYBRID),

@@ -5,6 +5,7 @@ import { openModel, type ModelFile } from "../../src/load/model-file.ts";
 import { openBytes } from "../../src/load/source.ts";
 import type { TierStore } from "../../src/tier/store.ts";
 import { readAsk } from "../../src/worker/asks.ts";
+import type { RunnerOptions } from "../../src/model/runner.ts";
 import { runnerOptions } from "../../src/worker/options.ts";
 import type {
   EngineOptions,
@@ -16,6 +17,9 @@ import type {
   StepOutput,
 } from "../../src/worker/protocol.ts";
 import { Session, type SessionOptions } from "../../src/worker/session.ts";
+
+/** An engine's, and one that no caller has. */
+export type TestOptions = EngineOptions & Pick<RunnerOptions, "stateStartSlots">;
 
 interface Running {
   steps: StepOutput[];
@@ -42,7 +46,7 @@ export class TestSession {
   static async load(
     gpu: Gpu,
     model: Uint8Array,
-    options: EngineOptions = {},
+    options: TestOptions = {},
     store?: TierStore,
   ): Promise<TestSession> {
     return TestSession.open(gpu, await openModel([openBytes(model, "model.gguf")]), options, store);
@@ -52,7 +56,7 @@ export class TestSession {
   static async open(
     gpu: Gpu,
     file: ModelFile,
-    options: EngineOptions = {},
+    { stateStartSlots, ...options }: TestOptions = {},
     store?: TierStore,
     more?: SessionOptions,
   ): Promise<TestSession> {
@@ -62,7 +66,10 @@ export class TestSession {
       if (message.type !== "step" && message.type !== "progress") posted.push(message);
       receive(running, message);
     };
-    const chosen = runnerOptions(gpu, options);
+    const chosen = {
+      ...runnerOptions(gpu, options),
+      ...(stateStartSlots !== undefined && { stateStartSlots }),
+    };
     const session = await Session.load(gpu, file, chosen, post, store, options.cache, more);
     return new TestSession(session, running, posted);
   }

@@ -6,6 +6,7 @@ import { createPrefixCache } from "../../src/cache/create.ts";
 import type { PolicyName } from "../../src/cache/policy.ts";
 import type { Lease, NewSnapshot, PrefixCache } from "../../src/cache/prefix.ts";
 import { onDisk, onRam } from "../../src/cache/prefix.ts";
+import { StateSlotPool } from "../../src/cache/state-slot-pool.ts";
 import { testSeed } from "../support/seed.ts";
 
 const dense: Cost = { flopsLinear: 1000, flopsQuadratic: 1, bytesPerToken: 8, bytesPerSnapshot: 0 };
@@ -15,7 +16,7 @@ const ids = (text: string): Int32Array => Int32Array.from(text, (c) => c.charCod
 /** A GPU of the mind: what each KV slot and each snapshot slot holds, as the text of the prefix it was computed from. */
 class Rig {
   readonly pool: BlockPool;
-  readonly snapshotPool: BlockPool;
+  readonly snapshotPool: StateSlotPool;
   readonly cache: PrefixCache;
   readonly kv = new Map<number, string>();
   readonly states = new Map<number, string>();
@@ -25,7 +26,7 @@ class Rig {
   constructor(policy: PolicyName, cost: Cost, slots: number, snapshots = 0) {
     this.isHybrid = cost.bytesPerSnapshot > 0;
     this.pool = new BlockPool(slots);
-    this.snapshotPool = new BlockPool(snapshots);
+    this.snapshotPool = new StateSlotPool(snapshots);
     const pools = { pool: this.pool, snapshotPool: this.snapshotPool };
     const tuner = policy === "marconi" ? { alpha: 0.1 } : {};
     this.cache = createPrefixCache({ policy, blockTokens: 4, cost, ...pools, ...tuner }).cache;

@@ -8,6 +8,7 @@ import type { CacheEvent as Decision } from "../../src/cache/events.ts";
 import { Outliner } from "../../src/cache/outline.ts";
 import type { PrefixCache } from "../../src/cache/prefix.ts";
 import type { RadixNode } from "../../src/cache/radix.ts";
+import { StateSlotPool } from "../../src/cache/state-slot-pool.ts";
 import { chainKeys, fingerprintOf, recordKey, rootKey, type Key } from "../../src/tier/keys.ts";
 import { TierStore } from "../../src/tier/store.ts";
 import { CacheEvents } from "../../src/worker/cache-events.ts";
@@ -20,7 +21,7 @@ const dense: Cost = { flopsLinear: 1000, flopsQuadratic: 1, bytesPerToken: 8, by
 const hybrid: Cost = { ...dense, bytesPerSnapshot: 64 };
 
 function cacheOf(kind: "dense" | "hybrid"): PrefixCache {
-  const pools = { pool: new BlockPool(24), snapshotPool: new BlockPool(kind === "hybrid" ? 6 : 0) };
+  const pools = { pool: new BlockPool(24), snapshotPool: new StateSlotPool(kind === "hybrid" ? 6 : 0) };
   const cost = kind === "hybrid" ? hybrid : dense;
   return createPrefixCache({ policy: "marconi", alpha: 0.1, blockTokens: BLOCK, cost, ...pools }).cache;
 }

@@ -8,6 +8,7 @@ import { Random } from "../../src/base.ts";
 import { BlockPool } from "../../src/cache/blocks.ts";
 import { createPrefixCache } from "../../src/cache/create.ts";
 import type { PolicyName } from "../../src/cache/policy.ts";
+import { StateSlotPool } from "../../src/cache/state-slot-pool.ts";
 import type { Request } from "../../src/schedule/request.ts";
 import type { RestoreTerms } from "../../src/schedule/restore.ts";
 import {
@@ -192,6 +193,9 @@ class FakeMachine implements LowerTiers {
 
 interface World {
   scheduler: Scheduler;
+  /** The books of the state pool, and how far it grows; fewer than planned where the device has no more. */
+  slots: StateSlotPool;
+  most: number;
   machine: FakeMachine;
   inFlight: { plan: Plan; samples: number[] }[];
 }
@@ -202,22 +206,42 @@ function makeWorld(random: Random): World {
   machine.mode = random.pick(["load", "compute", "auto"] as const);
   const pool = new BlockPool(Math.ceil(60 / blockTokens) + random.below(20));
   const seats = 1 + random.below(4);
+  const maxSnapshots = random.below(9);
+  const start = 2 + Math.min(4, maxSnapshots);
+  const planned = 2 * (seats + 1) + maxSnapshots;
+  const most = random.below(3) > 0 ? planned : Math.min(planned, start + random.below(4));
+  const slots = new StateSlotPool(start, maxSnapshots);
   const { cache } = createPrefixCache({
     ...{ policy: random.pick(POLICIES), blockTokens, cost: COST, pool },
-    snapshotPool: new BlockPool(1 + random.below(8)),
+    snapshotPool: slots,
     tunerBytes: 1000,
+  });
+  cache.listen((event) => {
+    if (event.kind !== "evicted" || event.why !== "snapshot-needed") return;
+    const why = `a snapshot went with ${slots.slotCount} of ${most} slots, ${slots.snapshotRoom} more allowed`;
+    expect(slots.snapshotRoom <= 0 || slots.slotCount === most, why).toBe(true);
   });
   const scheduler = new Scheduler(cache, pool, {
     ...{ blockTokens, chunkTokens: 1 + random.below(9), seats },
     ...(random.below(4) > 0 && { lower: machine }),
-    states: { firstSnapshotSlot: 2 * (seats + 1), save: (saves) => machine.save(saves) },
+    states: { save: (saves) => machine.save(saves) },
   });
-  return { scheduler, machine, inFlight: [] };
+  return { scheduler, slots, most, machine, inFlight: [] };
+}
+
+/** As worker/growth.ts does. */
+function grow({ scheduler, slots, most }: World): void {
+  const missing = scheduler.missingStates();
+  if (missing > 0)
+    scheduler.statesGrown(
+      Math.min(most, Math.max(2 * slots.slotCount, slots.slotCount + missing)) - slots.slotCount,
+    );
 }
 
 function step(world: World, random: Random): boolean {
   const { scheduler, machine, inFlight } = world;
   while (inFlight.length < 2) {
+    grow(world);
     const plan = scheduler.next();
     machine.loading.push(...scheduler.takeMoves());
     if (!plan) break;
@@ -276,15 +300,15 @@ describe("scheduler of a model with recurrent layers", () => {
     for (const policy of POLICIES) {
       const machine = new FakeMachine(4, random);
       const pool = new BlockPool(40);
-      const snapshotPool = new BlockPool(8);
+      const snapshotPool = new StateSlotPool(12, 8);
       const { cache } = createPrefixCache({
         ...{ policy, blockTokens: 4, cost: COST, pool, snapshotPool, tunerBytes: 1000 },
       });
       const scheduler = new Scheduler(cache, pool, {
         ...{ blockTokens: 4, chunkTokens: 8, seats: 2 },
-        states: { firstSnapshotSlot: 6, save: (saves) => machine.save(saves) },
+        states: { save: (saves) => machine.save(saves) },
       });
-      const world: World = { scheduler, machine, inFlight: [] };
+      const world: World = { scheduler, slots: snapshotPool, most: 12, machine, inFlight: [] };
       const prefix = Array.from({ length: 21 }, (_, index) => 1 + index);
       const prompts = [30, 40, 50].map((last) => [...prefix, last, last + 1, last + 2]);
       const submitted = prompts.map((prompt, id) => {
@@ -304,17 +328,18 @@ describe("scheduler of a model with recurrent layers", () => {
     const random = new Random(testSeed("scheduler-loan"));
     const machine = new FakeMachine(4, random);
     const pool = new BlockPool(20);
+    const slots = new StateSlotPool(6, 4);
     const { cache } = createPrefixCache({
       ...{
         policy: "marconi",
         blockTokens: 4,
         cost: COST,
         pool,
-        snapshotPool: new BlockPool(4),
+        snapshotPool: slots,
         tunerBytes: 1000,
       },
     });
-    const states = { firstSnapshotSlot: 4, save: (saves: readonly Save[]) => machine.save(saves) };
+    const states = { save: (saves: readonly Save[]) => machine.save(saves) };
     const scheduler = new Scheduler(cache, pool, { blockTokens: 4, chunkTokens: 8, seats: 1, states });
     const prompt = [3, 1, 4, 1, 5, 9, 2];
     scheduler.submit({ id: 1, prompt, maxNewTokens: 1, stopIds: new Set() });
@@ -326,8 +351,15 @@ describe("scheduler of a model with recurrent layers", () => {
     expect(loan?.copyBlock?.to).toBe(lease.table[1]);
     const { read, write } = loan?.state.step(9) as StateSlots;
     expect(machine.states.get(read as number)).toEqual(prompt);
-    expect(write).toBe(2);
+    expect(write).not.toBe(read);
+    expect(slots.runningCount).toBe(2);
+    scheduler.check();
     scheduler.giveBack(lease, prompt.length + 2);
+    expect(slots.runningCount).toBe(0);
+    const voided = scheduler.borrow([...prompt, 6, 5], 8);
+    scheduler.loanState(voided);
+    scheduler.restart();
+    expect([slots.runningCount, slots.unusedCount]).toEqual([0, 6]);
     expect(scheduler.usedBlocks).toBe(0);
     scheduler.check();
   });
@@ -346,7 +378,7 @@ function checkAnswers(submitted: readonly { request: Request; prompt: number[]; 
 
 describe("the two slots of a seat", () => {
   it("are used in turns, and the one before stays", () => {
-    const state = new SeatState(3);
+    const state = new SeatState([6, 7]);
     state.start();
     expect(state.latest(100)).toBeUndefined();
     expect(state.step(5)).toEqual({ read: undefined, write: 6 });
