@@ -8,7 +8,7 @@ import { adaptMessages, textOfContent } from "./messages.ts";
 import type { ChatMessage, ChatTemplate, RenderOptions } from "./template.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
-export { chatTemplateOf, createChatTemplate } from "./template.ts";
+export { chatTemplateOf, checkChatTemplate, createChatTemplate } from "./template.ts";
 export type { ChatMessage, ChatTemplate, RenderOptions, TemplateParts, TemplateTokens } from "./template.ts";
 
 /** A message, and for one that the model generated the ids that it generated. */

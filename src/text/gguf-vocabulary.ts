@@ -16,19 +16,34 @@ type Metadata = ReadonlyMap<string, unknown>;
 
 const KINDS: readonly TokenKind[] = ["normal", "normal", "control", "control", "added", "unused", "byte"];
 
+/**
+ * What the header says about a tokenizer without building one: its kind, and that its lists are there. A file that passes may
+ * still be refused when it is built. Throws like `ggufVocabulary`.
+ */
+export function checkGgufVocabulary(metadata: Metadata): void {
+  const model = tokenizerModel(metadata);
+  const { length } = stringList(metadata, "tokenizer.ggml.tokens");
+  if (model === "llama") return void scoreList(metadata, length);
+  preTokenizerOf(optional(metadata, "tokenizer.ggml.pre", "string"));
+  stringList(metadata, "tokenizer.ggml.merges");
+}
+
 /** Throws `invalid_file` naming the key, `unsupported` for other tokenizer models. */
 export function ggufVocabulary(metadata: Metadata): Vocabulary {
-  const model = metadata.get("tokenizer.ggml.model");
-  if (model === undefined) throw invalid("tokenizer.ggml.model is missing: the file has no tokenizer");
-  if (model !== "gpt2" && model !== "llama") {
-    throw new TidepoolError(
-      "unsupported",
-      `tokenizer.ggml.model "${String(model)}" is not supported, only gpt2 and llama`,
-    );
-  }
+  const model = tokenizerModel(metadata);
   const tokens = tokenList(metadata);
   const kinds = kindList(metadata, tokens.length);
   return model === "gpt2" ? byteLevel(metadata, tokens, kinds) : sentencePiece(metadata, tokens, kinds);
+}
+
+function tokenizerModel(metadata: Metadata): "gpt2" | "llama" {
+  const model = metadata.get("tokenizer.ggml.model");
+  if (model === undefined) throw invalid("tokenizer.ggml.model is missing: the file has no tokenizer");
+  if (model === "gpt2" || model === "llama") return model;
+  throw new TidepoolError(
+    "unsupported",
+    `tokenizer.ggml.model "${String(model)}" is not supported, only gpt2 and llama`,
+  );
 }
 
 function byteLevel(metadata: Metadata, tokens: string[], kinds: TokenKind[]): Vocabulary {

@@ -21,11 +21,22 @@ const MAX_TOKENS = 4 * 1024 * 1024;
 /** Ids that no token has, at most, beside as many as there are tokens: one absurd id must not make tables of gigabytes. */
 const MAX_UNUSED_IDS = 65_536;
 
+/** What the file says about its tokenizer without building one. Throws like `jsonVocabulary`. */
+export function checkJsonVocabulary(parts: JsonParts): void {
+  const json = jsonOf(parts);
+  if (!isRecord(json["model"])) throw invalid("tokenizer.json: model is not an object");
+  addedTokens(json);
+  spellingOf(flatten(json["decoder"], "decoders"));
+}
+
+function jsonOf({ tokenizerJson }: JsonParts): Record<string, unknown> {
+  if (tokenizerJson !== undefined) return tokenizerJson;
+  throw new TidepoolError("not_found", "tokenizer.json was not found: the model has no tokenizer");
+}
+
 /** Throws `invalid_file` naming the field, `unsupported` for decoders that are not byte-level or metaspace. */
 export function jsonVocabulary(parts: JsonParts): Vocabulary {
-  const json = parts.tokenizerJson;
-  if (json === undefined)
-    throw new TidepoolError("not_found", "tokenizer.json was not found: the model has no tokenizer");
+  const json = jsonOf(parts);
   const { tokens, kinds } = tokenTable(json);
   const decoders = flatten(json["decoder"], "decoders");
   const idOf = new Map(tokens.map((token, id) => [token, id]));

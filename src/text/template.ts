@@ -130,15 +130,22 @@ export type TemplateParts =
  * `name` picks one of several (tool_use, rag, ...). Throws `unsupported` where the model has none of that name.
  */
 export function chatTemplateOf(parts: TemplateParts, tokenizer: Tokenizer, name?: string): ChatTemplate {
-  const source = parts.format === "gguf" ? ggufTemplate(parts.metadata, name) : jsonTemplate(parts, name);
-  if (source === undefined) {
-    const which = name === undefined ? "no chat template" : `no chat template named "${name}"`;
-    throw new TidepoolError("unsupported", `the model has ${which}: it can continue text, but not chat`);
-  }
-  return createChatTemplate(source, {
+  return createChatTemplate(sourceOf(parts, name), {
     bos_token: spelling(tokenizer, tokenizer.bosId),
     eos_token: spelling(tokenizer, tokenizer.eosId),
   });
+}
+
+/** Throws like `chatTemplateOf` for what can be known without a tokenizer. */
+export function checkChatTemplate(parts: TemplateParts): void {
+  createChatTemplate(sourceOf(parts));
+}
+
+function sourceOf(parts: TemplateParts, name?: string): string {
+  const source = parts.format === "gguf" ? ggufTemplate(parts.metadata, name) : jsonTemplate(parts, name);
+  if (source !== undefined) return source;
+  const which = name === undefined ? "no chat template" : `no chat template named "${name}"`;
+  throw new TidepoolError("unsupported", `the model has ${which}: it can continue text, but not chat`);
 }
 
 function spelling(tokenizer: Tokenizer, id: number | undefined): string | undefined {

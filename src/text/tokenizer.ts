@@ -7,8 +7,8 @@
 import { Tokenizer as Encoder } from "@huggingface/tokenizers";
 import { createDetokenizer } from "./detokenizer.ts";
 import type { Detokenizer, TextOptions } from "./detokenizer.ts";
-import { ggufVocabulary } from "./gguf-vocabulary.ts";
-import { jsonVocabulary } from "./json-vocabulary.ts";
+import { checkGgufVocabulary, ggufVocabulary } from "./gguf-vocabulary.ts";
+import { checkJsonVocabulary, jsonVocabulary } from "./json-vocabulary.ts";
 import type { JsonParts } from "./json-vocabulary.ts";
 import { invalid, isRecord } from "./vocabulary.ts";
 import type { TokenTable, Vocabulary } from "./vocabulary.ts";
@@ -37,6 +37,12 @@ export function createTokenizer(parts: TokenizerParts): Tokenizer {
     encode: (text, options = {}) => encode(encoders, text, options),
     tokenToId: (token) => encoders.special.token_to_id(token),
   };
+}
+
+/** Throws like `createTokenizer` for what can be known without building one, which takes seconds for a large vocabulary. */
+export function checkTokenizer(parts: TokenizerParts): void {
+  if (parts.format === "gguf") checkGgufVocabulary(parts.metadata);
+  else checkJsonVocabulary(parts);
 }
 
 interface Encoders {

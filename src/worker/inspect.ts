@@ -2,7 +2,7 @@
  * What can be known from a model's header alone: its shape, its sizes, its text side, and whether it would run here and
  * why not. It loads no weights.
  */
-import { TidepoolError } from "../errors.ts";
+import { inFile, TidepoolError } from "../errors.ts";
 import { adapterLine, findProvider, openGpu } from "../gpu/device.ts";
 import type { ModelFile } from "../load/model-file.ts";
 import { shapeOf } from "../model/arch.ts";
@@ -11,13 +11,13 @@ import { mixersOf, type ModelShape } from "../model/shape.ts";
 import { checkTensors } from "../model/tensors.ts";
 import { missingCapabilities, missingOfPlan } from "./capabilities.ts";
 import { gpuOptions, runnerOptions } from "./options.ts";
-import { Prompts } from "./prompts.ts";
 import type { EngineOptions, ModelReport } from "./protocol.ts";
+import { checkChatTemplate } from "../text/chat.ts";
+import { checkTokenizer } from "../text/tokenizer.ts";
+import { textParts } from "./text-messages.ts";
 
 /** Describes an open model; never throws for a model that would not run: the report says why. */
 export async function inspectModel(file: ModelFile, options: EngineOptions): Promise<ModelReport> {
-  const prompts = await Prompts.open(file, { timeoutMs: options.textTimeoutMs });
-  prompts.close();
   const report: ModelReport = {
     name: file.name,
     format: file.format,
@@ -25,8 +25,7 @@ export async function inspectModel(file: ModelFile, options: EngineOptions): Pro
     fileBytes: file.sources.reduce((sum, source) => sum + source.sizeBytes, 0),
     tensors: tensorTypes(file),
     parameters: elements(file),
-    tokenizer: prompts.tokenizerState,
-    chatTemplate: prompts.templateState,
+    ...textStates(file),
     runs: false,
     problems: [],
     capabilities: [],
@@ -42,6 +41,23 @@ export async function inspectModel(file: ModelFile, options: EngineOptions): Pro
 function whole(file: ModelFile, shape: ModelShape): ModelShape {
   checkTensors(file, shape);
   return shape;
+}
+
+/** "ready", or why there is none. Nothing is built: a vocabulary takes seconds and hundreds of MiB. */
+function textStates(file: ModelFile): Pick<ModelReport, "tokenizer" | "chatTemplate"> {
+  const parts = textParts(file);
+  const state = (check: () => void): string => {
+    try {
+      check();
+      return "ready";
+    } catch (error) {
+      if (error instanceof TidepoolError) return inFile(file.name, error).message;
+      throw error;
+    }
+  };
+  const tokenizer = state(() => checkTokenizer(parts));
+  const chatTemplate = tokenizer === "ready" ? state(() => checkChatTemplate(parts)) : tokenizer;
+  return { tokenizer, chatTemplate };
 }
 
 function attempt<T>(report: ModelReport, look: () => T): T | undefined {

@@ -3,7 +3,50 @@
  * caller's overflow policy makes of it. Pure.
  */
 import { TidepoolError } from "../errors.ts";
-import type { GenerateParams } from "./protocol.ts";
+import type { ChatMessage, GenerateParams, RequestInput } from "./protocol.ts";
+
+/** Normalisation (NFC) makes one character of this many at most before they become tokens. */
+const MAX_COMPOSED_CHARS = 4;
+
+/** What bounds a text before it is encoded. */
+export interface TextBound {
+  /** Positions that context and pool allow. */
+  limit: number;
+  /** Characters of the vocabulary's longest token. */
+  longestToken: number;
+  overflow: GenerateParams["overflow"];
+}
+
+/**
+ * An input that may fit, so that no time goes into tokenising one that cannot: a text of more characters than `limit` of the
+ * longest tokens hold. Of a text that is truncated anyway the end is left. What a template makes of earlier answers is not
+ * known, so that they do not count.
+ * @throws TidepoolError `too_long` with the numbers
+ */
+export function boundInput(input: RequestInput, { limit, longestToken, overflow }: TextBound): RequestInput {
+  const most = limit * longestToken * MAX_COMPOSED_CHARS;
+  if (input.kind === "tokens") return input;
+  if (input.kind === "text") {
+    if (input.text.length <= most) return input;
+    if (overflow === "truncateStart") return { kind: "text", text: input.text.slice(-most) };
+    throw tooManyChars(input.text.length, most, limit);
+  }
+  const asked = input.messages.filter(({ role }) => role !== "assistant");
+  const chars = asked.reduce((sum, message) => sum + contentChars(message), 0);
+  if (chars > most && overflow !== "truncateStart") throw tooManyChars(chars, most, limit);
+  return input;
+}
+
+/** Characters of a message's text. */
+export function contentChars({ content }: Pick<ChatMessage, "content">): number {
+  if (typeof content === "string") return content.length;
+  return (content ?? []).reduce((sum, { text }) => sum + text.length, 0);
+}
+
+function tooManyChars(chars: number, most: number, limit: number): TidepoolError {
+  const message = `the prompt has ${chars} characters, at most ${most} can fit into the limit of ${limit} tokens`;
+  return new TidepoolError("too_long", message, { characters: chars, maxCharacters: most, limit });
+}
 
 export interface FitInput {
   tokens: readonly number[];

@@ -22,11 +22,15 @@ export interface PromptOptions {
 export class Prompts {
   private readonly client: TextClient;
   private readonly detokenizer: Detokenizer | undefined;
+  /** Characters of the longest token: no token stands for more. */
+  readonly longestToken: number;
 
   private constructor(client: TextClient) {
     this.client = client;
     const { tokenizer } = client.facts;
     this.detokenizer = "table" in tokenizer ? createDetokenizer(tokenizer.table) : undefined;
+    const tokens = "table" in tokenizer ? tokenizer.table.tokens : [];
+    this.longestToken = tokens.reduce((most, token = "") => Math.max(most, token.length), 1);
   }
 
   /** What is wrong with the file stands in the states. */

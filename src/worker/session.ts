@@ -30,7 +30,7 @@ import { Growth } from "./growth.ts";
 import { WeightsIdentity } from "./identity.ts";
 import { changeOfTypes, describe } from "./info.ts";
 import { Keeper } from "./keeper.ts";
-import { fitPrompt } from "./limits.ts";
+import { boundInput, fitPrompt } from "./limits.ts";
 import { Loop } from "./loop.ts";
 import { nothing, Output } from "./output.ts";
 import { Prompts, tokenPrompt, type PromptOptions } from "./prompts.ts";
@@ -234,13 +234,23 @@ export class Session {
     try {
       this.checkRoom();
       this.encoding.set(id, stop);
-      const prompt = await this.prompts.encode(input, stop.signal);
+      const prompt = await this.prompts.encode(this.bounded(input, params), stop.signal);
       if (this.encoding.delete(id)) this.begin(id, prompt, params, resume);
     } catch (error) {
       // An aborted one has been told already.
       if (!stop.signal.aborted) this.requests.refuse(id, error);
       this.encoding.delete(id);
     }
+  }
+
+  private bounded(input: RequestInput, { overflow }: GenerateParams): RequestInput {
+    const { longestToken } = this.prompts;
+    return boundInput(input, { limit: this.positions, longestToken, overflow });
+  }
+
+  /** Positions that context and pool allow one request. */
+  private get positions(): number {
+    return Math.min(this.info.model.contextTokens, this.scheduler.capacityTokens);
   }
 
   private begin(
@@ -398,8 +408,7 @@ export class Session {
     const sampling = samplingParams(samplingOf(params), this.info.model.vocabSize);
     this.checkTokens(tokens);
     this.checkTokens(resume.tokens);
-    const limit = Math.min(this.info.model.contextTokens, this.scheduler.capacityTokens);
-    const { prompt, maxNewTokens } = fitPrompt({ tokens, keep, limit, params });
+    const { prompt, maxNewTokens } = fitPrompt({ tokens, keep, limit: this.positions, params });
     const output = new Output(id, this.prompts.decoder(prompt), sampling, [params.stop ?? []].flat());
     output.resume(resume);
     const { stopIds } = this.prompts;

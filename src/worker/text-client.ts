@@ -4,9 +4,10 @@
  * with its worker, the question fails with `timed_out`, and the next question gets a new worker.
  * Where no worker can be had it works in this thread, without that protection, and `unprotected` says why.
  */
-import { assert, background, onAbort } from "../base.ts";
+import { assert, background, onAbort, systemClock } from "../base.ts";
 import { fromWire, TidepoolError, toWire } from "../errors.ts";
 import type { EncodedPrompt, FromText, TextFacts, TextParts, TextQuestion, ToText } from "./text-messages.ts";
+import { contentChars } from "./limits.ts";
 import { TextService } from "./text-service.ts";
 
 /** A worker that runs text-worker.ts. */
@@ -35,8 +36,16 @@ const READY_TIMEOUT_MS = 30_000;
 /** Questions that may wait; more are refused. */
 const MAX_WAITING = 1024;
 
+/**
+ * Characters that make up for a millisecond of waiting, about what a tokenizer does in it: short texts are answered first, and a
+ * long one waits no longer for those that came after it than it takes itself.
+ */
+const CHARS_PER_MS = 1000;
+
 interface Job {
   question: TextQuestion;
+  /** The lowest is next. */
+  rank: number;
   resolve(prompt: EncodedPrompt): void;
   reject(error: unknown): void;
 }
@@ -111,7 +120,8 @@ export class TextClient {
     }
     let stopListening: () => void = () => {};
     const answer = new Promise<EncodedPrompt>((resolve, reject) => {
-      const job: Job = { question, resolve, reject };
+      const rank = systemClock.nowMs() * CHARS_PER_MS + charsOf(question);
+      const job: Job = { question, rank, resolve, reject };
       this.waiting.push(job);
       stopListening = onAbort(signal, () => this.drop(job));
       if (!this.isWorking) background(this.work(), "text");
@@ -133,7 +143,7 @@ export class TextClient {
 
   private async work(): Promise<void> {
     this.isWorking = true;
-    for (let job = this.waiting.shift(); job !== undefined; job = this.waiting.shift()) {
+    for (let job = this.next(); job !== undefined; job = this.next()) {
       try {
         job.resolve(this.local ? this.local.answer(job.question) : await this.askWorker(job.question));
       } catch (error) {
@@ -141,6 +151,14 @@ export class TextClient {
       }
     }
     this.isWorking = false;
+  }
+
+  /** Takes out the job of the lowest rank; of equal ones the first. */
+  private next(): Job | undefined {
+    const { waiting } = this;
+    let best = 0;
+    for (const [at, { rank }] of waiting.entries()) if (rank < (waiting[best] as Job).rank) best = at;
+    return waiting.splice(best, 1)[0];
   }
 
   private async askWorker(question: TextQuestion): Promise<EncodedPrompt> {
@@ -261,6 +279,12 @@ function exchange(port: TextPort, message: ToText | undefined, wait: Wait): Prom
     );
     if (message) port.post(message);
   });
+}
+
+/** Characters of what is to be encoded. */
+function charsOf(question: TextQuestion): number {
+  if (question.kind !== "chat") return question.text.length;
+  return question.messages.reduce((sum, message) => sum + contentChars(message), 0);
 }
 
 function whatRuns(question: TextQuestion): string {

@@ -103,6 +103,23 @@ describe("with a worker", () => {
     expect(PlayedWorker.all[0]?.alive).toBe(false);
   });
 
+  test("short texts are answered before long ones, but never those that came much later", async () => {
+    const client = await open();
+    const hanging = client.ask(plain("hang")).catch(() => undefined);
+    const texts = ["a".repeat(500), "b".repeat(2000), "c".repeat(10), "d".repeat(20)];
+    const early = texts.map((text) => client.ask(plain(text)));
+    await vi.advanceTimersByTimeAsync(1);
+    // A millisecond later: behind 500 characters, before 2,000.
+    const late = client.ask(plain("e"));
+    await vi.advanceTimersByTimeAsync(1000);
+    await Promise.all([hanging, ...early, late]);
+    expect(PlayedWorker.all.flatMap(({ asked }) => asked.map((text) => text[0]).join(""))).toEqual([
+      "h",
+      "cdaeb",
+    ]);
+    client.close();
+  });
+
   test("a late one is ended with its worker and its error names the file; the next has a new worker", async () => {
     const client = await open();
     const hanging = client.ask(plain("hang")).catch((error: unknown) => error);

@@ -162,6 +162,11 @@ test("a list can be changed, though Python's sandbox refuses it: templates in us
   expect(rendered("{% set _ = l.insert(0, 5) %}{% set _ = l.extend([6]) %}{{ l }}")).toBe("[5, 1, 2, 6]");
 });
 
+test("brackets that are nested too deep are refused before they are parsed", () => {
+  const source = `{{ ${"(".repeat(300)}1${")".repeat(300)} }}`;
+  expect(() => createChatTemplate(source)).toThrow(/malformed: its brackets are nested deeper than 256/);
+});
+
 test("JSON text keeps what was written as a float apart", () => {
   const value = parseJson('{"a": 1.0, "b": 1, "c": "1.0, \\"2.5\\"", "d": [-1e-07, 1E3]}');
   const template = createChatTemplate("{{ v | tojson }}");

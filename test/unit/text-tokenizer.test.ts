@@ -1,7 +1,7 @@
 /** Tokenizers from GGUF metadata and from tokenizer.json: special tokens, streaming, roles, and what is refused. */
 import { describe, expect, test } from "vitest";
 import { Random } from "../../src/base.ts";
-import { createTokenizer } from "../../src/text/tokenizer.ts";
+import { checkTokenizer, createTokenizer } from "../../src/text/tokenizer.ts";
 import type { Tokenizer } from "../../src/text/tokenizer.ts";
 import { testSeed } from "../support/seed.ts";
 import { BYTE_CHARS, byteLevelVocab, metaspaceVocab } from "../support/tiny-vocab.ts";
@@ -352,6 +352,25 @@ describe("splits", () => {
   test("qwen composes characters first", () => {
     const tokenizer = gguf(byteLevelVocab("qwen2"));
     expect(tokenizer.encode("e\u0301")).toEqual(tokenizer.encode("é"));
+  });
+});
+
+describe("what is known without building a tokenizer", () => {
+  const check = (metadata: Map<string, unknown>) => () => checkTokenizer({ format: "gguf", metadata });
+
+  test("is its kind and that its lists are there; the lists are not gone through", () => {
+    expect(check(BYTE_LEVEL)).not.toThrow();
+    expect(check(METASPACE)).not.toThrow();
+    const twice = changed(BYTE_LEVEL, { tokens: ["a", "a"] });
+    expect(check(twice)).not.toThrow();
+    expect(() => gguf(twice)).toThrow();
+    expect(check(new Map())).toThrow(/tokenizer.ggml.model is missing/);
+    expect(check(changed(BYTE_LEVEL, { pre: "poro-chat" }))).toThrow(/"poro-chat" is not supported/);
+    expect(check(changed(BYTE_LEVEL, { merges: undefined }))).toThrow(/merges is missing/);
+    const json = byteLevelJson();
+    expect(() => checkTokenizer({ format: "safetensors", tokenizerJson: json })).not.toThrow();
+    const other = { ...json, decoder: { type: "WordPiece" } };
+    expect(() => checkTokenizer({ format: "safetensors", tokenizerJson: other })).toThrow(/decoder/);
   });
 });
 

@@ -17,8 +17,21 @@ export const NEGATED_PREFIX = "is not ";
 /** @throws Error saying where the source is no template */
 export function parseTemplate(source: string): readonly Node[] {
   const tokens = tokenize(source, { lstrip_blocks: true, trim_blocks: true });
+  checkDepth(tokens);
   const program = parse(testsAsFilters(tokens) as Token[]);
   return (program as unknown as { body: Node[] }).body;
+}
+
+/** Brackets in brackets. More would overflow the parser's stack, after a time that grows with the square of the length. */
+const MAX_DEPTH = 256;
+
+function checkDepth(tokens: readonly Token[]): void {
+  let depth = 0;
+  for (const { type } of tokens) {
+    if (OPENING.has(type)) depth++;
+    else if (CLOSING.has(type)) depth--;
+    if (depth > MAX_DEPTH) throw new Error(`its brackets are nested deeper than ${MAX_DEPTH}`);
+  }
 }
 
 /** What may not begin a test's argument, though it is a word. */
