@@ -137,10 +137,11 @@ function failureText({ name, error }: { name: string; error: unknown }): string 
 const PHASES: Record<LoadProgress["phase"], string> = {
   header: "Reading the header",
   waiting: "Waiting: another tab downloads this model",
+  retrying: "Trying again",
   download: "Downloading",
   weights: "Uploading weights",
   pipelines: "Compiling kernels",
-  finishing: "Finishing: tokenizer and checks",
+  finishing: "Finishing: tokenizer and upload",
 };
 
 function progressView(cancel: () => void) {
@@ -150,7 +151,7 @@ function progressView(cancel: () => void) {
   const line = el("p", { class: "phase" }, phase, amount);
   const element = el("div", { class: "progress" }, line, bar, button("Cancel", cancel, { class: "quiet" }));
   const show = (progress: LoadProgress | undefined): void => {
-    const said = progress ? PHASES[progress.phase] : "Starting the engine";
+    const said = progress ? phaseText(progress) : "Starting the engine";
     if (phase.textContent !== said) phase.textContent = said; // screen readers hear each phase once
     amount.textContent = progress ? amountText(progress) : "";
     if (progress && progress.total > 0) {
@@ -161,9 +162,14 @@ function progressView(cancel: () => void) {
   return { element, show };
 }
 
+/** A server that fails is named, and how. */
+function phaseText({ phase, reason }: LoadProgress): string {
+  return reason === undefined ? PHASES[phase] : `${reason}. ${PHASES[phase]}`;
+}
+
 function amountText({ phase, done, total }: LoadProgress): string {
   if (total === 0) return "";
-  return phase === "pipelines" ? `${done} of ${total}` : bytesOfText(done, total);
+  return phase === "pipelines" || phase === "retrying" ? `${done} of ${total}` : bytesOfText(done, total);
 }
 
 function factsOf({ info, state }: Engine): HTMLElement[] {

@@ -1,6 +1,6 @@
 /**
- * How loading goes on, as one line of a terminal that is written over and cleared at the end. On anything but a terminal it
- * says nothing. It draws; what is told comes from the library.
+ * How loading goes on, as one line of a terminal that is written over and cleared at the end. On anything but a terminal
+ * it tells failed requests alone, a line each. It draws; what is told comes from the library.
  */
 import type { LoadProgress } from "../engine.ts";
 
@@ -14,18 +14,21 @@ export interface Terminal {
 const PHASES: Record<LoadProgress["phase"], string> = {
   header: "Reading the header",
   waiting: "Waiting: another tab or process downloads this model",
+  retrying: "Trying again",
   download: "Downloading",
   weights: "Uploading weights",
   pipelines: "Compiling kernels",
-  finishing: "Finishing: tokenizer and checks",
+  finishing: "Finishing: tokenizer and upload",
 };
 
 const BAR_COLUMNS = 30;
 const CLEAR_LINE = "\r\x1b[K";
 
 /** What a phase's line says, at most `columns` wide. */
-export function progressLine({ phase, done, total, secondsLeft }: LoadProgress, columns: number): string {
+export function progressLine(progress: LoadProgress, columns: number): string {
+  const { phase, done, total, secondsLeft } = progress;
   if (phase === "waiting" || phase === "finishing") return PHASES[phase].slice(0, Math.max(0, columns - 1));
+  if (phase === "retrying") return retryText(progress).slice(0, Math.max(0, columns - 1));
   const share = total > 0 ? Math.min(1, done / total) : 0;
   const full = Math.round(share * BAR_COLUMNS);
   const bar = `[${"#".repeat(full)}${"-".repeat(BAR_COLUMNS - full)}]`;
@@ -33,6 +36,10 @@ export function progressLine({ phase, done, total, secondsLeft }: LoadProgress, 
     phase === "pipelines" ? `${done} of ${total}` : `${megabytes(done)} of ${megabytes(total)} MB`;
   const left = secondsLeft === undefined || done >= total ? "" : `, ${timeText(secondsLeft)} left`;
   return `${PHASES[phase]} ${bar} ${amount}${left}`.slice(0, Math.max(0, columns - 1));
+}
+
+function retryText({ reason, done, total, secondsLeft = 0 }: LoadProgress): string {
+  return `${reason}: failed ${done} of ${total} times, trying again in ${timeText(secondsLeft)}`;
 }
 
 function megabytes(bytes: number): string {
@@ -55,12 +62,17 @@ export class ProgressBar {
 
   /** The upload waits for the download, which is shown while it lasts. */
   readonly show = (progress: LoadProgress): void => {
-    if (!this.terminal.isTTY) return;
+    if (!this.terminal.isTTY) return this.note(progress);
     if (progress.phase === "download") this.isDownloading = progress.done < progress.total;
-    else if (this.isDownloading) return;
+    else if (this.isDownloading && progress.phase !== "retrying") return;
     this.isShown = true;
     this.terminal.write(CLEAR_LINE + progressLine(progress, this.terminal.columns || 80));
   };
+
+  /** What a reader of a log wants to know: that something fails. */
+  private note(progress: LoadProgress): void {
+    if (progress.phase === "retrying") this.terminal.write(`tidepool: ${retryText(progress)}\n`);
+  }
 
   end(): void {
     if (this.isShown) this.terminal.write(CLEAR_LINE);

@@ -49,6 +49,19 @@ export interface DownloadWorld {
   clock: Clock;
   /** Spreads retries. */
   random: Random;
+  /** Told of each failure after which a request is made again. */
+  onRetry: (retry: Retry) => void;
+}
+
+/** A request failed for now, and is made again after a pause. */
+export interface Retry {
+  url: string;
+  /** What happened, as the end of a sentence that begins with the address. */
+  reason: string;
+  /** Failures in a row, and after how many it is given up. */
+  failures: number;
+  attempts: number;
+  waitMs: number;
 }
 
 export function downloadWorld(given: Partial<DownloadWorld> = {}): DownloadWorld {
@@ -58,6 +71,7 @@ export function downloadWorld(given: Partial<DownloadWorld> = {}): DownloadWorld
     timer: systemTimer,
     clock: systemClock,
     random: new Random(seed),
+    onRetry: () => {},
     ...given,
   };
 }
@@ -66,6 +80,18 @@ export function downloadWorld(given: Partial<DownloadWorld> = {}): DownloadWorld
 export function pauseMs({ limits, random }: DownloadWorld, failures: number, retryAfterMs = 0): number {
   const doubled = Math.min(limits.lastPauseMs, limits.firstPauseMs * 2 ** (failures - 1));
   return Math.max(retryAfterMs, doubled * (1 - random.next() / 2));
+}
+
+/** Tells of a failure, and how long to wait before the next attempt. */
+export function toldPauseMs(
+  world: DownloadWorld,
+  url: string,
+  failures: number,
+  { message, retryAfterMs }: { message: string; retryAfterMs?: number | undefined },
+): number {
+  const waitMs = pauseMs(world, failures, retryAfterMs);
+  world.onRetry({ url, reason: message, failures, attempts: world.limits.attempts, waitMs });
+  return waitMs;
 }
 
 /** Waits, or throws the signal's reason. */

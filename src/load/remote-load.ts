@@ -5,7 +5,7 @@
  */
 import { onAbort } from "../base.ts";
 import { TidepoolError } from "../errors.ts";
-import { downloadWorld, pause, pauseMs, type DownloadWorld } from "./download-limits.ts";
+import { downloadWorld, pause, toldPauseMs, type DownloadWorld, type Retry } from "./download-limits.ts";
 import { FileDownload, mayRestart } from "./file-download.ts";
 import { hubAuthorization, listingText, listingUrl, listRepository, parseListing } from "./hub.ts";
 import type { HubListing, HubOptions } from "./hub.ts";
@@ -34,6 +34,8 @@ export interface RemoteSettings {
   onNotice?: ((notice: LoadNotice) => void) | undefined;
   /** Told when another tab or process downloads the model, so that this load waits for it. */
   onWaiting?: (() => void) | undefined;
+  /** Told of each failure after which a request is made again. */
+  onRetry?: ((retry: Retry) => void) | undefined;
   /** For tests. */
   world?: Partial<DownloadWorld> | undefined;
 }
@@ -52,7 +54,8 @@ export class RemoteLoad {
   constructor(settings: RemoteSettings) {
     this.settings = settings;
     this.hub = settings.hub ?? {};
-    this.world = downloadWorld(settings.world);
+    const { onRetry } = settings;
+    this.world = downloadWorld({ ...settings.world, ...(onRetry && { onRetry }) });
     this.transfer = new Transfer(this.world, settings.onProgress);
     this.stopListening = onAbort(settings.signal, () => this.controller.abort());
   }
@@ -369,7 +372,8 @@ function persistent(source: Source, world: DownloadWorld, signal: AbortSignal): 
       } catch (error) {
         const isLost = error instanceof TidepoolError && error.code === "source";
         if (!isLost || failures >= world.limits.attempts || signal.aborted) throw error;
-        await pause(world.timer, pauseMs(world, failures), signal).catch(() => undefined);
+        const waitMs = toldPauseMs(world, source.name, failures, error);
+        await pause(world.timer, waitMs, signal).catch(() => undefined);
       }
     }
   };

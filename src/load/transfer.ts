@@ -6,7 +6,7 @@
 import { background, onAbort, unlessAborted } from "../base.ts";
 import { TidepoolError } from "../errors.ts";
 import type { ByteRange } from "./byte-ranges.ts";
-import { pause, pauseMs, type DownloadWorld } from "./download-limits.ts";
+import { pause, toldPauseMs, type DownloadWorld } from "./download-limits.ts";
 import type { FileDownload } from "./file-download.ts";
 import { release } from "./release.ts";
 import {
@@ -167,7 +167,7 @@ export class Transfer {
         failures = job.file.have.totalBytes > before ? 1 : failures + 1;
         if (failures >= this.world.limits.attempts) throw gaveUp(job.file.remote, failures, problem);
         job.controller = new AbortController();
-        await this.rest(job, pauseMs(this.world, failures, problem.retryAfterMs));
+        await this.rest(job, toldPauseMs(this.world, job.file.remote.url, failures, problem));
       }
       answer = undefined;
     }
@@ -363,7 +363,8 @@ export async function retrying<T>(
       if (signal.aborted) throw new TidepoolError("aborted", `reading ${remote.url} was aborted`);
       const problem = temporary(remote, error);
       if (failures >= world.limits.attempts) throw gaveUp(remote, failures, problem);
-      await pause(world.timer, pauseMs(world, failures, problem.retryAfterMs), signal).catch(() => undefined);
+      const waitMs = toldPauseMs(world, remote.url, failures, problem);
+      await pause(world.timer, waitMs, signal).catch(() => undefined);
     }
   }
 }

@@ -5,6 +5,7 @@
 import { systemClock } from "../base.ts";
 import { listModels, needModelFolder, removeModel, verifyModel } from "../load/model-store.ts";
 import { openNamedModel, pullModel, type OpenedModel } from "../load/named-model.ts";
+import type { Retry } from "../load/download-limits.ts";
 import { RateMeter } from "../load/rate.ts";
 import type {
   EngineOptions,
@@ -17,6 +18,12 @@ import type {
 import type { Post } from "./session.ts";
 
 const WAITING: LoadProgress = { phase: "waiting", done: 0, total: 0 };
+
+/** Which server fails and how, at once and each time. */
+function retrying({ url, reason, failures, attempts, waitMs }: Retry): LoadProgress {
+  const said = `${URL.canParse(url) ? new URL(url).host : url} ${reason}`;
+  return { phase: "retrying", reason: said, done: failures, total: attempts, secondsLeft: waitMs / 1000 };
+}
 
 /** Passes progress on with the seconds that are left, each phase by its own rate. */
 export function withSecondsLeft(tell: (progress: LoadProgress) => void): (progress: LoadProgress) => void {
@@ -49,6 +56,7 @@ export function openForLoad(
     onProgress: (done, total) => timed({ type: "progress", progress: { phase: "download", done, total } }),
     onNotice: (notice: Notice) => post({ type: "notice", notice }),
     onWaiting: () => post({ type: "progress", progress: WAITING }),
+    onRetry: (retry) => post({ type: "progress", progress: retrying(retry) }),
   });
 }
 
@@ -75,6 +83,9 @@ export async function answerModelsCall(
     case "verify":
       return verifyModel(folder, call.model, onProgress);
     case "pull":
-      return pullModel(call.model, { hub, models, onProgress, signal, onWaiting: () => tell(WAITING) });
+      return pullModel(call.model, {
+        ...{ hub, models, onProgress, signal, onWaiting: () => tell(WAITING) },
+        onRetry: (retry) => post({ type: "progress", progress: retrying(retry) }),
+      });
   }
 }

@@ -130,11 +130,14 @@ export type Capability = Notice;
 export interface LoadProgress {
   /**
    * Downloading and uploading go on at the same time. "waiting": another tab or process downloads the same model, told once
-   * and without amounts. "weights": the upload to the GPU. "finishing": all pipelines are ready; what may still be under way is
-   * the tokenizer, the GPU's part of the upload and the check of a download. Told once, without amounts.
+   * and without amounts. "retrying": a request failed for now, the `done`th time in a row, and is made again, `total` times at
+   * most. "weights": the upload to the GPU. "finishing": all pipelines are ready; what may still be under way is the tokenizer
+   * and the GPU's part of the upload. Told once, without amounts.
    */
-  phase: "header" | "waiting" | "download" | "weights" | "pipelines" | "finishing";
-  /** Bytes kept or uploaded, or pipelines ready. */
+  phase: "header" | "waiting" | "retrying" | "download" | "weights" | "pipelines" | "finishing";
+  /** "retrying": which server, and what is wrong. */
+  reason?: string | undefined;
+  /** Bytes kept or uploaded, pipelines ready, or failures. */
   done: number;
   total: number;
   /** By the rate of late; absent while nobody can know. */

@@ -201,6 +201,20 @@ describe("the bar", () => {
     expect(progressLine({ phase: "waiting", done: 0, total: 0 }, 20)).toHaveLength(19);
   });
 
+  test("tells which server fails, how often and how, on a terminal and in a log", () => {
+    const retry = {
+      ...({ phase: "retrying", reason: "hub.example cannot be reached" } as const),
+      ...{ done: 2, total: 10, secondsLeft: 0.8 },
+    };
+    const line = "hub.example cannot be reached: failed 2 of 10 times, trying again in 1 s";
+    expect(progressLine(retry, 100)).toBe(line);
+    let log = "";
+    const quiet = new ProgressBar({ isTTY: false, write: (text) => (log += text) });
+    quiet.show({ phase: "download", done: 1, total: 2 });
+    quiet.show(retry);
+    expect(log).toBe(`tidepool: ${line}\n`);
+  });
+
   test("says phase, share, amount and time, within the terminal's width", () => {
     const progress = { phase: "download", done: 5e6, total: 2e7, secondsLeft: 75 } as const;
     expect(progressLine(progress, 100)).toBe(
