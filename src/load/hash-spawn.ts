@@ -56,13 +56,15 @@ class HashInWorker implements Hash {
   }
 
   async update(bytes: Uint8Array<ArrayBuffer>): Promise<void> {
-    this.post(bytes);
+    // Transferred, because a message that is cloned is kept until Chromium collects it.
+    const copy = bytes.slice();
+    this.worker.postMessage(copy satisfies ToHashWorker, [copy.buffer]);
     const mine = ++this.sent;
     await this.until(() => this.taken >= mine);
   }
 
   async hex(): Promise<string> {
-    this.post(null);
+    this.worker.postMessage(null satisfies ToHashWorker);
     await this.until(() => this.digest !== undefined);
     this.end();
     return this.digest as string;
@@ -72,10 +74,6 @@ class HashInWorker implements Hash {
     this.failure ??= new Error("the hash was ended");
     this.worker.terminate();
     this.wake();
-  }
-
-  private post(message: ToHashWorker): void {
-    this.worker.postMessage(message);
   }
 
   private wake(): void {

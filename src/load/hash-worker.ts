@@ -4,6 +4,7 @@
  */
 import { sha256 } from "@noble/hashes/sha2.js";
 import { bytesToHex } from "@noble/hashes/utils.js";
+import { release } from "./release.ts";
 
 /** Bytes to take in, or null for the end. */
 export type ToHashWorker = Uint8Array<ArrayBuffer> | null;
@@ -17,6 +18,7 @@ let taken = 0;
 globalThis.addEventListener("message", ({ data }: MessageEvent<ToHashWorker>) => {
   if (data === null) return answer(bytesToHex(hash.digest()));
   hash.update(data);
+  release(data);
   answer(++taken);
 });
 

@@ -15,6 +15,7 @@ import { chooseDriver } from "./driver.ts";
 import { measureAtRest } from "./measure-at-rest.ts";
 import { measureCache } from "./measure-cache.ts";
 import { measureLoad } from "./measure-load.ts";
+import { measureLoadInChromium } from "./measure-load-chromium.ts";
 import {
   measureBatches,
   measureModel,
@@ -110,6 +111,8 @@ async function child(name: string): Promise<void> {
 
   async function measure(target: Target, provider: GPU): Promise<Measurement[]> {
     if (target.kind === "model") return measureModel(provider, target, flags.model, amounts);
+    if (target.kind === "load-in-chromium")
+      return measureLoadInChromium(target.name, flags.model, amounts.repeats);
     if (target.kind === "load") return measureLoad(provider, target.name, flags.model, amounts.repeats);
     if (target.kind === "batch") return measureBatches(provider, target, flags.model, amounts);
     if (target.kind === "cache") return measureWholeCache(provider, target.name);

@@ -2,7 +2,7 @@
 import { RANDOM_158M, RANDOM_28M, STORIES_260K, type MatrixType, type RandomShape } from "./random-model.ts";
 
 export interface ModelTarget {
-  kind: "model" | "batch" | "load";
+  kind: "model" | "batch" | "load" | "load-in-chromium";
   name: string;
   shape: RandomShape;
   type: MatrixType;
@@ -27,6 +27,7 @@ export const TARGETS: readonly Target[] = [
   { kind: "batch", name: "batch", shape: RANDOM_28M, type: "Q4_0" },
   { kind: "cache", name: "cache" },
   { kind: "load", name: "load", shape: RANDOM_158M, type: "F16" },
+  { kind: "load-in-chromium", name: "chromium-load", shape: RANDOM_158M, type: "F16" },
   { kind: "kv-at-rest", name: "kv-at-rest" },
 ];
 
