@@ -161,6 +161,7 @@ export class PrefixCache {
   takeStates(): StatePair | undefined {
     const { snapshots } = this;
     assert(snapshots !== undefined, "takeStates of a cache without state slots");
+    if (snapshots.unusedCount + snapshots.cachedCount < 2) return undefined; // evictions would be in vain
     while (snapshots.unusedCount < 2) {
       const short: Need = { bytes: 0, blocks: 0, snapshots: 2 - snapshots.unusedCount };
       if (!this.evictor.takeOne(short, this.clock)) return undefined;

@@ -1,8 +1,9 @@
 /**
  * The books of the state pool: which slots hold the state of a sequence that runs (two each), which a snapshot, and which
  * nothing. Sequences and snapshots share the slots; there are never more than `maxSnapshots` snapshots, so that a pool of
- * full size always has slots for its sequences. It does not know bytes, buffers or seats, and it never decides what to
- * evict.
+ * full size always has slots for its sequences. In a smaller one, too, a sequence can always run alone: only sequences that
+ * hold a pair take snapshots, so that snapshots never hold the last two slots. It does not know bytes, buffers or seats,
+ * and it never decides what to evict.
  */
 import { assert } from "../base.ts";
 import { BlockPool, type BlockCounts } from "./blocks.ts";

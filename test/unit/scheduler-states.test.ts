@@ -324,6 +324,35 @@ describe("scheduler of a model with recurrent layers", () => {
     }
   });
 
+  it("evicts snapshots for a second request if the pool cannot grow; a third waits", () => {
+    for (const policy of [...POLICIES, "lfu", "length-aware"] as const) {
+      const machine = new FakeMachine(2, new Random(1));
+      const pool = new BlockPool(200);
+      const slots = new StateSlotPool(5, 20);
+      const { cache } = createPrefixCache({
+        ...{ policy, blockTokens: 2, cost: COST, pool, snapshotPool: slots, tunerBytes: 1000 },
+      });
+      const scheduler = new Scheduler(cache, pool, {
+        ...{ blockTokens: 2, chunkTokens: 8, seats: 3 },
+        states: { save: (saves) => machine.save(saves) },
+      });
+      const world: World = { scheduler, slots, most: 5, machine, inFlight: [] };
+      const submit = (id: number, maxNewTokens: number) =>
+        scheduler.submit({ id, prompt: [1 + id, 2, 3], maxNewTokens, stopIds: new Set() });
+      for (let id = 0; id < 3; id++) {
+        submit(id, 2);
+        while (step(world, new Random(id)));
+      }
+      expect([slots.snapshotCount, slots.unusedCount], policy).toEqual([3, 2]);
+      const requests = [3, 4, 5].map((id) => submit(id, 20));
+      for (let steps = 0; steps < 8; steps++) step(world, new Random(steps));
+      expect(requests.map(({ seatState }) => seatState !== undefined)).toEqual([true, true, false]);
+      expect(slots.snapshotCount).toBe(1);
+      while (step(world, new Random(9)));
+      expect(requests.map(({ finishReason }) => finishReason)).toEqual(["length", "length", "length"]);
+    }
+  });
+
   it("lends a state to work outside the queues", () => {
     const random = new Random(testSeed("scheduler-loan"));
     const machine = new FakeMachine(4, random);
