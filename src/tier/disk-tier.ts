@@ -15,7 +15,7 @@ export type NoticeCode =
   | "disk_unavailable" // could not be opened at the start
   | "disk_full" // no room, although the budget allows more
   | "disk_lost" // cleared, closed or failing again and again
-  | "disk_hung" // gave no answer in time
+  | "disk_hung" // gave no answer, and no sign of work, in time
   | "disk_back"; // opened again
 
 export interface DiskOptions {
@@ -90,12 +90,10 @@ export class DiskTier {
 
   private async tryOpen(code: NoticeCode | undefined): Promise<boolean> {
     let backend: Backend | undefined;
-    const opening = (async () => {
-      backend = await this.options.make();
-      return backend.open();
-    })();
+    const making = async (): Promise<Backend> => this.options.make();
     try {
-      const delta = await this.bounded("open", opening);
+      backend = await this.bounded("open", making());
+      const delta = await this.bounded("open", backend.open(), backend);
       this.backend = backend;
       this.state = "open";
       this.errorsInARow = 0;
@@ -289,12 +287,12 @@ export class DiskTier {
     for (const info of oldestFirst) this.index.set(info);
   }
 
-  /** Runs a call on the backend, bounded in time; undefined if there is none or it failed. */
+  /** Runs a call on the backend, bounded in time without progress; undefined if there is none or it failed. */
   private async attempt<T>(label: string, call: (backend: Backend) => Promise<T>): Promise<T | undefined> {
     const backend = this.backend;
     if (backend === undefined) return undefined;
     try {
-      const result = await this.bounded(label, call(backend));
+      const result = await this.bounded(label, call(backend), backend);
       this.errorsInARow = 0;
       return backend === this.backend ? result : undefined; // lost meanwhile
     } catch (error) {
@@ -303,8 +301,8 @@ export class DiskTier {
     }
   }
 
-  private bounded<T>(label: string, promise: Promise<T>): Promise<T> {
-    return within(this.options.timer, this.options.ioTimeoutMs, label, promise);
+  private bounded<T>(label: string, promise: Promise<T>, backend?: Backend): Promise<T> {
+    return within(this.options.timer, this.options.ioTimeoutMs, label, promise, backend?.progress);
   }
 
   private onFault(label: string, error: unknown): void {
@@ -327,7 +325,7 @@ export class DiskTier {
   /** Closes a backend from which nothing is expected any more; locks and handles go if it still answers. */
   private async abandon(backend: Backend): Promise<void> {
     try {
-      await this.bounded("close", backend.close());
+      await this.bounded("close", backend.close(), backend);
     } catch {
       backend.abandon?.(); // it is lost, which has been told already
     }

@@ -1,6 +1,6 @@
 /**
  * A Backend on the other side of a port: the storage worker serves one, the engine's worker calls it. The protocol is this
- * file: one request or reply a message, matched by id. It is local to this room; worker/protocol.ts knows nothing of it.
+ * file: one request or reply a message, matched by id, and now and then a message that work goes on. It is local to this room; worker/protocol.ts knows nothing of it.
  * It has no timeouts: the store bounds every call.
  */
 import {
@@ -13,6 +13,7 @@ import {
 } from "./backend.ts";
 import { background } from "../base.ts";
 import type { Key } from "./keys.ts";
+import { Progress } from "./progress.ts";
 
 /** What can be asked for, and what comes back. */
 interface Calls {
@@ -33,6 +34,12 @@ export type BackendRequest = { [V in Verb]: { id: number; verb: V; args: Calls[V
 export type BackendReply =
   { id: number; ok: true; result: unknown } | { id: number; ok: false; fault: MediumFault; message: string };
 
+/** Instead of a reply: work goes on. */
+type ProgressMessage = { progress: true };
+
+/** Progress is told at most once in this time. */
+export const PROGRESS_INTERVAL_MS = 250;
+
 /** The part of a Worker, a MessagePort or a worker's own scope that is used. */
 export interface Port {
   postMessage(message: unknown, transfer: Transferable[]): void;
@@ -40,11 +47,20 @@ export interface Port {
 }
 
 /** Answers a port's requests with a backend that is made at the first one. */
-export function serveBackend(port: Port, make: () => Promise<Backend>): void {
+export function serveBackend(
+  port: Port,
+  make: () => Promise<Backend>,
+  progressIntervalMs = PROGRESS_INTERVAL_MS,
+): void {
+  const makeWatched = async (): Promise<Backend> => {
+    const made = await make();
+    made.progress?.on(teller(port, progressIntervalMs));
+    return made;
+  };
   let backend: Promise<Backend> | undefined;
   const answer = async (request: BackendRequest): Promise<void> => {
     try {
-      backend ??= make();
+      backend ??= makeWatched();
       const result = await dispatch(await backend, request);
       const moved = result instanceof Uint8Array && result.byteLength === result.buffer.byteLength;
       const transfer = moved ? [result.buffer as ArrayBuffer] : [];
@@ -56,6 +72,16 @@ export function serveBackend(port: Port, make: () => Promise<Backend>): void {
   port.addEventListener("message", (event) => {
     background(answer(event.data as BackendRequest), "storage worker");
   });
+}
+
+function teller(port: Port, intervalMs: number): () => void {
+  let nextMs = 0;
+  return () => {
+    const nowMs = performance.now();
+    if (nowMs < nextMs) return;
+    nextMs = nowMs + intervalMs;
+    port.postMessage({ progress: true } satisfies ProgressMessage, []);
+  };
 }
 
 function failure(id: number, error: unknown): BackendReply {
@@ -94,6 +120,7 @@ interface Waiting {
 /** The caller's side. `end` is called after close() or abandon(), to stop the worker. */
 export class RemoteBackend implements Backend {
   readonly name: string;
+  readonly progress = new Progress();
   private readonly port: Port;
   private readonly end: () => void;
   private readonly waiting = new Map<number, Waiting>();
@@ -106,7 +133,7 @@ export class RemoteBackend implements Backend {
     this.name = name;
     this.port = port;
     this.end = end;
-    port.addEventListener("message", (event) => this.settle(event.data as BackendReply));
+    port.addEventListener("message", (event) => this.hear(event.data as BackendReply | ProgressMessage));
   }
 
   /** Ends the worker, whatever it is doing: its locks and handles go with it. */
@@ -156,6 +183,11 @@ export class RemoteBackend implements Backend {
       this.waiting.set(id, { resolve: resolve as (result: unknown) => void, reject });
       this.port.postMessage({ id, verb, args }, []);
     });
+  }
+
+  private hear(message: BackendReply | ProgressMessage): void {
+    if ("progress" in message) this.progress.tell();
+    else this.settle(message);
   }
 
   private settle(reply: BackendReply): void {

@@ -29,6 +29,7 @@ import {
 } from "./backend.ts";
 import { adoptWriters, compactOne, releaseIdleWriters, sweep } from "./compaction.ts";
 import { bytesToHex, type Key } from "./keys.ts";
+import { Progress, watched } from "./progress.ts";
 import { infoOf } from "./record.ts";
 import { physicalBytes, SegmentIndex, type Location, type Segment, type Tombstone } from "./segment-index.ts";
 import {
@@ -76,7 +77,9 @@ interface Current {
 
 export class SegmentBackend implements Backend {
   readonly name: string;
+  /** Its finished steps are progress. */
   readonly medium: Medium;
+  readonly progress = new Progress();
   /** Another after this one's lock was lost. */
   writer: string;
   readonly segmentBytes: number;
@@ -84,6 +87,8 @@ export class SegmentBackend implements Backend {
   /** Locks held: this writer's and those of adopted writers. */
   readonly locks = new Map<string, Lock>();
 
+  /** For reads, which wait for nobody: that they go on says nothing about a writer that hangs. */
+  private readonly unwatched: Medium;
   private readonly trailFirst: boolean;
   private current: Current | undefined;
   private unburied: Tombstone[] = [];
@@ -92,7 +97,8 @@ export class SegmentBackend implements Backend {
   private last: Promise<unknown> = Promise.resolve();
 
   constructor(medium: Medium, options: SegmentOptions = {}) {
-    this.medium = medium;
+    this.medium = watched(medium, this.progress);
+    this.unwatched = medium;
     this.name = medium.name;
     this.segmentBytes = options.segmentBytes ?? DEFAULT_SEGMENT_BYTES;
     this.writer = options.writer ?? randomWriter();
@@ -289,9 +295,9 @@ export class SegmentBackend implements Backend {
     this.index.dropSegment(segment.name);
   }
 
-  async readAt(location: Location): Promise<Uint8Array | undefined> {
+  async readAt(location: Location, medium = this.medium): Promise<Uint8Array | undefined> {
     try {
-      return await this.medium.read(`${location.segment}.data`, location.offset, location.info.bytes);
+      return await medium.read(`${location.segment}.data`, location.offset, location.info.bytes);
     } catch (error) {
       if (error instanceof MediumError && error.fault === "gone") return undefined;
       throw error;
@@ -367,7 +373,7 @@ export class SegmentBackend implements Backend {
 
   private async readAny(key: Key): Promise<Uint8Array | undefined> {
     for (const location of [...this.index.find(key)]) {
-      const bytes = await this.readAt(location);
+      const bytes = await this.readAt(location, this.unwatched);
       if (bytes !== undefined) return bytes;
     }
     return undefined;

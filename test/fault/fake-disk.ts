@@ -9,12 +9,13 @@
  * - A process may die at any step, in the middle of it: an append then leaves any prefix. Its locks are given back.
  * - A call may throw (io), find the disk full (after writing a part), never answer (hang), or read fewer bytes than there
  *   are (short).
+ * - Every step may take its time.
  * - Bits rot: at any time a bit of a file may flip, for good.
  * - The user may clear everything.
  * What it does not do: lie about sync, and give a file's bytes to another file.
  * Synced bytes are kept apart from unsynced ones, so a test can know the truth at any time.
  */
-import type { Random } from "../../src/base.ts";
+import type { Random, Timer } from "../../src/base.ts";
 import { MediumError, type Appender, type FileSize, type Medium, type Lock } from "../../src/tier/backend.ts";
 
 export type FaultKind = "io" | "full" | "hang" | "short";
@@ -54,6 +55,8 @@ export class World {
   /** Faults injected, as "kind at step". */
   readonly injected = new Map<string, number>();
   readonly random: Random;
+  /** How long each step takes, and by which timer. */
+  slow: { timer: Timer; ms: number } | undefined;
   /** Chance of each fault at each step. */
   rates: Partial<Record<FaultKind, number>> = {};
   readonly dead = new Set<number>();
@@ -160,7 +163,8 @@ export class FakeMedium implements Medium {
       world.kill(this.process);
       return never();
     }
-    await Promise.resolve(); // lets other calls in between
+    const { slow } = world;
+    await (slow ? new Promise<void>((go) => slow.timer.after(slow.ms, go)) : Promise.resolve()); // lets other calls in between
     if (world.dead.has(this.process)) return never();
     const writes = step === "append" || step === "create";
     if (this.strikes("io", step)) {

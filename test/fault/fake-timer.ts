@@ -47,14 +47,14 @@ const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve)
 
 /**
  * Waits for a promise; whenever everything stands still, the next timer goes off. "stuck" if even that does not help:
- * the process is dead, or something hangs that nobody bounds.
+ * the process is dead, or something hangs that nobody bounds. `pause` is how long to stand still is.
  */
-export async function settle<T>(timer: FakeTimer, promise: Promise<T>): Promise<T | "stuck"> {
+export async function settle<T>(timer: FakeTimer, promise: Promise<T>, pause = turn): Promise<T | "stuck"> {
   let done = false;
   const watched = promise.finally(() => (done = true));
   watched.catch(() => undefined); // the caller sees it below
   for (;;) {
-    await turn();
+    await pause();
     if (done) return watched;
     if (!timer.fireNext()) return "stuck";
   }
