@@ -1,6 +1,5 @@
-// Where the shipped models lie, as Engine.load takes them in a page, in Deno and in Node. Bundlers of pages find the files
-// by these very expressions. Nothing is read here.
-
-export const tideDense = new URL("./tide-dense.gguf", import.meta.url);
-export const tideHybrid = new URL("./tide-hybrid.gguf", import.meta.url);
-export const tideMoe = new URL("./tide-moe.gguf", import.meta.url);
+// All shipped models. A bundler of pages that meets this file emits all of them: a page that needs one imports
+// "tidepool-models/tide-dense" and the like.
+export { tideDense } from "./tide-dense.js";
+export { tideHybrid } from "./tide-hybrid.js";
+export { tideMoe } from "./tide-moe.js";
