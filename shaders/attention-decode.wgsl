@@ -3,7 +3,7 @@
 //
 // qkv, keys and values as in attention-prefill. partials f32x4 [sequence][HEADS][maxSplits][1 + HEAD4]: first
 // (maximum, sum of weights, 0, 0), then the weighed sum of the values, not yet divided.
-// Needs lib/step and one of the lib/reduce files (WG). Grid: x = maxContext / SPLIT_TOKENS rounded up,
+// Needs lib/step, lib/bounded and one of the lib/reduce files (WG). Grid: x = maxContext / SPLIT_TOKENS rounded up,
 // y = KV_HEADS * ceil(HEADS/KV_HEADS / 4), z = sequences (row r is sequence r).
 //
 // Runs stand at multiples of SPLIT_TOKENS, whatever the other rows are: a row's result depends on its own context alone.
@@ -57,7 +57,7 @@ fn scoresOf(at: u32) -> vec4f {
     if (LANES > 3u) { dots.w += dot(query[3u * HEAD4 + c], key); }
   }
   let scores = dots * op.scale;
-  if (op.cap > 0.0) { return op.cap * tanh(clamp(scores / op.cap, vec4f(-15.0), vec4f(15.0))); }
+  if (op.cap > 0.0) { return op.cap * tanh(bounded4(scores / op.cap, 15.0)); }
   return scores;
 }
 

@@ -2,7 +2,7 @@
 // divides by the sum of all weights, the sink's included.
 //
 // partials as attention-decode writes it; sinks f32 [HEADS] (SINKS); attn elem [sequences, HEADS * 4*HEAD4].
-// Needs lib/step. Grid: x = HEADS * HEAD4 / WG rounded up, y = sequences. No workgroup memory.
+// Needs lib/step and lib/bounded. Grid: x = HEADS * HEAD4 / WG rounded up, y = sequences. No workgroup memory.
 // Only runs that hold a position the row sees are read: exactly those that attention-decode wrote.
 // Float order: runs in rising order.
 
@@ -50,6 +50,6 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     total += weight * partials[at].y;
     sum += weight * partials[at + 1u + column];
   }
-  let result = clamp(sum / total, vec4f(-LIMIT), vec4f(LIMIT));
+  let result = bounded4(sum / total, LIMIT);
   attn[id.y * HEADS * HEAD4 + id.x] = vec4<elem>(result);
 }

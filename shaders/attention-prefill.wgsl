@@ -4,7 +4,7 @@
 // qkv elem [rows, (HEADS + 2*KV_HEADS) * 4*HEAD4] (only q is read); keys and values kv_t
 // [slot][KV_HEADS][BLOCK_TOKENS][4*HEAD4], holding every position up to the last row's; sinks f32 [HEADS] (SINKS);
 // attn elem [rows, HEADS * 4*HEAD4].
-// Needs lib/step. Grid: x = rows * (HEADS/KV_HEADS) / 16 rounded up, y = KV_HEADS. 64 invocations a workgroup.
+// Needs lib/step and lib/bounded. Grid: x = rows * (HEADS/KV_HEADS) / 16 rounded up, y = KV_HEADS. 64 invocations a workgroup.
 //
 // A workgroup owns 16 queries of one kv head, in runs of 4: query q is row q / group, head q % group of the group. For
 // each tile of 64 keys, an invocation
@@ -97,7 +97,7 @@ fn dots(query: vec4u, at: u32) -> mat4x4f {
 }
 
 fn capped(scaled: vec4f) -> vec4f {
-  if (op.cap > 0.0) { return op.cap * tanh(clamp(scaled / op.cap, vec4f(-15.0), vec4f(15.0))); }
+  if (op.cap > 0.0) { return op.cap * tanh(bounded4(scaled / op.cap, 15.0)); }
   return scaled;
 }
 
@@ -141,7 +141,7 @@ fn writeRun(wid: vec3u, lid: u32, run: u32, column: u32, total: mat4x4f) {
   let present = step.rows * (HEADS / KV_HEADS) - wid.x * QUERIES;
   for (var q = run * 4u; q < min(run * 4u + 4u, present); q++) {
     let query = queryAt(wid, q);
-    let result = clamp(weights[(q - run * 4u) * WG + lid], vec4f(-LIMIT), vec4f(LIMIT));
+    let result = bounded4(weights[(q - run * 4u) * WG + lid], LIMIT);
     attn[(query.row * HEADS + query.head) * HEAD4 + column] = vec4<elem>(result);
   }
 }

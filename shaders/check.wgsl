@@ -3,7 +3,7 @@
 // kernel passes it on (lib/bounded), so that one look at the end suffices.
 //
 // hidden and delta f32 [rows, 4*D4], read as words: a compiler may assume that no number is NaN. status u32 [rows].
-// Needs lib/step. Grid: x = rows. Workgroup memory: 4 bytes.
+// Grid: x = rows. Workgroup memory: 4 bytes.
 
 override D4: u32;
 

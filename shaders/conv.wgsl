@@ -9,7 +9,7 @@
 // convolved out_t [rows, CHANNELS].
 // DECODE: row r is sequence r; else all rows are sequence 0, in order. The slot that is written is never one that is
 // read, so the row that is last in its sequence may write the new state at any time.
-// Needs lib/step. Grid: x = CHANNELS / WG rounded up, y = rows. No workgroup memory.
+// Needs lib/step and lib/bounded. Grid: x = CHANNELS / WG rounded up, y = rows. No workgroup memory.
 
 override WG: u32 = 64u;
 override CHANNELS: u32;
@@ -58,9 +58,9 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     sum *= mixed[row * STRIDE + OFFSET + CHANNELS + c];
   } else {
     if (BIAS) { sum += bias[c]; }
-    sum = sum / (1.0 + exp(clamp(-sum, -80.0, 80.0))); // clamped where it no longer matters: stays finite
+    sum = gated(sum, sum);
   }
-  convolved[row * CHANNELS + c] = out_t(clamp(sum, -LIMIT, LIMIT));
+  convolved[row * CHANNELS + c] = out_t(bounded(sum, LIMIT));
 
   if (!DECODE && row != step.rows - 1u) { return; }
   let to = stateWrite(sequence) * STATE_STRIDE + c;

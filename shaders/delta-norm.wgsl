@@ -3,7 +3,7 @@
 //
 // y f32 [rows, valueHeads * valueDim], mixed f32 [rows, mixedStride] (z is read, at zOffset), weight f32 [valueDim],
 // out elem [rows, valueHeads * valueDim], saturating at LIMIT.
-// Needs lib/step and lib/delta. Grid: x = rows * valueHeads / 16 rounded up. 256 invocations: 16 heads, 16 for each.
+// Needs lib/step, lib/bounded and lib/delta. Grid: x = rows * valueHeads / 16 rounded up. 256 invocations: 16 heads, 16 for each.
 // Workgroup memory: 1 KiB.
 // Float order: each invocation sums every 16th square in rising order, then those 16 sums in rising order.
 
@@ -36,6 +36,6 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) lid:
   for (var c = lane; c < op.valueDim; c += LANES) {
     let gate = mixed[z + c];
     let value = y[start + c] * scale * weight[c] * (gate * sigmoid(gate));
-    out[start + c] = elem(clamp(value, -LIMIT, LIMIT));
+    out[start + c] = elem(bounded(value, LIMIT));
   }
 }

@@ -2,7 +2,7 @@
 //
 // qkv elem [rows, (HEADS + 2*KV_HEADS) * 4*HEAD4]; keys and values kv_t [slot][KV_HEADS][BLOCK_TOKENS][4*HEAD4].
 // rowWrite = slot * BLOCK_TOKENS + offset in the block; every row writes a place of its own.
-// Needs lib/step. Grid: x = KV_HEADS * HEAD4 / WG rounded up, y = rows. No workgroup memory, no sums.
+// Needs lib/step and lib/bounded. Grid: x = KV_HEADS * HEAD4 / WG rounded up, y = rows. No workgroup memory, no sums.
 // What does not fit into kv_t becomes its largest finite number (LIMIT).
 
 override WG: u32 = 64u;
@@ -17,7 +17,7 @@ override LIMIT: f32;
 @group(0) @binding(2) var<storage, read_write> values: array<vec4<kv_t>>;
 
 fn stored(value: vec4<elem>) -> vec4<kv_t> {
-  return vec4<kv_t>(clamp(vec4f(value), vec4f(-LIMIT), vec4f(LIMIT)));
+  return vec4<kv_t>(bounded4(vec4f(value), LIMIT));
 }
 
 @compute @workgroup_size(WG)

@@ -4,7 +4,7 @@
 //
 // mixed f32 [rows, mixedStride], its first inner columns z; convolved f32 [rows, convWidth], its first inner columns X;
 // d f32 [heads]; weight f32 [inner]; y f32 [rows, inner], replaced by g; out elem [rows, inner], saturating.
-// Needs lib/step, lib/mamba, one of the lib/mamba-gate files and one of the lib/reduce files (WG).
+// Needs lib/step, lib/bounded, lib/mamba, one of the lib/mamba-gate files and one of the lib/reduce files (WG).
 // Grid: x = groups, y = rows. Workgroup memory: that of reduceSum.
 // Each invocation reads back only what it wrote itself, so the write of g needs no barrier.
 // Float order: each invocation sums its spans of columns lid, lid + WG, ... in rising order, then reduceSum.
@@ -46,6 +46,6 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) lid:
   for (var c = lid; c < width; c += WG) {
     var value = y[start + c] * scale;
     if (NORM) { value *= weight[first + c]; }
-    out[start + c] = out_columns_t(clamp(value, columns_t(-LIMIT), columns_t(LIMIT)));
+    out[start + c] = out_columns_t(boundedColumns(value, LIMIT));
   }
 }

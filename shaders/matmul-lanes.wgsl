@@ -13,6 +13,7 @@
 override HAS_BIAS: bool = false;
 override ACCUMULATE: bool = false; // y += the product
 override LOGIT_ROWS: bool = false;
+override LIMIT: f32; // the largest finite number of out_t: y saturates there
 
 const LANES = 16u;
 const TILE_ROWS = 4u;
@@ -54,7 +55,7 @@ fn store(row: u32, count: u32, n: u32, sum: f32) {
   if (ACCUMULATE) {
     value += f32(y[at]);
   }
-  y[at] = out_t(value);
+  y[at] = out_t(bounded(value, LIMIT));
 }
 
 fn storeRows(row: u32, count: u32, n: u32, sums: vec4f) {

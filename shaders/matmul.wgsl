@@ -16,6 +16,7 @@
 override HAS_BIAS: bool = false;
 override ACCUMULATE: bool = false; // y += the product
 override LOGIT_ROWS: bool = false;
+override LIMIT: f32; // the largest finite number of out_t: y saturates there
 
 const TILE_N = 64u;
 const TILE_ROWS = 32u;
@@ -80,7 +81,7 @@ fn store(row: u32, count: u32, n: u32, sum: f32) {
   if (ACCUMULATE) {
     value += f32(y[at]);
   }
-  y[at] = out_t(value);
+  y[at] = out_t(bounded(value, LIMIT));
 }
 
 fn storeRows(row: u32, count: u32, n: u32, sums: vec4f) {

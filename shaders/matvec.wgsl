@@ -19,6 +19,7 @@ override TILE_ROWS: u32 = 4; // 4 or 1
 override HAS_BIAS: bool = false;
 override ACCUMULATE: bool = false; // y += the product
 override LOGIT_ROWS: bool = false;
+override LIMIT: f32; // the largest finite number of out_t: y saturates there
 
 struct Op {
   columns: u32,
@@ -57,7 +58,7 @@ fn store(row: u32, n: u32, sum: f32) {
   if (ACCUMULATE) {
     value += f32(y[at]);
   }
-  y[at] = out_t(value);
+  y[at] = out_t(bounded(value, LIMIT));
 }
 
 @compute @workgroup_size(LANES, SPLIT)

@@ -6,7 +6,7 @@
 //
 // hidden f32 [rows, 4*D4], delta f32 likewise, postWeight and weight f32 [4*D4], out elem [rows, 4*D4].
 // GATHER: out row i is made of row logitRow(i) of hidden and delta, and hidden stays as it was.
-// Needs lib/step and one of the lib/reduce files (WG). Grid: x = rows (of out).
+// Needs lib/step, lib/bounded and one of the lib/reduce files (WG). Grid: x = rows (of out).
 // Workgroup memory: that of reduceSum.
 // Each invocation reads back only what it wrote itself, so the write of hidden needs no barrier.
 // Float order: each invocation sums its columns lid, lid + WG, ... in rising order, then reduceSum.
@@ -68,7 +68,7 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) lid:
   for (var c = lid; c < D4; c += WG) {
     var value: vec4f;
     if (GATHER) { value = added(row, c, deltaScale); } else { value = hidden[row * D4 + c]; }
-    let scaled = clamp(value * scale * weight[c], vec4f(-LIMIT), vec4f(LIMIT));
+    let scaled = bounded4(value * scale * weight[c], LIMIT);
     normed[wid.x * D4 + c] = vec4<elem>(scaled);
   }
 }

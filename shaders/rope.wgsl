@@ -4,7 +4,7 @@
 // qkv elem [rows, (HEADS + 2*KV_HEADS) * HEAD_DIM], qWeight and kWeight f32 [HEAD_DIM].
 // Rotation of the first ROT entries of a head (ROT even; 0: norm alone) by the RoPE tables of step.wgsl, table op.table:
 // pairs (i, i + ROT/2), or (2i, 2i+1) with INTERLEAVED. The other entries pass through (normalised all the same).
-// Needs lib/step and one of the lib/reduce files (WG). Grid: x = HEADS + KV_HEADS, y = rows.
+// Needs lib/step, lib/bounded and one of the lib/reduce files (WG). Grid: x = HEADS + KV_HEADS, y = rows.
 // Workgroup memory: that of reduceSum.
 // Each pair of entries belongs to one invocation in both passes, so that working in place needs no barrier.
 // Float order: each invocation sums the squares of its pairs in rising order, then reduceSum.
@@ -67,7 +67,7 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) lid:
       let turn = ropeTurn(angles + pair);
       value = vec2f(value.x * turn.x - value.y * turn.y, value.x * turn.y + value.y * turn.x);
     }
-    value = clamp(value, vec2f(-LIMIT), vec2f(LIMIT));
+    value = bounded2(value, LIMIT);
     qkv[head + at.x] = elem(value.x);
     qkv[head + at.y] = elem(value.y);
   }

@@ -140,7 +140,7 @@ fn adjusted(logit: f32, count: u32, id: u32) -> f32 {
   if (generated != 0u) {
     value -= f32(generated) * seat.frequency + seat.presence;
   }
-  return clamp(value, -LARGEST, LARGEST);
+  return bounded(value, LARGEST);
 }
 
 // Binary search in the seat's list, which holds every id whose counts word is marked BIASED.

@@ -6,4 +6,5 @@ const SPAN_COLUMNS = 4u;
 alias columns_t = vec4f;
 alias out_columns_t = vec4<elem>;
 
+fn boundedColumns(value: columns_t, limit: f32) -> columns_t { return bounded4(value, limit); }
 fn sumOfSquares(value: columns_t) -> f32 { return dot(value, value); }

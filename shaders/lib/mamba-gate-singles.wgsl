@@ -5,4 +5,5 @@ const SPAN_COLUMNS = 1u;
 alias columns_t = f32;
 alias out_columns_t = elem;
 
+fn boundedColumns(value: columns_t, limit: f32) -> columns_t { return bounded(value, limit); }
 fn sumOfSquares(value: columns_t) -> f32 { return value * value; }

@@ -6,6 +6,7 @@ import decodeCode from "../../shaders/attention-decode.wgsl";
 import mergeCode from "../../shaders/attention-merge.wgsl";
 import prefillCode from "../../shaders/attention-prefill.wgsl";
 import kvWriteCode from "../../shaders/kv-write.wgsl";
+import bounded from "../../shaders/lib/bounded.wgsl";
 import stepLib from "../../shaders/lib/step.wgsl";
 import { assert } from "../base.ts";
 import type { Kernels, KernelTypes } from "../gpu/kernel.ts";
@@ -66,14 +67,18 @@ export async function kvWriteOp(
 ): Promise<Op> {
   checkShape(input);
   const { heads, kvHeads, headDim, blockTokens } = input;
-  const pipeline = await kernels.pipeline({ name: "kv-write", code: kvWriteCode, libs: [stepLib] }, types, {
-    WG: WORKGROUP,
-    HEADS: heads,
-    KV_HEADS: kvHeads,
-    HEAD4: headDim / 4,
-    BLOCK_TOKENS: blockTokens,
-    LIMIT: largestFinite(types.kv),
-  });
+  const pipeline = await kernels.pipeline(
+    { name: "kv-write", code: kvWriteCode, libs: [stepLib, bounded] },
+    types,
+    {
+      WG: WORKGROUP,
+      HEADS: heads,
+      KV_HEADS: kvHeads,
+      HEAD4: headDim / 4,
+      BLOCK_TOKENS: blockTokens,
+      LIMIT: largestFinite(types.kv),
+    },
+  );
   const width = Math.ceil((kvHeads * headDim) / 4 / WORKGROUP);
   return {
     label: input.label ?? "kv-write",
@@ -106,7 +111,7 @@ export function scratchBytes(
 async function prefillOp(kernels: Kernels, types: KernelTypes, input: AttentionInput): Promise<Op> {
   const { heads, kvHeads, headDim, blockTokens, sinks } = input;
   const { device } = kernels.gpu;
-  const source = { name: "attention-prefill", code: prefillCode, libs: [stepLib] };
+  const source = { name: "attention-prefill", code: prefillCode, libs: [stepLib, bounded] };
   const pipeline = await kernels.pipeline(source, types, {
     HEADS: heads,
     KV_HEADS: kvHeads,
@@ -136,7 +141,7 @@ async function decodeOp(kernels: Kernels, types: KernelTypes, input: AttentionIn
   const { heads, kvHeads, headDim, blockTokens } = input;
   const { scratch } = requireScratch(input);
   const { lib, subgroups } = reduceFragment(kernels);
-  const source = { name: "attention-decode", code: decodeCode, libs: [stepLib, lib], subgroups };
+  const source = { name: "attention-decode", code: decodeCode, libs: [stepLib, bounded, lib], subgroups };
   const group = heads / kvHeads;
   const pipeline = await kernels.pipeline(source, types, {
     WG: WORKGROUP,
@@ -160,7 +165,7 @@ async function mergeOp(kernels: Kernels, types: KernelTypes, input: AttentionInp
   const { heads, headDim, sinks, window = 0 } = input;
   const { scratch, maxContext } = requireScratch(input);
   const { device } = kernels.gpu;
-  const source = { name: "attention-merge", code: mergeCode, libs: [stepLib] };
+  const source = { name: "attention-merge", code: mergeCode, libs: [stepLib, bounded] };
   const pipeline = await kernels.pipeline(source, types, {
     WG: WORKGROUP,
     HEADS: heads,

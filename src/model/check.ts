@@ -3,7 +3,6 @@
  * means for a request is not decided here.
  */
 import code from "../../shaders/check.wgsl";
-import stepLib from "../../shaders/lib/step.wgsl";
 import type { Kernels } from "../gpu/kernel.ts";
 import type { Op } from "../gpu/op.ts";
 
@@ -19,7 +18,7 @@ export interface CheckInput {
 
 export async function checkOp(kernels: Kernels, { hidden, delta, status, d }: CheckInput): Promise<Op> {
   const types = { elem: "f32", kv: "f32", out: "f32" } as const;
-  const pipeline = await kernels.pipeline({ name: "check", code, libs: [stepLib] }, types, { D4: d / 4 });
+  const pipeline = await kernels.pipeline({ name: "check", code, libs: [] }, types, { D4: d / 4 });
   return {
     label: "check",
     pipeline,

@@ -3,6 +3,7 @@
  * the convolution with silu in front of Mamba-2 and the gated delta rule.
  */
 import code from "../../shaders/conv.wgsl";
+import bounded from "../../shaders/lib/bounded.wgsl";
 import stepLib from "../../shaders/lib/step.wgsl";
 import { assert } from "../base.ts";
 import type { Kernels, KernelTypes } from "../gpu/kernel.ts";
@@ -37,7 +38,7 @@ const WORKGROUP = 64;
 export async function convOp(kernels: Kernels, types: KernelTypes, input: ConvInput): Promise<Op> {
   const { channels, kernel, mixed, taps, bias, state, out, phase } = input;
   assert(kernel >= 2, `a convolution over ${kernel} tokens keeps no state`);
-  const pipeline = await kernels.pipeline({ name: "conv", code, libs: [stepLib] }, types, {
+  const pipeline = await kernels.pipeline({ name: "conv", code, libs: [stepLib, bounded] }, types, {
     WG: WORKGROUP,
     CHANNELS: channels,
     KERNEL: kernel,

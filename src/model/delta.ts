@@ -10,6 +10,7 @@ import prepareCode from "../../shaders/delta-prepare.wgsl";
 import stepColumnsCode from "../../shaders/delta-step-columns.wgsl";
 import stepCode from "../../shaders/delta-step.wgsl";
 import deltaLib from "../../shaders/lib/delta.wgsl";
+import bounded from "../../shaders/lib/bounded.wgsl";
 import stepLib from "../../shaders/lib/step.wgsl";
 import { assert } from "../base.ts";
 import type { KernelSource, Kernels, KernelTypes, Pipeline } from "../gpu/kernel.ts";
@@ -130,7 +131,7 @@ function opWords(input: DeltaInput): Uint32Array<ArrayBuffer> {
 }
 
 function source(name: string, code: string): KernelSource {
-  return { name, code, libs: [stepLib, deltaLib] };
+  return { name, code, libs: [stepLib, bounded, deltaLib] };
 }
 
 function labelOf(input: DeltaInput, part: string): string {

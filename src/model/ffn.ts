@@ -2,6 +2,7 @@
  * The feed-forward's own op: the gated activation between its matrix products (shaders/activation.wgsl).
  */
 import code from "../../shaders/activation.wgsl";
+import bounded from "../../shaders/lib/bounded.wgsl";
 import stepLib from "../../shaders/lib/step.wgsl";
 import { assert } from "../base.ts";
 import type { Kernels, KernelTypes } from "../gpu/kernel.ts";
@@ -31,7 +32,7 @@ export async function activationOp(
 ): Promise<Op> {
   const { gateUp, act, ff, activation } = input;
   assert(ff > 0 && ff % 4 === 0, `activation: the feed-forward width ${ff} is not a multiple of 4`);
-  const pipeline = await kernels.pipeline({ name: "activation", code, libs: [stepLib] }, types, {
+  const pipeline = await kernels.pipeline({ name: "activation", code, libs: [stepLib, bounded] }, types, {
     WG: WORKGROUP,
     FF4: ff / 4,
     GELU_TANH: activation === "gelu_tanh" ? 1 : 0,

@@ -16,6 +16,7 @@ import stateSingles from "../../shaders/lib/mamba-state-singles.wgsl";
 import foursLib from "../../shaders/lib/mamba-fours.wgsl";
 import mambaLib from "../../shaders/lib/mamba.wgsl";
 import rowsLib from "../../shaders/lib/mamba-rows.wgsl";
+import bounded from "../../shaders/lib/bounded.wgsl";
 import stepLib from "../../shaders/lib/step.wgsl";
 import { assert } from "../base.ts";
 import type { Kernels, KernelTypes } from "../gpu/kernel.ts";
@@ -261,7 +262,7 @@ async function gateOp({ kernels, types, input, op }: Layer): Promise<Op> {
   const { mixed, convolved, d, norm, y, out, heads, headDim, groups } = input;
   const { lib, subgroups } = reduceFragment(kernels);
   const columns = aligned(input) && heads % 4 === 0 ? 4 : 1; // then all rows start at multiples of 4
-  const libs = [stepLib, mambaLib, columns === 4 ? gateFours : gateSingles, lib];
+  const libs = [stepLib, bounded, mambaLib, columns === 4 ? gateFours : gateSingles, lib];
   const source = { name: "mamba-gate", code: gateCode, libs, subgroups };
   const pipeline = await kernels.pipeline(source, types, {
     WG: gateInvocations((heads * headDim) / groups / columns),

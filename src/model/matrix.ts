@@ -25,6 +25,8 @@ import {
   UNIT_COLUMNS,
   type Format,
 } from "./formats.ts";
+import { largestFinite } from "./kernel-parts.ts";
+import bounded from "../../shaders/lib/bounded.wgsl";
 import embed from "../../shaders/embed.wgsl";
 import inputDirect from "../../shaders/lib/input-direct.wgsl";
 import inputScalar from "../../shaders/lib/input-scalar.wgsl";
@@ -436,6 +438,7 @@ async function matrixOp(
     code: kernel.code,
     libs: [
       stepLib,
+      bounded,
       unitLib,
       format.fragment,
       columns % 4 === 0 ? inputVec4 : inputScalar,
@@ -449,6 +452,7 @@ async function matrixOp(
     HAS_BIAS: bias ? 1 : 0,
     ACCUMULATE: options.accumulate ? 1 : 0,
     LOGIT_ROWS: rowsFrom === "logitRows" ? 1 : 0,
+    LIMIT: largestFinite(types.out),
   });
   const uniform = uniformBuffer(device, matrixWords(options), source.name);
   const rowsOf = (step: StepShape) => (rowsFrom === "logitRows" ? step.logitRows : step.rows);

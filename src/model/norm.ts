@@ -2,6 +2,7 @@
  * RMS norm fused with the residual add (shaders/rmsnorm.wgsl) as an op. Per-head norms of q and k live in rope.ts.
  */
 import code from "../../shaders/rmsnorm.wgsl";
+import bounded from "../../shaders/lib/bounded.wgsl";
 import stepLib from "../../shaders/lib/step.wgsl";
 import { assert } from "../base.ts";
 import type { Kernels, KernelTypes } from "../gpu/kernel.ts";
@@ -35,14 +36,18 @@ export async function normOp(kernels: Kernels, types: KernelTypes, input: NormIn
   assert(d > 0 && d % 4 === 0, `rmsnorm: the hidden size ${d} is not a multiple of 4`);
   assert(delta || !postWeight, "rmsnorm: postWeight without delta");
   const { lib, subgroups } = reduceFragment(kernels);
-  const pipeline = await kernels.pipeline({ name: "rmsnorm", code, libs: [stepLib, lib], subgroups }, types, {
-    WG: invocations(d),
-    D4: d / 4,
-    HAS_DELTA: delta ? 1 : 0,
-    POST_NORM: postWeight ? 1 : 0,
-    GATHER: gather ? 1 : 0,
-    LIMIT: largestFinite(types.elem),
-  });
+  const pipeline = await kernels.pipeline(
+    { name: "rmsnorm", code, libs: [stepLib, bounded, lib], subgroups },
+    types,
+    {
+      WG: invocations(d),
+      D4: d / 4,
+      HAS_DELTA: delta ? 1 : 0,
+      POST_NORM: postWeight ? 1 : 0,
+      GATHER: gather ? 1 : 0,
+      LIMIT: largestFinite(types.elem),
+    },
+  );
   const { device } = kernels.gpu;
   const op = uniformBuffer(device, new Float32Array([eps, residualScale]), "rmsnorm op");
   const absent = weight; // stands at the bindings that the pipeline's overrides leave unread

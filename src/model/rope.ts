@@ -3,6 +3,7 @@
  * in float64, since WGSL's sin and cos may be off by 2^-11), and the op that norms and rotates q and k.
  */
 import code from "../../shaders/rope.wgsl";
+import bounded from "../../shaders/lib/bounded.wgsl";
 import stepLib from "../../shaders/lib/step.wgsl";
 import { assert } from "../base.ts";
 import type { Kernels, KernelTypes } from "../gpu/kernel.ts";
@@ -210,16 +211,20 @@ export async function ropeOp(kernels: Kernels, types: KernelTypes, input: RopeIn
   assert(rot % 2 === 0 && rot <= headDim, `rope: ${rot} rotated entries in a head of ${headDim}`);
   assert(rot > 0 || norm, "rope: neither a rotation nor a norm is asked for");
   const { lib, subgroups } = reduceFragment(kernels);
-  const pipeline = await kernels.pipeline({ name: "rope", code, libs: [stepLib, lib], subgroups }, types, {
-    WG: WORKGROUP,
-    HEADS: heads,
-    KV_HEADS: kvHeads,
-    HEAD_DIM: headDim,
-    ROT: rot,
-    INTERLEAVED: input.interleaved ? 1 : 0,
-    NORM: norm ? 1 : 0,
-    LIMIT: largestFinite(types.elem),
-  });
+  const pipeline = await kernels.pipeline(
+    { name: "rope", code, libs: [stepLib, bounded, lib], subgroups },
+    types,
+    {
+      WG: WORKGROUP,
+      HEADS: heads,
+      KV_HEADS: kvHeads,
+      HEAD_DIM: headDim,
+      ROT: rot,
+      INTERLEAVED: input.interleaved ? 1 : 0,
+      NORM: norm ? 1 : 0,
+      LIMIT: largestFinite(types.elem),
+    },
+  );
   const { device } = kernels.gpu;
   const words = new DataView(new ArrayBuffer(16));
   words.setUint32(0, table, true);

@@ -6,6 +6,7 @@
  */
 import logprobsCode from "../../shaders/logprobs.wgsl";
 import sampleCode from "../../shaders/sample.wgsl";
+import bounded from "../../shaders/lib/bounded.wgsl";
 import seatLib from "../../shaders/lib/seat.wgsl";
 import selectLib from "../../shaders/lib/select.wgsl";
 import { assert } from "../base.ts";
@@ -104,7 +105,7 @@ export async function createSampler(kernels: Kernels, input: SamplerInput): Prom
 function compile(kernels: Kernels, name: string, code: string, vocab: number): Promise<Pipeline> {
   const { lib, subgroups } = reduceFragment(kernels);
   const types: KernelTypes = { elem: "f32", kv: "f32", out: "f32" };
-  return kernels.pipeline({ name, code, libs: [lib, seatLib, selectLib], subgroups }, types, {
+  return kernels.pipeline({ name, code, libs: [lib, bounded, seatLib, selectLib], subgroups }, types, {
     WG: vocab <= 1024 ? 64 : 256,
   });
 }

@@ -13,7 +13,7 @@ import { checksum } from "../tier/checksum.ts";
 import { bytesToHex, fingerprintOf, type Key } from "../tier/keys.ts";
 
 /** To be raised when the kernels, or the host's part of their work, compute something else from the same model. */
-export const NUMERICS_VERSION = 2;
+export const NUMERICS_VERSION = 3;
 
 /** A tensor without its place in the file: shards and alignment change nothing. */
 type TensorFacts = Omit<TensorInfo, "offset" | "shard">;

@@ -270,6 +270,22 @@ const prefixCase: Case = {
     }),
 };
 
+function normCase(dtype: "f32" | "f16", value: number): Case {
+  return {
+    name: `model/failed-steps/${value} in output_norm is an error in ${dtype}`,
+    needs: { f16: dtype === "f16" },
+    async run(env) {
+      const model = await withNumbers(await env.shared(LLAMA), "output_norm.weight", [11], value);
+      await withBench(env, model, { ...OPTIONS, dtype }, async ({ session }) => {
+        const error = await errorOf(session.generate(asked(PROMPTS[1]!), MORE).done);
+        equal([error.code, error.details["position"]], ["not_finite", PROMPTS[1]!.length - 1], "error");
+        const call = { method: "score", tokens: PROMPTS[1]!, from: 0, logits: false } as const;
+        equal((await errorOf(session.session.call(call))).code, "not_finite", "scoring");
+      });
+    },
+  };
+}
+
 export const cases: Case[] = [
   faultCase("llama", LLAMA),
   faultCase("falconh1", HYBRID),
@@ -287,5 +303,9 @@ export const cases: Case[] = [
   badTokenCase("llama", LLAMA, "f32", 90),
   badTokenCase("llama", LLAMA, "f16", 40),
   badTokenCase("falconh1", HYBRID, "f32", 70),
+  badTokenCase("falconh1", HYBRID, "f16", 90),
   prefixCase,
+  normCase("f32", NaN),
+  normCase("f16", NaN),
+  normCase("f16", Infinity),
 ];

@@ -8,6 +8,7 @@ import { cases as embed } from "../kernel/embed.cases.ts";
 import { cases as kvWrite } from "../kernel/kv-write.cases.ts";
 import { cases as mamba } from "../kernel/mamba.cases.ts";
 import { cases as matrix } from "../kernel/matrix.cases.ts";
+import { cases as notFinite } from "../kernel/not-finite.cases.ts";
 import { cases as norm } from "../kernel/norm.cases.ts";
 import { cases as reduce } from "../kernel/reduce.cases.ts";
 import { cases as rope } from "../kernel/rope.cases.ts";
@@ -46,6 +47,7 @@ export const allCases: Case[] = [
   ...mamba,
   ...matrix,
   ...norm,
+  ...notFinite,
   ...reduce,
   ...rope,
   ...sampler,

@@ -260,3 +260,40 @@ function trackedFiles(): string[] {
     return ["src", "shaders", "demo", "test"].flatMap(walk).filter((file) => !binary.test(file));
   }
 }
+
+describe("shaders", () => {
+  const code = (file: string) => withoutComments(readFileSync(file, "utf8")).replace(/\/\/.*$/gm, "");
+
+  test("what saturates keeps NaN and infinity: clamp stands in lib/bounded.wgsl alone", () => {
+    const clamping = shaders.filter((file) => /\bclamp\s*\(/.test(code(file)));
+    expect(clamping).toEqual(["shaders/lib/bounded.wgsl"]);
+  });
+
+  test("what is stored in a type that may be 16 bits wide is bounded", () => {
+    const unbounded = shaders.filter((file) => {
+      const text = code(file);
+      const converts = /\b(elem|kv_t|out_t|out_columns_t)>?\s*\(/.test(text);
+      return converts && !/\bbounded/.test(text);
+    });
+    // A stored number times a sigmoid, which is at most 1.
+    expect(unbounded).toEqual(["shaders/gate.wgsl"]);
+  });
+});
+
+describe("read-backs", () => {
+  test("buffers are mapped in one place, which checks the mark of what was read", () => {
+    const mapping = sources.filter((file) =>
+      /\.mapAsync\(/.test(withoutComments(readFileSync(file, "utf8"))),
+    );
+    expect(mapping).toEqual(["src/gpu/read-back.ts"]);
+    const unmarked = sources.filter((file) => /\bmapForReading\(/.test(readFileSync(file, "utf8")));
+    // Times of a profile: nothing is computed from them.
+    expect(unmarked.sort()).toEqual(["src/gpu/read-back.ts", "src/gpu/recorder.ts"]);
+  });
+
+  test("an error scope is opened where it is closed: in the guard, or around making buffers and pipelines", () => {
+    const scoped = sources.filter((file) => /pushErrorScope\(/.test(readFileSync(file, "utf8")));
+    const known = ["guard", "kernel", "pool", "state-pool"].map((name) => `src/gpu/${name}.ts`);
+    expect(scoped.filter((file) => ![...known, "src/model/runner.ts"].includes(file))).toEqual([]);
+  });
+});
