@@ -56,6 +56,17 @@ export class BlockPool {
     return this.slots - this.freeTop - this.cachedSlots;
   }
 
+  /** Another number of slots, all of them free. None may be in use or cached. */
+  reset(slots: number): void {
+    assert(this.freeTop === this.slots, `reset of a pool with ${this.slots - this.freeTop} slots taken`);
+    this.users = new Int32Array(0);
+    this.kept = new Uint8Array(0);
+    this.freeList = new Int32Array(0);
+    this.freeTop = 0;
+    this.slots = 0;
+    this.grow(slots);
+  }
+
   /** Adds `slots` free slots behind the existing ones. */
   grow(slots: number): void {
     assert(Number.isInteger(slots) && slots >= 0, `BlockPool.grow needs a count of slots, got ${slots}`);

@@ -3,6 +3,7 @@
  * in order. It does not choose, and does not know how much is needed in the end (prefix.ts asks until it is enough).
  */
 import type { BlockPool } from "./blocks.ts";
+import type { Cost } from "./cost.ts";
 import { onDisk, onRam, slotOf } from "./block-ref.ts";
 import type { CacheEventReason, CacheListener } from "./events.ts";
 import type { EvictionPolicy } from "./policy.ts";
@@ -23,8 +24,7 @@ export interface EvictorParts {
   pool: BlockPool | undefined;
   snapshotPool: BlockPool | undefined;
   stats: PrefixStats;
-  bytesPerBlock: number;
-  bytesPerSnapshot: number;
+  cost: Pick<Cost, "bytesPerToken" | "bytesPerSnapshot">;
   /** Whether only prefixes with a snapshot can be reused. */
   withSnapshots: boolean;
 }
@@ -37,8 +37,7 @@ export class Evictor {
   private readonly pool: BlockPool | undefined;
   private readonly snapshotPool: BlockPool | undefined;
   private readonly stats: PrefixStats;
-  private readonly bytesPerBlock: number;
-  private readonly bytesPerSnapshot: number;
+  private readonly cost: EvictorParts["cost"];
   private readonly withSnapshots: boolean;
 
   constructor(parts: EvictorParts) {
@@ -47,9 +46,12 @@ export class Evictor {
     this.pool = parts.pool;
     this.snapshotPool = parts.snapshotPool;
     this.stats = parts.stats;
-    this.bytesPerBlock = parts.bytesPerBlock;
-    this.bytesPerSnapshot = parts.bytesPerSnapshot;
+    this.cost = parts.cost;
     this.withSnapshots = parts.withSnapshots;
+  }
+
+  private get bytesPerBlock(): number {
+    return this.cost.bytesPerToken * this.tree.blockTokens;
   }
 
   /** Takes one victim; false where there is none. */
@@ -83,7 +85,7 @@ export class Evictor {
     this.listener?.({
       ...{ kind: "evicted", why: reasonOf(short), at: node.end, blocks, isSnapshot, clock },
       tokens: blocks * this.tree.blockTokens,
-      bytes: blocks * this.bytesPerBlock + (isSnapshot ? this.bytesPerSnapshot : 0),
+      bytes: blocks * this.bytesPerBlock + (isSnapshot ? this.cost.bytesPerSnapshot : 0),
       lastAccess: node.lastAccess,
     });
   }

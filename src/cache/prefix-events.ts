@@ -1,30 +1,27 @@
 /** Makes the prefix cache's decisions into events for whoever listens; while nobody does it is not called. */
+import type { Cost } from "./cost.ts";
 import type { CacheEvent, CacheListener } from "./events.ts";
 import type { Lease, Match, NewSnapshot } from "./lease.ts";
 import type { RadixNode } from "./radix.ts";
 
-export interface EventSizes {
-  blockTokens: number;
-  bytesPerBlock: number;
-  bytesPerSnapshot: number;
-}
-
 export class PrefixEvents {
   listener: CacheListener | undefined;
   private readonly blockTokens: number;
-  private readonly bytesPerBlock: number;
-  private readonly bytesPerSnapshot: number;
+  private readonly cost: Pick<Cost, "bytesPerToken" | "bytesPerSnapshot">;
 
-  constructor({ blockTokens, bytesPerBlock, bytesPerSnapshot }: EventSizes) {
+  constructor(blockTokens: number, cost: PrefixEvents["cost"]) {
     this.blockTokens = blockTokens;
-    this.bytesPerBlock = bytesPerBlock;
-    this.bytesPerSnapshot = bytesPerSnapshot;
+    this.cost = cost;
+  }
+
+  private get bytesPerBlock(): number {
+    return this.cost.bytesPerToken * this.blockTokens;
   }
 
   matched(match: Match, node: RadixNode, requestId: number | undefined, clock: number): void {
     const { tokens } = match;
     const blocks = Math.floor(tokens / this.blockTokens);
-    const bytes = blocks * this.bytesPerBlock + (match.snapshot ? this.bytesPerSnapshot : 0);
+    const bytes = blocks * this.bytesPerBlock + (match.snapshot ? this.cost.bytesPerSnapshot : 0);
     const why = tokens === 0 ? "unknown" : node.children.size > 0 ? "branched" : "continued";
     this.tell({ kind: "matched", why, tokens, at: tokens, blocks, bytes, clock }, requestId);
   }
@@ -42,7 +39,7 @@ export class PrefixEvents {
     requestId: number | undefined,
     clock: number,
   ): void {
-    const bytes = this.bytesPerSnapshot + (tail >= 0 ? this.bytesPerBlock : 0);
+    const bytes = this.cost.bytesPerSnapshot + (tail >= 0 ? this.bytesPerBlock : 0);
     const reason = why ?? (node.children.size > 0 ? "branch" : "end");
     this.tell({ kind: "snapshot", why: reason, tokens: at, at, blocks: 0, bytes, clock }, requestId);
   }

@@ -62,7 +62,6 @@ export class PrefixCache {
   private readonly pool: BlockPool | undefined;
   /** Slots of states; undefined in a replay, and in models without recurrent layers. */
   readonly snapshots: StateSlotPool | undefined;
-  private readonly bytesPerBlock: number;
   private readonly withSnapshots: boolean;
   private readonly evictor: Evictor;
   private readonly paths: Paths;
@@ -76,15 +75,13 @@ export class PrefixCache {
     this.capacityBytes = options.capacityBytes ?? Infinity;
     this.pool = options.pool;
     this.snapshots = options.snapshotPool;
-    this.bytesPerBlock = options.cost.bytesPerToken * options.blockTokens;
     this.withSnapshots = options.cost.bytesPerSnapshot > 0;
-    const { tree, policy, pool, snapshots: snapshotPool, stats, bytesPerBlock, withSnapshots } = this;
-    const { bytesPerSnapshot } = options.cost;
+    const { tree, policy, cost, pool, snapshots: snapshotPool, stats, withSnapshots } = this;
     const { blockTokens } = options;
     this.paths = new Paths(tree, policy, pool !== undefined, withSnapshots);
-    this.events = new PrefixEvents({ blockTokens, bytesPerBlock, bytesPerSnapshot });
+    this.events = new PrefixEvents(blockTokens, cost);
     this.evictor = new Evictor({
-      ...{ tree, policy, pool, snapshotPool, stats, bytesPerBlock, bytesPerSnapshot, withSnapshots },
+      ...{ tree, policy, cost, pool, snapshotPool, stats, withSnapshots },
     });
   }
 
@@ -92,6 +89,15 @@ export class PrefixCache {
   listen(listener: CacheListener | undefined): void {
     this.events.listener = listener;
     this.evictor.listener = listener;
+  }
+
+  private get bytesPerBlock(): number {
+    return this.cost.bytesPerToken * this.tree.blockTokens;
+  }
+
+  /** The same model from now on computes in other types: tokens cost other bytes. For everyone who has the cost. */
+  recost(cost: Cost): void {
+    Object.assign(this.cost, cost);
   }
 
   /** Bytes that the tree holds: KV of full blocks, begun blocks of snapshots, and states. */

@@ -12,13 +12,23 @@ import { BlockPool, type BlockCounts } from "./blocks.ts";
 export type StatePair = readonly [number, number];
 
 export class StateSlotPool extends BlockPool {
-  readonly maxSnapshots: number;
+  private most: number;
   private readonly running = new Set<number>();
 
   /** @param maxSnapshots snapshots at most; default: one a slot, for a pool without running sequences */
   constructor(slots: number, maxSnapshots = slots) {
     super(slots);
-    this.maxSnapshots = maxSnapshots;
+    this.most = maxSnapshots;
+  }
+
+  get maxSnapshots(): number {
+    return this.most;
+  }
+
+  /** Another number of slots, all of them unused, and of snapshots at most. No slot may be taken. */
+  resetTo(slots: number, maxSnapshots: number): void {
+    this.reset(slots);
+    this.most = maxSnapshots;
   }
 
   /** Slots that hold nothing. */

@@ -72,6 +72,16 @@ export interface Outcome {
   brokenAt?: number;
 }
 
+/** What a device has room for. */
+export interface PoolSizes {
+  /** Blocks that the KV pool has, and may grow to. */
+  slots: number;
+  maxBlocks: number;
+  /** States that the state pool has, and how many of them may be snapshots; 0 in models without them. */
+  stateSlots: number;
+  maxSnapshots: number;
+}
+
 /** A request of a step whose numbers are not finite: its index in the plan, and the position. */
 export interface BrokenRow {
   index: number;
@@ -172,6 +182,22 @@ export class Scheduler {
    */
   stopGrowing(): Request[] {
     this.maxBlocks = this.blocks.slotCount;
+    return this.fitToPool();
+  }
+
+  /**
+   * The pools are others now, of other sizes, and empty.
+   * @returns requests whose tokens do not fit: they can never run
+   */
+  moveTo({ slots, maxBlocks, stateSlots, maxSnapshots }: PoolSizes): Request[] {
+    this.restart();
+    this.blocks.reset(slots);
+    this.cache.snapshots?.resetTo(stateSlots, maxSnapshots);
+    this.maxBlocks = maxBlocks;
+    return this.fitToPool();
+  }
+
+  private fitToPool(): Request[] {
     const active = [...this.waiting.all, ...this.seated];
     for (const request of active) {
       const room = this.capacityTokens + 1 - request.promptLength;
@@ -181,8 +207,9 @@ export class Scheduler {
   }
 
   /**
-   * What the GPU holds is gone or cannot be trusted, every block and state of it: requests that run wait again with the tokens that they have, in
-   * the order in which they came, and what is lent is void. Steps in flight must not be committed any more.
+   * What the GPU holds is gone or cannot be trusted, every block and state of it: requests that run wait again with the
+   * tokens that they have, in the order in which they came, and what is lent is void. Steps in flight must not be
+   * committed any more.
    */
   restart(): void {
     for (const request of this.waiting.all) request.restarted();

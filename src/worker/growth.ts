@@ -56,6 +56,11 @@ export class Growth {
     return this.growing;
   }
 
+  /** Other pools are there, which may grow. */
+  restart(): void {
+    this.ended.clear();
+  }
+
   private mayGrow(kind: Kind, missing: number): boolean {
     if (this.ended.has(kind) || missing <= 0) return false;
     const { slots, maxSlots } = this.poolOf(kind, this.hooks.runner());

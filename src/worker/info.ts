@@ -33,7 +33,19 @@ export function describe(runner: Runner, prompts: Prompts, capabilities: readonl
 }
 
 /** What a new device computes otherwise than the one before. */
-export function changeOfTypes({ options: before }: Runner, { options }: Runner): string {
+export function changeOf(before: Runner, now: Runner): string {
+  return changeOfTypes(before, now) + changeOfPool(before, now);
+}
+
+function changeOfPool(
+  { maxBlocks: before }: Runner,
+  { maxBlocks, options: { blockTokens } }: Runner,
+): string {
+  if (maxBlocks >= before) return "";
+  return `; its KV pool holds ${maxBlocks * blockTokens} tokens, not ${before * blockTokens}: longer requests end there or fail`;
+}
+
+function changeOfTypes({ options: before }: Runner, { options }: Runner): string {
   if (before.dtype === options.dtype && before.kvDtype === options.kvDtype) return "";
   return `; it has no 16-bit floats: from now on the model computes in ${options.dtype}, and what was stored in ${before.kvDtype} is computed again`;
 }

@@ -10,6 +10,7 @@ import { StateSlotPool } from "../cache/state-slot-pool.ts";
 import type { AlphaTuner } from "../cache/tune.ts";
 import type { Runner } from "../model/runner.ts";
 import type { Mixer } from "../model/shape.ts";
+import type { PoolSizes } from "../schedule/scheduler.ts";
 import type { CacheOptions } from "./protocol.ts";
 
 /** The policy where the caller names none. */
@@ -29,6 +30,12 @@ export function makeCache(
     ...(states.slotBytes > 0 && { snapshotPool: new StateSlotPool(states.slots, maxSnapshots) }),
     tunerBytes: runner.maxBlocks * runner.pool.slotBytes + maxSnapshots * states.slotBytes,
   });
+}
+
+/** What a runner's pools hold. */
+export function poolSizes({ pool, states, maxBlocks, plan }: Runner): PoolSizes {
+  const { maxSnapshots } = plan.states;
+  return { slots: pool.slots, maxBlocks, stateSlots: states.slots, maxSnapshots };
 }
 
 export function cacheCost({ shape, options, pool, states }: Runner): Cost {

@@ -28,13 +28,13 @@ import { answerCacheCall, exportTokens, importArchive } from "./cache-calls.ts";
 import { CacheWatch } from "./cache-watch.ts";
 import { Growth } from "./growth.ts";
 import { WeightsIdentity } from "./identity.ts";
-import { changeOfTypes, describe } from "./info.ts";
+import { changeOf, describe } from "./info.ts";
 import { Keeper } from "./keeper.ts";
 import { boundInput, fitPrompt } from "./limits.ts";
 import { Loop } from "./loop.ts";
 import { nothing, Output } from "./output.ts";
 import { Prompts, tokenPrompt, type PromptOptions } from "./prompts.ts";
-import { cacheCost, makeCache } from "./prefix-cache.ts";
+import { cacheCost, makeCache, poolSizes } from "./prefix-cache.ts";
 import { Recovery, type Reopen, type Reopened } from "./recovery.ts";
 import { Requests } from "./requests.ts";
 import { scoreTokens, type ScoreInput } from "./score.ts";
@@ -520,6 +520,7 @@ export class Session {
       this.runner = loaded.runner;
       this.capabilities = loaded.capabilities;
       this.keeper?.moveTo(loaded.runner, loaded.fingerprint);
+      this.fitTo(loaded.runner);
     } catch (error) {
       this.giveUpAll(error);
       return;
@@ -528,9 +529,18 @@ export class Session {
     }
     this.tellInfo();
     const why = info.message || info.reason || "no reason is given";
-    const message = `the GPU device was lost (${why}); the model was loaded again on ${this.runner.adapterName}, and requests go on where they were${changeOfTypes(old, this.runner)}`;
+    const message = `the GPU device was lost (${why}); the model was loaded again on ${this.runner.adapterName}, and requests go on where they were${changeOf(old, this.runner)}`;
     this.post({ type: "notice", notice: { code: "device_recovered", message } });
     this.watchDevice(this.runner.gpu);
+  }
+
+  /** Counts with what the new device has room for; requests that no longer fit are told. */
+  private fitTo(runner: Runner): void {
+    const stuck = this.scheduler.moveTo(poolSizes(runner));
+    this.cache.recost(cacheCost(runner));
+    this.growth.restart();
+    const { capacityTokens } = this.scheduler;
+    for (const request of stuck) this.requests.giveUp(request, noRoom(request, capacityTokens));
   }
 
   /** @throws TidepoolError `invalid_file` where the weights are not those that were loaded first. */
@@ -541,6 +551,7 @@ export class Session {
       ...(again?.(options) ?? options),
       poolStartTokens: this.scheduler.poolTokens,
       stateStartSlots: this.cache.snapshots?.slotCount ?? 0,
+      poolMayBeLess: true, // requests that fit go on
     };
     const runner = await Runner.load(gpu, file, chosen, () => {}, this.keeper && identity.onPiece);
     const isSame =

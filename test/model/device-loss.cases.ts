@@ -378,6 +378,46 @@ const noF16Case: Case = {
   },
 };
 
+/** f16 and a pool of 40 blocks of 16 tokens; in f32 the same bytes are 20 blocks. */
+const SMALL_POOL: EngineOptions = { ...OPTIONS, dtype: "f16", poolBytes: 40 * 16 * 640 };
+
+const smallerPoolCase: Case = {
+  name: "model/device-loss/the device that comes back holds half the tokens: what fits goes on, the rest is told",
+  needs: { f16: true },
+  async run(env) {
+    const tokensOf = (start: number, count: number) =>
+      Array.from({ length: count }, (_, index) => 3 + ((start + index * 37) % 400));
+    const prompts = [tokensOf(1, 290), tokensOf(2, 300), tokensOf(3, 380), tokensOf(4, 20)];
+    const plain = await open(env, { engine: { ...OPTIONS, dtype: "f32" } });
+    const expected: number[][] = [];
+    for (const tokens of prompts)
+      expected.push((await plain.session.generate({ kind: "tokens", tokens }, { maxTokens: 8 }).done).tokens);
+    await plain.close();
+    const bench = await open(env, { engine: SMALL_POOL, laterGpu: { f16: false }, asked: { dtype: "auto" } });
+    const { session } = bench.session;
+    try {
+      equal(session.scheduler.capacityTokens, 640, "tokens at first");
+      const ask = (prompt: number[]) =>
+        bench.session.generate({ kind: "tokens", tokens: prompt }, { maxTokens: 8 }).done;
+      const running = prompts.map(ask);
+      for (const each of running) each.catch(() => {});
+      while (session.scheduler.usedBlocks === 0) await turn();
+      bench.lose();
+      const error = await errorOf(running[2]!);
+      equal([error.code, error.details["capacityTokens"]], ["out_of_memory", 320], "too long for the pool");
+      for (const index of [0, 1, 3])
+        equal((await running[index]!).tokens, expected[index], `tokens of request ${index}`);
+      const { slots } = session.runner.pool;
+      equal(slots <= 20 && session.scheduler.poolTokens === 16 * slots, true, "pool and accounts");
+      checkRecovered(bench, 1);
+      equal((await errorOf(ask(prompts[2]!))).code, "too_long", "a later request");
+      equal((await ask(prompts[1]!)).tokens, expected[1], "a later request that fits");
+    } finally {
+      await bench.close();
+    }
+  },
+};
+
 const askedF16Case: Case = {
   name: "model/device-loss/f16 that was asked for, and the device that comes back has none: an error that says so",
   needs: { f16: true },
@@ -435,6 +475,7 @@ export const cases: Case[] = [
   closeCase,
   scoreCase,
   noF16Case,
+  smallerPoolCase,
   askedF16Case,
   otherModelCase,
 ];
