@@ -268,14 +268,18 @@ export class Keeper implements LowerTiers {
     return found.tier;
   }
 
-  /** Copies a snapshot down: the state, then the block that was begun there. */
-  spillState({ sequence, at, state, tail }: Save): void {
+  /**
+   * Copies a snapshot down: the state, then the block that was begun there.
+   * @param saved rejects if the GPU refused to put the state where it is read
+   */
+  spillState({ sequence, at, state, tail }: Save, saved: Promise<void>): void {
     if (sequence.keep === "off") return;
     if (this.spilling.size >= MAX_SPILLS) {
       this.dropped++;
       return;
     }
-    this.track(this.spillStateNow(sequence, at, state.to, tail, this.lastCopy), "spill of a state");
+    const read = { slot: state.to, tail, saved };
+    this.track(this.spillStateNow(sequence, at, read, this.lastCopy), "spill of a state");
   }
 
   /** Copies end in the order in which they were asked for, so that a record is stored behind those before it. */
@@ -289,8 +293,7 @@ export class Keeper implements LowerTiers {
   private async spillStateNow(
     sequence: Sequence,
     at: number,
-    slot: number,
-    tail: number | undefined,
+    { slot, tail, saved }: { slot: number; tail: number | undefined; saved: Promise<void> },
     before: Promise<void>,
   ): Promise<void> {
     const { pool, states, flopsPerToken } = this.options;
@@ -301,7 +304,11 @@ export class Keeper implements LowerTiers {
       states.readSlot(slot),
       ...(tail === undefined ? [] : [pool.readSlots([tail]).then(([bytes]) => bytes as Uint8Array)]),
     ]);
-    const parts = await this.ifGood(reading, 1, fingerprint);
+    const parts = await this.ifGood(
+      Promise.all([reading, saved]).then(([read]) => read),
+      1,
+      fingerprint,
+    );
     await before;
     if (!parts || epoch !== sequence.epoch) return;
     const [, begun] = parts;

@@ -463,9 +463,9 @@ export class Session {
       for (const save of saves) {
         if (save.state.from !== save.state.to) states.copySlot(save.state.from, save.state.to);
         if (save.copyBlock) pool.copySlot(save.copyBlock.from, save.copyBlock.to);
-        this.keeper?.spillState(save);
       }
     });
+    for (const save of saves) this.keeper?.spillState(save, copied);
     background(
       copied.catch((error: unknown) => this.loop.doubtSteps(error)),
       "saving of a state",
