@@ -7,13 +7,26 @@ import type { Command } from "commander";
 import type { ChatMessage, Engine } from "../engine.ts";
 import { writePrivateFile } from "../private-files.ts";
 import { StoredCache } from "../stored.ts";
+import { texts } from "./flags.ts";
 import { load, MODEL_HELP, withCacheOptions, withEngineOptions, type EngineFlags } from "./engine-flags.ts";
 import { print } from "./print.ts";
+import { keygen, privateKeyIn, publicKeyOf } from "./signing-keys.ts";
+
+const TRUST_HELP =
+  "An archive is trusted like code: name whom you trust (--trust), or let the library's `import(archive, { verify: n })` compute some of it again.";
+const KEY_FILE = "tidepool-signing.pem";
 
 interface StoreFlags {
   cacheDir: string;
   json?: boolean;
   namespace?: string;
+  trust?: string[];
+}
+
+interface ExportFlags extends EngineFlags {
+  out: string;
+  chat?: boolean;
+  sign?: string;
 }
 
 const ask = ({ cacheDir }: StoreFlags): StoredCache => new StoredCache({ directory: cacheDir });
@@ -57,19 +70,24 @@ export async function cacheExport(
   prompt: string,
   chat: boolean,
   file: string,
+  sign?: string,
 ): Promise<string> {
   const input: string | ChatMessage[] = chat ? [{ role: "user", content: prompt }] : prompt;
   await engine.warm(input);
   await engine.cache.drain();
-  const { archive, blocks, missing } = await engine.cache.export(input);
+  const { archive, blocks, missing } = await engine.cache.export(input, sign === undefined ? {} : { sign });
   await writePrivateFile(file, archive);
   return `${blocks} blocks, ${archive.byteLength} bytes in ${file}${missing > 0 ? `; ${missing} blocks are missing` : ""}`;
 }
 
 async function cacheImport(file: string, flags: StoreFlags): Promise<string> {
-  const { keys, rejected } = await ask(flags).import(await readFile(file));
+  const { cacheDir, namespace } = flags;
+  const trust = flags.trust && (await Promise.all(flags.trust.map(publicKeyOf)));
+  const store = new StoredCache({ directory: cacheDir, namespace, trust });
+  const { keys, rejected, signedBy } = await store.import(await readFile(file));
   const refused = Object.values(rejected).reduce((sum, count) => sum + count, 0);
-  return `${keys.length} records taken in, ${refused} refused`;
+  const signer = signedBy === undefined ? "not signed" : `signed by ${signedBy}`;
+  return `${keys.length} records taken in, ${refused} refused; ${signer}`;
 }
 
 /** Adds the commands below `tidepool cache`. */
@@ -91,16 +109,31 @@ export function addCacheCommands(cache: Command): void {
     .action(async (flags) => line(await cacheClear(flags)));
   store("import", "take an exported file in")
     .argument("<file>")
+    .option("--namespace <name>", "the namespace that it goes into")
+    .option(
+      "--trust <key>",
+      "take only what this public key has signed (a key, or a file); repeatable",
+      texts,
+    )
+    .addHelpText("after", `\n${TRUST_HELP}`)
     .action(async (file: string, flags) => line(await cacheImport(file, flags)));
+  cache
+    .command("keygen")
+    .description("make a key for signing archives; prints the public one")
+    .option("--out <file>", "the private key's new file, for its owner alone", KEY_FILE)
+    .action(async ({ out }: { out: string }) => line(await keygen(out)));
   withCacheOptions(withEngineOptions(cache.command("export").description("a prompt's blocks as one file")))
     .argument("<model>", MODEL_HELP)
     .argument("<prompt>", "text")
     .requiredOption("--out <file>", "the file to write")
     .option("--chat", "put the prompt into the model's chat template")
-    .action(async (model: string, prompt: string, flags: EngineFlags & { out: string; chat?: boolean }) => {
+    .option("--sign <keyfile>", "sign it with this private key (PEM, as `cache keygen` writes it)")
+    .addHelpText("after", `\n${TRUST_HELP}`)
+    .action(async (model: string, prompt: string, flags: ExportFlags) => {
+      const sign = flags.sign === undefined ? undefined : await privateKeyIn(flags.sign);
       const engine = await load(model, flags);
       try {
-        line(await cacheExport(engine, prompt, flags.chat === true, flags.out));
+        line(await cacheExport(engine, prompt, flags.chat === true, flags.out, sign));
       } finally {
         await engine.close();
       }

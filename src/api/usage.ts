@@ -20,7 +20,7 @@ const FLAGS: Readonly<Record<string, string>> = {
 /** Options of the library that a flag sets by their own name. */
 const SAME_NAME = [
   ...["dtype", "kvDtype", "blockTokens", "chunkTokens", "maxRequests", "adapter", "restore", "policy"],
-  ...["maxTokens", "temperature", "topK", "topP", "minP", "seed", "stop"],
+  ...["maxTokens", "temperature", "topK", "topP", "minP", "seed", "stop", "trust"],
 ];
 
 const kebab = (option: string): string =>

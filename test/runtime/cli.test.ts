@@ -1,6 +1,6 @@
 /** The built command as a person runs it, on real models, in processes of its own. */
 import { execFile, spawn } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
@@ -34,6 +34,20 @@ function ended(file: string, args: string[], input = ""): Promise<Ended> {
 const shell = (text: string): Promise<Ended> => ended("bash", ["-c", text]);
 
 const tidepool = (...args: string[]): Promise<Ended> => runNode(["dist/lib/cli.js", ...args]);
+
+/** A new signing key in a file, which must be its owner's alone and is not written over. */
+async function newKey(name: string): Promise<{ file: string; publicKey: string }> {
+  const file = join(folder, name);
+  const { code, out } = await tidepool("cache", "keygen", "--out", file);
+  expect([code, out, statSync(file).mode & 0o777]).toEqual([
+    0,
+    expect.stringMatching(/^[\w-]{43}\n$/),
+    0o600,
+  ]);
+  const again = await tidepool("cache", "keygen", "--out", file);
+  expect([again.code, again.err]).toEqual([1, expect.stringContaining("exists, expected no file")]);
+  return { file, publicKey: out.trim() };
+}
 
 interface RunJson {
   text: string;
@@ -170,14 +184,32 @@ describe("the command on the shipped model", { timeout: LIMIT_MS }, () => {
 
   it("lists, checks and clears what is stored, and carries it as one file", async () => {
     const at = ["--cache-dir", join(folder, "one")];
+    const [mine, theirs] = [await newKey("mine.pem"), await newKey("theirs.pem")];
     const other = ["--cache-dir", join(folder, "other")];
     const file = join(folder, "prefix.tide");
-    expect((await tidepool("cache", "export", "tide-dense", DOCUMENT, "--out", file, ...at)).out).toMatch(
-      /^\d+ blocks, \d+ bytes/,
+    expect(
+      (await tidepool("cache", "export", "tide-dense", DOCUMENT, "--out", file, "--sign", mine.file, ...at))
+        .out,
+    ).toMatch(/^\d+ blocks, \d+ bytes/);
+    const alice = ["--namespace", "alice", ...other];
+    const refused = await tidepool("cache", "import", file, "--trust", theirs.publicKey, ...alice);
+    expect([refused.code, refused.err]).toEqual([
+      1,
+      expect.stringContaining(`signed by ${mine.publicKey}, not`),
+    ]);
+    writeFileSync(join(folder, "mine.pub"), `${mine.publicKey}\n`);
+    const trust = ["--trust", theirs.publicKey, "--trust", join(folder, "mine.pub")];
+    const imported = new RegExp(`^[1-9]\\d* records taken in, 0 refused; signed by ${mine.publicKey}\n$`);
+    expect((await tidepool("cache", "import", file, ...trust, ...alice)).out).toMatch(imported);
+    const list = async () => (await tidepool("cache", "ls", ...other)).out.trim().split("\n");
+    const keysOfAlice = (await list()).map((line) => line.split(" ")[0]);
+    expect((await tidepool("cache", "import", file, ...other)).out).toMatch(imported);
+    expect(await list()).toHaveLength(2 * keysOfAlice.length - 1); // the last line counts
+    await tidepool("cache", "clear", ...alice);
+    expect((await list()).map((line) => line.split(" ")[0])).not.toEqual(
+      expect.arrayContaining(keysOfAlice.slice(0, 1)),
     );
-    expect((await tidepool("cache", "import", file, ...other)).out).toMatch(
-      /^[1-9]\d* records taken in, 0 refused/,
-    );
+    expect(await list()).toHaveLength(keysOfAlice.length);
     expect((await tidepool("cache", "verify", ...other)).out).toMatch(/^[1-9]\d* records checked, none bad/);
     const stats = JSON.parse((await tidepool("cache", "stats", "--json", ...other)).out) as {
       disk: { records: number };
