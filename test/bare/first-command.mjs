@@ -10,6 +10,7 @@ import { execFileSync, spawnSync } from "node:child_process";
 import {
   cpSync,
   existsSync,
+  readdirSync,
   mkdirSync,
   mkdtempSync,
   readFileSync,
@@ -22,8 +23,21 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 
 const SUITE = "bookworm"; // its own lavapipe is too old for Dawn: the backports must be found, too
-const MIRROR = process.env.DEBIAN_MIRROR ?? "http://deb.debian.org/debian";
+const MIRROR = process.env.DEBIAN_MIRROR ?? mirrorOfThisMachine();
 const LIMIT_MS = 30 * 60_000;
+
+/** Where this machine's own packages come from. */
+function mirrorOfThisMachine() {
+  const folder = "/etc/apt/sources.list.d";
+  const files = [...readdirSync(folder).map((name) => join(folder, name)), "/etc/apt/sources.list"];
+  const lines = files
+    .filter((file) => existsSync(file))
+    .flatMap((file) => readFileSync(file, "utf8").split("\n"));
+  const found = lines.map((line) => /^(?:URIs:|deb(?: \[[^\]]*\])?)\s+(https?:\S+)/.exec(line)?.[1]);
+  const mirror = found.find((address) => address !== undefined);
+  if (mirror === undefined) throw new Error("no Debian mirror in /etc/apt: name one as DEBIAN_MIRROR");
+  return mirror;
+}
 
 const run = (file, args, options = {}) =>
   execFileSync(file, args, { stdio: ["ignore", "pipe", "inherit"], encoding: "utf8", ...options });
