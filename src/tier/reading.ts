@@ -16,6 +16,7 @@ import {
   type MissReason,
   type StoredRecord,
 } from "./record.ts";
+import { wholeState } from "./state-half.ts";
 import type { Asked, GetResult } from "./store-options.ts";
 import { ROTTEN, type StoreParts } from "./store-parts.ts";
 import type { TierName } from "./tier-index.ts";
@@ -96,7 +97,7 @@ export class Reading {
     if (mismatch !== undefined) return mismatch;
     if (!this.parts.accepts(record)) return "encoding";
     if (record.encoding === "raw") return record;
-    const payload = dequantiseKv(record.payload);
+    const payload = record.encoding === "half" ? wholeState(record.payload) : dequantiseKv(record.payload);
     return payload === undefined ? "payload" : { ...record, payload };
   }
 

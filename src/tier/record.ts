@@ -17,17 +17,18 @@ import { CHECKSUM_BYTES, checksum, sameBytes } from "./checksum.ts";
 import { bytesToHex, hexToBytes, namespaceHashOf, recordKey, type Key, type RecordKind } from "./keys.ts";
 
 export const RECORD_MAGIC = 0x564b5054; // "TPKV"
-export const FORMAT_VERSION = 2;
+export const FORMAT_VERSION = 3;
 export const MAX_RECORD_TOKENS = 1 << 20;
 
 const FIXED_BYTES = 128;
 const PAYLOAD_CHECKSUM_AT = 112;
 
-/** How the payload is stored: as given, or quantised (kv-quant.ts). */
-export type Encoding = "raw" | "kivi8" | "kivi4";
+/** How the payload is stored: as given, a state in f16 (state-half.ts), or quantised (kv-quant.ts). */
+export type Encoding = "raw" | "half" | "kivi8" | "kivi4";
 
 const KINDS: readonly RecordKind[] = ["block", "snapshot"];
-const ENCODINGS: readonly Encoding[] = ["raw", "kivi8", "kivi4"];
+/** The finest first. */
+const ENCODINGS: readonly Encoding[] = ["raw", "half", "kivi8", "kivi4"];
 
 /** Why a look-up gave nothing. The first group comes from the record itself, the second from where it should have been. */
 export const MISS_REASONS = [

@@ -19,6 +19,8 @@ export interface StoreOptions {
   queueBytes?: number;
   /** Stores block records in so many bits; off by default. Finer records than this are served too, coarser ones not. */
   atRestBits?: KvBits;
+  /** Stores recurrent states in f16; off by default. */
+  atRestStateBits?: 16;
   /** Who goes when a tier is full; least recently used by default. */
   choose?: ChooseVictim;
   /** Told when the disk is lost, full or back; each once an outage. */
@@ -41,9 +43,10 @@ export interface StoreOptions {
   hooks?: { trustRecords?: boolean };
 }
 
-/** A record to store. `layout` lets a block's payload be quantised. */
+/** A record to store. `layout` lets a block's payload be quantised, `stateBytes` the f32 state at a snapshot's start. */
 export interface PutDraft extends Omit<RecordDraft, "encoding"> {
   layout?: KvLayout;
+  stateBytes?: number;
 }
 
 /** `known`: it is there already. `refused`: the store is closed, or the record fits into no tier. */

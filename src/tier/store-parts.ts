@@ -67,12 +67,13 @@ export class StoreParts {
   }
 
   /**
-   * How coarse this store's blocks are, and so everything that is computed here: whatever it is given may have been
+   * How coarse this store's records are, and so everything that is computed here: whatever it is given may have been
    * computed from blocks that came back from it.
    */
   get encoding(): Encoding {
-    const { atRestBits } = this.options;
-    return atRestBits === undefined ? "raw" : atRestBits === 8 ? "kivi8" : "kivi4";
+    const { atRestBits, atRestStateBits } = this.options;
+    if (atRestBits !== undefined) return atRestBits === 8 ? "kivi8" : "kivi4";
+    return atRestStateBits === undefined ? "raw" : "half";
   }
 
   /** Whether this store serves a record: neither it nor what it was computed from is coarser than its own. */

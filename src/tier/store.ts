@@ -13,8 +13,9 @@ import { recordKey, type Key } from "./keys.ts";
 import { quantiseKv } from "./kv-quant.ts";
 import { Lookup, type StoredTiers } from "./lookup.ts";
 import { Reading } from "./reading.ts";
-import { coarserOf, encodeRecord, infoOf, type RecordInfo } from "./record.ts";
+import { coarserOf, encodeRecord, infoOf, type Encoding, type RecordInfo } from "./record.ts";
 import type { Asked, Filter, GetResult, PutDraft, PutOutcome, StoreOptions } from "./store-options.ts";
+import { halveState } from "./state-half.ts";
 import { StoreParts } from "./store-parts.ts";
 import { tierStats, type MissCounts, type StoreStats } from "./store-stats.ts";
 import type { TierName } from "./tier-index.ts";
@@ -89,15 +90,23 @@ export class TierStore {
   }
 
   private encode(draft: PutDraft, key: Key): Uint8Array {
-    const bits = this.parts.options.atRestBits;
-    const { encoding } = this.parts;
     const createdAtMs = draft.createdAtMs ?? this.parts.nowEpochMs();
-    const plain = { ...draft, createdAtMs, coarsest: coarserOf(encoding, draft.coarsest) };
-    if (bits === undefined || draft.layout === undefined || draft.kind !== "block")
-      return encodeRecord(plain, key);
-    const payload = quantiseKv(draft.payload, draft.layout, bits);
-    if (payload === undefined) return encodeRecord(plain, key); // values that do not fit are kept as they are
-    return encodeRecord({ ...plain, payload, hasHeaderRoom: false, encoding }, key);
+    const plain = { ...draft, createdAtMs, coarsest: coarserOf(this.parts.encoding, draft.coarsest) };
+    const small = this.shrunk(draft);
+    // Values that do not fit are kept as they are.
+    return encodeRecord(small ? { ...plain, ...small, hasHeaderRoom: false } : plain, key);
+  }
+
+  /** The payload in fewer bits, if this store keeps its kind so. */
+  private shrunk(draft: PutDraft): { payload: Uint8Array; encoding: Encoding } | undefined {
+    const { atRestBits, atRestStateBits } = this.parts.options;
+    const { kind, payload, layout, stateBytes } = draft;
+    if (kind === "snapshot") {
+      const half = atRestStateBits && stateBytes ? halveState(payload, stateBytes) : undefined;
+      return half && { payload: half, encoding: "half" };
+    }
+    const quantised = atRestBits && layout ? quantiseKv(payload, layout, atRestBits) : undefined;
+    return quantised && { payload: quantised, encoding: atRestBits === 8 ? "kivi8" : "kivi4" };
   }
 
   private putEncoded(record: Uint8Array, lowest: TierName): PutOutcome {

@@ -81,6 +81,7 @@ export const cacheFields: Fields<CacheOptions> = {
   namespace: name,
   maxAgeMs: aboveZero,
   atRestBits: oneNumberOf(8, 4),
+  atRestStateBits: oneNumberOf(16),
   trust: list("public keys", publicKey, 0, MAX_TRUSTED_KEYS),
 };
 export const cacheOptions = object<CacheOptions>("the cache's options", cacheFields);

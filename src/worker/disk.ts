@@ -34,6 +34,7 @@ export async function openStore(
     ...(disk && { disk }),
     ...(disk && RUNTIME === "browser" && { newsChannel: options.directory ?? FOLDER }),
     ...(options.atRestBits && { atRestBits: options.atRestBits }),
+    ...(options.atRestStateBits && { atRestStateBits: options.atRestStateBits }),
     onNotice: (code, message) => onNotice({ code, message }),
   });
 }

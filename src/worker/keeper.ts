@@ -319,6 +319,7 @@ export class Keeper implements LowerTiers {
       tokens: this.tailOf(sequence, at),
       payload: joined(parts),
       rebuildCost: flopsPerToken * at,
+      stateBytes: states.slotBytes,
     };
     this.put("snapshot", sequence, draft);
   }

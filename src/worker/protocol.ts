@@ -96,6 +96,11 @@ export interface CacheOptions {
    */
   atRestBits?: 8 | 4 | undefined;
   /**
+   * Stores recurrent states in 16 bits: half of their bytes in RAM and on disk. Off by default, and marked, for the same
+   * reason.
+   */
+  atRestStateBits?: 16 | undefined;
+  /**
    * Public keys of whom archives are imported from, as `newSigningKey` gives them; archives without a signature by one of
    * them are refused. Default: any archive is imported, and its maker must be trusted as the maker of code is.
    */

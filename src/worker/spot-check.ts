@@ -21,7 +21,7 @@ import type { Encoding } from "../tier/record.ts";
  * the usual length in its head or layer, whichever is more: what other GPUs and sizes of chunks make of it, in f32 and in f16; or
  * what 8 and 4 bits at rest do to it and to all that is computed from it.
  */
-const TOLERANCE = { f32: 0.01, f16: 0.15, kivi8: 0.25, kivi4: 0.75 } as const;
+const TOLERANCE = { f32: 0.01, f16: 0.15, half: 0.15, kivi8: 0.25, kivi4: 0.75 } as const;
 
 /** Numbers of a recurrent state that are compared as one vector. */
 const STATE_VECTOR = 32;

@@ -241,6 +241,34 @@ describe("store", () => {
     await exactNow.close();
   });
 
+  test("states at rest in 16 bits take half the room, and are served by a store that asks for them alone", async () => {
+    const { open } = setting();
+    const numbers = Float32Array.from({ length: 256 }, (_, i) => 30 * Math.sin(i));
+    const begun = Uint8Array.from({ length: 40 }, (_, i) => i);
+    const payload = new Uint8Array([...new Uint8Array(numbers.buffer), ...begun]);
+    const draft = { ...A[0]!, kind: "snapshot", payload, stateBytes: 1024 } as const;
+    const tooLarge = new Uint8Array(Float32Array.of(1, 70_000).buffer);
+    const kept = { ...draft, tokens: A[1]!.tokens, payload: tooLarge, stateBytes: 8 };
+    const halving = await open({ atRestStateBits: 16 });
+    for (const each of [draft, kept]) halving.put(each);
+    await halving.close();
+    const exact = await open();
+    expect(await exact.get(keyOf(draft))).toEqual({ hit: false, reason: "encoding" });
+    expect(await exact.get(keyOf(kept))).toEqual({ hit: false, reason: "encoding" }); // raw, but it may come of half ones
+    await exact.close();
+    const again = await open({ atRestStateBits: 16 });
+    const small = again.list().find(({ encoding }) => encoding === "half");
+    expect(small?.bytes).toBe(headerBytesOf(draft.tokens.length) + 4 + 512 + 40);
+    const found = await again.get(keyOf(draft));
+    const bytes = found.hit ? found.record.payload.slice() : new Uint8Array(0);
+    const read = new Float32Array(bytes.buffer, 0, 256);
+    numbers.forEach((value, i) => expect(Math.abs(value - (read[i] as number))).toBeLessThan(0.01));
+    expect(bytes.subarray(1024)).toEqual(begun);
+    const raw = await again.get(keyOf(kept));
+    expect(raw.hit && raw.record.payload).toEqual(tooLarge);
+    await again.close();
+  });
+
   test("what a quantising store is given counts as computed from what it gave, whatever its form", async () => {
     const { open } = setting();
     const [block, next] = A as [RecordDraft, RecordDraft]; // without a layout: stored raw

@@ -103,7 +103,7 @@ const RIGHT: Record<string, unknown> = {
   },
   ...{ adapter: "llvmpipe", subgroups: false, textTimeoutMs: 1000, hub: { baseUrl: "https://hub.example" } },
   ...{ models: { keep: false }, directory: "kv", disk: false, ramBytes: 0, diskBytes: 1, restore: "load" },
-  ...{ policy: "lru", namespace: "me", maxAgeMs: 10, atRestBits: 8 },
+  ...{ policy: "lru", namespace: "me", maxAgeMs: 10, atRestBits: 8, atRestStateBits: 16 },
 };
 
 describe("every option", () => {
@@ -140,6 +140,7 @@ describe("every option", () => {
           "namespace",
           "maxAgeMs",
           "atRestBits",
+          "atRestStateBits",
         ].includes(name),
       ),
     );
