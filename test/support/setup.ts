@@ -36,6 +36,7 @@ const CHROMIUM_LEAVES = [
 const SWIFTSHADER_LEAVES = ["model/", "kernel/delta", "kernel/attention/decode/heads"];
 /** The formats' kernels run here; what is left out is the engine's own, and the same code in every runtime. */
 const DENO_LEAVES = [
+  "model/failed-steps",
   "model/quants",
   "model/pool-growth",
   "model/snapshots",
