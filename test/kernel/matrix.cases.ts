@@ -273,16 +273,10 @@ async function refusesWrongLengths(env: CaseEnv): Promise<void> {
   }
 }
 
-/** The kernels for real GPUs, on whatever adapter there is. */
-function asReal(name: string, run: (env: CaseEnv, how: How) => Promise<void>): Case[] {
-  return inEverySetting(`${name} as real GPU`, (env, setting) => run(env, { ...setting, software: false }));
-}
-
-/** Formats that every run checks in every setting; the others in two of the four, and in all in the full run. */
-const KEY_FORMATS = ["F16", "Q4_0", "Q6_K"];
-
-function thinned(cases: Case[]): Case[] {
-  return cases.map((each, index) => (index === 1 || index === 2 ? each : { ...each, full: true }));
+/** As the adapter wants it, and with the kernels for real GPUs on whatever adapter there is. */
+function inBothForms(name: string, run: (env: CaseEnv, how: How) => Promise<void>): Case[] {
+  const asReal = (env: CaseEnv, setting: Setting) => run(env, { ...setting, software: false });
+  return [...inEverySetting(name, run), ...inEverySetting(name, asReal, "as real GPU")];
 }
 
 function casesOf(name: string, make: Maker, kernel: number): Case[] {
@@ -292,16 +286,12 @@ function casesOf(name: string, make: Maker, kernel: number): Case[] {
     independence: (env: CaseEnv, how: How) => checkIndependence(env, how, make),
   };
   return [
-    ...QUANT_REFERENCES.flatMap((reference) => {
-      const run = (env: CaseEnv, how: How) => checkFormat(env, how, reference.name, kernel);
-      const label = `kernel/${name}/${reference.name}`;
-      if (!KEY_FORMATS.includes(reference.name)) return thinned(inEverySetting(label, run));
-      return [...inEverySetting(label, run), ...asReal(label, run)];
-    }),
-    ...Object.entries(checks).flatMap(([check, run]) => [
-      ...inEverySetting(`kernel/${name}/${check}`, run),
-      ...asReal(`kernel/${name}/${check}`, run),
-    ]),
+    ...QUANT_REFERENCES.flatMap((reference) =>
+      inBothForms(`kernel/${name}/${reference.name}`, (env, how) =>
+        checkFormat(env, how, reference.name, kernel),
+      ),
+    ),
+    ...Object.entries(checks).flatMap(([check, run]) => inBothForms(`kernel/${name}/${check}`, run)),
   ];
 }
 

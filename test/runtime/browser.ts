@@ -1,7 +1,8 @@
 /**
- * Runs the GPU cases in a page. The address says what to run (`?filter=TEXT&without=TEXT,TEXT&full`); each line goes to `report`, which
+ * Runs the GPU cases in a page. The address says what to run (`?choice=JSON`); each line goes to `report`, which
  * the orchestrator puts into the page. ../shared comes over HTTP from the server that served this page.
  */
+import type { CaseChoice } from "../support/cases.ts";
 import { allCases } from "./cases.ts";
 import { runSuite, SharedAbsent } from "./run.ts";
 
@@ -34,10 +35,8 @@ const log = (line: string): void => {
 };
 
 try {
-  const query = new URLSearchParams(location.search);
-  const filter = query.get("filter") ?? "";
-  const without = query.get("without") ?? "";
-  await runSuite(allCases, { shared, shipped }, { filter, without, full: query.has("full"), log });
+  const choice = JSON.parse(new URLSearchParams(location.search).get("choice") ?? "{}") as CaseChoice;
+  await runSuite(allCases, { shared, shipped }, { ...choice, log });
 } catch (error) {
   log(JSON.stringify({ broken: error instanceof Error ? (error.stack ?? error.message) : String(error) }));
 }

@@ -11,7 +11,7 @@ import { command, driverEnv } from "../support/machine.ts";
 import { serveFolders } from "../support/serve.ts";
 import type { Machine, Runtime } from "../support/setup.ts";
 import { sharedPresent } from "./counts.ts";
-import { CASE_LIMIT_MS, LONGEST_CASE_MS } from "../support/cases.ts";
+import { CASE_LIMIT_MS, LONGEST_CASE_MS, type CaseChoice } from "../support/cases.ts";
 import type { CaseLine, SummaryLine } from "./run.ts";
 import type { Failure, StepResult } from "./result.ts";
 import { RESULTS, tail } from "./result.ts";
@@ -114,21 +114,15 @@ export async function gpuSuite(runtime: Runtime, machine: Machine, options: GpuO
   const lines = new Lines(options);
   const said =
     runtime.program === "chromium"
-      ? await inChromium(machine.chromium, queryOf(runtime, options), lines)
+      ? await inChromium(machine.chromium, choiceOf(runtime, options), lines)
       : await inProcess(runtime.program, runtime, machine, options, lines);
   return lines.result(runtime.name, performance.now() - started, said);
 }
 
-/** What of the cases is left out: nothing where some are asked for by name, nor in the full run. */
-const leftBy = ({ leaves = [] }: Runtime, { full, filter }: GpuOptions): string =>
-  full || filter !== "" ? "" : leaves.join(",");
-
-const queryOf = (runtime: Runtime, options: GpuOptions): URLSearchParams =>
-  new URLSearchParams({
-    filter: options.filter,
-    without: leftBy(runtime, options),
-    ...(options.full ? { full: "" } : {}),
-  });
+/** Nothing is left out where some are asked for by name, nor in the full run. */
+const choiceOf = ({ leaves = [] }: Runtime, { full, filter }: GpuOptions): CaseChoice => ({
+  ...{ filter, full, without: full || filter !== "" ? [] : leaves },
+});
 
 async function inProcess(
   program: "node" | "deno",
@@ -138,10 +132,7 @@ async function inProcess(
   lines: Lines,
 ): Promise<string> {
   const [file, args] = command(program, machine.deno, "dist/suite/node.js");
-  if (options.filter !== "") args.push("--filter", options.filter);
-  const without = leftBy(runtime, options);
-  if (without !== "") args.push("--without", without);
-  if (options.full) args.push("--full");
+  args.push(JSON.stringify(choiceOf(runtime, options)));
   const child = spawn(file, args, { env: driverEnv(runtime.driverFile), stdio: ["ignore", "pipe", "pipe"] });
   let said = "";
   const say = (text: string) => {
@@ -172,7 +163,7 @@ async function inProcess(
 const PAGE = `<!doctype html><meta charset="utf-8"><title>GPU cases</title>
 <script type="module" src="/suite/browser.js"></script>`;
 
-async function inChromium(chromium: string, query: URLSearchParams, lines: Lines): Promise<string> {
+async function inChromium(chromium: string, choice: CaseChoice, lines: Lines): Promise<string> {
   const folders: Record<string, string> = { suite: "dist/suite", models: "demo/models" };
   if (sharedPresent()) folders["shared"] = "../shared";
   const server = await serveFolders(folders, { "/cases.html": PAGE });
@@ -193,6 +184,7 @@ async function inChromium(chromium: string, query: URLSearchParams, lines: Lines
     page.on("crash", () => end("the page crashed"));
     browser.on("disconnected", () => end("Chromium ended"));
     await page.exposeFunction("report", (line: string) => lines.take(line));
+    const query = new URLSearchParams({ choice: JSON.stringify(choice) });
     await page.goto(`${server.address}cases.html?${query.toString()}`);
     while (!ended && lines.summary === undefined && lines.failures.at(-1)?.name !== "the runner") {
       if (lines.silence !== undefined) end(lines.silence);

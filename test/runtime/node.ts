@@ -1,10 +1,11 @@
 /**
  * Runs the GPU cases in Node (on Dawn) or in Deno; the same built file for both. The driver is chosen outside, by
- * VK_DRIVER_FILES. Arguments: [--filter TEXT] [--without TEXT,TEXT] [--full], or --probe to print the adapter and end.
+ * VK_DRIVER_FILES. Its argument is a CaseChoice in JSON, or --probe to print the adapter and end.
  */
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { pathToFileURL } from "node:url";
+import type { CaseChoice } from "../support/cases.ts";
 import { allCases } from "./cases.ts";
 import { printAdapter, runSuite, SharedAbsent } from "./run.ts";
 
@@ -30,11 +31,8 @@ async function main(args: string[]): Promise<number> {
     await printAdapter(log);
     return 0;
   }
-  const textAfter = (name: string): string =>
-    args.includes(name) ? (args[args.indexOf(name) + 1] ?? "") : "";
-  const [filter, without] = [textAfter("--filter"), textAfter("--without")];
-  const full = args.includes("--full");
-  const { failed } = await runSuite(allCases, { shared, shipped }, { filter, without, full, log });
+  const choice = JSON.parse(args[0] ?? "{}") as CaseChoice;
+  const { failed } = await runSuite(allCases, { shared, shipped }, { ...choice, log });
   return failed === 0 ? 0 : 1;
 }
 

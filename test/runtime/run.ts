@@ -1,13 +1,8 @@
 /** Runs GPU cases one after another and reports each as a JSON line; the same in every runtime. */
 import { adapterLine, findProvider, openGpu, type GpuFeatures } from "../../src/gpu/device.ts";
-import { CASE_LIMIT_MS, runsOn, type Case, type CaseEnv } from "../support/cases.ts";
+import { CASE_LIMIT_MS, chooseCases, type Case, type CaseChoice, type CaseEnv } from "../support/cases.ts";
 
-export interface RunOptions {
-  /** Only cases whose name contains this text. */
-  filter: string;
-  full: boolean;
-  /** Leaves out the cases whose names begin with one of these, parted by commas; "" leaves out none. */
-  without?: string;
+export interface RunOptions extends CaseChoice {
   log: (line: string) => void;
 }
 
@@ -59,10 +54,7 @@ export async function printAdapter(log: (line: string) => void): Promise<void> {
 
 async function runCases(cases: readonly Case[], env: CaseEnv, options: RunOptions): Promise<SummaryLine> {
   const { adapter, features } = env.gpu;
-  const { filter, full, without = "" } = options;
-  const prefixes = without.split(",").filter((prefix) => prefix !== "");
-  const left = (name: string): boolean => prefixes.some((prefix) => name.startsWith(prefix));
-  const chosen = cases.filter((c) => c.name.includes(filter) && !left(c.name) && runsOn(c, features, full));
+  const chosen = chooseCases(cases, features, options);
   const lines: CaseLine[] = [];
   for (const testCase of chosen) {
     const line = await runOne(testCase, env);

@@ -3,6 +3,7 @@
  * to fail. The runners in test/runtime open the device, run the cases, and print one JSON line for each.
  */
 import type { Gpu } from "../../src/gpu/device.ts";
+import { coveringPairs, type Combination } from "./pairs.ts";
 
 export interface CaseEnv {
   /** A device with every feature that the adapter has. Cases must not destroy it. */
@@ -28,6 +29,8 @@ export interface Case {
   needs?: CaseNeeds;
   /** true: runs in `npm run test:full` only. */
   full?: boolean;
+  /** What is varied in a group of cases: the normal run takes as few of the group as hold every pair of settings. */
+  varied?: { group: string; settings: Combination };
   /** How long it may take before it counts as hung. Default CASE_LIMIT_MS; more than LONGEST_CASE_MS is not waited for. */
   limitMs?: number;
   run(env: CaseEnv): Promise<void>;
@@ -43,22 +46,59 @@ export const SETTINGS = [
 
 export type Setting = (typeof SETTINGS)[number];
 
-/** One case for each of the four settings. */
-export function inEverySetting(name: string, run: (env: CaseEnv, setting: Setting) => Promise<void>): Case[] {
+/**
+ * One case for each of the four settings. A group is all whose names begin with the same two parts, in all its forms.
+ * @param form what distinguishes these from cases of the same name that are run in another way
+ */
+export function inEverySetting(
+  name: string,
+  run: (env: CaseEnv, setting: Setting) => Promise<void>,
+  form = "",
+): Case[] {
+  const group = name.split("/", 2).join("/");
   return SETTINGS.map((setting) => ({
-    name: `${name} ${setting.label}`,
+    name: [name, form, setting.label].filter((part) => part !== "").join(" "),
     needs: { f16: setting.f16, subgroups: setting.subgroups },
+    varied: { group, settings: [name, form, setting.f16, setting.subgroups] },
     run: (env) => run(env, setting),
   }));
 }
 
-/** Whether a case exists on an adapter with these features. */
-export function runsOn(
-  testCase: Case,
-  features: { f16: boolean; subgroups: boolean },
-  full: boolean,
-): boolean {
-  const { needs } = testCase;
-  if (testCase.full && !full) return false;
-  return !(needs?.f16 && !features.f16) && !(needs?.subgroups && !features.subgroups);
+/** Which cases run, and which of those that could are left out. */
+export interface CaseChoice {
+  /** Only cases whose name contains this text, and of these every setting. */
+  filter?: string;
+  /** Every combination of settings, and the cases that only the full run has. */
+  full?: boolean;
+  /** Leaves out the cases whose names begin with one of these. */
+  without?: readonly string[];
+}
+
+/** The cases of `all` that run on an adapter with these features, in their order. */
+export function chooseCases(
+  all: readonly Case[],
+  features: Required<CaseNeeds>,
+  { filter = "", full = false, without = [] }: CaseChoice,
+): Case[] {
+  const existing = all.filter(
+    ({ needs, full: onlyFull }) =>
+      (full || !onlyFull) && !(needs?.f16 && !features.f16) && !(needs?.subgroups && !features.subgroups),
+  );
+  const taken = full || filter !== "" ? existing : inPairs(existing);
+  return taken.filter(
+    ({ name }) => name.includes(filter) && !without.some((prefix) => name.startsWith(prefix)),
+  );
+}
+
+/** Of each group as few as hold every pair of settings; all cases without a group. */
+function inPairs(cases: readonly Case[]): Case[] {
+  const groups = new Map<string, Case[]>();
+  for (const one of cases) {
+    if (one.varied) groups.set(one.varied.group, [...(groups.get(one.varied.group) ?? []), one]);
+  }
+  const taken = [...groups.values()].flatMap((group) =>
+    coveringPairs(group.map(({ varied }) => varied?.settings ?? [])).map((index) => group[index]),
+  );
+  const kept = new Set(taken);
+  return cases.filter((one) => one.varied === undefined || kept.has(one));
 }
