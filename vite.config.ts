@@ -30,19 +30,19 @@ function wgsl(mode: string): Plugin {
  * and Node and browsers share its file. (Vite alone would bundle it apart, under a hashed name.)
  */
 function workers(): Plugin {
-  const IN_SOURCE = /(\bnew (?:Shared)?Worker\(\s*)new URL\("\.\/([\w-]+)\.ts", import\.meta\.url\)/;
+  const IN_SOURCE = /(\bnew (?:Shared)?Worker\(\s*)new URL\("(\.[./\w-]*?)([\w-]+)\.ts", import\.meta\.url\)/;
   const ALL = new RegExp(IN_SOURCE, "g");
   return {
     name: "workers",
     enforce: "pre",
     async transform(code, id) {
       if (!id.startsWith(SOURCES) || !IN_SOURCE.test(code)) return null;
-      for (const [, , name] of code.matchAll(ALL)) {
-        const file = (await this.resolve(`./${name}.ts`, id))?.id;
-        if (file === undefined) this.error(`${id} starts a worker that is not there: ${name}.ts`);
+      for (const [, , folder, name] of code.matchAll(ALL)) {
+        const file = (await this.resolve(`${folder}${name}.ts`, id))?.id;
+        if (file === undefined) this.error(`${id} starts a worker that is not there: ${folder}${name}.ts`);
         this.emitFile({ type: "chunk", id: file, fileName: `${name}.js` });
       }
-      return { code: code.replace(ALL, '$1WORKER_FILE("$2")'), map: null };
+      return { code: code.replace(ALL, '$1WORKER_FILE("$3")'), map: null };
     },
     renderChunk(code) {
       const put = code.replace(/\bWORKER_FILE\("([^"]+)"\)/g, 'new URL("./$1.js", import.meta.url)');
@@ -79,7 +79,7 @@ function offline(): Plugin {
         PAGE_FILES: JSON.stringify(files.map((url) => ({ url, revision: revisionOf(dir, url) }))),
         "process.env.NODE_ENV": '"production"',
       };
-      const input = fileURLToPath(new URL("demo/service-worker.ts", import.meta.url));
+      const input = fileURLToPath(new URL("demo/page/service-worker.ts", import.meta.url));
       await build({
         ...{ configFile: false, publicDir: false, logLevel: "warn", define },
         build: {

@@ -1,20 +1,28 @@
 /** The page's entry: the shell with its views, or why it cannot run here. */
-import { el } from "./dom.ts";
-import { Host } from "./host.ts";
-import { keepOffline } from "./offline.ts";
-import { brand, shell, type Route } from "./shell.ts";
+import { el } from "./page/dom.ts";
+import { Host } from "./page/host.ts";
+import { keepOffline } from "./page/offline.ts";
+import { brand, shell, type Route } from "./page/shell.ts";
 
 const host = new Host();
 
 const ROUTES: readonly [Route, ...Route[]] = [
-  { name: "chat", label: "Chat", load: async () => (await import("./chat-tab.ts")).chatTab(host) },
-  { name: "cache", label: "Cache", load: async () => new (await import("./cache-view.ts")).CacheView(host) },
+  { name: "chat", label: "Chat", load: async () => (await import("./chat/chat-tab.ts")).chatTab(host) },
+  {
+    name: "cache",
+    label: "Cache",
+    load: async () => new (await import("./cache/cache-view.ts")).CacheView(host),
+  },
   {
     name: "compare",
     label: "Compare",
-    load: async () => ({ element: await (await import("./compare-tab.ts")).compareTab() }),
+    load: async () => ({ element: await (await import("./compare/compare-tab.ts")).compareTab() }),
   },
-  { name: "race", label: "Race", load: async () => ({ element: (await import("./race.ts")).raceView() }) },
+  {
+    name: "race",
+    label: "Race",
+    load: async () => ({ element: (await import("./race/race.ts")).raceView() }),
+  },
 ];
 
 /** The one sentence for browsers that cannot run it. */

@@ -1,6 +1,6 @@
 // Embedding lookup with dequantisation: hidden[row, :] = scale * E[tokens[rowToken(row)], :].
 //
-// Bindings: weights: one piece of E in panels of 16 rows (src/model/formats.ts); tokens: u32 ids; hidden: f32
+// Bindings: weights: one piece of E in panels of 16 rows (src/model/matrix/formats.ts); tokens: u32 ids; hidden: f32
 // [rows, columns]. An invocation writes one unit of 32 columns of one row. Tokens outside the piece are left alone:
 // every id lies in exactly one piece, and each piece has its own dispatch. No workgroup memory; no sums.
 

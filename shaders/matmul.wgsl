@@ -3,7 +3,7 @@
 // for each row of the step (or of its logit rows) and each row n of one piece of W, dequantised once a workgroup.
 // On software adapters matmul-lanes.wgsl does the same without workgroup memory.
 //
-// Bindings: weights: a piece in panels of 16 rows (src/model/formats.ts); x: elem [rows, columns]; y: out_t
+// Bindings: weights: a piece in panels of 16 rows (src/model/matrix/formats.ts); x: elem [rows, columns]; y: out_t
 // [rows, outStride]; bias: f32 [rows of the whole matrix], read where HAS_BIAS.
 // A workgroup of 128 computes 64 rows n by 32 rows of x, 32 columns (a unit) at a time: half of it decodes 64 units of
 // W, the other half loads 32 rows of x, then each invocation multiplies 4 rows n by 4 rows of x. Rows n past the

@@ -2,7 +2,7 @@
 //   y[row, outOffset + n] = scale * sum over k of W[n, k] * x[row, k]  (+ bias[n])
 // for each row of the step (or of its logit rows) and each row n of one piece of W, dequantised on the way.
 //
-// Bindings: weights: a piece in panels of 16 rows (src/model/formats.ts); x: elem [rows, columns]; y: out_t
+// Bindings: weights: a piece in panels of 16 rows (src/model/matrix/formats.ts); x: elem [rows, columns]; y: out_t
 // [rows, outStride]; bias: f32 [rows of the whole matrix], read where HAS_BIAS.
 // A workgroup computes LANES rows n for up to TILE_ROWS rows of x; lane.y of SPLIT shares the columns: it takes every
 // SPLIT-th unit of 32. Neighbouring lanes read neighbouring addresses of a panel. With lib/input-shared.wgsl goes

@@ -1,6 +1,6 @@
 /**
  * Who made an archive of stored KV: Ed25519 signatures by WebCrypto, in the archive's header, and the keys for them. It
- * says neither what an archive holds (tier/archive.ts) nor who is to be trusted (the caller).
+ * says neither what an archive holds (tier/record/archive.ts) nor who is to be trusted (the caller).
  *
  * Signed is a label, the header before the signature, and the SHA-256 of everything behind the header:
  *

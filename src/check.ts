@@ -1,6 +1,6 @@
 /**
  * Checks of what callers hand over: a rule for each kind of value, objects whose unknown names are refused, and one error
- * that names the option by its path, its value, and what was expected. It knows no option; worker/arguments.ts lists them.
+ * that names the option by its path, its value, and what was expected. It knows no option; wire/arguments.ts lists them.
  * Own code, because of a schema library's messages nothing would be left: path, value, expectation and nearest name are ours.
  */
 import { TidepoolError } from "./errors.ts";

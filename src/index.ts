@@ -1,9 +1,15 @@
 /** What the world may import. */
-export { Engine, Generation, inspect, render, tokenize } from "./engine.ts";
-export { models } from "./models.ts";
-export type { ModelsCallOptions, PullResult, StoredModel, StoredModelFile, VerifyResult } from "./models.ts";
-export { EngineCache, StoredCache, TIER_DISK, TIER_GPU, TIER_RAM } from "./stored.ts";
-export type { ArchiveExport, CacheEventListener } from "./stored.ts";
+export { Engine, Generation, inspect, render, tokenize } from "./engine/engine.ts";
+export { models } from "./engine/kept-models.ts";
+export type {
+  ModelsCallOptions,
+  PullResult,
+  StoredModel,
+  StoredModelFile,
+  VerifyResult,
+} from "./engine/kept-models.ts";
+export { EngineCache, StoredCache, TIER_DISK, TIER_GPU, TIER_RAM } from "./engine/engine-cache.ts";
+export type { ArchiveExport, CacheEventListener } from "./engine/engine-cache.ts";
 export { newSigningKey } from "./archive-signing.ts";
 export type { SigningKey, SigningKeyText } from "./archive-signing.ts";
 export { TidepoolError } from "./errors.ts";
@@ -52,4 +58,4 @@ export type {
   ToolCall,
   Usage,
   WarmOptions,
-} from "./engine.ts";
+} from "./engine/engine.ts";

@@ -2,8 +2,8 @@
  * A tier's budget as a bar: its length stands for bytes, by powers of two; the filled part is what is used, the handle the
  * budget. The handle is dragged, or moved by the keyboard's arrows; what is set is told when it is let go.
  */
-import { el } from "../dom.ts";
-import { bytesText } from "../format.ts";
+import { el } from "../page/dom.ts";
+import { bytesText } from "../page/format.ts";
 
 /** From 1 MiB to 16 GiB, in quarter steps. */
 const SMALLEST_LOG = 20;

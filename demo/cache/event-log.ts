@@ -1,6 +1,6 @@
 /** The log of the cache's decisions, newest first, of bounded length; changes are drawn once a frame. */
 import type { CacheEvent } from "../../src/index.ts";
-import { el } from "../dom.ts";
+import { el } from "../page/dom.ts";
 import { RequestNames, wordsOf } from "./words.ts";
 
 const MAX_LINES = 500;

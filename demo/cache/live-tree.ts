@@ -3,8 +3,8 @@
  * engine for them.
  */
 import { TIER_DISK, TIER_GPU, TIER_RAM, type CacheTree, type CacheTreeNode } from "../../src/index.ts";
-import { button, el } from "../dom.ts";
-import { numberText } from "../format.ts";
+import { button, el } from "../page/dom.ts";
+import { numberText } from "../page/format.ts";
 import { TreeCanvas } from "./canvas.ts";
 import { PLACES, swatch } from "./paints.ts";
 import { SampleTree } from "./sample-tree.ts";

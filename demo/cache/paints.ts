@@ -2,7 +2,7 @@
  * The canvas's colours, taken from the page's style, and the patterns that tell places apart without colour: plain for the GPU,
  * stripes for memory, dots for the disk. The legend's swatches are drawn with the same patterns.
  */
-import { el } from "../dom.ts";
+import { el } from "../page/dom.ts";
 
 export const PLACES = ["gpu", "ram", "disk"] as const;
 export type Place = (typeof PLACES)[number];

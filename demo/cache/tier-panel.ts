@@ -1,7 +1,7 @@
 /** One tier of the cache: what it holds, and its budget as a bar that can be moved where the engine can change it. */
 import type { CacheStats } from "../../src/index.ts";
-import { el } from "../dom.ts";
-import { bytesText, numberText } from "../format.ts";
+import { el } from "../page/dom.ts";
+import { bytesText, numberText } from "../page/format.ts";
 import { budgetBar } from "./budget-bar.ts";
 
 export type TierId = "gpu" | "ram" | "disk";

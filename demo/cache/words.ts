@@ -1,6 +1,6 @@
 /** What the cache decided, in plain words. Pure: text in, text out; the log draws it. */
 import type { CacheEvent } from "../../src/index.ts";
-import { bytesText, countedTokens, numberText } from "../format.ts";
+import { bytesText, countedTokens, numberText } from "../page/format.ts";
 
 /** Requests whose numbers are remembered: older ones are called by their number anew. */
 const MAX_NAMES = 1000;

@@ -4,8 +4,8 @@
  */
 import type { LengthOf, PolicyName, Workload } from "../../src/sim/index.ts";
 import { defaultWorkloads, policyNames } from "../../src/sim/index.ts";
-import { background } from "../background.ts";
-import { button, el } from "../dom.ts";
+import { background } from "../page/background.ts";
+import { button, el } from "../page/dom.ts";
 import { choiceOf, modelChoices } from "./models.ts";
 import { clearRecorded, recordedCount } from "./recorded.ts";
 import type { Settings, TraceKind } from "./settings.ts";

@@ -4,8 +4,8 @@
  */
 import "uplot/dist/uPlot.min.css";
 import "./compare.css";
-import { background } from "../background.ts";
-import { button, el } from "../dom.ts";
+import { background } from "../page/background.ts";
+import { button, el } from "../page/dom.ts";
 import { Comparison } from "./comparison.ts";
 import { SettingsForm } from "./form.ts";
 import type { Result, TraceFacts, TraceSource } from "./messages.ts";

@@ -4,9 +4,9 @@
  */
 import uPlot from "uplot";
 import type { PolicyName } from "../../src/sim/index.ts";
-import { button, el } from "../dom.ts";
-import { saveFile } from "../save-file.ts";
-import { background } from "../background.ts";
+import { button, el } from "../page/dom.ts";
+import { saveFile } from "../chat/save-file.ts";
+import { background } from "../page/background.ts";
 import { colourOf, cssColour, dashOf, forgetColours } from "./colours.ts";
 
 export interface Line {

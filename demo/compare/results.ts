@@ -1,7 +1,7 @@
 /** The results of a comparison on the page: four plots, the numbers at one capacity, everything as CSV. It runs nothing. */
 import { quantile } from "../../src/sim/index.ts";
-import { button, el } from "../dom.ts";
-import { saveFile } from "../save-file.ts";
+import { button, el } from "../page/dom.ts";
+import { saveFile } from "../chat/save-file.ts";
 import type { Result, TraceFacts } from "./messages.ts";
 import { capacityText, countText, durationText, percentText, shortText } from "./numbers.ts";
 import { PlotCard, swatch } from "./plot.ts";

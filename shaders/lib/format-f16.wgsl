@@ -1,4 +1,4 @@
-// Decodes F16 weights. Tile: 32 columns, 4 vec4s a row, each with 8 values. See src/model/formats.ts for the layout.
+// Decodes F16 weights. Tile: 32 columns, 4 vec4s a row, each with 8 values. See src/model/matrix/formats.ts for the layout.
 const TILE_VECTORS = 64u; // vec4s in a tile of 16 rows
 
 fn halves(x: u32, y: u32) -> vec4f {

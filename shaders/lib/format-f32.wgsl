@@ -1,4 +1,4 @@
-// Decodes F32 weights. Tile: 32 columns, 8 vec4s a row. See src/model/formats.ts for the layout.
+// Decodes F32 weights. Tile: 32 columns, 8 vec4s a row. See src/model/matrix/formats.ts for the layout.
 const TILE_VECTORS = 128u; // vec4s in a tile of 16 rows
 
 fn decodeUnit(row: u32, unit: u32, tiles: u32) -> Unit {

@@ -1,5 +1,5 @@
 // Decodes IQ4_NL weights: 32 nibbles and an f16 scale; value = scale * table[nibble], low nibbles first.
-// Tile: 32 columns; a row has 1 vec4 of nibbles and the scale as tail. See src/model/formats.ts for the layout.
+// Tile: 32 columns; a row has 1 vec4 of nibbles and the scale as tail. See src/model/matrix/formats.ts for the layout.
 const TILE_VECTORS = 18u; // vec4s in a tile of 16 rows
 
 // table = -127 -104 -83 -65 | -49 -35 -22 -10 | 1 13 25 38 | 53 69 89 113 as signed bytes in four words: indexing an

@@ -1,7 +1,7 @@
 // Decodes IQ4_XS weights: 256 nibbles in 8 groups of 32, a 6-bit scale for each (4 and 2 bits), an f16 scale of scales;
 // value = d * (scale - 32) * table[nibble]. A unit is a group, low nibbles first.
 // Tile: 256 columns; a row has 8 vec4s of nibbles, 1 word (d, top bits of scales), 1 word of scales. See
-// src/model/formats.ts.
+// src/model/matrix/formats.ts.
 const TILE_VECTORS = 136u; // vec4s in a tile of 16 rows
 
 // table = -127 -104 -83 -65 | -49 -35 -22 -10 | 1 13 25 38 | 53 69 89 113 as signed bytes in four words: indexing an

@@ -1,6 +1,6 @@
 // Decodes MXFP4 weights: 32 numbers of 4 bits (sign, 2 of exponent, 1 of mantissa) and a power of two;
 // value = 2^(e - 128) * table[nibble], table = 0 1 2 3 4 6 8 12 and its negatives, low nibbles first.
-// Tile: 32 columns; a row has 1 vec4 of nibbles and the byte e as tail. See src/model/formats.ts for the layout.
+// Tile: 32 columns; a row has 1 vec4 of nibbles and the byte e as tail. See src/model/matrix/formats.ts for the layout.
 // Powers below 2^-126, which f32 has only as subnormal numbers, become 0.
 const TILE_VECTORS = 17u; // vec4s in a tile of 16 rows
 

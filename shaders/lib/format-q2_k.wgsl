@@ -1,6 +1,6 @@
 // Decodes Q2_K weights: 256 values of 2 bits, a 4-bit scale and minimum for each 16, f16 scales of both;
 // value = d * scale * q - dmin * minimum. Unit u holds bits 2 * (u % 4) of the 32 bytes of half u / 4.
-// Tile: 256 columns; a row has 4 vec4s of values, 1 of scales, 1 word (d, dmin). See src/model/formats.ts.
+// Tile: 256 columns; a row has 4 vec4s of values, 1 of scales, 1 word (d, dmin). See src/model/matrix/formats.ts.
 const TILE_VECTORS = 84u; // vec4s in a tile of 16 rows
 
 fn decodeUnit(row: u32, unit: u32, tiles: u32) -> Unit {

@@ -2,7 +2,7 @@
 // value = d * (scale - 32) * (q - (bit ? 0 : 4)). Unit u holds bits 2 * (u % 4) of the 32 bytes of half u / 4, and bit u
 // of the 32 bytes of high bits. Scales: 16 nibbles in two words (8 low, 8 high), 16 pairs of top bits in a third.
 // Tile: 256 columns; a row has 2 vec4s of high bits, 4 of values, 3 words of scales, and d as tail. See
-// src/model/formats.ts.
+// src/model/matrix/formats.ts.
 const TILE_VECTORS = 110u; // vec4s in a tile of 16 rows
 
 fn triplets(pairs: u32, shift: u32, bits: u32, u: u32) -> vec4f {

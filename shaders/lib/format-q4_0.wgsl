@@ -1,5 +1,5 @@
 // Decodes Q4_0 weights: 32 nibbles and an f16 scale; value = scale * (nibble - 8), low nibbles first.
-// Tile: 32 columns; a row has 1 vec4 of nibbles and the scale as tail. See src/model/formats.ts for the layout.
+// Tile: 32 columns; a row has 1 vec4 of nibbles and the scale as tail. See src/model/matrix/formats.ts for the layout.
 const TILE_VECTORS = 18u; // vec4s in a tile of 16 rows
 
 fn decodeUnit(row: u32, unit: u32, tiles: u32) -> Unit {

@@ -1,5 +1,5 @@
 // Decodes Q4_1 weights: 32 nibbles, f16 scale and minimum; value = scale * nibble + minimum, low nibbles first.
-// Tile: 32 columns; a row has 1 vec4 of nibbles and 1 word (scale, minimum). See src/model/formats.ts for the layout.
+// Tile: 32 columns; a row has 1 vec4 of nibbles and 1 word (scale, minimum). See src/model/matrix/formats.ts for the layout.
 const TILE_VECTORS = 20u; // vec4s in a tile of 16 rows
 
 fn decodeUnit(row: u32, unit: u32, tiles: u32) -> Unit {

@@ -1,6 +1,6 @@
 // Decodes Q4_K weights: 256 nibbles in 8 groups of 32, each with a 6-bit scale and minimum, and f16 scales of both;
 // value = d * scale * nibble - dmin * minimum. A unit is a group; groups 2i and 2i+1 are low and high nibbles.
-// Tile: 256 columns; a row has 1 vec4 (d and dmin, 12 bytes of scales) and 8 of nibbles. See src/model/formats.ts.
+// Tile: 256 columns; a row has 1 vec4 (d and dmin, 12 bytes of scales) and 8 of nibbles. See src/model/matrix/formats.ts.
 const TILE_VECTORS = 144u; // vec4s in a tile of 16 rows
 
 // (scale, minimum) of group g: 6 bits each in three words of bytes, split up for g >= 4.

@@ -1,5 +1,5 @@
 // Decodes Q5_0 weights: 32 nibbles, 32 fifth bits, f16 scale; value = scale * (nibble + 16 * bit - 16), low nibbles first.
-// Tile: 32 columns; a row has 1 vec4 of nibbles, 1 word of bits and the scale as tail. See src/model/formats.ts.
+// Tile: 32 columns; a row has 1 vec4 of nibbles, 1 word of bits and the scale as tail. See src/model/matrix/formats.ts.
 const TILE_VECTORS = 22u; // vec4s in a tile of 16 rows
 
 fn fifths(bits: u32, first: u32) -> vec4f {

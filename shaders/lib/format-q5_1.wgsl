@@ -1,5 +1,5 @@
 // Decodes Q5_1 weights: 32 nibbles, 32 fifth bits, f16 scale and minimum; value = scale * (nibble + 16 * bit) + minimum.
-// Tile: 32 columns; a row has 1 vec4 of nibbles, 1 word of bits, 1 word (scale, minimum). See src/model/formats.ts.
+// Tile: 32 columns; a row has 1 vec4 of nibbles, 1 word of bits, 1 word (scale, minimum). See src/model/matrix/formats.ts.
 const TILE_VECTORS = 24u; // vec4s in a tile of 16 rows
 
 fn fifths(bits: u32, first: u32) -> vec4f {

@@ -1,7 +1,7 @@
 // Decodes Q5_K weights: as Q4_K (256 values in 8 groups of 32, 6-bit scales and minimums), with a fifth bit for each;
 // value = d * scale * (nibble + 16 * bit) - dmin * minimum. A unit is a group; bit g of byte l belongs to group g.
 // Tile: 256 columns; a row has 1 vec4 (d and dmin, 12 bytes of scales), 2 of fifth bits, 8 of nibbles. See
-// src/model/formats.ts.
+// src/model/matrix/formats.ts.
 const TILE_VECTORS = 176u; // vec4s in a tile of 16 rows
 
 // (scale, minimum) of group g: 6 bits each in three words of bytes, split up for g >= 4.

@@ -1,7 +1,7 @@
 // Decodes Q6_K weights: 256 values of 6 bits (4 and 2), a signed byte of scale for each 16, an f16 scale of scales;
 // value = d * scale * (q - 32). Unit u is part t = u % 4 of half u / 4: nibbles of bytes 32 * (t % 2) on, low for t < 2;
 // bits 2t of the half's 32 bytes of high bits.
-// Tile: 256 columns; a row has 8 vec4s of nibbles, 4 of high bits, 1 of scales, and d as tail. See src/model/formats.ts.
+// Tile: 256 columns; a row has 8 vec4s of nibbles, 4 of high bits, 1 of scales, and d as tail. See src/model/matrix/formats.ts.
 const TILE_VECTORS = 210u; // vec4s in a tile of 16 rows
 
 fn sextets(nibbles: u32, shift: u32, bits: u32, t: u32) -> vec4f {

@@ -1,5 +1,5 @@
 // Decodes Q8_0 weights: 32 signed bytes and an f16 scale; value = scale * byte.
-// Tile: 32 columns; a row has 2 vec4s of bytes and the scale as tail. See src/model/formats.ts for the layout.
+// Tile: 32 columns; a row has 2 vec4s of bytes and the scale as tail. See src/model/matrix/formats.ts for the layout.
 const TILE_VECTORS = 34u; // vec4s in a tile of 16 rows
 
 fn signedBytes(word: u32) -> vec4f {

@@ -1,7 +1,7 @@
 // A decoded unit: 32 consecutive columns of one row of a weight matrix, in order. Every format-*.wgsl fragment has
 //   fn decodeUnit(row: u32, unit: u32, tiles: u32) -> Unit
 // for the row and unit (column / 32) of the piece of a matrix bound as `weights: array<vec4u>`, whose rows have `tiles`
-// tiles (src/model/formats.ts gives the layout). Rows up to the next multiple of 16 are there and decode to zeros.
+// tiles (src/model/matrix/formats.ts gives the layout). Rows up to the next multiple of 16 are there and decode to zeros.
 
 struct Unit {
   w0: vec4f,

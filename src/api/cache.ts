@@ -4,9 +4,9 @@
  */
 import { readFile } from "node:fs/promises";
 import type { Command } from "commander";
-import type { ChatMessage, Engine } from "../engine.ts";
-import { writePrivateFile } from "../private-files.ts";
-import { StoredCache } from "../stored.ts";
+import type { ChatMessage, Engine } from "../engine/engine.ts";
+import { writePrivateFile } from "../platform/private-files.ts";
+import { StoredCache } from "../engine/engine-cache.ts";
 import { texts } from "./flags.ts";
 import { load, MODEL_HELP, withCacheOptions, withEngineOptions, type EngineFlags } from "./engine-flags.ts";
 import { print } from "./print.ts";

@@ -4,7 +4,7 @@
  */
 import process from "node:process";
 import type { Command } from "commander";
-import { defaultModelsFolder } from "../load/folder-files.ts";
+import { defaultModelsFolder } from "../load/download/folder-files.ts";
 import { lookAtAdapter, type AdapterReport } from "../setup/adapter.ts";
 import { driverFiles } from "../setup/driver.ts";
 import { installCommand, remedy } from "../setup/remedy.ts";

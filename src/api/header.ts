@@ -7,7 +7,7 @@ import {
   tokenize as tokenizeText,
   type ChatMessage,
   type Tool,
-} from "../engine.ts";
+} from "../engine/engine.ts";
 import { TidepoolError } from "../errors.ts";
 import { parseJson } from "../json-floats.ts";
 import { engineOptions, MODEL_HELP, withEngineOptions, type EngineFlags } from "./engine-flags.ts";

@@ -3,9 +3,9 @@
  * models come from and go to. Prints text; the work is the library's.
  */
 import { Option, type Command } from "commander";
-import type { EngineOptions, SourceOptions } from "../engine.ts";
+import type { EngineOptions, SourceOptions } from "../engine/engine.ts";
 import { TidepoolError } from "../errors.ts";
-import { models, type StoredModel } from "../models.ts";
+import { models, type StoredModel } from "../engine/kept-models.ts";
 import { print } from "./print.ts";
 import { errorTerminal } from "./supervise.ts";
 import { ProgressBar } from "./progress-bar.ts";

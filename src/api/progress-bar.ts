@@ -2,7 +2,7 @@
  * How loading goes on, as one line of a terminal that is written over and cleared at the end. On anything but a terminal
  * it tells failed requests alone, a line each. It draws; what is told comes from the library.
  */
-import type { LoadProgress } from "../engine.ts";
+import type { LoadProgress } from "../engine/engine.ts";
 
 /** The part of a terminal that is used. */
 export interface Terminal {

@@ -4,7 +4,7 @@
  */
 import process from "node:process";
 import type { Command } from "commander";
-import type { ChatMessage, Engine, GenerateOptions, Generation, GenerationResult } from "../engine.ts";
+import type { ChatMessage, Engine, GenerateOptions, Generation, GenerationResult } from "../engine/engine.ts";
 import { load, MODEL_HELP, withCacheOptions, withEngineOptions, type EngineFlags } from "./engine-flags.ts";
 import { decimal, texts, whole, withoutUndefined } from "./flags.ts";
 import { outputClosed, print } from "./print.ts";

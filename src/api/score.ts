@@ -1,10 +1,10 @@
 /** `tidepool score`: the log-probabilities of given tokens, and their logits. */
 import { readFile } from "node:fs/promises";
 import { Option, type Command } from "commander";
-import type { CacheScope, Engine } from "../engine.ts";
+import type { CacheScope, Engine } from "../engine/engine.ts";
 import { TidepoolError } from "../errors.ts";
 import { load, MODEL_HELP, withCacheOptions, withEngineOptions, type EngineFlags } from "./engine-flags.ts";
-import { writePrivateFile } from "../private-files.ts";
+import { writePrivateFile } from "../platform/private-files.ts";
 import { tokenList, whole } from "./flags.ts";
 import { print } from "./print.ts";
 

@@ -2,7 +2,7 @@
 import { readFile } from "node:fs/promises";
 import { isPublicKey, isSigningKey, newSigningKey } from "../archive-signing.ts";
 import { TidepoolError } from "../errors.ts";
-import { createPrivateFile } from "../private-files.ts";
+import { createPrivateFile } from "../platform/private-files.ts";
 
 /** Writes a new private key into a file, which must not exist. Returns the public one. */
 export async function keygen(path: string): Promise<string> {

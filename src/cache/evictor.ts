@@ -3,12 +3,12 @@
  * in order. It does not choose, and does not know how much is needed in the end (prefix.ts asks until it is enough).
  */
 import type { BlockPool } from "./blocks.ts";
-import type { Cost } from "./cost.ts";
-import { onDisk, onRam, slotOf } from "./block-ref.ts";
+import type { Cost } from "../shape/cost.ts";
+import { onDisk, onRam, slotOf } from "./tree/block-ref.ts";
 import type { CacheEventReason, CacheListener } from "./events.ts";
-import type { EvictionPolicy } from "./policy.ts";
-import type { RadixNode, RadixTree } from "./radix.ts";
-import { onlyChild, startOf } from "./radix.ts";
+import type { EvictionPolicy } from "./policy/policy.ts";
+import type { RadixNode, RadixTree } from "./tree/radix.ts";
+import { onlyChild, startOf } from "./tree/radix.ts";
 import type { PrefixStats } from "./stats.ts";
 
 /** How much is missing: bytes of the budget, slots of either pool. */

@@ -1,7 +1,7 @@
 /** What passes between the prefix cache and who uses it: matches, leases, snapshots to be hung. Plain data. */
-import type { BlockState } from "./block-ref.ts";
+import type { BlockState } from "./tree/block-ref.ts";
 import type { SnapshotReason } from "./events.ts";
-import type { RadixNode, Snapshot } from "./radix.ts";
+import type { RadixNode, Snapshot } from "./tree/radix.ts";
 
 /** What is known of a sequence; valid until the next call that changes the cache. */
 export interface Match {

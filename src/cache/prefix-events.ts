@@ -1,8 +1,8 @@
 /** Makes the prefix cache's decisions into events for whoever listens; while nobody does it is not called. */
-import type { Cost } from "./cost.ts";
+import type { Cost } from "../shape/cost.ts";
 import type { CacheEvent, CacheListener } from "./events.ts";
 import type { Lease, Match, NewSnapshot } from "./lease.ts";
-import type { RadixNode } from "./radix.ts";
+import type { RadixNode } from "./tree/radix.ts";
 
 export class PrefixEvents {
   listener: CacheListener | undefined;

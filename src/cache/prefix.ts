@@ -13,25 +13,25 @@
  *        retained, pinned        kept by the tree        freed by release
  */
 import { assert } from "../base.ts";
-import { onDisk, onRam, refOf, slotOf } from "./block-ref.ts";
+import { onDisk, onRam, refOf, slotOf } from "./tree/block-ref.ts";
 import type { BlockCounts, BlockPool } from "./blocks.ts";
-import type { Cost } from "./cost.ts";
-import { flopsBetween } from "./cost.ts";
+import type { Cost } from "../shape/cost.ts";
+import { flopsBetween } from "../shape/cost.ts";
 import type { Need } from "./evictor.ts";
 import type { CacheListener } from "./events.ts";
 import { Evictor } from "./evictor.ts";
 import { newLease, type Inserted, type Lease, type Match, type NewSnapshot } from "./lease.ts";
-import { Paths } from "./paths.ts";
-import type { EvictionPolicy } from "./policy.ts";
+import { Paths } from "./tree/prefix-paths.ts";
+import type { EvictionPolicy } from "./policy/policy.ts";
 import { PrefixEvents } from "./prefix-events.ts";
-import type { RadixNode, Snapshot, Walk } from "./radix.ts";
-import { RadixTree, startOf } from "./radix.ts";
+import type { RadixNode, Snapshot, Walk } from "./tree/radix.ts";
+import { RadixTree, startOf } from "./tree/radix.ts";
 import type { StatePair, StateSlotPool } from "./state-slot-pool.ts";
 import type { PrefixStats } from "./stats.ts";
 import { newStats } from "./stats.ts";
 
-export type { BlockState } from "./block-ref.ts";
-export { onDisk, onRam } from "./block-ref.ts";
+export type { BlockState } from "./tree/block-ref.ts";
+export { onDisk, onRam } from "./tree/block-ref.ts";
 export type { Inserted, Lease, Match, NewSnapshot } from "./lease.ts";
 export type { PrefixStats } from "./stats.ts";
 

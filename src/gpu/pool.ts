@@ -1,7 +1,7 @@
 /**
  * The KV pool: blocks of keys and values as slots in large buffers, one K and one V buffer a layer, and the moving of
  * whole slots in and out. It grows by moving to larger buffers. Which slot holds what, and when it should grow, is not its
- * business (cache/blocks.ts, worker/growth.ts).
+ * business (cache/blocks.ts, worker/pool-growth.ts).
  *
  * Place p = slot * blockTokens + offset lies at ((slot * kvHeads + head) * blockTokens + offset) * headDim + c, so that
  * one slot is one contiguous range of each buffer. A slot's bytes at rest are layer-major: K then V of layer 0, and on.
@@ -14,12 +14,7 @@ import { guarded } from "./guard.ts";
 import type { Elem } from "./kernel.ts";
 import { USAGE_COPY_DST, USAGE_COPY_SRC, USAGE_MAP_READ, USAGE_STORAGE } from "./op.ts";
 import { MARK_BYTES, readBack } from "./read-back.ts";
-
-/** Keys and values of one layer: `kvHeads` heads of `headDim` entries a token. */
-export interface KvLayer {
-  kvHeads: number;
-  headDim: number;
-}
+import type { KvLayer } from "../shape/shape.ts";
 
 export interface PoolOptions {
   layers: readonly KvLayer[];

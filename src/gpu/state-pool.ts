@@ -1,7 +1,7 @@
 /**
  * The state pool: what the recurrent layers of a sequence carry from token to token, as slots in one f32 buffer a layer,
  * and the copying of whole slots: within the pool, out and in. It grows by moving to larger buffers. Which slot holds what,
- * and when it should grow, is not its business (cache/state-slot-pool.ts, worker/growth.ts).
+ * and when it should grow, is not its business (cache/state-slot-pool.ts, worker/pool-growth.ts).
  *
  * Slot s of a layer lies at s * floats. A slot's bytes at rest are layer-major.
  */
@@ -11,11 +11,7 @@ import { MAX_BINDING_BYTES } from "./device.ts";
 import { guarded } from "./guard.ts";
 import { USAGE_COPY_DST, USAGE_COPY_SRC, USAGE_MAP_READ, USAGE_STORAGE } from "./op.ts";
 import { MARK_BYTES, readBack } from "./read-back.ts";
-
-/** Numbers that one recurrent layer keeps of a sequence. */
-export interface StateLayer {
-  floats: number;
-}
+import type { StateLayer } from "../shape/shape.ts";
 
 /** Bytes of one sequence's state in all layers; 0 in a model without recurrent layers. */
 export function stateBytes(layers: readonly StateLayer[]): number {

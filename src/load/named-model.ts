@@ -6,8 +6,8 @@ import { RUNTIME } from "../base.ts";
 import { TidepoolError } from "../errors.ts";
 import { hubModelName, parseModelName, type HubName } from "./model-name.ts";
 import { openModel, type ModelFile } from "./model-file.ts";
-import { openModelFolder, type ModelsOptions } from "./model-store.ts";
-import { onceMoreIfChanged, RemoteLoad, type RemoteSettings } from "./remote-load.ts";
+import { openModelFolder, type ModelsOptions } from "./download/model-store.ts";
+import { onceMoreIfChanged, RemoteLoad, type RemoteSettings } from "./download/remote-load.ts";
 import { openBlob, pathKind } from "./source.ts";
 
 export interface NamedModelOptions extends Omit<RemoteSettings, "folder"> {

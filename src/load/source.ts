@@ -6,7 +6,7 @@
  */
 import { assert } from "../base.ts";
 import { TidepoolError } from "../errors.ts";
-import { fetchFollowing, messageOf, type Authorization } from "./http.ts";
+import { fetchFollowing, messageOf, type Authorization } from "./download/http.ts";
 import { release } from "./release.ts";
 
 /** The largest piece that a streamed read hands out, and so the most that one reader holds of a file. */

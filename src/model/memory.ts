@@ -9,8 +9,8 @@ import type { Elem } from "../gpu/kernel.ts";
 import { blockBytes, maxSlots } from "../gpu/pool.ts";
 import { maxStateSlots, stateBytes } from "../gpu/state-pool.ts";
 import type { ModelFile, TensorInfo } from "../load/model-file.ts";
-import { kvLayers, stateLayers, type ModelShape } from "./shape.ts";
-import { usedTensors } from "./tensors.ts";
+import { kvLayers, stateLayers, type ModelShape } from "../shape/shape.ts";
+import { usedTensors } from "./arch/tensor-names.ts";
 import { scratchContext, workspaceBytes } from "./workspace.ts";
 
 /** What decides how much memory a model takes. */

@@ -7,13 +7,18 @@ import type { Op } from "../gpu/op.ts";
 import type { KvBuffers } from "../gpu/pool.ts";
 import type { StateBuffers } from "../gpu/state-pool.ts";
 import { checkOp } from "./check.ts";
-import { activationOp } from "./ffn.ts";
-import { embedOp, matmulOp, matvecOp } from "./matrix.ts";
-import { attentionMixerOps, recurrentMixerOps, type MixerContext, type RecurrentWeights } from "./mixers.ts";
+import { activationOp } from "./ffn/mlp.ts";
+import { embedOp, matmulOp, matvecOp } from "./matrix/matrix.ts";
+import {
+  attentionMixerOps,
+  recurrentMixerOps,
+  type MixerContext,
+  type RecurrentWeights,
+} from "./mixer/mixers.ts";
 import { normOp } from "./norm.ts";
 import { createSampler, type Sampler } from "./sampler.ts";
 import { softCapOp } from "./softcap.ts";
-import type { LayerShape, MlpFeedForward, Mixer } from "./shape.ts";
+import type { LayerShape, MlpFeedForward, Mixer } from "../shape/shape.ts";
 import type { AttentionWeights, FfnWeights, LayerWeights, MixerWeights, Projection } from "./weights.ts";
 import { makeWorkspace, type Phase, type ProgramInput, type Workspace } from "./workspace.ts";
 

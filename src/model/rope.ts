@@ -9,44 +9,7 @@ import { assert } from "../base.ts";
 import type { Kernels, KernelTypes } from "../gpu/kernel.ts";
 import { uniformBuffer, type Op } from "../gpu/op.ts";
 import { absentBuffer, largestFinite, reduceFragment } from "./kernel-parts.ts";
-
-/** How a model stretches its positions. */
-export type RopeScaling =
-  | { type: "none" }
-  | { type: "linear"; factor: number }
-  | {
-      type: "llama3";
-      factor: number;
-      lowFreqFactor: number;
-      highFreqFactor: number;
-      /** Context of the original training, in tokens. */
-      originalContext: number;
-    }
-  | {
-      type: "yarn";
-      factor: number;
-      /** Context of the original training, in tokens. */
-      originalContext: number;
-      /** 32 by default. */
-      betaFast?: number;
-      /** 1 by default. */
-      betaSlow?: number;
-      /** Overrides 0.1 ln(factor) + 1 as the factor of cos and sin. */
-      attentionFactor?: number;
-      /** false: the ramp's ends are not rounded to whole pairs. Default true. */
-      truncate?: boolean;
-    };
-
-export interface RopeParams {
-  theta: number;
-  /** Entries of a head that are rotated, even. */
-  rot: number;
-  scaling: RopeScaling;
-  /** Multiplies cos and sin, beside YaRN's own factor. Default: 1. */
-  magnitude?: number;
-  /** [rot/2]: divides the frequency of each pair (GGUF's rope_freqs.weight, which holds llama3's scaling). */
-  divisors?: ArrayLike<number>;
-}
+import type { RopeParams, RopeScaling } from "../shape/shape.ts";
 
 export interface RopeFrequencies {
   /** [rot/2], radians per position, scaled. */

@@ -13,7 +13,7 @@ import { guarded } from "../gpu/guard.ts";
 import { Recorder } from "../gpu/recorder.ts";
 import type { StepShape } from "../gpu/op.ts";
 import type { ModelFile } from "../load/model-file.ts";
-import { shapeOf } from "./arch.ts";
+import { shapeOf } from "./arch/rows.ts";
 import { firstBroken } from "./check.ts";
 import {
   checkSeats,
@@ -27,9 +27,9 @@ import {
 import { buildPrograms, type Programs } from "./program.ts";
 import { INVALID_TOKEN, type SampledRow } from "./sampler.ts";
 import type { SamplingParams } from "./sampling.ts";
-import { kvLayers, stateLayers, type ModelShape } from "./shape.ts";
+import { kvLayers, stateLayers, type ModelShape } from "../shape/shape.ts";
 import { StepData, type StateSlots, type StepRow } from "./step.ts";
-import { checkTensors } from "./tensors.ts";
+import { checkTensors } from "./arch/tensor-names.ts";
 import { destroyWeights, loadWeights, type OnPiece, type Weights } from "./weights.ts";
 
 export type RunnerOptions = MemoryOptions;

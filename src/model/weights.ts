@@ -16,7 +16,7 @@ import {
   type ModelShape,
   type RecurrentMixer,
   type ShortConvMixer,
-} from "./shape.ts";
+} from "../shape/shape.ts";
 import {
   canStack,
   destroyWeight,
@@ -24,8 +24,8 @@ import {
   uploadStacked,
   type PackedWeight,
   type WeightInfo,
-} from "./matrix.ts";
-import { FUSED_NAME, TensorNames, usedTensors } from "./tensors.ts";
+} from "./matrix/matrix.ts";
+import { FUSED_NAME, TensorNames, usedTensors } from "./arch/tensor-names.ts";
 
 /** Matrices whose outputs stand side by side in one row, each at its offset. */
 export type Projection = readonly { weight: PackedWeight; outOffset: number; bias: GPUBuffer | undefined }[];

@@ -6,10 +6,10 @@ import type { Elem, Kernels } from "../gpu/kernel.ts";
 import { USAGE_COPY_DST, USAGE_COPY_SRC, USAGE_STORAGE } from "../gpu/op.ts";
 import type { KvBuffers } from "../gpu/pool.ts";
 import type { StateBuffers } from "../gpu/state-pool.ts";
-import { scratchBytes, SPLIT_TOKENS } from "./attention.ts";
-import { deltaScratchBytes } from "./delta.ts";
-import { mambaScratchBytes } from "./mamba.ts";
-import { convChannels, mixersOf, type Mixer, type ModelShape, type RecurrentMixer } from "./shape.ts";
+import { scratchBytes, SPLIT_TOKENS } from "./mixer/attention.ts";
+import { deltaScratchBytes } from "./mixer/gated-delta.ts";
+import { mambaScratchBytes } from "./mixer/mamba2.ts";
+import { convChannels, mixersOf, type Mixer, type ModelShape, type RecurrentMixer } from "../shape/shape.ts";
 import type { StepData } from "./step.ts";
 import type { Weights } from "./weights.ts";
 

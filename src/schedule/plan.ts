@@ -5,9 +5,9 @@
 import type { NewSnapshot } from "../cache/prefix.ts";
 import type { DecodeRow } from "./decode.ts";
 import type { Keep, Request } from "./request.ts";
-import type { Restore, RestoreTerms } from "./restore.ts";
+import type { Restore, RestoreTerms } from "./restore/block-restore.ts";
 import type { StateSlots } from "./seat-state.ts";
-import type { StateRestore } from "./state-restore.ts";
+import type { StateRestore } from "./restore/state-restore.ts";
 
 /** A run of one prompt's positions [start, start + count); `sample`: the last chunk, whose last row is sampled. */
 export interface PrefillPlan {

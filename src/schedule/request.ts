@@ -13,9 +13,9 @@
  */
 
 import type { Lease } from "../cache/prefix.ts";
-import type { Restore, RestoreMode } from "./restore.ts";
+import type { Restore, RestoreMode } from "./restore/block-restore.ts";
 import type { SeatState } from "./seat-state.ts";
-import type { StateRestore } from "./state-restore.ts";
+import type { StateRestore } from "./restore/state-restore.ts";
 
 /** How far a request's blocks may go: nowhere (nor are they looked for), GPU and RAM, or down to the disk. */
 export type Keep = "off" | "memory" | "disk";

@@ -28,10 +28,10 @@ import type {
 } from "./plan.ts";
 import { PrefillQueue } from "./prefill.ts";
 import { Request, type FinishReason, type Keep, type LowerTier, type RequestSpec } from "./request.ts";
-import { Restore } from "./restore.ts";
+import { Restore } from "./restore/block-restore.ts";
 import type { SeatState } from "./seat-state.ts";
 import { Snapshots } from "./snapshots.ts";
-import { StateRestore } from "./state-restore.ts";
+import { StateRestore } from "./restore/state-restore.ts";
 
 export type {
   Copy,

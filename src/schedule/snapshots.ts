@@ -9,7 +9,7 @@ import type { StateSlotPool } from "../cache/state-slot-pool.ts";
 import type { Copy, LowerTiers, Save } from "./plan.ts";
 import type { Request } from "./request.ts";
 import { SeatState } from "./seat-state.ts";
-import { StateRestore } from "./state-restore.ts";
+import { StateRestore } from "./restore/state-restore.ts";
 
 export interface SnapshotParts {
   cache: PrefixCache;

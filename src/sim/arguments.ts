@@ -3,8 +3,8 @@
  * alone is checked; its requests come from `parseTrace` or `generate`.
  */
 import type { Clock } from "../base.ts";
-import type { Cost } from "../cache/cost.ts";
-import type { PolicyName } from "../cache/policy.ts";
+import type { Cost } from "../shape/cost.ts";
+import type { PolicyName } from "../cache/policy/policy.ts";
 import {
   callback,
   integer,

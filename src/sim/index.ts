@@ -1,8 +1,8 @@
 /** The package's "./sim": cache policies on traces without a GPU. Re-exports only. */
-export type { Cost, LayerShape, ModelShape } from "../cache/cost.ts";
-export { costOf, namedShapes } from "../cache/cost.ts";
-export type { PolicyName } from "../cache/policy.ts";
-export { policyNames } from "../cache/policy.ts";
+export type { Cost, LayerShape, ModelShape } from "../shape/cost.ts";
+export { costOf, namedShapes } from "../shape/cost.ts";
+export type { PolicyName } from "../cache/policy/policy.ts";
+export { policyNames } from "../cache/policy/policy.ts";
 export {
   defaultModel,
   modelFromJson,

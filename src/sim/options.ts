@@ -1,9 +1,9 @@
 /** Reads the words of a replay's options: policies, capacities, models. It opens no files. */
 import { BYTE_SIZE, parseBytes } from "../byte-size.ts";
-import type { Cost } from "../cache/cost.ts";
-import { costOf, namedShapes, parseShape } from "../cache/cost.ts";
-import type { PolicyName } from "../cache/policy.ts";
-import { policyNames } from "../cache/policy.ts";
+import type { Cost } from "../shape/cost.ts";
+import { costOf, namedShapes, parseShape } from "../shape/cost.ts";
+import type { PolicyName } from "../cache/policy/policy.ts";
+import { policyNames } from "../cache/policy/policy.ts";
 import { TidepoolError } from "../errors.ts";
 import { someText } from "./arguments.ts";
 import type { ReplayOptions } from "./replay.ts";

@@ -2,7 +2,7 @@
  * One chart: token hit rate against capacity, a line for each policy, as SVG text. Written by hand because the plotting
  * libraries need a DOM or weigh more than the engine for this one picture. It draws nothing else.
  */
-import type { PolicyName } from "../cache/policy.ts";
+import type { PolicyName } from "../cache/policy/policy.ts";
 import type { ReplayRow } from "./replay.ts";
 
 const width = 720;

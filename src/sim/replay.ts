@@ -4,10 +4,10 @@
  */
 import type { Clock } from "../base.ts";
 import { systemClock } from "../base.ts";
-import type { Cost } from "../cache/cost.ts";
-import { flopsBetween, scaleCost } from "../cache/cost.ts";
-import { createPrefixCache } from "../cache/create.ts";
-import type { PolicyName } from "../cache/policy.ts";
+import type { Cost } from "../shape/cost.ts";
+import { flopsBetween, scaleCost } from "../shape/cost.ts";
+import { createPrefixCache } from "../cache/policy/create.ts";
+import type { PolicyName } from "../cache/policy/policy.ts";
 import { replayOptions, trace as traceRule } from "./arguments.ts";
 import { sequencesOf } from "./sequences.ts";
 import type { Sequences } from "./sequences.ts";

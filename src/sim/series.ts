@@ -2,7 +2,7 @@
  * What a replay was like while it went on, in few enough numbers to draw: the distribution of predicted times to first
  * token, and evictions over the time of the trace. It observes a replay or reads what was served; it simulates nothing.
  */
-import type { Cost } from "../cache/cost.ts";
+import type { Cost } from "../shape/cost.ts";
 import type { Replayed } from "./replay.ts";
 import type { Served } from "./serve.ts";
 import { PromptQueue, durationMs, quantile, type Timing } from "./timing.ts";

@@ -2,8 +2,8 @@
  * How long the steps of a simulated server take, and what that makes of the times to first token. A cost model in a few
  * stated numbers; it measures nothing and knows no cache.
  */
-import type { Cost } from "../cache/cost.ts";
-import { flopsBetween } from "../cache/cost.ts";
+import type { Cost } from "../shape/cost.ts";
+import { flopsBetween } from "../shape/cost.ts";
 import type { Trace } from "./trace.ts";
 
 /** A server that does one step at a time. */

@@ -3,7 +3,7 @@
  * since one id that comes back different from re-tokenising voids a whole stored prefix.
  * Templates themselves are template.ts; this is the room's face for both.
  */
-import { append, createMarker, type Marker } from "./marks.ts";
+import { append, createMarker, type Marker } from "./special-token-guard.ts";
 import { adaptMessages, textOfContent } from "./messages.ts";
 import type { ChatMessage, ChatTemplate, RenderOptions } from "./template.ts";
 import type { Tokenizer } from "./tokenizer.ts";

@@ -16,9 +16,9 @@ import {
   templateVariables,
   tools,
   treeLimit,
-} from "./arguments.ts";
+} from "../wire/arguments.ts";
 import type { Ask } from "./local.ts";
-import type { Call, GenerateParams, RequestInput, Resume, TokenLogprob } from "./protocol.ts";
+import type { Call, GenerateParams, RequestInput, Resume, TokenLogprob } from "../wire/protocol.ts";
 
 type Of<M extends Call["method"]> = Extract<Call, { method: M }>;
 

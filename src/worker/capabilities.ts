@@ -6,8 +6,8 @@
 import { RUNTIME } from "../base.ts";
 import { adapterLine, type Gpu } from "../gpu/device.ts";
 import type { MemoryPlan } from "../model/memory.ts";
-import { hasOpfs } from "./disk.ts";
-import type { Capability, EngineOptions } from "./protocol.ts";
+import { hasOpfs } from "./cache/open-store.ts";
+import type { Capability, EngineOptions } from "../wire/protocol.ts";
 
 /** Of a device and of the storage that the options ask for. */
 export async function missingCapabilities(gpu: Gpu, options: EngineOptions): Promise<Capability[]> {

@@ -5,7 +5,7 @@
  */
 import { background, RUNTIME } from "../base.ts";
 import { endDawn } from "../gpu/dawn.ts";
-import type { ThreadData } from "../spawn-node.ts";
+import type { ThreadData } from "../platform/spawn-node.ts";
 
 /** How long closing may take when the end has come; what is not on the disk by then is forgotten. */
 const CLOSE_LIMIT_MS = 2000;

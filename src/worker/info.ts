@@ -2,7 +2,7 @@
 import type { Runner } from "../model/runner.ts";
 import { missingOfPlan } from "./capabilities.ts";
 import type { Prompts } from "./prompts.ts";
-import type { Capability, EngineInfo } from "./protocol.ts";
+import type { Capability, EngineInfo } from "../wire/protocol.ts";
 
 export function describe(runner: Runner, prompts: Prompts, capabilities: readonly Capability[]): EngineInfo {
   const { shape, options, memory, gpu } = runner;

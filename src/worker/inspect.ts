@@ -5,16 +5,16 @@
 import { inFile, TidepoolError } from "../errors.ts";
 import { adapterLine, findProvider, openGpu } from "../gpu/device.ts";
 import type { ModelFile } from "../load/model-file.ts";
-import { shapeOf } from "../model/arch.ts";
+import { shapeOf } from "../model/arch/rows.ts";
 import { planMemory } from "../model/memory.ts";
-import { mixersOf, type ModelShape } from "../model/shape.ts";
-import { checkTensors } from "../model/tensors.ts";
+import { mixersOf, type ModelShape } from "../shape/shape.ts";
+import { checkTensors } from "../model/arch/tensor-names.ts";
 import { missingCapabilities, missingOfPlan } from "./capabilities.ts";
 import { gpuOptions, runnerOptions } from "./options.ts";
-import type { EngineOptions, ModelReport } from "./protocol.ts";
+import type { EngineOptions, ModelReport } from "../wire/protocol.ts";
 import { checkChatTemplate } from "../text/chat.ts";
 import { checkTokenizer } from "../text/tokenizer.ts";
-import { textParts } from "./text-messages.ts";
+import { textParts } from "./text/messages.ts";
 
 /** Describes an open model; never throws for a model that would not run: the report says why. */
 export async function inspectModel(file: ModelFile, options: EngineOptions): Promise<ModelReport> {

@@ -1,23 +1,31 @@
 /**
  * A model loaded in this worker: opens GPU, file and store, builds the session, answers what is asked. Whom it answers is not
- * its business: the page alone (worker.ts) or several tabs (share.ts).
+ * its business: the page alone (worker.ts) or several tabs (share/member.ts).
  */
 import { TidepoolError, toWire } from "../errors.ts";
 import { background } from "../base.ts";
 import { endDevice, findProvider, openGpu, type Gpu } from "../gpu/device.ts";
 import type { OpenedModel } from "../load/named-model.ts";
-import { mayRestart } from "../load/file-download.ts";
-import { onceMoreIfChanged } from "../load/remote-load.ts";
-import { shapeOf } from "../model/arch.ts";
+import { mayRestart } from "../load/download/file-download.ts";
+import { onceMoreIfChanged } from "../load/download/remote-load.ts";
+import { shapeOf } from "../model/arch/rows.ts";
 import { kvBytesPerToken } from "../model/memory.ts";
 import type { RunnerOptions } from "../model/runner.ts";
-import type { TierStore } from "../tier/store.ts";
+import type { TierStore } from "../tier/store/store.ts";
 import { readAsk } from "./asks.ts";
 import { missingCapabilities } from "./capabilities.ts";
-import { openStore } from "./disk.ts";
+import { openStore } from "./cache/open-store.ts";
 import { openForLoad, timedPost } from "./models.ts";
 import { gpuOptions, optionsAgain, runnerOptions } from "./options.ts";
-import type { Call, Capability, EngineInfo, EngineOptions, ModelSpec, Notice, ToWorker } from "./protocol.ts";
+import type {
+  Call,
+  Capability,
+  EngineInfo,
+  EngineOptions,
+  ModelSpec,
+  Notice,
+  ToWorker,
+} from "../wire/protocol.ts";
 import type { Reopen } from "./recovery.ts";
 import { Session, type Post } from "./session.ts";
 

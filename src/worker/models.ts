@@ -3,10 +3,10 @@
  * with the seconds that are left; the downloading is load/'s.
  */
 import { systemClock } from "../base.ts";
-import { listModels, needModelFolder, removeModel, verifyModel } from "../load/model-store.ts";
+import { listModels, needModelFolder, removeModel, verifyModel } from "../load/download/model-store.ts";
 import { openNamedModel, pullModel, type OpenedModel } from "../load/named-model.ts";
-import type { Retry } from "../load/download-limits.ts";
-import { RateMeter } from "../load/rate.ts";
+import type { Retry } from "../load/download/limits.ts";
+import { RateMeter } from "../load/download/rate.ts";
 import type {
   EngineOptions,
   LoadProgress,
@@ -14,7 +14,7 @@ import type {
   ModelSpec,
   Notice,
   SourceOptions,
-} from "./protocol.ts";
+} from "../wire/protocol.ts";
 import type { Post } from "./session.ts";
 
 const WAITING: LoadProgress = { phase: "waiting", done: 0, total: 0 };

@@ -5,7 +5,7 @@ import { refuseValue } from "../check.ts";
 import { TidepoolError } from "../errors.ts";
 import { adapterLine, type Gpu, type GpuOptions } from "../gpu/device.ts";
 import type { RunnerOptions } from "../model/runner.ts";
-import type { EngineOptions } from "./protocol.ts";
+import type { EngineOptions } from "../wire/protocol.ts";
 
 const DEFAULTS = { blockTokens: 32, chunkTokens: 256, maxRequests: 8 } as const;
 

@@ -6,7 +6,7 @@ import { systemClock } from "../base.ts";
 import type { SampledRow } from "../model/sampler.ts";
 import type { SamplingParams } from "../model/sampling.ts";
 import { StopMatcher } from "../text/stop.ts";
-import type { GenerationResult, PromptUsage, Resume, StepOutput, TokenLogprob } from "./protocol.ts";
+import type { GenerationResult, PromptUsage, Resume, StepOutput, TokenLogprob } from "../wire/protocol.ts";
 
 /** Turns ids into text piece by piece. */
 export interface Decoder {

@@ -1,5 +1,5 @@
 /**
- * A model's text side: requests in -> token ids, and a decoder out. Encoding runs in the text worker (text-client.ts),
+ * A model's text side: requests in -> token ids, and a decoder out. Encoding runs in the text worker (text/client.ts),
  * decoding here, by table look-up, where no template and no regular expression of the file takes part. A model without a
  * usable tokenizer or template still runs on token ids; the reason is kept and told when text is asked for.
  */
@@ -7,10 +7,10 @@ import { fromWire } from "../errors.ts";
 import type { ModelFile } from "../load/model-file.ts";
 import { createDetokenizer, type Detokenizer } from "../text/detokenizer.ts";
 import type { Decoder } from "./output.ts";
-import type { Notice, RenderedChat, RequestInput } from "./protocol.ts";
-import { DEFAULT_TEXT_TIMEOUT_MS, TextClient, type TextPort } from "./text-client.ts";
-import { hasTokenizer, textParts, type EncodedPrompt, type TextQuestion } from "./text-messages.ts";
-import { startTextWorker } from "./text-spawn.ts";
+import type { Notice, RenderedChat, RequestInput } from "../wire/protocol.ts";
+import { DEFAULT_TEXT_TIMEOUT_MS, TextClient, type TextPort } from "./text/client.ts";
+import { hasTokenizer, textParts, type EncodedPrompt, type TextQuestion } from "./text/messages.ts";
+import { startTextWorker } from "./text/start.ts";
 
 export interface PromptOptions {
   /** The longest that one text may take to become ids. Default: DEFAULT_TEXT_TIMEOUT_MS. */

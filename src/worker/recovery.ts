@@ -7,7 +7,7 @@ import { TidepoolError } from "../errors.ts";
 import { unlessLost, type Gpu } from "../gpu/device.ts";
 import type { ModelFile } from "../load/model-file.ts";
 import type { RunnerOptions } from "../model/runner.ts";
-import type { Capability } from "./protocol.ts";
+import type { Capability } from "../wire/protocol.ts";
 
 /** A device and the model's file, opened anew. */
 export interface Reopened {

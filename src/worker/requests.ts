@@ -9,7 +9,7 @@ import type { SampledRow } from "../model/sampler.ts";
 import type { Request } from "../schedule/request.ts";
 import type { Outcome, Scheduler } from "../schedule/scheduler.ts";
 import type { Output } from "./output.ts";
-import type { FromWorker, GenerationResult, PromptUsage, StepOutput } from "./protocol.ts";
+import type { FromWorker, GenerationResult, PromptUsage, StepOutput } from "../wire/protocol.ts";
 
 export class Requests {
   private readonly scheduler: Scheduler;

@@ -8,7 +8,7 @@ import { guarded } from "../gpu/guard.ts";
 import { notFinite, type Runner } from "../model/runner.ts";
 import type { Scheduler } from "../schedule/scheduler.ts";
 import type { SeatState } from "../schedule/seat-state.ts";
-import type { CacheScope, PromptUsage, ScoreResult } from "./protocol.ts";
+import type { CacheScope, PromptUsage, ScoreResult } from "../wire/protocol.ts";
 
 export interface ScoreInput {
   tokens: readonly number[];

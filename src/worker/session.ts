@@ -6,7 +6,7 @@
 import { assert, background, systemClock } from "../base.ts";
 import { BlockPool } from "../cache/blocks.ts";
 import type { PrefixCache } from "../cache/prefix.ts";
-import type { AlphaTuner } from "../cache/tune.ts";
+import type { AlphaTuner } from "../cache/policy/alpha-tuner.ts";
 import { TidepoolError, toWire } from "../errors.ts";
 import { unlessLost, type Gpu } from "../gpu/device.ts";
 import { guarded } from "../gpu/guard.ts";
@@ -23,22 +23,22 @@ import { samplingParams, type SamplingParams } from "../model/sampling.ts";
 import type { StateSlots } from "../model/step.ts";
 import type { Request, RequestSpec } from "../schedule/request.ts";
 import { Scheduler, type Move, type Plan, type Save } from "../schedule/scheduler.ts";
-import type { TierStore } from "../tier/store.ts";
-import { answerCacheCall, exportTokens, importArchive } from "./cache-calls.ts";
-import { CacheWatch } from "./cache-watch.ts";
-import { Growth } from "./growth.ts";
-import { WeightsIdentity } from "./identity.ts";
+import type { TierStore } from "../tier/store/store.ts";
+import { answerCacheCall, exportTokens, importArchive } from "./cache/calls.ts";
+import { CacheWatch } from "./cache/watch.ts";
+import { Growth } from "./pool-growth.ts";
+import { WeightsIdentity } from "./fingerprint.ts";
 import { changeOf, describe } from "./info.ts";
-import { Keeper } from "./keeper.ts";
-import { boundInput, fitPrompt } from "./limits.ts";
+import { Keeper } from "./cache/tier-mover.ts";
+import { boundInput, fitPrompt } from "./fit-prompt.ts";
 import { Loop } from "./loop.ts";
 import { nothing, Output } from "./output.ts";
 import { Prompts, tokenPrompt, type PromptOptions } from "./prompts.ts";
-import { cacheCost, makeCache, poolSizes } from "./prefix-cache.ts";
+import { cacheCost, makeCache, poolSizes } from "./cache/prefix-cache.ts";
 import { Recovery, type Reopen, type Reopened } from "./recovery.ts";
 import { Requests } from "./requests.ts";
 import { scoreTokens, type ScoreInput } from "./score.ts";
-import type { EncodedPrompt } from "./text-messages.ts";
+import type { EncodedPrompt } from "./text/messages.ts";
 import type {
   CacheOptions,
   CacheScope,
@@ -51,7 +51,7 @@ import type {
   RequestInput,
   Resume,
   ScoreResult,
-} from "./protocol.ts";
+} from "../wire/protocol.ts";
 
 /** How long `close()` waits for records on their way to the disk. */
 const CLOSE_DRAIN_MS = 5000;

@@ -5,8 +5,8 @@
 import { background, setBackgroundHandler } from "../base.ts";
 import { TidepoolError, toWire } from "../errors.ts";
 import type { ModelFile } from "../load/model-file.ts";
-import { answerStoreCall } from "./cache-calls.ts";
-import { openStore } from "./disk.ts";
+import { answerStoreCall } from "./cache/calls.ts";
+import { openStore } from "./cache/open-store.ts";
 import { inspectModel } from "./inspect.ts";
 import { endWithHost } from "./ending.ts";
 import { endable, LocalEngine, type Ask, type Endable } from "./local.ts";
@@ -24,11 +24,11 @@ import type {
   StoreCall,
   ModelSpec,
   ToWorker,
-} from "./protocol.ts";
+} from "../wire/protocol.ts";
 import type { Post } from "./session.ts";
-import { Share, type SharedEngine } from "./share.ts";
-import { workerScope } from "./scope.ts";
-import { shareKey, sharePlatform } from "./share-platform.ts";
+import { Share, type SharedEngine } from "./share/member.ts";
+import { workerScope } from "../platform/scope.ts";
+import { shareKey, sharePlatform } from "./share/platform.ts";
 
 /** What the page asks: an engine of its own, or its part in a shared one. */
 interface PageEngine {

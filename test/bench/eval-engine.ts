@@ -2,7 +2,7 @@
  * Scores a model with the evaluation set through the engine: greedy, several requests at once. The rules are those of
  * demo/models/eval/README.md, so that the figures can be compared with PyTorch's.
  */
-import { Engine, inspect } from "../../src/engine.ts";
+import { Engine, inspect } from "../../src/engine/engine.ts";
 import { openModel } from "../../src/load/model-file.ts";
 import { createTokenizer, type Tokenizer } from "../../src/text/tokenizer.ts";
 import {

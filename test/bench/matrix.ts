@@ -14,7 +14,7 @@ import {
   matvecOp,
   uploadWeight,
   type PackedWeight,
-} from "../../src/model/matrix.ts";
+} from "../../src/model/matrix/matrix.ts";
 import { runOps, Scratch, sharedKernels, type Pretence } from "../support/matrix-run.ts";
 import { quantReference, randomBlocks } from "../support/quants.ts";
 

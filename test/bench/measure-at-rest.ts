@@ -5,9 +5,9 @@
  */
 import { openGpu, type Gpu } from "../../src/gpu/device.ts";
 import { openModel } from "../../src/load/model-file.ts";
-import { TierStore } from "../../src/tier/store.ts";
-import type { ScoreResult } from "../../src/worker/protocol.ts";
-import type { Keeper } from "../../src/worker/keeper.ts";
+import { TierStore } from "../../src/tier/store/store.ts";
+import type { ScoreResult } from "../../src/wire/protocol.ts";
+import type { Keeper } from "../../src/worker/cache/tier-mover.ts";
 import { TestSession } from "../support/session.ts";
 import { sharedPath, sharedPresent } from "../support/shared.ts";
 import { argmax, nmse } from "../model/golden.ts";

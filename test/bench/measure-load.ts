@@ -20,7 +20,7 @@ import {
   type OpenedModel,
 } from "../../src/load/named-model.ts";
 import { runnerOptions } from "../../src/worker/options.ts";
-import type { FromWorker } from "../../src/worker/protocol.ts";
+import type { FromWorker } from "../../src/wire/protocol.ts";
 import { Session } from "../../src/worker/session.ts";
 import type { Measurement } from "./report.ts";
 

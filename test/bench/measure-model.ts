@@ -6,7 +6,7 @@ import { Random } from "../../src/base.ts";
 import { openGpu, type Gpu } from "../../src/gpu/device.ts";
 import { openModel } from "../../src/load/model-file.ts";
 import { samplingParams } from "../../src/model/sampling.ts";
-import type { EngineOptions } from "../../src/worker/protocol.ts";
+import type { EngineOptions } from "../../src/wire/protocol.ts";
 import type { Session } from "../../src/worker/session.ts";
 import { TestSession } from "../support/session.ts";
 import type { Measurement } from "./report.ts";

@@ -12,11 +12,11 @@ import { open } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Random } from "../../src/base.ts";
-import { openFilesBackend } from "../../src/tier/files.ts";
-import { chainKeys, fingerprintOf, rootKey, type Key } from "../../src/tier/keys.ts";
-import { headerBytesOf } from "../../src/tier/record.ts";
-import { TierStore, WRITE_BATCH_BYTES } from "../../src/tier/store.ts";
-import { MAX_LOADS } from "../../src/schedule/restore.ts";
+import { openFilesBackend } from "../../src/tier/disk/files.ts";
+import { chainKeys, fingerprintOf, rootKey, type Key } from "../../src/tier/record/keys.ts";
+import { headerBytesOf } from "../../src/tier/record/record.ts";
+import { TierStore, WRITE_BATCH_BYTES } from "../../src/tier/store/store.ts";
+import { MAX_LOADS } from "../../src/schedule/restore/block-restore.ts";
 import type { Measurement } from "./report.ts";
 
 const SEED = 5;

@@ -4,7 +4,7 @@
  */
 import { Random } from "../../src/base.ts";
 import { BlockPool } from "../../src/cache/blocks.ts";
-import { createPrefixCache } from "../../src/cache/create.ts";
+import { createPrefixCache } from "../../src/cache/policy/create.ts";
 import type { PrefixCache } from "../../src/cache/prefix.ts";
 import type { Measurement } from "./report.ts";
 

@@ -2,7 +2,7 @@
  * A Backend whose reads come at a given rate, one after another: a medium as slow as a benchmark needs it. Everything
  * else is the true backend's.
  */
-import type { Backend } from "../../src/tier/backend.ts";
+import type { Backend } from "../../src/tier/disk/backend.ts";
 
 export class SlowReads {
   /** Infinity: as fast as the medium is. */

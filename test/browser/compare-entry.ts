@@ -1,5 +1,5 @@
 /** The policy comparison alone on a page, without the shell, model and engine. */
-import "../../demo/page.css";
+import "../../demo/page/page.css";
 import { compareView } from "../../demo/compare/index.ts";
 import { recordRequest } from "../../demo/compare/recorded.ts";
 

@@ -23,7 +23,7 @@ const MODEL = "demo/models/tide-dense.gguf";
 /** Bytes behind the model's tensors, so that the download takes a while; they are fetched and checked like the rest. */
 const PADDING_BYTES = 12_000_000;
 const BYTES_PER_SECOND = 4_000_000;
-/** What a browser that is closed may have received and not noted: see download-limits.ts. */
+/** What a browser that is closed may have received and not noted: see download/limits.ts. */
 const LOST_BYTES = 4_000_000;
 const PROMPT = "The harbour was quiet and";
 

@@ -5,13 +5,13 @@
  */
 import { describe, expect, test } from "vitest";
 import { Random } from "../../src/base.ts";
-import { bytesToHex, type Key } from "../../src/tier/keys.ts";
-import { encodeRecord, type RecordInfo } from "../../src/tier/record.ts";
-import { SegmentBackend } from "../../src/tier/segments.ts";
-import { TierStore } from "../../src/tier/store.ts";
+import { bytesToHex, type Key } from "../../src/tier/record/keys.ts";
+import { encodeRecord, type RecordInfo } from "../../src/tier/record/record.ts";
+import { SegmentBackend } from "../../src/tier/disk/segments.ts";
+import { TierStore } from "../../src/tier/store/store.ts";
 import { testSeed } from "../support/seed.ts";
 import { chain, keyOf, payloadOf } from "../tier/make.ts";
-import type { PutDraft } from "../../src/tier/store-options.ts";
+import type { PutDraft } from "../../src/tier/store/store-options.ts";
 import { FakeMedium, World } from "./fake-disk.ts";
 import { FakeTimer, settle } from "./fake-timer.ts";
 

@@ -1,6 +1,6 @@
 /** A process that downloads a model, to be killed: the address is its first argument, the folder its second. */
-import { openFilesFolder } from "../../src/load/folder-files.ts";
-import { RemoteLoad } from "../../src/load/remote-load.ts";
+import { openFilesFolder } from "../../src/load/download/folder-files.ts";
+import { RemoteLoad } from "../../src/load/download/remote-load.ts";
 
 const [url, directory] = process.argv.slice(2) as [string, string];
 let isTold = false;

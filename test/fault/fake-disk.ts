@@ -16,7 +16,13 @@
  * Synced bytes are kept apart from unsynced ones, so a test can know the truth at any time.
  */
 import type { Random, Timer } from "../../src/base.ts";
-import { MediumError, type Appender, type FileSize, type Medium, type Lock } from "../../src/tier/backend.ts";
+import {
+  MediumError,
+  type Appender,
+  type FileSize,
+  type Medium,
+  type Lock,
+} from "../../src/tier/disk/backend.ts";
 
 export type FaultKind = "io" | "full" | "hang" | "short";
 export const FAULT_KINDS: readonly FaultKind[] = ["io", "full", "hang", "short"];

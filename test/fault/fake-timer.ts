@@ -1,6 +1,6 @@
 /** A timer that goes off when the test says so, so that nobody waits for a hang. */
 import type { Clock } from "../../src/base.ts";
-import type { Timer } from "../../src/tier/timer.ts";
+import type { Timer } from "../../src/tier/disk/timer.ts";
 
 export class FakeTimer implements Timer, Clock {
   private now = 0;

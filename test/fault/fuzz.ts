@@ -10,10 +10,10 @@
  * Each run has a random configuration and a random set of faults. It judges; it does not print.
  */
 import { Random } from "../../src/base.ts";
-import type { Key } from "../../src/tier/keys.ts";
-import type { RecordDraft } from "../../src/tier/record.ts";
-import { SegmentBackend } from "../../src/tier/segments.ts";
-import { TierStore } from "../../src/tier/store.ts";
+import type { Key } from "../../src/tier/record/keys.ts";
+import type { RecordDraft } from "../../src/tier/record/record.ts";
+import { SegmentBackend } from "../../src/tier/disk/segments.ts";
+import { TierStore } from "../../src/tier/store/store.ts";
 import { chain, keyOf, payloadOf } from "../tier/make.ts";
 import { FakeMedium, FAULT_KINDS, World } from "./fake-disk.ts";
 import { FakeTimer, settle } from "./fake-timer.ts";

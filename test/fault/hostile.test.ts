@@ -1,11 +1,11 @@
 /** A hostile store: whatever lies on the disk, it is a miss with a reason, counted, and never an exception. */
 import { beforeEach, describe, expect, test } from "vitest";
 import { Random } from "../../src/base.ts";
-import { sameBytes } from "../../src/tier/checksum.ts";
-import { fingerprintOf } from "../../src/tier/keys.ts";
-import { decodeRecord, encodeRecord, type MissReason } from "../../src/tier/record.ts";
-import { SegmentBackend } from "../../src/tier/segments.ts";
-import { TierStore } from "../../src/tier/store.ts";
+import { sameBytes } from "../../src/tier/record/checksum.ts";
+import { fingerprintOf } from "../../src/tier/record/keys.ts";
+import { decodeRecord, encodeRecord, type MissReason } from "../../src/tier/record/record.ts";
+import { SegmentBackend } from "../../src/tier/disk/segments.ts";
+import { TierStore } from "../../src/tier/store/store.ts";
 import { chain, encoded, FINGERPRINT, keyOf, keysOf, payloadOf } from "../tier/make.ts";
 import { testSeed } from "../support/seed.ts";
 import { FakeMedium, World } from "./fake-disk.ts";

@@ -6,11 +6,11 @@
 import { TidepoolError } from "../../src/errors.ts";
 import { openModel, type ModelFile } from "../../src/load/model-file.ts";
 import { openBytes } from "../../src/load/source.ts";
-import { shapeOf } from "../../src/model/arch.ts";
+import { shapeOf } from "../../src/model/arch/rows.ts";
 import { Runner } from "../../src/model/runner.ts";
-import { checkTensors } from "../../src/model/tensors.ts";
-import { textParts, type TextQuestion } from "../../src/worker/text-messages.ts";
-import { TextService } from "../../src/worker/text-service.ts";
+import { checkTensors } from "../../src/model/arch/tensor-names.ts";
+import { textParts, type TextQuestion } from "../../src/worker/text/messages.ts";
+import { TextService } from "../../src/worker/text/service.ts";
 import { fakeGpu } from "../support/fake-gpu.ts";
 
 /** The files of one model, by name. */

@@ -3,7 +3,7 @@
  * number again once the backend has acknowledged the chain. To be stopped and woken.
  */
 import { createInterface } from "node:readline";
-import { openFilesBackend } from "../../src/tier/files.ts";
+import { openFilesBackend } from "../../src/tier/disk/files.ts";
 import { chain, encoded } from "../tier/make.ts";
 
 const [folder] = process.argv.slice(2) as [string];

@@ -2,8 +2,8 @@
  * A process that spills for ever, to be killed: opens the store on the folder given as first argument and puts chain after
  * chain, from the number given as second. Says "opened", then each chain's number once the chain is drained to disk.
  */
-import { openFilesBackend } from "../../src/tier/files.ts";
-import { TierStore } from "../../src/tier/store.ts";
+import { openFilesBackend } from "../../src/tier/disk/files.ts";
+import { TierStore } from "../../src/tier/store/store.ts";
 import { chain } from "../tier/make.ts";
 import { CHAIN_BLOCKS, SPILL_PAYLOAD_BYTES, SPILL_SEGMENT_BYTES } from "./spill-settings.ts";
 

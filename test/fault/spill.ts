@@ -7,9 +7,9 @@ import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { build } from "vite";
 import type { Random } from "../../src/base.ts";
-import { sameBytes } from "../../src/tier/checksum.ts";
-import { openFilesBackend } from "../../src/tier/files.ts";
-import { TierStore } from "../../src/tier/store.ts";
+import { sameBytes } from "../../src/tier/record/checksum.ts";
+import { openFilesBackend } from "../../src/tier/disk/files.ts";
+import { TierStore } from "../../src/tier/store/store.ts";
 import { chain, keyOf, payloadOf } from "../tier/make.ts";
 import { CHAIN_BLOCKS, SPILL_PAYLOAD_BYTES, SPILL_SEGMENT_BYTES } from "./spill-settings.ts";
 

@@ -3,9 +3,9 @@
  * numbers (marconi.md section 9) and against a grid of fixed weights. Prints the table.
  */
 import { describe, expect, test } from "vitest";
-import { costOf, namedShapes } from "../../src/cache/cost.ts";
-import type { PolicyName } from "../../src/cache/policy.ts";
-import { alphaGrid } from "../../src/cache/tune.ts";
+import { costOf, namedShapes } from "../../src/shape/cost.ts";
+import type { PolicyName } from "../../src/cache/policy/policy.ts";
+import { alphaGrid } from "../../src/cache/policy/alpha-tuner.ts";
 import { replay } from "../../src/sim/replay.ts";
 import type { Trace } from "../../src/sim/trace.ts";
 import { sharedPresent, skipLoudly } from "../support/shared.ts";

@@ -1,9 +1,10 @@
 /** activation: silu and tanh-GELU gates, also far outside where exp overflows, and saturation in f16. */
 import { Random } from "../../src/base.ts";
-import { activationOp, type Activation } from "../../src/model/ffn.ts";
+import { activationOp } from "../../src/model/ffn/mlp.ts";
 import { inEverySetting, type Case } from "../support/cases.ts";
 import { expectClose, lumpy, Rig, rounded, roundOff } from "../support/rig.ts";
 import { testSeed } from "../support/seed.ts";
+import type { Activation } from "../../src/shape/shape.ts";
 
 /** f(x) and the argument of the sigmoid in it. */
 const references: Record<Activation, (x: number) => { value: number; argument: number }> = {

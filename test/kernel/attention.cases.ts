@@ -4,7 +4,7 @@
  */
 import { Random } from "../../src/base.ts";
 import type { Elem } from "../../src/gpu/kernel.ts";
-import { attentionOps, scratchBytes, SPLIT_TOKENS } from "../../src/model/attention.ts";
+import { attentionOps, scratchBytes, SPLIT_TOKENS } from "../../src/model/mixer/attention.ts";
 import { inEverySetting, type Case } from "../support/cases.ts";
 import { expectClose, expectSame, lumpy, Rig, rounded, roundOff } from "../support/rig.ts";
 import { testSeed } from "../support/seed.ts";

@@ -3,8 +3,13 @@
  * heads, both layouts of b and a, states from nothing and from a slot, prefill in pieces, decode with and without company.
  */
 import { Random } from "../../src/base.ts";
-import { deltaOps, deltaScratchBytes, deltaStateSize, type DeltaShape } from "../../src/model/delta.ts";
-import { gateOp, splitQGateOp } from "../../src/model/gate.ts";
+import {
+  deltaOps,
+  deltaScratchBytes,
+  deltaStateSize,
+  type DeltaShape,
+} from "../../src/model/mixer/gated-delta.ts";
+import { gateOp, splitQGateOp } from "../../src/model/mixer/output-gate.ts";
 import { NO_STATE, type StateSlots } from "../../src/model/step.ts";
 import { inEverySetting, type Case, type Setting } from "../support/cases.ts";
 import { expectClose, expectSame, lumpy, Rig, rounded, roundOff } from "../support/rig.ts";

@@ -4,7 +4,12 @@
  */
 import { Random } from "../../src/base.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
-import { mambaOps, mambaScratchBytes, mambaStateSize, type MambaShape } from "../../src/model/mamba.ts";
+import {
+  mambaOps,
+  mambaScratchBytes,
+  mambaStateSize,
+  type MambaShape,
+} from "../../src/model/mixer/mamba2.ts";
 import { NO_STATE } from "../../src/model/step.ts";
 import { inEverySetting, type Case, type Setting } from "../support/cases.ts";
 import { expectClose, expectSame, lumpy, Rig, rounded, roundOff } from "../support/rig.ts";

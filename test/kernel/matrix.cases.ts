@@ -14,7 +14,7 @@ import {
   uploadWeight,
   type MatrixOptions,
   type PackedWeight,
-} from "../../src/model/matrix.ts";
+} from "../../src/model/matrix/matrix.ts";
 import { inEverySetting, type Case, type CaseEnv, type Setting } from "../support/cases.ts";
 import {
   expectClose,

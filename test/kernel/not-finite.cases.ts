@@ -3,11 +3,11 @@
  * the row that they belong to and in no other, while finite numbers beyond the element type saturate. The check at the end
  * of a step finds them.
  */
-import { attentionOps, kvWriteOp, scratchBytes } from "../../src/model/attention.ts";
+import { attentionOps, kvWriteOp, scratchBytes } from "../../src/model/mixer/attention.ts";
 import { checkOp, firstBroken } from "../../src/model/check.ts";
-import { convOp } from "../../src/model/conv.ts";
-import { activationOp } from "../../src/model/ffn.ts";
-import { destroyWeight, matmulOp, matvecOp, uploadWeight } from "../../src/model/matrix.ts";
+import { convOp } from "../../src/model/mixer/short-conv.ts";
+import { activationOp } from "../../src/model/ffn/mlp.ts";
+import { destroyWeight, matmulOp, matvecOp, uploadWeight } from "../../src/model/matrix/matrix.ts";
 import { normOp } from "../../src/model/norm.ts";
 import { ropeOp } from "../../src/model/rope.ts";
 import type { Gpu } from "../../src/gpu/device.ts";

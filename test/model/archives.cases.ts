@@ -4,11 +4,11 @@
  */
 import { isSignatureValid, namedSigner, newSigningKey, signArchive } from "../../src/archive-signing.ts";
 import { TidepoolError } from "../../src/errors.ts";
-import { decodeArchive, encodeArchive, type ArchiveContent } from "../../src/tier/archive.ts";
-import { rootKey } from "../../src/tier/keys.ts";
-import { encodeRecord, type StoredRecord } from "../../src/tier/record.ts";
-import { TierStore } from "../../src/tier/store.ts";
-import type { ArchiveImport, EngineOptions, ScoreResult } from "../../src/worker/protocol.ts";
+import { decodeArchive, encodeArchive, type ArchiveContent } from "../../src/tier/record/archive.ts";
+import { rootKey } from "../../src/tier/record/keys.ts";
+import { encodeRecord, type StoredRecord } from "../../src/tier/record/record.ts";
+import { TierStore } from "../../src/tier/store/store.ts";
+import type { ArchiveImport, EngineOptions, ScoreResult } from "../../src/wire/protocol.ts";
 import type { Case, CaseEnv } from "../support/cases.ts";
 import { equal } from "../support/equal.ts";
 import { KeptBackend } from "../support/kept-backend.ts";

@@ -6,13 +6,13 @@ import { openGpu, findProvider, type Gpu, type GpuOptions } from "../../src/gpu/
 import { openModel } from "../../src/load/model-file.ts";
 import { openBytes } from "../../src/load/source.ts";
 import { TidepoolError } from "../../src/errors.ts";
-import { TierStore } from "../../src/tier/store.ts";
+import { TierStore } from "../../src/tier/store/store.ts";
 import type {
   EngineOptions,
   GenerateParams,
   GenerationResult,
   RequestInput,
-} from "../../src/worker/protocol.ts";
+} from "../../src/wire/protocol.ts";
 import type { RunnerOptions } from "../../src/model/runner.ts";
 import { optionsAgain } from "../../src/worker/options.ts";
 import type { Reopened } from "../../src/worker/recovery.ts";

@@ -4,8 +4,8 @@
  */
 import { TidepoolError } from "../../src/errors.ts";
 import { findProvider, openGpu } from "../../src/gpu/device.ts";
-import { TierStore } from "../../src/tier/store.ts";
-import type { EngineOptions, GenerateParams, RequestInput, ScoreResult } from "../../src/worker/protocol.ts";
+import { TierStore } from "../../src/tier/store/store.ts";
+import type { EngineOptions, GenerateParams, RequestInput, ScoreResult } from "../../src/wire/protocol.ts";
 import { withNumbers } from "../support/broken-model.ts";
 import type { Case, CaseEnv } from "../support/cases.ts";
 import { equal } from "../support/equal.ts";

@@ -8,7 +8,7 @@ import type {
   GenerateParams,
   GenerationResult,
   RequestInput,
-} from "../../src/worker/protocol.ts";
+} from "../../src/wire/protocol.ts";
 import { equal } from "../support/equal.ts";
 import type { Case, CaseEnv } from "../support/cases.ts";
 import { TestSession } from "../support/session.ts";

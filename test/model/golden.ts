@@ -4,7 +4,7 @@ import type { Gpu } from "../../src/gpu/device.ts";
 import type { Elem } from "../../src/gpu/kernel.ts";
 import { openModel, type ModelFile } from "../../src/load/model-file.ts";
 import { openBytes } from "../../src/load/source.ts";
-import { usedTensors } from "../../src/model/tensors.ts";
+import { usedTensors } from "../../src/model/arch/tensor-names.ts";
 import { Runner } from "../../src/model/runner.ts";
 import { SeatState } from "../../src/schedule/seat-state.ts";
 import type { CaseEnv } from "../support/cases.ts";

@@ -4,7 +4,7 @@
  * output or place in the queue. What a GPU step's failure does is device-loss.cases.ts's.
  */
 import { TidepoolError } from "../../src/errors.ts";
-import type { GenerateParams, RequestInput } from "../../src/worker/protocol.ts";
+import type { GenerateParams, RequestInput } from "../../src/wire/protocol.ts";
 import type { Case } from "../support/cases.ts";
 import { equal } from "../support/equal.ts";
 import { TestSession } from "../support/session.ts";

@@ -2,7 +2,7 @@
  * A request that another session takes over from the tokens that were generated: it says what it would have said, says none of it
  * twice, and ends where it would have ended; also where the tokens are all there were.
  */
-import type { GenerateParams, GenerationResult, RequestInput } from "../../src/worker/protocol.ts";
+import type { GenerateParams, GenerationResult, RequestInput } from "../../src/wire/protocol.ts";
 import type { Case } from "../support/cases.ts";
 import { equal } from "../support/equal.ts";
 import { TestSession } from "../support/session.ts";

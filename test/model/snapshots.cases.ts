@@ -3,8 +3,8 @@
  * blocks, and through the lower tiers; in batches, after a pre-emption, with the pool full. What is computed is what a
  * cold run computes.
  */
-import { TierStore } from "../../src/tier/store.ts";
-import type { EngineOptions, GenerationResult, ScoreResult } from "../../src/worker/protocol.ts";
+import { TierStore } from "../../src/tier/store/store.ts";
+import type { EngineOptions, GenerationResult, ScoreResult } from "../../src/wire/protocol.ts";
 import type { Case, CaseEnv } from "../support/cases.ts";
 import { equal } from "../support/equal.ts";
 import { TestSession } from "../support/session.ts";

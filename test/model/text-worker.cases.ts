@@ -5,10 +5,10 @@
 import { TidepoolError } from "../../src/errors.ts";
 import { openModel } from "../../src/load/model-file.ts";
 import { openBytes } from "../../src/load/source.ts";
-import type { RequestInput } from "../../src/worker/protocol.ts";
-import type { TextPort } from "../../src/worker/text-client.ts";
-import type { TextParts } from "../../src/worker/text-messages.ts";
-import { startTextWorker } from "../../src/worker/text-spawn.ts";
+import type { RequestInput } from "../../src/wire/protocol.ts";
+import type { TextPort } from "../../src/worker/text/client.ts";
+import type { TextParts } from "../../src/worker/text/messages.ts";
+import { startTextWorker } from "../../src/worker/text/start.ts";
 import { equal } from "../support/equal.ts";
 import type { Case } from "../support/cases.ts";
 import { TestSession } from "../support/session.ts";

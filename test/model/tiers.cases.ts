@@ -2,8 +2,8 @@
  * Keys and values that come back from lower tiers: whatever way they are restored, the tokens are those of a cold run,
  * and usage says where they came from.
  */
-import type { CacheOptions, GenerationResult } from "../../src/worker/protocol.ts";
-import { TierStore } from "../../src/tier/store.ts";
+import type { CacheOptions, GenerationResult } from "../../src/wire/protocol.ts";
+import { TierStore } from "../../src/tier/store/store.ts";
 import type { Case } from "../support/cases.ts";
 import { equal } from "../support/equal.ts";
 import { TestSession } from "../support/session.ts";

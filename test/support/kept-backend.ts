@@ -1,7 +1,7 @@
 /** A medium in memory that outlives the stores which open it, as a folder does. */
-import { RamBackend } from "../../src/tier/ram.ts";
-import { TierStore } from "../../src/tier/store.ts";
-import type { StoreOptions } from "../../src/tier/store-options.ts";
+import { RamBackend } from "../../src/tier/disk/ram.ts";
+import { TierStore } from "../../src/tier/store/store.ts";
+import type { StoreOptions } from "../../src/tier/store/store-options.ts";
 
 export class KeptBackend extends RamBackend {
   override close(): Promise<void> {

@@ -5,7 +5,7 @@
  */
 import { Random } from "../../src/base.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
-import type { CacheOptions, CacheStats, GenerationResult } from "../../src/worker/protocol.ts";
+import type { CacheOptions, CacheStats, GenerationResult } from "../../src/wire/protocol.ts";
 import { TestSession } from "./session.ts";
 
 /** "none": no request keeps anything, or looks for it. */

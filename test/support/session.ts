@@ -3,7 +3,7 @@ import { TidepoolError, fromWire } from "../../src/errors.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 import { openModel, type ModelFile } from "../../src/load/model-file.ts";
 import { openBytes } from "../../src/load/source.ts";
-import type { TierStore } from "../../src/tier/store.ts";
+import type { TierStore } from "../../src/tier/store/store.ts";
 import { readAsk } from "../../src/worker/asks.ts";
 import type { RunnerOptions } from "../../src/model/runner.ts";
 import { runnerOptions } from "../../src/worker/options.ts";
@@ -15,7 +15,7 @@ import type {
   RequestInput,
   Resume,
   StepOutput,
-} from "../../src/worker/protocol.ts";
+} from "../../src/wire/protocol.ts";
 import { Session, type SessionOptions } from "../../src/worker/session.ts";
 
 /** An engine's, and one that no caller has. */

@@ -7,9 +7,14 @@ import { assert, type Random, type Timer } from "../../src/base.ts";
 import { TidepoolError } from "../../src/errors.ts";
 import type { Ask } from "../../src/worker/local.ts";
 import { nothing } from "../../src/worker/output.ts";
-import type { EngineInfo, FromWorker, GenerationResult, StepOutput } from "../../src/worker/protocol.ts";
+import type { EngineInfo, FromWorker, GenerationResult, StepOutput } from "../../src/wire/protocol.ts";
 import type { Post } from "../../src/worker/session.ts";
-import { Share, type ShareChannel, type SharedEngine, type ShareLocks } from "../../src/worker/share.ts";
+import {
+  Share,
+  type ShareChannel,
+  type SharedEngine,
+  type ShareLocks,
+} from "../../src/worker/share/member.ts";
 import { FakeTimer } from "../fault/fake-timer.ts";
 
 /** What the fake engine says: token i of a prompt, and when it ends. */

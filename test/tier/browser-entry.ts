@@ -3,12 +3,12 @@
  * one or several tabs. A page loads this and finds `tierTests` on its global object.
  */
 import { background } from "../../src/base.ts";
-import type { Backend } from "../../src/tier/backend.ts";
-import { sameBytes } from "../../src/tier/checksum.ts";
-import { IdbBackend } from "../../src/tier/idb.ts";
-import { spawnOpfsBackend } from "../../src/tier/opfs-spawn.ts";
-import type { NoticeCode } from "../../src/tier/disk-tier.ts";
-import { TierStore } from "../../src/tier/store.ts";
+import type { Backend } from "../../src/tier/disk/backend.ts";
+import { sameBytes } from "../../src/tier/record/checksum.ts";
+import { IdbBackend } from "../../src/tier/disk/idb.ts";
+import { spawnOpfsBackend } from "../../src/tier/disk/opfs-start.ts";
+import type { NoticeCode } from "../../src/tier/store/disk-tier.ts";
+import { TierStore } from "../../src/tier/store/store.ts";
 import { runCases, TEST_SEGMENT_BYTES, type Fixture, type SuiteResult } from "./conformance.ts";
 import { chain, keyOf, payloadOf } from "./make.ts";
 

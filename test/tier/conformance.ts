@@ -2,9 +2,9 @@
  * What every Backend must do, as cases that need no test framework, so that they run in Vitest, in a browser page and in
  * Deno. A runner makes a fixture for each case and calls it.
  */
-import type { Backend } from "../../src/tier/backend.ts";
-import type { Key } from "../../src/tier/keys.ts";
-import { decodeRecord } from "../../src/tier/record.ts";
+import type { Backend } from "../../src/tier/disk/backend.ts";
+import type { Key } from "../../src/tier/record/keys.ts";
+import { decodeRecord } from "../../src/tier/record/record.ts";
 import { chain, encoded, keyOf, keysOf, payloadOf } from "./make.ts";
 
 /** Backends on one and the same fresh place, each as if from a process (tab) of its own. */

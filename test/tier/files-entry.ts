@@ -2,7 +2,7 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { openFilesBackend } from "../../src/tier/files.ts";
+import { openFilesBackend } from "../../src/tier/disk/files.ts";
 import { runCases, TEST_SEGMENT_BYTES, type Fixture, type SuiteResult } from "./conformance.ts";
 
 export async function folderFixture(): Promise<Fixture> {

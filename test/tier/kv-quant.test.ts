@@ -12,7 +12,7 @@ import {
   type KvBits,
   type KvDtype,
   type KvLayout,
-} from "../../src/tier/kv-quant.ts";
+} from "../../src/tier/record/kv-quant.ts";
 import { testSeed } from "../support/seed.ts";
 
 /** KV as models make it: keys with a few outlier channels, values without. */

@@ -1,7 +1,7 @@
 /** Records for tests, whose bytes follow from their key, so that a check needs no second copy. */
 import { Random } from "../../src/base.ts";
-import { fingerprintOf, namespaceHashOf, recordKey, rootKey, type Key } from "../../src/tier/keys.ts";
-import { encodeRecord, type RecordDraft } from "../../src/tier/record.ts";
+import { fingerprintOf, namespaceHashOf, recordKey, rootKey, type Key } from "../../src/tier/record/keys.ts";
+import { encodeRecord, type RecordDraft } from "../../src/tier/record/record.ts";
 
 export const FINGERPRINT = fingerprintOf({ weights: "w", kvDtype: "f32", blockTokens: 4 });
 

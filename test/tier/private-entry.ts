@@ -4,9 +4,9 @@
  */
 import { lstat, readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { openFilesFolder } from "../../src/load/folder-files.ts";
-import { writePrivateFile } from "../../src/private-files.ts";
-import { openFilesBackend } from "../../src/tier/files.ts";
+import { openFilesFolder } from "../../src/load/download/folder-files.ts";
+import { writePrivateFile } from "../../src/platform/private-files.ts";
+import { openFilesBackend } from "../../src/tier/disk/files.ts";
 import { chain, encoded } from "./make.ts";
 
 async function modesIn(folder: string): Promise<Record<string, string>> {

@@ -1,13 +1,13 @@
 /** How long a busy disk is waited for: as long as its work goes on, within a cap, and the limit once it stands still. */
 import { describe, expect, test } from "vitest";
 import { Random } from "../../src/base.ts";
-import type { Backend } from "../../src/tier/backend.ts";
-import { Progress } from "../../src/tier/progress.ts";
-import { encodeRecord } from "../../src/tier/record.ts";
-import { RemoteBackend, serveBackend, type Port } from "../../src/tier/remote.ts";
-import { SegmentBackend } from "../../src/tier/segments.ts";
-import { TierStore } from "../../src/tier/store.ts";
-import { MAX_LIMITS_WITH_PROGRESS, within } from "../../src/tier/timer.ts";
+import type { Backend } from "../../src/tier/disk/backend.ts";
+import { Progress } from "../../src/tier/disk/progress.ts";
+import { encodeRecord } from "../../src/tier/record/record.ts";
+import { RemoteBackend, serveBackend, type Port } from "../../src/tier/disk/remote.ts";
+import { SegmentBackend } from "../../src/tier/disk/segments.ts";
+import { TierStore } from "../../src/tier/store/store.ts";
+import { MAX_LIMITS_WITH_PROGRESS, within } from "../../src/tier/disk/timer.ts";
 import { FakeMedium, World } from "../fault/fake-disk.ts";
 import { FakeTimer, settle as settleAfter } from "../fault/fake-timer.ts";
 import { chain, keyOf, keysOf } from "./make.ts";

@@ -1,6 +1,6 @@
 /** The memory backend against the conformance suite. */
 import { describe, test } from "vitest";
-import { RamBackend } from "../../src/tier/ram.ts";
+import { RamBackend } from "../../src/tier/disk/ram.ts";
 import { casesFor } from "./conformance.ts";
 
 describe("ram", () => {

@@ -1,8 +1,8 @@
 /** Keys, records, trail entries, archives, and the small structures of the store against naive models. */
 import { describe, expect, test } from "vitest";
 import { Random } from "../../src/base.ts";
-import { checksum } from "../../src/tier/checksum.ts";
-import { chainKeys, fingerprintOf, rootKey, snapshotKey, type Key } from "../../src/tier/keys.ts";
+import { checksum } from "../../src/tier/record/checksum.ts";
+import { chainKeys, fingerprintOf, rootKey, snapshotKey, type Key } from "../../src/tier/record/keys.ts";
 import {
   decodeRecord,
   encodeRecord,
@@ -11,15 +11,15 @@ import {
   mismatchOf,
   type RecordDraft,
   type RecordInfo,
-} from "../../src/tier/record.ts";
-import { TierIndex } from "../../src/tier/tier-index.ts";
+} from "../../src/tier/record/record.ts";
+import { TierIndex } from "../../src/tier/store/tier-index.ts";
 import {
   decodeTrailEntry,
   encodeRecordEntry,
   encodeTombstone,
   parseSegmentFile,
-} from "../../src/tier/trail.ts";
-import { WriteQueue } from "../../src/tier/write-queue.ts";
+} from "../../src/tier/disk/segment-log.ts";
+import { WriteQueue } from "../../src/tier/store/write-queue.ts";
 import { testSeed } from "../support/seed.ts";
 import { chain, encoded, FINGERPRINT, keyOf, keysOf, payloadOf } from "./make.ts";
 

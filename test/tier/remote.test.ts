@@ -1,14 +1,14 @@
 /** A backend on the other side of a port against the conformance suite, and what happens when that side dies. */
 import { describe, expect, test, vi } from "vitest";
 import { Random } from "../../src/base.ts";
-import { MediumError } from "../../src/tier/backend.ts";
-import { RemoteBackend, serveBackend, type Port } from "../../src/tier/remote.ts";
-import { SegmentBackend } from "../../src/tier/segments.ts";
-import { TierStore } from "../../src/tier/store.ts";
+import { MediumError } from "../../src/tier/disk/backend.ts";
+import { RemoteBackend, serveBackend, type Port } from "../../src/tier/disk/remote.ts";
+import { SegmentBackend } from "../../src/tier/disk/segments.ts";
+import { TierStore } from "../../src/tier/store/store.ts";
 import { FakeMedium, World } from "../fault/fake-disk.ts";
 import { FakeTimer } from "../fault/fake-timer.ts";
-import type { Key } from "../../src/tier/keys.ts";
-import type { RecordDraft } from "../../src/tier/record.ts";
+import type { Key } from "../../src/tier/record/keys.ts";
+import type { RecordDraft } from "../../src/tier/record/record.ts";
 import { casesFor, TEST_SEGMENT_BYTES, type Fixture } from "./conformance.ts";
 import { chain, keysOf } from "./make.ts";
 

@@ -1,9 +1,9 @@
 /** What it costs to open a store of 10,000 records: how much is read, counted; how long it takes, printed. */
 import { expect, test } from "vitest";
 import { Random } from "../../src/base.ts";
-import type { RecordDraft } from "../../src/tier/record.ts";
-import { SegmentBackend } from "../../src/tier/segments.ts";
-import { TRAIL_ENTRY_BYTES } from "../../src/tier/trail.ts";
+import type { RecordDraft } from "../../src/tier/record/record.ts";
+import { SegmentBackend } from "../../src/tier/disk/segments.ts";
+import { TRAIL_ENTRY_BYTES } from "../../src/tier/disk/segment-log.ts";
 import { FakeMedium, World } from "../fault/fake-disk.ts";
 import { chain, encoded } from "./make.ts";
 

@@ -1,14 +1,14 @@
 /** The store: one sentence a test, small numbers, a folder in memory. */
 import { describe, expect, test, vi } from "vitest";
 import { Random } from "../../src/base.ts";
-import { decodeArchive, encodeArchive } from "../../src/tier/archive.ts";
-import { exportPrefix, importPrefix } from "../../src/tier/prefix-file.ts";
-import { RamBackend } from "../../src/tier/ram.ts";
-import type { Key } from "../../src/tier/keys.ts";
-import { encodeRecord, headerBytesOf, type RecordDraft } from "../../src/tier/record.ts";
-import { SegmentBackend } from "../../src/tier/segments.ts";
-import { TierStore } from "../../src/tier/store.ts";
-import type { StoreOptions } from "../../src/tier/store-options.ts";
+import { decodeArchive, encodeArchive } from "../../src/tier/record/archive.ts";
+import { exportPrefix, importPrefix } from "../../src/tier/store/prefix-file.ts";
+import { RamBackend } from "../../src/tier/disk/ram.ts";
+import type { Key } from "../../src/tier/record/keys.ts";
+import { encodeRecord, headerBytesOf, type RecordDraft } from "../../src/tier/record/record.ts";
+import { SegmentBackend } from "../../src/tier/disk/segments.ts";
+import { TierStore } from "../../src/tier/store/store.ts";
+import type { StoreOptions } from "../../src/tier/store/store-options.ts";
 import { FakeMedium, World } from "../fault/fake-disk.ts";
 import { FakeTimer, settle } from "../fault/fake-timer.ts";
 import { chain, FINGERPRINT, keyOf, keysOf, payloadOf, tokensOf } from "./make.ts";

@@ -18,10 +18,10 @@ import {
   serve,
 } from "../../src/sim/index.ts";
 import { readAsk } from "../../src/worker/asks.ts";
-import { cacheOptions, engineFields, generateFields } from "../../src/worker/arguments.ts";
+import { cacheOptions, engineFields, generateFields } from "../../src/wire/arguments.ts";
 import { LocalEngine } from "../../src/worker/local.ts";
-import type { WorkerPort } from "../../src/worker/port.ts";
-import type { EngineInfo, FromWorker, ToWorker } from "../../src/worker/protocol.ts";
+import type { WorkerPort } from "../../src/wire/port.ts";
+import type { EngineInfo, FromWorker, ToWorker } from "../../src/wire/protocol.ts";
 
 const told: ToWorker[] = [];
 
@@ -39,7 +39,7 @@ function playedPort(): WorkerPort {
   };
 }
 
-vi.mock(import("../../src/worker/port.ts"), async (original) => ({
+vi.mock(import("../../src/wire/port.ts"), async (original) => ({
   ...(await original()),
   startWorker: () => playedPort(),
   askWorker: (question) => {

@@ -5,8 +5,8 @@ import { expect, test } from "vitest";
 import { openModel } from "../../src/load/model-file.ts";
 import { openPath } from "../../src/load/source.ts";
 import { planMemory } from "../../src/model/memory.ts";
-import { shapeOf } from "../../src/model/arch.ts";
-import { diskBudget, ramBudget } from "../../src/worker/budgets.ts";
+import { shapeOf } from "../../src/model/arch/rows.ts";
+import { diskBudget, ramBudget } from "../../src/worker/cache/budgets.ts";
 
 const MIB = 2 ** 20;
 const GIB = 2 ** 30;

@@ -1,15 +1,15 @@
 import { expect, test } from "vitest";
 import { Random } from "../../src/base.ts";
-import { costOf, flopsBetween, namedShapes, parseShape } from "../../src/cache/cost.ts";
-import type { Cost } from "../../src/cache/cost.ts";
-import { createPrefixCache } from "../../src/cache/create.ts";
-import { CandidateIndex, savedFlops } from "../../src/cache/marconi.ts";
-import type { PolicyName } from "../../src/cache/policy.ts";
-import { VictimQueue } from "../../src/cache/policy.ts";
+import { costOf, flopsBetween, namedShapes, parseShape } from "../../src/shape/cost.ts";
+import type { Cost } from "../../src/shape/cost.ts";
+import { createPrefixCache } from "../../src/cache/policy/create.ts";
+import { CandidateIndex, savedFlops } from "../../src/cache/policy/marconi.ts";
+import type { PolicyName } from "../../src/cache/policy/policy.ts";
+import { VictimQueue } from "../../src/cache/policy/policy.ts";
 import type { PrefixCache } from "../../src/cache/prefix.ts";
-import type { RadixNode } from "../../src/cache/radix.ts";
-import { RadixTree } from "../../src/cache/radix.ts";
-import { alphaGrid } from "../../src/cache/tune.ts";
+import type { RadixNode } from "../../src/cache/tree/radix.ts";
+import { RadixTree } from "../../src/cache/tree/radix.ts";
+import { alphaGrid } from "../../src/cache/policy/alpha-tuner.ts";
 import { testSeed } from "../support/seed.ts";
 
 const ids = (text: string): Int32Array => Int32Array.from(text, (c) => c.charCodeAt(0));

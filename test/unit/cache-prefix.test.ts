@@ -1,9 +1,9 @@
 import { expect, test } from "vitest";
 import { Random } from "../../src/base.ts";
 import { BlockPool } from "../../src/cache/blocks.ts";
-import type { Cost } from "../../src/cache/cost.ts";
-import { createPrefixCache } from "../../src/cache/create.ts";
-import type { PolicyName } from "../../src/cache/policy.ts";
+import type { Cost } from "../../src/shape/cost.ts";
+import { createPrefixCache } from "../../src/cache/policy/create.ts";
+import type { PolicyName } from "../../src/cache/policy/policy.ts";
 import type { Lease, NewSnapshot, PrefixCache } from "../../src/cache/prefix.ts";
 import { onDisk, onRam } from "../../src/cache/prefix.ts";
 import { StateSlotPool } from "../../src/cache/state-slot-pool.ts";

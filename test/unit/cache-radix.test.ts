@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { Random } from "../../src/base.ts";
-import type { RadixNode } from "../../src/cache/radix.ts";
-import { RadixTree, startOf } from "../../src/cache/radix.ts";
+import type { RadixNode } from "../../src/cache/tree/radix.ts";
+import { RadixTree, startOf } from "../../src/cache/tree/radix.ts";
 import { testSeed } from "../support/seed.ts";
 
 const ids = (text: string): Int32Array => Int32Array.from(text, (c) => c.charCodeAt(0));

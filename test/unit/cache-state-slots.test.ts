@@ -3,9 +3,9 @@ import { expect, test } from "vitest";
 import { Random } from "../../src/base.ts";
 import { StateSlotPool, type StatePair } from "../../src/cache/state-slot-pool.ts";
 import { checkSeats, planStates } from "../../src/model/memory.ts";
-import type { ModelShape, RecurrentMixer } from "../../src/model/shape.ts";
+import type { ModelShape, RecurrentMixer } from "../../src/shape/shape.ts";
 import { stateBytes } from "../../src/gpu/state-pool.ts";
-import { stateLayers } from "../../src/model/shape.ts";
+import { stateLayers } from "../../src/shape/shape.ts";
 import { testSeed } from "../support/seed.ts";
 
 test("random life agrees with a naive model: no slot twice, snapshots within their bound", () => {

@@ -2,18 +2,18 @@
 import { afterEach, describe, expect, test, vi } from "vitest";
 import { Random } from "../../src/base.ts";
 import { BlockPool } from "../../src/cache/blocks.ts";
-import type { Cost } from "../../src/cache/cost.ts";
-import { createPrefixCache } from "../../src/cache/create.ts";
+import type { Cost } from "../../src/shape/cost.ts";
+import { createPrefixCache } from "../../src/cache/policy/create.ts";
 import type { CacheEvent as Decision } from "../../src/cache/events.ts";
-import { Outliner } from "../../src/cache/outline.ts";
+import { Outliner } from "../../src/cache/tree/outline.ts";
 import type { PrefixCache } from "../../src/cache/prefix.ts";
-import type { RadixNode } from "../../src/cache/radix.ts";
+import type { RadixNode } from "../../src/cache/tree/radix.ts";
 import { StateSlotPool } from "../../src/cache/state-slot-pool.ts";
-import { chainKeys, fingerprintOf, recordKey, rootKey, type Key } from "../../src/tier/keys.ts";
-import { TierStore } from "../../src/tier/store.ts";
-import { CacheEvents } from "../../src/worker/cache-events.ts";
-import { TreeReader } from "../../src/worker/cache-tree.ts";
-import { TIER_GPU, TIER_RAM, type CacheEvent, type CacheTree } from "../../src/worker/protocol.ts";
+import { chainKeys, fingerprintOf, recordKey, rootKey, type Key } from "../../src/tier/record/keys.ts";
+import { TierStore } from "../../src/tier/store/store.ts";
+import { CacheEvents } from "../../src/worker/cache/events.ts";
+import { TreeReader } from "../../src/worker/cache/tree.ts";
+import { TIER_GPU, TIER_RAM, type CacheEvent, type CacheTree } from "../../src/wire/protocol.ts";
 import { testSeed } from "../support/seed.ts";
 
 const BLOCK = 4;

@@ -6,7 +6,7 @@ import { MAX_STDIN_BYTES, modelAndPrompt, readPrompt } from "../../src/api/promp
 import { asksToInstall, needsSupervision, NoiseFilter } from "../../src/api/supervise.ts";
 import { flagOf, inFlags } from "../../src/api/usage.ts";
 import { parseBytes } from "../../src/byte-size.ts";
-import { cacheFields, engineFields, generateFields } from "../../src/worker/arguments.ts";
+import { cacheFields, engineFields, generateFields } from "../../src/wire/arguments.ts";
 
 const all = (command: Command): Command[] => [command, ...command.commands.flatMap(all)];
 const find = (path: string): Command => {

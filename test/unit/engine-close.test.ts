@@ -1,9 +1,9 @@
 /** The engine's handle when its worker fails or dies, and close() in every state, with a worker that the test plays. */
 import { beforeEach, expect, test, vi } from "vitest";
-import { Engine } from "../../src/engine.ts";
+import { Engine } from "../../src/engine/engine.ts";
 import { TidepoolError, toWire } from "../../src/errors.ts";
-import type { WorkerPort } from "../../src/worker/port.ts";
-import type { EngineInfo, FromWorker, GenerationResult, ToWorker } from "../../src/worker/protocol.ts";
+import type { WorkerPort } from "../../src/wire/port.ts";
+import type { EngineInfo, FromWorker, GenerationResult, ToWorker } from "../../src/wire/protocol.ts";
 
 /** Answers nothing but the loading; what it was told stands in `told`. */
 class PlayedPort implements WorkerPort {
@@ -35,7 +35,7 @@ class PlayedPort implements WorkerPort {
 
 let port: PlayedPort;
 
-vi.mock(import("../../src/worker/port.ts"), async (original) => ({
+vi.mock(import("../../src/wire/port.ts"), async (original) => ({
   ...(await original()),
   startWorker: () => (port = new PlayedPort()),
 }));

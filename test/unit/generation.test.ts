@@ -2,11 +2,11 @@
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { afterEach, describe, expect, test, vi } from "vitest";
-import { Engine } from "../../src/engine.ts";
+import { Engine } from "../../src/engine/engine.ts";
 import { TidepoolError, toWire } from "../../src/errors.ts";
-import { MAX_UNREAD_CHUNKS, type Generation, type GenerationChunk } from "../../src/generation.ts";
-import type { WorkerPort } from "../../src/worker/port.ts";
-import type { EngineInfo, FromWorker, GenerationResult, ToWorker } from "../../src/worker/protocol.ts";
+import { MAX_UNREAD_CHUNKS, type Generation, type GenerationChunk } from "../../src/engine/generation.ts";
+import type { WorkerPort } from "../../src/wire/port.ts";
+import type { EngineInfo, FromWorker, GenerationResult, ToWorker } from "../../src/wire/protocol.ts";
 
 setFlagsFromString("--expose-gc");
 const collectGarbage = runInNewContext("gc") as () => void;
@@ -49,7 +49,7 @@ class PlayedPort implements WorkerPort {
 
 let port: PlayedPort;
 
-vi.mock(import("../../src/worker/port.ts"), async (original) => ({
+vi.mock(import("../../src/wire/port.ts"), async (original) => ({
   ...(await original()),
   startWorker: () => (port = new PlayedPort()),
 }));

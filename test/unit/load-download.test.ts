@@ -2,12 +2,18 @@
 import { describe, expect, test } from "vitest";
 import { Random } from "../../src/base.ts";
 import { progressLine, ProgressBar } from "../../src/api/progress-bar.ts";
-import { ByteRanges } from "../../src/load/byte-ranges.ts";
-import { DOWNLOAD_LIMITS, downloadWorld, pauseMs } from "../../src/load/download-limits.ts";
-import { chooseFile, hubBase, hubRemote, parseListing, type HubListing } from "../../src/load/hub.ts";
-import { keptValue, parseKept, type KeptFile } from "../../src/load/kept-file.ts";
+import { ByteRanges } from "../../src/load/download/byte-ranges.ts";
+import { DOWNLOAD_LIMITS, downloadWorld, pauseMs } from "../../src/load/download/limits.ts";
+import {
+  chooseFile,
+  hubBase,
+  hubRemote,
+  parseListing,
+  type HubListing,
+} from "../../src/load/download/hub.ts";
+import { keptValue, parseKept, type KeptFile } from "../../src/load/download/kept-file.ts";
 import { parseModelName, type HubName } from "../../src/load/model-name.ts";
-import { RateMeter } from "../../src/load/rate.ts";
+import { RateMeter } from "../../src/load/download/rate.ts";
 import { testSeed } from "../support/seed.ts";
 
 describe("byte ranges", () => {

@@ -5,9 +5,9 @@
 import { describe, expect, test } from "vitest";
 import { TidepoolError } from "../../src/errors.ts";
 import type { ModelFile } from "../../src/load/model-file.ts";
-import { readShape } from "../../src/model/arch.ts";
-import type { AttentionMixer, ModelShape } from "../../src/model/shape.ts";
-import { checkTensors, usedTensors } from "../../src/model/tensors.ts";
+import { readShape } from "../../src/model/arch/rows.ts";
+import type { AttentionMixer, ModelShape } from "../../src/shape/shape.ts";
+import { checkTensors, usedTensors } from "../../src/model/arch/tensor-names.ts";
 
 type Changes = Record<string, unknown>;
 

@@ -2,7 +2,7 @@
 import { expect, test } from "vitest";
 import { TidepoolError } from "../../src/errors.ts";
 import type { ModelFile } from "../../src/load/model-file.ts";
-import { shapeOf } from "../../src/model/arch.ts";
+import { shapeOf } from "../../src/model/arch/rows.ts";
 
 const LLAMA: Record<string, unknown> = {
   "general.architecture": "llama",

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { RestoreRates } from "../../src/worker/restore-rates.ts";
+import { RestoreRates } from "../../src/worker/cache/restore-rates.ts";
 
 const BLOCK = 32;
 const facts = { blockTokens: BLOCK, bytesPerBlock: 1e5, flopsPerToken: 2e6, isSoftware: true };

@@ -4,15 +4,20 @@
  */
 import { expect, it } from "vitest";
 import { BlockPool } from "../../src/cache/blocks.ts";
-import { createPrefixCache } from "../../src/cache/create.ts";
-import { costOf } from "../../src/cache/cost.ts";
-import { MAX_LOADS, Restore, type RestoreMode, type RestoreTerms } from "../../src/schedule/restore.ts";
+import { createPrefixCache } from "../../src/cache/policy/create.ts";
+import { costOf } from "../../src/shape/cost.ts";
+import {
+  MAX_LOADS,
+  Restore,
+  type RestoreMode,
+  type RestoreTerms,
+} from "../../src/schedule/restore/block-restore.ts";
 import { Scheduler, type Move, type Plan } from "../../src/schedule/scheduler.ts";
 
 const BLOCK_TOKENS = 4;
 const STORED_BLOCKS = 64;
 const CHUNK_BLOCKS = 8;
-/** Weight of the newest step in what is believed of computing, as in worker/keeper.ts. */
+/** Weight of the newest step in what is believed of computing, as in worker/cache/tier-mover.ts. */
 const WEIGHT = 0.5;
 /** How long the loop sleeps at most while loads are under way. */
 const ASK_AGAIN_MS = 4;

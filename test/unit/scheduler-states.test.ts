@@ -6,11 +6,11 @@
 import { describe, expect, it } from "vitest";
 import { Random } from "../../src/base.ts";
 import { BlockPool } from "../../src/cache/blocks.ts";
-import { createPrefixCache } from "../../src/cache/create.ts";
-import type { PolicyName } from "../../src/cache/policy.ts";
+import { createPrefixCache } from "../../src/cache/policy/create.ts";
+import type { PolicyName } from "../../src/cache/policy/policy.ts";
 import { StateSlotPool } from "../../src/cache/state-slot-pool.ts";
 import type { Request } from "../../src/schedule/request.ts";
-import type { RestoreTerms } from "../../src/schedule/restore.ts";
+import type { RestoreTerms } from "../../src/schedule/restore/block-restore.ts";
 import {
   Scheduler,
   type FullBlock,
@@ -229,7 +229,7 @@ function makeWorld(random: Random): World {
   return { scheduler, slots, most, machine, inFlight: [] };
 }
 
-/** As worker/growth.ts does. */
+/** As worker/pool-growth.ts does. */
 function grow({ scheduler, slots, most }: World): void {
   const missing = scheduler.missingStates();
   if (missing > 0)

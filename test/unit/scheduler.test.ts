@@ -5,9 +5,9 @@
 import { describe, expect, it } from "vitest";
 import { Random } from "../../src/base.ts";
 import { BlockPool } from "../../src/cache/blocks.ts";
-import { createPrefixCache } from "../../src/cache/create.ts";
+import { createPrefixCache } from "../../src/cache/policy/create.ts";
 import type { Request } from "../../src/schedule/request.ts";
-import type { RestoreTerms } from "../../src/schedule/restore.ts";
+import type { RestoreTerms } from "../../src/schedule/restore/block-restore.ts";
 import {
   Scheduler,
   type FullBlock,

@@ -4,11 +4,11 @@ import { Random } from "../../src/base.ts";
 import { TidepoolError } from "../../src/errors.ts";
 import { Engine } from "../../src/index.ts";
 import type { Ask } from "../../src/worker/local.ts";
-import type { EngineInfo, FromWorker } from "../../src/worker/protocol.ts";
-import { ShareClient } from "../../src/worker/share-client.ts";
-import { ShareOwner } from "../../src/worker/share-owner.ts";
-import { shareKey } from "../../src/worker/share-platform.ts";
-import { MAX_GUESTS, readShareMessage, type Say } from "../../src/worker/share-messages.ts";
+import type { EngineInfo, FromWorker } from "../../src/wire/protocol.ts";
+import { ShareClient } from "../../src/worker/share/guest.ts";
+import { ShareOwner } from "../../src/worker/share/owner.ts";
+import { shareKey } from "../../src/worker/share/platform.ts";
+import { MAX_GUESTS, readShareMessage, type Say } from "../../src/worker/share/messages.ts";
 import { testSeed } from "../support/seed.ts";
 import { Bench, textOf, tokensOf, turn, type PageRequest, type Tab } from "../support/share-bench.ts";
 

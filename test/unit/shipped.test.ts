@@ -9,7 +9,7 @@ import {
   SHIPPED_MODELS,
   shippedPath,
 } from "../../src/api/shipped.ts";
-import { ARCHITECTURE_NAMES } from "../../src/model/arch.ts";
+import { ARCHITECTURE_NAMES } from "../../src/model/arch/rows.ts";
 import { cases } from "../model/shipped.cases.ts";
 
 test("a shipped model is offered exactly if its architecture runs", () => {

@@ -1,8 +1,8 @@
 /** Replays of the given traces against the reference's numbers (mooncake.md section 6, marconi.md section 9); those that
  * take minutes are in test/full. */
 import { describe, expect, test } from "vitest";
-import { costOf, namedShapes } from "../../src/cache/cost.ts";
-import type { PolicyName } from "../../src/cache/policy.ts";
+import { costOf, namedShapes } from "../../src/shape/cost.ts";
+import type { PolicyName } from "../../src/cache/policy/policy.ts";
 import { replay, replaySteps } from "../../src/sim/replay.ts";
 import type { ReplayRow } from "../../src/sim/replay.ts";
 import type { Trace } from "../../src/sim/trace.ts";

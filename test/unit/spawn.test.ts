@@ -4,8 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import { findScript, loadingFlags } from "../../src/spawn-node.ts";
-import { isElsewhere, startWebWorker } from "../../src/spawn.ts";
+import { findScript, loadingFlags } from "../../src/platform/spawn-node.ts";
+import { isElsewhere, startWebWorker } from "../../src/platform/spawn.ts";
 
 const PAGE = "https://app.example";
 const CDN = "https://cdn.example/tidepool/worker.js";

@@ -4,9 +4,9 @@ import { setBackgroundHandler } from "../../src/base.ts";
 import { toWire, TidepoolError } from "../../src/errors.ts";
 import type { ModelFile } from "../../src/load/model-file.ts";
 import { Prompts } from "../../src/worker/prompts.ts";
-import { TextClient, type TextPort } from "../../src/worker/text-client.ts";
-import type { FromText, TextParts, ToText } from "../../src/worker/text-messages.ts";
-import { TextService } from "../../src/worker/text-service.ts";
+import { TextClient, type TextPort } from "../../src/worker/text/client.ts";
+import type { FromText, TextParts, ToText } from "../../src/worker/text/messages.ts";
+import { TextService } from "../../src/worker/text/service.ts";
 import { byteLevelVocab } from "../support/tiny-vocab.ts";
 
 const PARTS: TextParts = { file: "m.gguf", format: "gguf", metadata: byteLevelVocab("gpt-2") };

@@ -1,0 +1,64 @@
+/**
+ * What callers may hand to the library, by function: rules for the arguments and options that stay on this side of the worker
+ * (models, signals, listeners), joined with those of the table that both sides share (wire/arguments.ts).
+ */
+import { isSigningKey, type SigningKey } from "../archive-signing.ts";
+import { callback, flag, object, rule, signal, stringOr, text, type Fields, type Rule } from "../check.ts";
+import type { ChatOptions, GenerateOptions, LoadOptions, Model } from "./engine.ts";
+import type { ModelsCallOptions } from "./kept-models.ts";
+import { engineFields, generateFields, sourceFields, templateVariables, tools } from "../wire/arguments.ts";
+import type { EngineOptions } from "../wire/protocol.ts";
+
+/** Characters of a shared engine's name, at most. */
+const MAX_SHARE_NAME = 200;
+
+const shareName = text(1, MAX_SHARE_NAME);
+
+const share = stringOr<boolean>(
+  `true, false or ${shareName.expected}`,
+  shareName,
+  (value) => typeof value === "boolean",
+  flag,
+);
+
+const isFile = (value: unknown): boolean => Object.prototype.toString.call(value) === "[object File]";
+
+/** What can be loaded. */
+export const model: Rule<Model> = rule(
+  "a non-empty string (Hub id, path or address), a URL, a File, or an array of at least one File",
+  (value) => {
+    if (Array.isArray(value)) return value.length > 0 && value.every(isFile);
+    return (typeof value === "string" && value !== "") || value instanceof URL || isFile(value);
+  },
+);
+
+export const engineOptions = object<EngineOptions>("an engine's options", engineFields);
+
+const loadFields: Fields<LoadOptions> = {
+  ...engineFields,
+  onProgress: callback(),
+  onNotice: callback(),
+  onChange: callback(),
+  signal,
+  share,
+};
+export const loadOptions = object<LoadOptions>("options", loadFields);
+
+export const generateOptions = object<GenerateOptions>("options", { ...generateFields, signal });
+
+export const chatOptions = object<ChatOptions>("options", {
+  ...generateFields,
+  signal,
+  template: templateVariables,
+  tools,
+});
+
+export const exportOptions = object<{ sign?: SigningKey }>("options", {
+  sign: rule("an Ed25519 private key (PKCS #8, PEM) or a CryptoKeyPair", isSigningKey, true),
+});
+
+export const modelsOptions = object<ModelsCallOptions>("options", {
+  ...sourceFields,
+  onProgress: callback(),
+  signal,
+});

@@ -1,0 +1,83 @@
+/**
+ * The plain facts about a model, brought to one form from GGUF metadata (hyperparameters-gguf.ts) or a Hugging Face config.json
+ * (hyperparameters-config.ts), with the bounds that both hold them to. It decides nothing about architectures: that is rows.ts.
+ */
+import type { Activation, RopeScaling } from "../../shape/shape.ts";
+
+/** A base of the rotation and how its positions are stretched. */
+export interface RopeFacts {
+  theta: number;
+  scaling: RopeScaling;
+}
+
+export interface Facts {
+  name: string;
+  layers: number;
+  /** Layers of the file behind these, which only predict further tokens. */
+  unusedLayers: number;
+  hiddenSize: number;
+  /** As the settings say; the embedding's rows decide (rows.ts). */
+  vocabSize: number | undefined;
+  contextTokens: number;
+  /** One entry a layer. */
+  heads: number[];
+  /** One entry a layer. */
+  kvHeads: number[];
+  headDim: number;
+  /** One entry a layer. */
+  ffnWidth: number[];
+  /** undefined: the architecture's own. */
+  activation: Activation | undefined;
+  normEps: number;
+  ropeDims: number;
+  /** Of all layers, or of those that see everything. */
+  rope: RopeFacts;
+  /** Of layers with a sliding window, if they have their own. */
+  localRope: RopeFacts | undefined;
+  /** Multiplies cos and sin of every rotation, beside YaRN's own factor. */
+  ropeMagnitude: number;
+  /** Which layers rotate, if the settings say so. */
+  ropeLayers: boolean[] | undefined;
+  /** Whether attention rotates at all, where an architecture leaves it open (Granite hybrids). */
+  ropeFinetuned: boolean;
+  attentionScale: number | undefined;
+  /** Caps of the scores before the softmax and of the logits; 0 for none. */
+  softCap: number;
+  finalSoftCap: number;
+  /** Sliding window in tokens, 0 for none. */
+  window: number;
+  /** Which layers are local: they see the window and rotate by `localRope`. */
+  localLayers: boolean[];
+  /** Which layers are recurrent, if the settings list them. */
+  recurrentLayers: boolean[] | undefined;
+  /** Granite's multipliers; 1 elsewhere. */
+  embeddingScale: number;
+  residualScale: number;
+  /** Logits are divided by it. */
+  logitDivisor: number;
+  /** Experts a layer; 0 for none. */
+  experts: number;
+  /** Tokens that the convolutions of recurrent layers see; 0 where there are none. */
+  convKernel: number;
+  /** Sizes of Mamba-2 and gated-delta layers; zeros where there are none. */
+  ssm: { innerSize: number; stateSize: number; heads: number; groups: number };
+  /** One attention layer in so many. */
+  attentionInterval: number;
+}
+
+/** Bounds on what a file may claim, far above real models and far below what would hurt. */
+export const MAX_LAYERS = 1024;
+export const MAX_WIDTH = 1 << 20;
+export const MAX_VOCAB = 1 << 22;
+export const MAX_CONTEXT = 1 << 27;
+export const MAX_HEAD_DIM = 512;
+export const MAX_CONV_KERNEL = 16;
+export const MAX_EXPERTS = 4096;
+
+/** Qwen3.5 and Qwen3-Next, where the file does not say. */
+export const ATTENTION_INTERVAL = 4;
+
+/** Where layers with a window alternate with layers without: every so many-th layer has none. */
+export function localByPeriod(layers: number, period: number): boolean[] {
+  return Array.from({ length: layers }, (_, index) => period === 0 || index % period < period - 1);
+}

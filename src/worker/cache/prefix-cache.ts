@@ -1,0 +1,73 @@
+/**
+ * The prefix cache of a loaded model: its slots, its policy, and what a token costs in FLOPs and bytes, in the terms of
+ * shape/cost.ts.
+ */
+import type { BlockPool } from "../../cache/blocks.ts";
+import { costOf, type Cost, type LayerShape as CostLayer } from "../../shape/cost.ts";
+import { createPrefixCache } from "../../cache/policy/create.ts";
+import type { PrefixCache } from "../../cache/prefix.ts";
+import { StateSlotPool } from "../../cache/state-slot-pool.ts";
+import type { AlphaTuner } from "../../cache/policy/alpha-tuner.ts";
+import type { Runner } from "../../model/runner.ts";
+import type { Mixer } from "../../shape/shape.ts";
+import type { PoolSizes } from "../../schedule/scheduler.ts";
+import type { CacheOptions } from "../../wire/protocol.ts";
+
+/** The policy where the caller names none. */
+const DEFAULT_POLICY = "marconi";
+
+/** @param pool the KV slots */
+export function makeCache(
+  runner: Runner,
+  pool: BlockPool,
+  policy: CacheOptions["policy"] = DEFAULT_POLICY,
+): { cache: PrefixCache; tuner: AlphaTuner | undefined } {
+  const { blockTokens } = runner.options;
+  const { states } = runner;
+  const { maxSnapshots } = runner.plan.states;
+  return createPrefixCache({
+    ...{ policy, blockTokens, cost: cacheCost(runner), pool },
+    ...(states.slotBytes > 0 && { snapshotPool: new StateSlotPool(states.slots, maxSnapshots) }),
+    tunerBytes: runner.maxBlocks * runner.pool.slotBytes + maxSnapshots * states.slotBytes,
+  });
+}
+
+/** What a runner's pools hold. */
+export function poolSizes({ pool, states, maxBlocks, plan }: Runner): PoolSizes {
+  const { maxSnapshots } = plan.states;
+  return { slots: pool.slots, maxBlocks, stateSlots: states.slots, maxSnapshots };
+}
+
+export function cacheCost({ shape, options, pool, states }: Runner): Cost {
+  const cost = costOf({
+    name: shape.name,
+    hiddenSize: shape.hiddenSize,
+    kvElementBytes: options.kvDtype === "f16" ? 2 : 4,
+    stateElementBytes: 4,
+    layers: shape.layers.flatMap(({ mixers, ffn }) => [
+      ...mixers.map(mixerCost),
+      ...(ffn ? [{ kind: ffn.kind, count: 1, inner: ffn.width, matrices: 3 }] : []),
+    ]),
+  });
+  const bytesPerToken = pool.slotBytes / pool.options.blockTokens; // as they lie on the GPU
+  return { ...cost, bytesPerToken, bytesPerSnapshot: states.slotBytes };
+}
+
+function mixerCost(mixer: Mixer): CostLayer {
+  switch (mixer.kind) {
+    case "attention": {
+      const { heads, kvHeads, headDim } = mixer;
+      return { kind: "attention", count: 1, heads, kvHeads, headDim };
+    }
+    case "short-conv":
+      return { kind: "short-conv", count: 1, convKernel: mixer.kernel };
+    case "mamba2": {
+      const { heads, headDim, stateSize, groups, kernel } = mixer;
+      return { kind: "mamba2", count: 1, inner: heads * headDim, stateSize, groups, convKernel: kernel };
+    }
+    case "gated-delta": {
+      const { valueHeads: heads, keyHeads, keyDim, valueDim, kernel } = mixer;
+      return { kind: "gated-delta", count: 1, heads, keyHeads, keyDim, valueDim, convKernel: kernel };
+    }
+  }
+}
