@@ -6,7 +6,7 @@ import type { BlockPool } from "./blocks.ts";
 import type { Cost } from "../shape/cost.ts";
 import { onDisk, onRam, slotOf } from "./tree/block-ref.ts";
 import type { CacheEventReason, CacheListener } from "./events.ts";
-import type { EvictionPolicy } from "./policy/policy.ts";
+import type { PrefixPolicy } from "./policy/policy.ts";
 import type { RadixNode, RadixTree } from "./tree/radix.ts";
 import { onlyChild, startOf } from "./tree/radix.ts";
 import type { PrefixStats } from "./stats.ts";
@@ -20,7 +20,7 @@ export interface Need {
 
 export interface EvictorParts {
   tree: RadixTree;
-  policy: EvictionPolicy;
+  policy: PrefixPolicy;
   pool: BlockPool | undefined;
   snapshotPool: BlockPool | undefined;
   stats: PrefixStats;
@@ -33,7 +33,7 @@ export class Evictor {
   /** Told of each victim. */
   listener: CacheListener | undefined;
   private readonly tree: RadixTree;
-  private readonly policy: EvictionPolicy;
+  private readonly policy: PrefixPolicy;
   private readonly pool: BlockPool | undefined;
   private readonly snapshotPool: BlockPool | undefined;
   private readonly stats: PrefixStats;

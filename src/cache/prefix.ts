@@ -22,7 +22,7 @@ import type { CacheListener } from "./events.ts";
 import { Evictor } from "./evictor.ts";
 import { newLease, type Inserted, type Lease, type Match, type NewSnapshot } from "./lease.ts";
 import { Paths } from "./tree/prefix-paths.ts";
-import type { EvictionPolicy } from "./policy/policy.ts";
+import type { PrefixPolicy } from "./policy/policy.ts";
 import { PrefixEvents } from "./prefix-events.ts";
 import type { RadixNode, Snapshot, Walk } from "./tree/radix.ts";
 import { RadixTree, startOf } from "./tree/radix.ts";
@@ -40,7 +40,7 @@ export interface PrefixOptions {
   blockTokens: number;
   /** Per token of the tree. A `bytesPerSnapshot` above 0 means that only prefixes with a snapshot can be reused. */
   cost: Cost;
-  policy: EvictionPolicy;
+  policy: PrefixPolicy;
   /** Whether the sequences that are inserted never change, so that the tree may keep views of them. Default: false. */
   keepsViews?: boolean;
   /** Limit of the tree's bytes; none by default (the pools are the limit then). */
@@ -55,7 +55,7 @@ const noRefs = new Int32Array(0);
 
 export class PrefixCache {
   readonly tree: RadixTree;
-  readonly policy: EvictionPolicy;
+  readonly policy: PrefixPolicy;
   readonly cost: Cost;
   readonly stats: PrefixStats = newStats();
   capacityBytes: number;

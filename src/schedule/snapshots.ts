@@ -133,7 +133,7 @@ export class Snapshots {
   here(request: Request): NewSnapshot | undefined {
     if (!request.snapshotsAt.includes(request.computed)) return undefined;
     const taken = this.cache.snapshotSlots(request.computed);
-    return taken && { ...taken, why: this.cache.policy.name === "vllm" ? "interval" : "branch" };
+    return taken && { ...taken, why: this.cache.policy.snapshotReason };
   }
 
   saveOf(request: Request, { at, slot, tail }: NewSnapshot): Save {

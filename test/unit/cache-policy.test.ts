@@ -5,7 +5,7 @@ import type { Cost } from "../../src/shape/cost.ts";
 import { createPrefixCache } from "../../src/cache/policy/create.ts";
 import { CandidateIndex, savedFlops } from "../../src/cache/policy/marconi.ts";
 import type { PolicyName } from "../../src/cache/policy/policy.ts";
-import { VictimQueue } from "../../src/cache/policy/policy.ts";
+import { isFreeLeaf, policyNames, VictimQueue, type EvictionPolicy } from "../../src/cache/policy/policy.ts";
 import type { PrefixCache } from "../../src/cache/prefix.ts";
 import type { RadixNode } from "../../src/cache/tree/radix.ts";
 import { RadixTree } from "../../src/cache/tree/radix.ts";
@@ -219,9 +219,10 @@ test("marconi's index finds the same minimum as scoring every candidate", () => 
 
 test("the victim queue gives leaves in the order of their keys, whatever was used meanwhile", () => {
   const random = new Random(testSeed("cache-policy queue"));
-  const queue = new VictimQueue(
+  const queue = new VictimQueue<RadixNode>(
     (node) => node.uses,
     (node) => node.lastAccess,
+    isFreeLeaf,
   );
   const leaves = someLeaves(random, 200);
   for (const leaf of leaves) queue.add(leaf, 0);
@@ -240,4 +241,69 @@ test("the victim queue gives leaves in the order of their keys, whatever was use
     left.delete(victim);
   }
   expect(queue.take(0, () => true)).toBeUndefined();
+});
+
+/** An entry that is no node of the tree: one of a model's experts, of which a few fit into memory. */
+interface Expert {
+  id: number;
+  isRunning: boolean;
+  lastUse: number;
+  queuedAt: number;
+}
+
+/** Evicts the expert that was used least recently. */
+class OldestExpert implements EvictionPolicy<Expert> {
+  private readonly queue = new VictimQueue<Expert>(
+    ({ lastUse }) => lastUse,
+    ({ id }) => id,
+    ({ isRunning }) => !isRunning,
+  );
+
+  touch(expert: Expert, now: number): void {
+    expert.lastUse = now;
+  }
+
+  changed(expert: Expert): void {
+    if (!expert.isRunning) this.queue.add(expert, 0);
+  }
+
+  removed(): void {} // only victims leave
+
+  victim(now: number, fits: (expert: Expert) => boolean): Expert | undefined {
+    return this.queue.take(now, fits);
+  }
+}
+
+test("a policy evicts entries of any kind through the same interface", () => {
+  const random = new Random(testSeed("cache-policy experts"));
+  const policy: EvictionPolicy<Expert> = new OldestExpert();
+  const resident = new Map<number, Expert>();
+  for (let now = 1; now < 2000; now++) {
+    const id = random.below(40);
+    const expert = resident.get(id) ?? { id, isRunning: false, lastUse: 0, queuedAt: -1 };
+    if (!resident.has(id) && resident.size === 8) {
+      const running = random.pick([...resident.values()]);
+      running.isRunning = true;
+      const idle = [...resident.values()].filter((other) => other !== running);
+      const wanted = idle.filter((other) => other.id % 2 === now % 2);
+      const victim = policy.victim(now, (other) => other.id % 2 === now % 2);
+      expect(victim).toBe(wanted.sort((a, b) => a.lastUse - b.lastUse)[0]);
+      running.isRunning = false;
+      policy.changed(running);
+      if (!victim) continue;
+      resident.delete(victim.id);
+      policy.removed(victim);
+    }
+    const why = resident.has(id) ? "match" : "insert";
+    resident.set(id, expert);
+    policy.touch(expert, now, why);
+    policy.changed(expert);
+  }
+  expect(resident.size).toBe(8);
+});
+
+test("each policy says why it asks for snapshots on the way", () => {
+  const names = policyNames.filter((name) => name !== "offline");
+  const reasons = names.map((name) => cacheOf(name, hybrid, 1000).policy.snapshotReason);
+  expect(names.filter((_, index) => reasons[index] === "interval")).toEqual(["vllm"]);
 });

@@ -5,7 +5,7 @@ import { TidepoolError } from "../../errors.ts";
 import { MarconiPolicy } from "./marconi.ts";
 import type { FutureRequest } from "./offline.ts";
 import { OfflinePolicy } from "./offline.ts";
-import type { EvictionPolicy, PolicyName } from "./policy.ts";
+import type { PrefixPolicy, PolicyName } from "./policy.ts";
 import { leafPolicy } from "./policy.ts";
 import type { PrefixOptions } from "../prefix.ts";
 import { PrefixCache } from "../prefix.ts";
@@ -39,7 +39,7 @@ export function createPrefixCache(options: CreateOptions): {
   return { cache, tuner };
 }
 
-function createPolicy(options: CreateOptions): EvictionPolicy {
+function createPolicy(options: CreateOptions): PrefixPolicy {
   switch (options.policy) {
     case "marconi":
       return new MarconiPolicy(options.cost, options.alpha ?? 0);

@@ -8,15 +8,16 @@
  */
 import type { Cost } from "../../shape/cost.ts";
 import { flopsBetween } from "../../shape/cost.ts";
-import type { Admission, EvictionPolicy } from "./policy.ts";
+import type { Admission, PrefixPolicy } from "./policy.ts";
 import { branchPoint, touchPath } from "./policy.ts";
 import type { RadixNode, Walk } from "../tree/radix.ts";
 import { startOf } from "../tree/radix.ts";
 
-export class MarconiPolicy implements EvictionPolicy {
+export class MarconiPolicy implements PrefixPolicy {
   readonly name = "marconi";
   readonly mergesChains = true;
   readonly keepsOversize = false;
+  readonly snapshotReason = "branch";
   /** Set by the tuner between requests. */
   alpha: number;
   private readonly cost: Cost;
@@ -119,10 +120,10 @@ export class CandidateIndex {
   }
 
   remove(node: RadixNode): void {
-    if (node.entry < 0) return;
-    this.nodes[node.entry] = undefined;
-    this.setBounds(node.entry, Infinity, -Infinity, Infinity, -Infinity);
-    node.entry = -1;
+    if (node.queuedAt < 0) return;
+    this.nodes[node.queuedAt] = undefined;
+    this.setBounds(node.queuedAt, Infinity, -Infinity, Infinity, -Infinity);
+    node.queuedAt = -1;
     this.live--;
   }
 
@@ -159,7 +160,7 @@ export class CandidateIndex {
 
   private place(at: number, node: RadixNode, time: number, gain: number): void {
     this.nodes[at] = node;
-    node.entry = at;
+    node.queuedAt = at;
     this.setBounds(at, time, time, gain, gain);
   }
 

@@ -7,7 +7,7 @@
 import { assert } from "../../base.ts";
 import type { Cost } from "../../shape/cost.ts";
 import { isFreeNow, isPrunable, savedFlops } from "./marconi.ts";
-import type { Admission, EvictionPolicy } from "./policy.ts";
+import type { Admission, PrefixPolicy } from "./policy.ts";
 import { touchPath } from "./policy.ts";
 import type { RadixNode, Walk } from "../tree/radix.ts";
 import { onlyChild, RadixTree } from "../tree/radix.ts";
@@ -35,10 +35,11 @@ interface Scored {
   worth: number;
 }
 
-export class OfflinePolicy implements EvictionPolicy {
+export class OfflinePolicy implements PrefixPolicy {
   readonly name = "offline";
   readonly mergesChains = false;
   readonly keepsOversize = false;
+  readonly snapshotReason = "branch";
   readonly alpha = undefined;
   private readonly cost: Cost;
   /** For each request the stretches that its sequence passes, in order. */

@@ -1,7 +1,8 @@
 /**
- * Which snapshots are worth taking and what to evict: one small interface, and the policies behind it that order their
- * victims by a key. (Marconi's scoring is in marconi.ts; the one that knows the future in offline.ts.) A policy reads
- * the tree and keeps its own index; it never changes the tree, frees nothing and knows no capacity.
+ * What to evict, of entries of any kind, and which snapshots of the prefix tree are worth taking: two small interfaces, and
+ * the policies behind them that order their victims by a key. (Marconi's scoring is in marconi.ts; the one that knows the
+ * future in offline.ts.) A policy reads the tree and keeps its own index; it never changes the tree, frees nothing and
+ * knows no capacity.
  */
 import type { RadixNode, Walk } from "../tree/radix.ts";
 import { startOf } from "../tree/radix.ts";
@@ -20,13 +21,36 @@ export interface Admission {
   raw: number;
 }
 
-export interface EvictionPolicy {
+/**
+ * Chooses victims among entries of any kind. It is told what happens to each entry, and keeps its own index of them; what
+ * an eviction frees is not its business.
+ */
+export interface EvictionPolicy<Entry, Use = Entry> {
+  /** Something was looked up (`match`) or put in (`insert`) at logical time `now`. */
+  touch(use: Use, now: number, why: "match" | "insert"): void;
+  /** Something that bears on this entry's eviction changed, or it is new. */
+  changed(entry: Entry): void;
+  /** The entry is gone. */
+  removed(entry: Entry): void;
+  /** The next victim that `fits`. The caller evicts it and reports by `changed` or `removed`. Undefined if nothing can be
+   * evicted. */
+  victim(now: number, fits: (entry: Entry) => boolean): Entry | undefined;
+}
+
+/**
+ * A policy of the prefix tree: it evicts nodes, and also decides what is worth keeping. Its victims are unpinned leaves, or
+ * (Marconi) nodes with one child, pinned or not, of which only the snapshot goes; children, snapshot, pins and label bear
+ * on a node's eviction.
+ */
+export interface PrefixPolicy extends EvictionPolicy<RadixNode, Walk> {
   readonly name: PolicyName;
   /** Whether a node with one child and no snapshot is merged into the child (trees of models with snapshots). */
   readonly mergesChains: boolean;
   /** Whether a sequence for which no room can be made is kept over the budget until the next insertion, not cut short:
    * `vllm`'s blocks lie in the pool while their request runs, and the published simulator leaves them there. */
   readonly keepsOversize: boolean;
+  /** Why the policy asks for snapshots on the way: where sequences branch, or at intervals. */
+  readonly snapshotReason: "branch" | "interval";
   /** The weight of FLOP efficiency in use, for policies that have one. */
   readonly alpha: number | undefined;
   /** A lookup begins. Only the policy that knows the future counts them. */
@@ -36,15 +60,6 @@ export interface EvictionPolicy {
   snapshotPositions(request: Admission): number[];
   /** How much of a finished sequence is worth keeping, in tokens; everything unless the policy knows better. */
   keepTokens(tokens: Int32Array): number;
-  /** A sequence was looked up (`match`) or inserted (`insert`) at logical time `now`. */
-  touch(walk: Walk, now: number, why: "match" | "insert"): void;
-  /** Something that bears on this node's eviction changed: children, snapshot, pins, label, or it is new. */
-  changed(node: RadixNode): void;
-  /** The node left the tree. */
-  removed(node: RadixNode): void;
-  /** The next victim that `fits`: an unpinned leaf, or (Marconi) a node with one child, pinned or not, of which only
-   * the snapshot goes. The caller evicts it and reports by `changed` or `removed`. Undefined where nothing can be evicted. */
-  victim(now: number, fits: (node: RadixNode) => boolean): RadixNode | undefined;
 }
 
 /** Leaves that nobody uses. */
@@ -73,45 +88,63 @@ export function touchPath(node: RadixNode, now: number, uses: number): void {
   }
 }
 
-/** Ascending keys: the node with the smaller pair is evicted first. Keys of a node may only grow while it stays in the
- * tree, so that a stored key is a lower bound and the queue can be put right when a node comes up. */
-type Key = (node: RadixNode, now: number) => number;
+/** Ascending keys: the entry with the smaller pair is evicted first. Keys of an entry may only grow while it stays, so that
+ * a stored key is a lower bound and the queue can be put right when an entry comes up. */
+type Key<Entry> = (entry: Entry, now: number) => number;
 
-/** A binary heap of nodes by (first, second), lazily updated: O(log n) for a victim, nothing for a use. */
-export class VictimQueue {
-  private readonly heap: { node: RadixNode; first: number; second: number }[] = [];
-  private readonly first: Key;
-  private readonly second: Key;
+/** What the queue writes at an entry itself. */
+export interface Queued {
+  /** Scratch; -1 where the entry is not in the queue. */
+  queuedAt: number;
+}
 
-  constructor(first: Key, second: Key) {
+interface Keys {
+  first: number;
+  second: number;
+}
+
+interface Item<Entry> extends Keys {
+  entry: Entry;
+}
+
+/** A binary heap of entries by (first, second), lazily updated: O(log n) for a victim, nothing for a use. */
+export class VictimQueue<Entry extends Queued> {
+  private readonly heap: Item<Entry>[] = [];
+  private readonly first: Key<Entry>;
+  private readonly second: Key<Entry>;
+  private readonly isFree: (entry: Entry) => boolean;
+
+  /** @param isFree whether an entry may be evicted now; one that may not drops out until it is added again */
+  constructor(first: Key<Entry>, second: Key<Entry>, isFree: (entry: Entry) => boolean) {
     this.first = first;
     this.second = second;
+    this.isFree = isFree;
   }
 
-  add(node: RadixNode, now: number): void {
-    if (node.entry >= 0) return;
-    node.entry = 0;
-    this.push({ node, first: this.first(node, now), second: this.second(node, now) });
+  add(entry: Entry, now: number): void {
+    if (entry.queuedAt >= 0) return;
+    entry.queuedAt = 0;
+    this.push({ entry, first: this.first(entry, now), second: this.second(entry, now) });
   }
 
-  /** Removes and returns the free leaf with the smallest key that `fits`. */
-  take(now: number, fits: (node: RadixNode) => boolean): RadixNode | undefined {
-    const skipped: RadixNode[] = [];
-    let found: RadixNode | undefined;
+  /** Removes and returns the free entry with the smallest key that `fits`. */
+  take(now: number, fits: (entry: Entry) => boolean): Entry | undefined {
+    const skipped: Entry[] = [];
+    let found: Entry | undefined;
     while (found === undefined && this.heap.length > 0) {
       const top = this.pop();
-      const { node } = top;
-      node.entry = -1;
-      if (!isFreeLeaf(node)) continue;
-      if (this.first(node, now) > top.first || this.second(node, now) > top.second) this.add(node, now);
-      else if (fits(node)) found = node;
-      else skipped.push(node);
+      const { entry } = top;
+      entry.queuedAt = -1;
+      if (!this.isFree(entry)) continue;
+      if (this.first(entry, now) > top.first || this.second(entry, now) > top.second) this.add(entry, now);
+      else if (fits(entry)) found = entry;
+      else skipped.push(entry);
     }
-    for (const node of skipped) this.add(node, now);
+    for (const entry of skipped) this.add(entry, now);
     return found;
   }
 
-  private push(item: { node: RadixNode; first: number; second: number }): void {
+  private push(item: Item<Entry>): void {
     const { heap } = this;
     let at = heap.length;
     heap.push(item);
@@ -124,7 +157,7 @@ export class VictimQueue {
     heap[at] = item;
   }
 
-  private pop(): { node: RadixNode; first: number; second: number } {
+  private pop(): Item<Entry> {
     const { heap } = this;
     const top = heap[0]!;
     const last = heap.pop()!;
@@ -141,34 +174,37 @@ export class VictimQueue {
   }
 }
 
-function before(a: { first: number; second: number }, b: { first: number; second: number }): boolean {
+function before(a: Keys, b: Keys): boolean {
   return a.first < b.first || (a.first === b.first && a.second < b.second);
 }
 
 /** What differs between the policies that evict leaves in the order of a key. */
 interface LeafOrder {
   name: PolicyName;
-  first: Key;
-  second: Key;
+  first: Key<RadixNode>;
+  second: Key<RadixNode>;
   /** SGLang refreshes a child of which only the first tokens matched, too. */
   touchesPartial: boolean;
   positions: (request: Admission) => number[];
+  snapshotReason: PrefixPolicy["snapshotReason"];
 }
 
-class LeafPolicy implements EvictionPolicy {
+class LeafPolicy implements PrefixPolicy {
   readonly name: PolicyName;
   readonly mergesChains: boolean;
   readonly keepsOversize: boolean;
+  readonly snapshotReason: PrefixPolicy["snapshotReason"];
   readonly alpha = undefined;
   private readonly order: LeafOrder;
-  private readonly queue: VictimQueue;
+  private readonly queue: VictimQueue<RadixNode>;
 
   constructor(order: LeafOrder) {
     this.name = order.name;
     this.mergesChains = order.name === "sglang";
     this.keepsOversize = order.name === "vllm";
+    this.snapshotReason = order.snapshotReason;
     this.order = order;
-    this.queue = new VictimQueue(order.first, order.second);
+    this.queue = new VictimQueue(order.first, order.second, isFreeLeaf);
   }
 
   snapshotPositions(request: Admission): number[] {
@@ -195,11 +231,11 @@ class LeafPolicy implements EvictionPolicy {
   }
 }
 
-const lastAccess: Key = (node) => node.lastAccess;
-const uses: Key = (node) => node.uses;
+const lastAccess: Key<RadixNode> = (node) => node.lastAccess;
+const uses: Key<RadixNode> = (node) => node.uses;
 /** Later positions first. A cut leaf's key grows, so the bound of VictimQueue holds. */
-const latest: Key = (node) => -startOf(node);
-const none: Key = () => 0;
+const latest: Key<RadixNode> = (node) => -startOf(node);
+const none: Key<RadixNode> = () => 0;
 
 /** The policies that need nothing but the tree. `snapshotEvery` (tokens) is the block of `vllm`.
  *
@@ -212,8 +248,8 @@ const none: Key = () => 0;
 export function leafPolicy(
   name: "lru" | "lfu" | "length-aware" | "vllm" | "sglang",
   snapshotEvery: number,
-): EvictionPolicy {
-  const base = { name, touchesPartial: false, positions: branchPoint };
+): PrefixPolicy {
+  const base = { name, touchesPartial: false, positions: branchPoint, snapshotReason: "branch" as const };
   switch (name) {
     case "lru":
       return new LeafPolicy({ ...base, first: lastAccess, second: none });
@@ -228,6 +264,7 @@ export function leafPolicy(
         first: lastAccess,
         second: none,
         positions: (request) => everyBlock(request, snapshotEvery),
+        snapshotReason: "interval",
       });
     case "sglang":
       return new LeafPolicy({ ...base, first: lastAccess, second: none, touchesPartial: true });

@@ -4,17 +4,17 @@
  */
 import { stateOf, type BlockState } from "./block-ref.ts";
 import type { Match } from "../lease.ts";
-import type { EvictionPolicy } from "../policy/policy.ts";
+import type { PrefixPolicy } from "../policy/policy.ts";
 import { startOf, type RadixNode, type RadixTree, type Walk } from "./radix.ts";
 
 export class Paths {
   private readonly tree: RadixTree;
-  private readonly policy: EvictionPolicy;
+  private readonly policy: PrefixPolicy;
   private readonly withBlocks: boolean;
   private readonly withSnapshots: boolean;
 
   /** @param withBlocks whether edges carry block references; @param withSnapshots whether only states can be started from */
-  constructor(tree: RadixTree, policy: EvictionPolicy, withBlocks: boolean, withSnapshots: boolean) {
+  constructor(tree: RadixTree, policy: PrefixPolicy, withBlocks: boolean, withSnapshots: boolean) {
     this.tree = tree;
     this.policy = policy;
     this.withBlocks = withBlocks;

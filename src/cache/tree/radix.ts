@@ -48,7 +48,7 @@ export interface RadixNode {
   lastAccess: number;
   uses: number;
   /** Scratch of the policy's index; -1 where the node is not in it. */
-  entry: number;
+  queuedAt: number;
 }
 
 /** How far a sequence is known. `node` is the deepest node whose edge matched completely, `partial` a child of it of
@@ -351,7 +351,7 @@ function newNode(parent: RadixNode | undefined, label: Int32Array, end: number, 
     pins: 0,
     lastAccess: 0,
     uses: 0,
-    entry: -1,
+    queuedAt: -1,
   };
 }
 
