@@ -1,6 +1,6 @@
 /**
  * Blocks on their way between the GPU's slots and the lower tiers: looks stored blocks up by chain hash, loads them into
- * slots, copies full blocks down behind the steps that computed them, and tells the rates of both (restore-rates.ts), so that the
+ * slots, copies full blocks down behind the steps that computed them, and tells the rates of both (schedule/cost-model.ts), so that the
  * scheduler can choose. It decides neither what is evicted (the policies) nor how records lie on the disk (tier/).
  */
 import { background } from "../../base.ts";
@@ -10,6 +10,7 @@ import { TidepoolError, type ErrorCode } from "../../errors.ts";
 import { blankBehind, type KvPool } from "../../gpu/pool.ts";
 import type { StatePool } from "../../gpu/state-pool.ts";
 import type { Runner } from "../../model/runner.ts";
+import { CostModel, type CostFacts } from "../../schedule/cost-model.ts";
 import type { LowerTier } from "../../schedule/request.ts";
 import type { RestoreMode, RestoreTerms } from "../../schedule/restore/block-restore.ts";
 import type { FullBlock, LowerTiers, Move, Save, Sequence } from "../../schedule/scheduler.ts";
@@ -18,7 +19,6 @@ import type { KvLayout } from "../../tier/record/kv-quant.ts";
 import { headerBytesOf } from "../../tier/record/record.ts";
 import type { GetResult, PutDraft } from "../../tier/store/store-options.ts";
 import type { TierStore } from "../../tier/store/store.ts";
-import { RestoreRates, type RateFacts } from "./restore-rates.ts";
 
 export interface KeeperOptions {
   store: TierStore;
@@ -77,7 +77,7 @@ export class Keeper implements LowerTiers {
   /** The end of the last copy that was asked for. */
   private lastCopy: Promise<void> = Promise.resolve();
   private spillingBlocks = 0;
-  private readonly rates: RestoreRates;
+  private readonly costs: CostModel;
 
   constructor(options: KeeperOptions) {
     this.options = options;
@@ -85,7 +85,7 @@ export class Keeper implements LowerTiers {
     this.fingerprint = options.fingerprint;
     this.namespace = options.namespace;
     this.blockTokens = options.pool.options.blockTokens;
-    this.rates = new RestoreRates(rateFacts(options));
+    this.costs = new CostModel(costFacts(options));
   }
 
   storedBlocks(sequence: Sequence, from: number): number {
@@ -179,8 +179,8 @@ export class Keeper implements LowerTiers {
     const tiers = this.store.has(this.keysOf(sequence).slice(from, from + blocks));
     return {
       mode: this.options.restore,
-      loadMs: Array.from({ length: blocks }, (_, index) => this.rates.loadMs(tiers[index] ?? "disk")),
-      computeMs: () => this.rates.computeMs(),
+      loadMs: Array.from({ length: blocks }, (_, index) => this.costs.loadMs(tiers[index] ?? "disk")),
+      computeMs: () => this.costs.computeMs(),
       nowMs: () => this.options.nowMs(),
     };
   }
@@ -191,7 +191,7 @@ export class Keeper implements LowerTiers {
    */
   moveTo({ pool, states, gpu }: Runner, fingerprint: Key): void {
     Object.assign(this.options, { pool, states, isSoftware: gpu.adapter.software });
-    this.rates.moveTo(rateFacts(this.options));
+    this.costs.moveTo(costFacts(this.options));
     if (fingerprint === this.fingerprint) return;
     this.fingerprint = fingerprint;
     this.keys = new WeakMap();
@@ -199,25 +199,25 @@ export class Keeper implements LowerTiers {
   }
 
   /** What cached tokens would have taken to compute. */
-  get timeSavedMs(): RestoreRates["timeSavedMs"] {
-    return this.rates.timeSavedMs;
+  get timeSavedMs(): CostModel["timeSavedMs"] {
+    return this.costs.timeSavedMs;
   }
 
   /** Tells that a prefill chunk, submitted `ms` ago, has run. */
   computed(tokens: number, ms: number): void {
-    this.rates.computed(tokens, ms, this.options.nowMs());
+    this.costs.computed(tokens, ms, this.options.nowMs());
   }
 
   /** Counts a request's cached tokens as time saved. */
   credit(cachedTokens: { gpu: number; ram: number; disk: number }): void {
-    this.rates.credit(cachedTokens);
+    this.costs.credit(cachedTokens);
   }
 
   /** Brings one block's bytes into its slot if it is still wanted then; the tier they came from, or undefined. */
   async load(move: Move, isWanted: () => boolean): Promise<LowerTier | undefined> {
     if (move.snapshot) return this.loadState(move.request, move.snapshot, isWanted);
     const [expected = "disk"] = this.store.has([this.keysOf(move.request)[move.block] as Key]);
-    const rate = this.rates.loadsOf(expected);
+    const rate = this.costs.loadsOf(expected);
     rate.begin(this.options.nowMs());
     let loaded = 0;
     try {
@@ -466,7 +466,7 @@ export class Keeper implements LowerTiers {
   }
 }
 
-function rateFacts({ pool, flopsPerToken, isSoftware = false }: KeeperOptions): RateFacts {
+function costFacts({ pool, flopsPerToken, isSoftware = false }: KeeperOptions): CostFacts {
   return { blockTokens: pool.options.blockTokens, bytesPerBlock: pool.slotBytes, flopsPerToken, isSoftware };
 }
 

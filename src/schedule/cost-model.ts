@@ -1,9 +1,10 @@
 /**
- * How fast blocks are brought back from a tier, and how fast they are computed: measured as they come, assumed before. The
- * scheduler chooses by it (schedule/restore/block-restore.ts); here nothing is chosen.
+ * What work costs on this machine, as far as it is known: rates are measured as work ends, and assumed before that;
+ * predictions follow from them. Pure: time is handed in, and choosing by the predictions is for others
+ * (restore/block-restore.ts).
  */
-import type { LowerTier } from "../../schedule/request.ts";
-import { MAX_LOADS } from "../../schedule/restore/block-restore.ts";
+import type { LowerTier } from "./request.ts";
+import { MAX_LOADS } from "./restore/block-restore.ts";
 
 /** Weight of the newest measurement in a rate. */
 const RATE_WEIGHT = 0.5;
@@ -18,31 +19,31 @@ const ASSUMED_FLOPS_PER_SECOND = { gpu: 5e11, software: 1e9 };
 const TIERS = ["gpu", "ram", "disk"] as const;
 
 /** What is assumed follows from these, before anything is measured. */
-export interface RateFacts {
+export interface CostFacts {
   blockTokens: number;
   bytesPerBlock: number;
   flopsPerToken: number;
   isSoftware: boolean;
 }
 
-export class RestoreRates {
+export class CostModel {
   /** What cached tokens would have taken to compute. */
   readonly timeSavedMs = { gpu: 0, ram: 0, disk: 0 };
   /** Cached tokens whose worth is not known yet. */
   private readonly uncounted = { gpu: 0, ram: 0, disk: 0 };
-  private facts: RateFacts;
+  private facts: CostFacts;
   private readonly loads: Record<LowerTier, LoadRate>;
   /** Tokens per second, 0 until measured. */
   private computeRate = 0;
   private computedAtMs = -Infinity;
 
-  constructor(facts: RateFacts) {
+  constructor(facts: CostFacts) {
     this.facts = facts;
     this.loads = { ram: new LoadRate(facts.blockTokens), disk: new LoadRate(facts.blockTokens) };
   }
 
   /** Another device computes from now on. */
-  moveTo(facts: RateFacts): void {
+  moveTo(facts: CostFacts): void {
     this.facts = facts;
     this.computeRate = 0;
   }
