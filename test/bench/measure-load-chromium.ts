@@ -1,16 +1,16 @@
 /**
  * Measures the memory of Chromium's processes while a page loads a large model: the renderer, whose worker reads the file,
- * and the GPU process, which gets the weights. The JavaScript heap shows neither. Linux only: it reads /proc.
+ * and the GPU process, which gets the weights. The JavaScript heap shows neither. Nothing observes the tab's network, since
+ * Chromium keeps what an observed tab receives. Linux only: it reads /proc.
  */
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
+import { mkdtempSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
-import type { Page } from "playwright";
 import type { Engine } from "../../src/index.ts";
 import type * as Library from "../../src/index.ts";
-import { launchProfile } from "../support/chromium.ts";
 import { serveFolders } from "../support/serve.ts";
+import { openUnobservedTab, type UnobservedTab } from "../support/unobserved-tab.ts";
 import type { Measurement } from "./report.ts";
 
 declare global {
@@ -40,9 +40,9 @@ export async function measureLoadInChromium(
   buildLibrary(library);
   const site = await serveFolders({ "": library, models: dirname(file) }, { "/bare.html": HTML });
   const ways = {
-    "from a File": (page: Page) => fromFile(page, file),
-    "over the network": (page: Page) => fromLink(page, `${site.address}models/${basename(file)}`),
-    "from what is kept": (page: Page) => fromLink(page, `${site.address}models/${basename(file)}`),
+    "from a File": (tab: UnobservedTab) => fromFile(tab, file),
+    "over the network": (tab: UnobservedTab) => fromLink(tab, `${site.address}models/${basename(file)}`),
+    "from what is kept": (tab: UnobservedTab) => fromLink(tab, `${site.address}models/${basename(file)}`),
   };
   const measurements: Measurement[] = [];
   try {
@@ -86,82 +86,39 @@ function rows(name: string, loads: readonly Used[]): Measurement[] {
 async function measured(
   profile: string,
   address: string,
-  load: (page: Page) => Promise<void>,
+  load: (tab: UnobservedTab) => Promise<void>,
 ): Promise<Used> {
-  const context = await launchProfile(profile);
+  const tab = await openUnobservedTab(profile, `${address}bare.html`, () => "tidepool" in globalThis);
   try {
-    const page = await context.newPage();
-    await page.goto(`${address}bare.html`);
-    await page.waitForFunction(() => "tidepool" in globalThis);
-    const before = memoryOf(profile);
+    const before = tab.memory();
     const peak = { ...before };
     const timer = setInterval(() => {
-      const now = memoryOf(profile);
+      const now = tab.memory();
       peak.renderer = Math.max(peak.renderer, now.renderer);
       peak.gpu = Math.max(peak.gpu, now.gpu);
     }, SAMPLE_MS);
-    await load(page);
-    clearInterval(timer);
+    await load(tab).finally(() => clearInterval(timer));
     await new Promise((done) => setTimeout(done, AFTER_MS));
     return {
       rendererPeak: peak.renderer - before.renderer,
-      rendererAfter: memoryOf(profile).renderer - before.renderer,
+      rendererAfter: tab.memory().renderer - before.renderer,
       gpuPeak: peak.gpu - before.gpu,
     };
   } finally {
-    await context.close();
+    await tab.close();
   }
 }
 
-async function fromFile(page: Page, file: string): Promise<void> {
-  await page.locator("input").setInputFiles(file);
-  await page.evaluate(async () => {
+async function fromFile(tab: UnobservedTab, file: string): Promise<void> {
+  await tab.choose(file);
+  await tab.evaluate(async () => {
     const [chosen] = document.querySelector("input")?.files ?? [];
     globalThis.engine = await tidepool.Engine.load(chosen as File, { poolTokens: 256, dtype: "f32" });
-  });
+  }, undefined);
 }
 
-async function fromLink(page: Page, link: string): Promise<void> {
-  await page.evaluate(async (address) => {
+async function fromLink(tab: UnobservedTab, link: string): Promise<void> {
+  await tab.evaluate(async (address) => {
     globalThis.engine = await tidepool.Engine.load(new URL(address), { poolTokens: 256, dtype: "f32" });
   }, link);
-}
-
-/** Resident bytes of the browser that was launched on this profile: its largest renderer, and its GPU process. */
-function memoryOf(profile: string): { renderer: number; gpu: number } {
-  const processes = readdirSync("/proc").flatMap(processOf);
-  const main = processes.find(
-    ({ command }) => command.includes(`--user-data-dir=${profile}`) && !command.includes("--type="),
-  );
-  const family = new Set<number>(main ? [main.pid] : []);
-  for (const { pid, parent } of processes.sort((a, b) => a.pid - b.pid))
-    if (family.has(parent)) family.add(pid);
-  const largest = (type: string): number =>
-    Math.max(
-      0,
-      ...processes
-        .filter(({ pid, command }) => family.has(pid) && command.includes(`--type=${type}`))
-        .map(({ pid }) => residentBytes(pid)),
-    );
-  return { renderer: largest("renderer"), gpu: largest("gpu-process") };
-}
-
-function processOf(entry: string): { pid: number; parent: number; command: string }[] {
-  if (!/^\d+$/.test(entry)) return [];
-  try {
-    const command = readFileSync(`/proc/${entry}/cmdline`, "utf8").replaceAll("\0", " ");
-    const [, parent = ""] = /^PPid:\s+(\d+)/m.exec(readFileSync(`/proc/${entry}/status`, "utf8")) ?? [];
-    return [{ pid: Number(entry), parent: Number(parent), command }];
-  } catch {
-    return []; // it has ended
-  }
-}
-
-function residentBytes(pid: number): number {
-  try {
-    const [, kib = "0"] = /^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8")) ?? [];
-    return 1024 * Number(kib);
-  } catch {
-    return 0;
-  }
 }

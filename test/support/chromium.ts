@@ -22,10 +22,18 @@ export async function launchProfile(folder: string): Promise<BrowserContext> {
   return await chromium.launchPersistentContext(folder, settings(findChromium()));
 }
 
-function settings(executablePath: string | undefined): LaunchOptions {
+function settings(given: string | undefined): LaunchOptions {
+  return { ...chromiumArguments(given), headless: true };
+}
+
+/** The program and its flags, for whoever starts it without Playwright. */
+export function chromiumArguments(executablePath = findChromium()): {
+  executablePath: string;
+  args: string[];
+} {
   if (executablePath === undefined) throw new Error("no Chromium found; npm test says how to install it");
   const args = ["--enable-unsafe-webgpu", ...QUIET];
   if (process.platform === "linux") args.push("--use-webgpu-adapter=swiftshader");
   if (process.getuid?.() === 0) args.push("--no-sandbox");
-  return { executablePath, headless: true, args };
+  return { executablePath, args };
 }
