@@ -12,7 +12,7 @@ import type { Source } from "../source.ts";
 const PIECE_BYTES = 1024 * 1024;
 
 /** Pieces that were handed to the hash and are not taken in yet, at most; what comes then is read back later. */
-const MAX_FED = 8;
+export const MAX_FED = 8;
 
 export class RunningDigest {
   private readonly hash: Hash = startHash();
