@@ -37,6 +37,7 @@ export type {
   GenerateParams,
   GenerationChunk,
   GenerationResult,
+  HeaderOptions,
   HubOptions,
   LoadOptions,
   LoadProgress,

@@ -95,7 +95,7 @@ export class Host {
   /** The engine before is given up only for a model whose header can be read and would run. */
   private async open({ model }: Choice, signal: AbortSignal): Promise<Engine> {
     if (this.state.engine) {
-      await orAborted(assertRuns(model), signal);
+      await orAborted(this.assertRuns(model, signal), signal);
       const before = this.state.engine;
       this.set({ ...(this.state.loading && { loading: this.state.loading }) });
       await before.close();
@@ -109,6 +109,13 @@ export class Host {
     if (!signal.aborted) return engine;
     await engine.close();
     throw new TidepoolError("aborted", "loading was aborted");
+  }
+
+  /** @throws TidepoolError saying why the model would not run. */
+  private async assertRuns(model: Model, signal: AbortSignal): Promise<void> {
+    const onProgress = (progress: LoadProgress): void => this.progress(progress, signal);
+    const { runs, problems } = await inspect(model, { signal, onProgress });
+    if (!runs) throw new TidepoolError("unsupported", problems.join("; "));
   }
 
   private progress(progress: LoadProgress, signal: AbortSignal): void {
@@ -171,12 +178,6 @@ function remembered(): Choice | undefined {
   if (model !== undefined) return { name, model };
   const shipped = shippedModels.find((one) => one.name === name);
   return shipped && { name, model: shipped.url };
-}
-
-/** @throws TidepoolError saying why the model would not run. */
-async function assertRuns(model: Model): Promise<void> {
-  const { runs, problems } = await inspect(model);
-  if (!runs) throw new TidepoolError("unsupported", problems.join("; "));
 }
 
 function orAborted(work: Promise<void>, signal: AbortSignal): Promise<void> {

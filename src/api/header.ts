@@ -11,13 +11,15 @@ import {
 import { TidepoolError } from "../errors.ts";
 import { parseJson } from "../json-floats.ts";
 import { engineOptions, MODEL_HELP, withEngineOptions, type EngineFlags } from "./engine-flags.ts";
-import { sourceOptions, withSourceOptions, type SourceFlags } from "./models.ts";
+import { sourceOptions, withBar, withSourceOptions, type SourceFlags } from "./models.ts";
 import { print } from "./print.ts";
 import { reportLines } from "./report.ts";
 import { resolveModel } from "./shipped.ts";
 
 async function tokenize(model: string, text: string, flags: SourceFlags & { json?: boolean }): Promise<void> {
-  const ids = await tokenizeText(resolveModel(model), text, sourceOptions(flags));
+  const ids = await withBar((onProgress) =>
+    tokenizeText(resolveModel(model), text, { ...sourceOptions(flags), onProgress }),
+  );
   print(`${flags.json ? JSON.stringify(ids) : ids.join(" ")}\n`);
 }
 
@@ -30,11 +32,15 @@ interface RenderFlags extends SourceFlags {
 
 async function render(model: string, flags: RenderFlags): Promise<void> {
   const { messages, tools, templateVars, json, ...source } = flags;
-  const rendered = await renderChat(resolveModel(model), jsonFile(messages) as ChatMessage[], {
+  const conversation = jsonFile(messages) as ChatMessage[];
+  const options = {
     ...sourceOptions(source),
     ...(tools !== undefined && { tools: jsonFile(tools) as Tool[] }),
     ...(templateVars !== undefined && { template: jsonFile(templateVars) as Record<string, unknown> }),
-  });
+  };
+  const rendered = await withBar((onProgress) =>
+    renderChat(resolveModel(model), conversation, { ...options, onProgress }),
+  );
   print(json ? `${JSON.stringify(rendered)}\n` : rendered.text);
 }
 
@@ -55,7 +61,9 @@ function jsonFile(path: string): unknown {
 }
 
 async function inspect(model: string, flags: EngineFlags & { json?: boolean }): Promise<void> {
-  const report = await inspectModel(resolveModel(model), engineOptions(flags));
+  const report = await withBar((onProgress) =>
+    inspectModel(resolveModel(model), { ...engineOptions(flags), onProgress }),
+  );
   for (const { code, message } of report.capabilities)
     process.stderr.write(`tidepool: ${code}: ${message}\n`);
   if (flags.json) return print(`${JSON.stringify(report)}\n`);

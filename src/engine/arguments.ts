@@ -4,10 +4,9 @@
  */
 import { isSigningKey, type SigningKey } from "../archive-signing.ts";
 import { callback, flag, object, rule, signal, stringOr, text, type Fields, type Rule } from "../check.ts";
-import type { ChatOptions, GenerateOptions, LoadOptions, Model } from "./engine.ts";
+import type { ChatOptions, GenerateOptions, HeaderOptions, LoadOptions, Model } from "./engine.ts";
 import type { ModelsCallOptions } from "./kept-models.ts";
 import { engineFields, generateFields, sourceFields, templateVariables, tools } from "../wire/arguments.ts";
-import type { EngineOptions } from "../wire/protocol.ts";
 
 /** Characters of a shared engine's name, at most. */
 const MAX_SHARE_NAME = 200;
@@ -32,7 +31,11 @@ export const model: Rule<Model> = rule(
   },
 );
 
-export const engineOptions = object<EngineOptions>("an engine's options", engineFields);
+export const headerOptions = object<HeaderOptions>("options", {
+  ...engineFields,
+  onProgress: callback(),
+  signal,
+});
 
 const loadFields: Fields<LoadOptions> = {
   ...engineFields,

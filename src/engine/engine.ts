@@ -3,7 +3,7 @@
  * The caller's handle: load, generate, chat, count, score, close. All work happens in a worker on the other side of
  * `wire/protocol.ts`; this file owns the worker's port and no GPU code.
  */
-import { chatOptions, engineOptions, generateOptions, loadOptions, model as modelRule } from "./arguments.ts";
+import { chatOptions, generateOptions, headerOptions, loadOptions, model as modelRule } from "./arguments.ts";
 import { assert, RUNTIME, unlessAborted } from "../base.ts";
 import { text as textRule } from "../check.ts";
 import { fromWire, TidepoolError } from "../errors.ts";
@@ -433,19 +433,27 @@ export class Engine {
   }
 }
 
+/** Options of what a model's header alone answers. */
+export interface HeaderOptions extends EngineOptions {
+  /** Told of each request that failed and is made again: the phase is "retrying". */
+  onProgress?: ((progress: LoadProgress) => void) | undefined;
+  /** Ends it; the promise rejects with `aborted`. */
+  signal?: AbortSignal | undefined;
+}
+
 /** What a model is and needs, and whether it would run here. Reads its header alone. @throws TidepoolError. */
-export async function inspect(model: Model, options: EngineOptions = {}): Promise<ModelReport> {
+export async function inspect(model: Model, options: HeaderOptions = {}): Promise<ModelReport> {
   return (await askHeader(model, options, { ask: "inspect" })) as ModelReport;
 }
 
 /** Token ids of a text, without BOS, special tokens in it being plain text. Reads the model's header alone. */
-export async function tokenize(model: Model, text: string, options: EngineOptions = {}): Promise<number[]> {
+export async function tokenize(model: Model, text: string, options: HeaderOptions = {}): Promise<number[]> {
   const given = textRule().read(text, "text");
   return (await askHeader(model, options, { ask: "tokenize", text: given })) as number[];
 }
 
 /** What a chat template is given besides the messages. */
-export interface RenderOptions extends EngineOptions {
+export interface RenderOptions extends HeaderOptions {
   template?: Record<string, unknown>;
   tools?: readonly Tool[];
 }
@@ -466,9 +474,9 @@ export async function render(
   return (await askHeader(model, rest, { ask: "render", input })) as RenderedChat;
 }
 
-function askHeader(model: Model, options: EngineOptions, question: HeaderQuestion): Promise<unknown> {
-  const checked = engineOptions.read(options, "");
-  return askWorker({ type: "header", model: modelSpec(model), options: checked, question });
+function askHeader(model: Model, given: HeaderOptions, question: HeaderQuestion): Promise<unknown> {
+  const { onProgress, signal, ...options } = headerOptions.read(given, "");
+  return askWorker({ type: "header", model: modelSpec(model), options, question }, { onProgress, signal });
 }
 
 /** @throws TidepoolError `unsupported` outside browsers. */

@@ -56,13 +56,22 @@ export function openForLoad(
     onProgress: (done, total) => timed({ type: "progress", progress: { phase: "download", done, total } }),
     onNotice: (notice: Notice) => post({ type: "notice", notice }),
     onWaiting: () => post({ type: "progress", progress: WAITING }),
-    onRetry: (retry) => post({ type: "progress", progress: retrying(retry) }),
+    onRetry: tellRetries(post),
   });
 }
 
 /** Opens a model to look at its header; nothing is kept of it. */
-export function openForHeader(model: ModelSpec, { hub, models }: EngineOptions): Promise<OpenedModel> {
-  return openNamedModel(model, { hub, models, purpose: "header" });
+export function openForHeader(
+  model: ModelSpec,
+  { hub, models }: EngineOptions,
+  post: Post,
+  signal: AbortSignal,
+): Promise<OpenedModel> {
+  return openNamedModel(model, { hub, models, signal, purpose: "header", onRetry: tellRetries(post) });
+}
+
+function tellRetries(post: Post): (retry: Retry) => void {
+  return (retry) => post({ type: "progress", progress: retrying(retry) });
 }
 
 /** Answers about the models that are kept. */
@@ -85,7 +94,7 @@ export async function answerModelsCall(
     case "pull":
       return pullModel(call.model, {
         ...{ hub, models, onProgress, signal, onWaiting: () => tell(WAITING) },
-        onRetry: (retry) => post({ type: "progress", progress: retrying(retry) }),
+        onRetry: tellRetries(post),
       });
   }
 }

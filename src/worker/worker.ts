@@ -41,7 +41,7 @@ interface PageEngine {
 const scope = workerScope<ToWorker, FromWorker>();
 /** Resolves as soon as it is known which. */
 let engine: Promise<PageEngine> | undefined;
-/** A question about kept models under way. */
+/** A question about a model's header, or about kept models, under way. */
 let asking: Endable | undefined;
 
 setBackgroundHandler((error, label) => {
@@ -106,18 +106,30 @@ function fail(error: unknown): void {
 }
 
 /** Answers from the header of a model that is not loaded. */
-async function header(model: ModelSpec, options: EngineOptions, question: HeaderQuestion): Promise<void> {
+function header(model: ModelSpec, options: EngineOptions, question: HeaderQuestion): Promise<void> {
+  return answered(async (signal) => {
+    const opened = await openForHeader(model, options, scope.post, signal);
+    try {
+      return await askFile(opened.file, options, question);
+    } finally {
+      await opened.close();
+    }
+  });
+}
+
+function askFile(file: ModelFile, options: EngineOptions, question: HeaderQuestion): Promise<unknown> {
+  if (question.ask === "inspect") return inspectModel(file, options);
+  return askText<unknown>(file, options, (prompts) =>
+    question.ask === "render" ? prompts.render(question.input) : prompts.tokenize(question.text),
+  );
+}
+
+/** Posts the answer to the one question of this worker, or why there is none; closing ends the work. */
+async function answered(ask: (signal: AbortSignal) => Promise<unknown>): Promise<void> {
   try {
-    const opened = await openForHeader(model, options);
-    const { file } = opened;
-    const value =
-      question.ask === "inspect"
-        ? await inspectModel(file, options)
-        : await askText<unknown>(file, options, (prompts) =>
-            question.ask === "render" ? prompts.render(question.input) : prompts.tokenize(question.text),
-          );
-    await opened.close();
-    scope.post({ type: "header", value });
+    const question = endable(ask);
+    asking = question;
+    scope.post({ type: "header", value: await question.work });
   } catch (error) {
     fail(error);
   }
@@ -148,15 +160,8 @@ async function askStore(options: CacheOptions, call: StoreCall): Promise<void> {
 }
 
 /** Answers about the models that are kept. */
-async function askModels(options: SourceOptions, call: ModelsCall): Promise<void> {
-  try {
-    const question = endable((signal) => answerModelsCall(options, call, scope.post, signal));
-    asking = question;
-    const value = await question.work;
-    scope.post({ type: "header", value });
-  } catch (error) {
-    fail(error);
-  }
+function askModels(options: SourceOptions, call: ModelsCall): Promise<void> {
+  return answered((signal) => answerModelsCall(options, call, scope.post, signal));
 }
 
 async function close(): Promise<void> {

@@ -518,6 +518,61 @@ describe("what is kept", () => {
   });
 });
 
+/** How a look at a header and a load without a place to keep it read: straight from the server. */
+describe.each([
+  ["a look at a header", { purpose: "header" }],
+  ["a load that keeps nothing", { folder: undefined }],
+] as const)("%s", (_name, how) => {
+  async function read(given: Partial<RemoteSettings> = {}): Promise<Uint8Array> {
+    const load = new RemoteLoad({ ...settings(), ...how, ...given });
+    try {
+      const { first } = await load.open({ kind: "url", url: address() });
+      return (await first?.read(0, SIZE)) as Uint8Array;
+    } finally {
+      await load.close();
+    }
+  }
+
+  const told = (): { retries: [failures: number, attempts: number][]; given: Partial<RemoteSettings> } => {
+    const retries: [number, number][] = [];
+    const onRetry: RemoteSettings["onRetry"] = ({ failures, attempts }) => retries.push([failures, attempts]);
+    return { retries, given: { onRetry } };
+  };
+
+  test("goes on behind the last byte after cuts, stalls and refusals that pass", async () => {
+    server.behave = ({ index }) =>
+      [{ status: 503 }, {}, { cutAfter: 100 * KIB }, { stallAfter: 100 * KIB }, { status: 500 }][index];
+    const { retries, given } = told();
+    expect(sha256Of(await read(given))).toBe(sha256Of(BYTES));
+    expect(retries).toEqual([1, 1, 1, 2].map((failures) => [failures, LIMITS.attempts]));
+    expect(server.requests.map(({ start }) => start > 0)).toEqual([false, false, false, true, true, true]);
+  });
+
+  test.each([
+    ["cannot be reached", () => server.pause()],
+    ["did not answer", () => Promise.resolve(void (server.behave = () => ({ stallAfter: 0 })))],
+  ])("counts the failures of a server that %s, from the first on, and gives up", async (why, begin) => {
+    await begin();
+    const { retries, given } = told();
+    const said = await failureOf(read(given)).finally(() => server.resume().catch(() => undefined));
+    expect(said).toMatch(/^source: HOST\/model\.gguf gave nothing in 4 attempts/);
+    expect(said).toContain(why);
+    expect(retries).toEqual([1, 2, 3].map((failures) => [failures, LIMITS.attempts]));
+  });
+
+  test("asks once where the server refuses for good", async () => {
+    server.behave = () => ({ status: 403 });
+    const { retries, given } = told();
+    expect(await failureOf(read(given))).toBe("source: HOST/model.gguf answered HTTP 403");
+    expect([server.requests.length, retries]).toEqual([1, []]);
+  });
+
+  test("a file that changes while it is read is an error", async () => {
+    server.behave = ({ index }) => (index > 0 ? { bytes: OTHER } : undefined);
+    expect(await failureOf(read())).toContain("changed while it was read");
+  });
+});
+
 test(
   "a swarm of faults ends in the right bytes or an error that names the address",
   { timeout: 60_000 },

@@ -8,6 +8,7 @@ import { readmeExample } from "../support/readme.ts";
 import { writeGguf, type WriteValue } from "../support/gguf-writer.ts";
 import { sharedPath, sharedPresent, skipLoudly } from "../support/shared.ts";
 import { byteLevelVocab } from "../support/tiny-vocab.ts";
+import { serveUnreliably } from "../support/unreliable-server.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "tidepool-cli-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -64,6 +65,30 @@ interface RunJson {
 
 /** About 20 blocks of 32 tokens of the shipped model. */
 const DOCUMENT = "The Marigold came in at noon with nine crates of salt for the keeper. ".repeat(20);
+
+describe("a look at a header over a network that fails", { timeout: LIMIT_MS }, () => {
+  const messages = join(folder, "messages.json");
+  writeFileSync(messages, JSON.stringify([{ role: "user", content: "Where is the brig?" }]));
+
+  it.each([
+    ["inspect", ["--json"]],
+    ["tokenize", ["The tide", "--json"]],
+    ["render", ["--messages", messages, "--json"]],
+  ])("is told by %s at the first failure and each time, beside clean output", async (name, rest) => {
+    const server = await serveUnreliably({ "/model.gguf": readFileSync("demo/models/tide-dense.gguf") });
+    server.behave = ({ index }) => (index < 2 ? { status: 503 } : undefined);
+    const { code, out, err } = await tidepool(name, `${server.address}/model.gguf`, ...rest);
+    await server.close();
+    expect([code, typeof JSON.parse(out)]).toEqual([0, "object"]);
+    const failed = err.split("\n").filter((line) => line.includes("failed"));
+    expect(failed.map((line) => line.replace(/ in \d+ s$/, ""))).toEqual(
+      [1, 2].map(
+        (n) =>
+          `tidepool: ${new URL(server.address).host} answered HTTP 503: failed ${n} of 10 times, trying again`,
+      ),
+    );
+  });
+});
 
 describe("the command on the shipped model", { timeout: LIMIT_MS }, () => {
   it("answers with one argument", async () => {

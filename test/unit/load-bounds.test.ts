@@ -1,12 +1,12 @@
 /** How many bytes a download holds while whatever takes them is slow: storage that writes nothing, a hash that takes nothing. */
 import { afterEach, expect, test, vi } from "vitest";
-import { ByteRanges } from "../../src/load/byte-ranges.ts";
-import { MAX_FED, RunningDigest } from "../../src/load/digest.ts";
-import { DOWNLOAD_LIMITS, downloadWorld } from "../../src/load/download-limits.ts";
-import { FileDownload } from "../../src/load/file-download.ts";
-import type { KeptFile } from "../../src/load/kept-file.ts";
-import type { Part, RecordFile } from "../../src/load/model-folder.ts";
-import { Transfer } from "../../src/load/transfer.ts";
+import { ByteRanges } from "../../src/load/download/byte-ranges.ts";
+import { MAX_FED, RunningDigest } from "../../src/load/download/digest.ts";
+import { DOWNLOAD_LIMITS, downloadWorld } from "../../src/load/download/limits.ts";
+import { FileDownload } from "../../src/load/download/file-download.ts";
+import type { KeptFile } from "../../src/load/download/kept-file.ts";
+import type { Part, RecordFile } from "../../src/load/download/model-folder.ts";
+import { Transfer } from "../../src/load/download/transfer.ts";
 
 const KIB = 1024;
 const SIZE = 4096 * KIB;
@@ -103,7 +103,7 @@ test("a download reads no further than its connections' stages while the storage
 
 const hashing = vi.hoisted(() => ({ isSlow: false, handed: 0 }));
 
-vi.mock("../../src/load/hash-spawn.ts", () => ({
+vi.mock("../../src/load/download/hash-start.ts", () => ({
   startHash: () => ({
     update: () => {
       hashing.handed++;

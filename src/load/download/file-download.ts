@@ -127,24 +127,11 @@ export class FileDownload {
     return taken.firstGap(start, Math.min(this.sizeBytes, start + this.world.limits.segmentBytes));
   }
 
-  /** @throws TidepoolError with `restart` where the answer is of another file than what is kept, RequestProblem for nonsense. */
+  /** @throws as checkSame */
   check(answer: RangeAnswer, start: number): void {
-    const { sizeBytes, validator, sha256 } = this.about;
-    const changed = (what: string, was: unknown, is: unknown): never => {
-      const text = `${this.remote.url} changed while it was read (${what} ${String(was)}, now ${String(is)})`;
-      throw new TidepoolError("source", text, { url: this.remote.url, ...RESTART });
-    };
-    if (answer.totalBytes !== undefined && answer.totalBytes !== sizeBytes)
-      changed("length", sizeBytes, answer.totalBytes);
-    if (differ(validator, answer.validator)) changed("ETag", validator, answer.validator);
-    if (differ(sha256, answer.sha256)) changed("SHA-256", sha256, answer.sha256);
-    if (!answer.isWhole && answer.start !== start) {
-      throw new RequestProblem(
-        `answered with bytes from ${answer.start}, asked for those from ${start}`,
-        true,
-      );
-    }
-    if (validator === undefined && answer.validator !== undefined) this.about.validator = answer.validator;
+    checkSame(this.remote, this.about, answer, start);
+    if (this.about.validator === undefined && answer.validator !== undefined)
+      this.about.validator = answer.validator;
   }
 
   /** Takes in bytes; wakes who waits for them. */
@@ -214,6 +201,28 @@ export class FileDownload {
     await this.part.close();
     if (isWrong) await this.record.remove();
   }
+}
+
+/** What is known of a file, by which another one is told from it. */
+export type FileFacts = Pick<KeptFile, "sizeBytes" | "validator" | "sha256">;
+
+/** @throws TidepoolError with `restart` if the answer is of another file than is known, RequestProblem for nonsense. */
+export function checkSame(
+  { url }: Remote,
+  { sizeBytes, validator, sha256 }: FileFacts,
+  answer: RangeAnswer,
+  start: number,
+): void {
+  const changed = (what: string, was: unknown, is: unknown): never => {
+    const text = `${url} changed while it was read (${what} ${String(was)}, now ${String(is)})`;
+    throw new TidepoolError("source", text, { url, ...RESTART });
+  };
+  if (answer.totalBytes !== undefined && answer.totalBytes !== sizeBytes)
+    changed("length", sizeBytes, answer.totalBytes);
+  if (differ(validator, answer.validator)) changed("ETag", validator, answer.validator);
+  if (differ(sha256, answer.sha256)) changed("SHA-256", sha256, answer.sha256);
+  if (!answer.isWhole && answer.start !== start)
+    throw new RequestProblem(`answered with bytes from ${answer.start}, asked for those from ${start}`, true);
 }
 
 function differ(a: string | undefined, b: string | undefined): boolean {

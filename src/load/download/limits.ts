@@ -1,5 +1,6 @@
 /** Every number that bounds a download, by name. Tests hand in smaller ones. */
 import { Random, systemClock, systemTimer, unlessAborted, type Clock, type Timer } from "../../base.ts";
+import { RequestProblem } from "./http.ts";
 
 export interface DownloadLimits {
   /** Requests under way at once, for all files of a model together. */
@@ -92,6 +93,30 @@ export function toldPauseMs(
   const waitMs = pauseMs(world, failures, retryAfterMs);
   world.onRetry({ url, reason: message, failures, attempts: world.limits.attempts, waitMs });
   return waitMs;
+}
+
+/**
+ * A wait for the network, which ends with a RequestProblem if nothing comes for too long, and with the signal: seen in Node,
+ * the read of an aborted body may neither give nor fail.
+ */
+export async function untilStalled<T>(
+  { limits: { stallMs }, timer }: DownloadWorld,
+  controller: AbortController,
+  waiting: Promise<T>,
+): Promise<T> {
+  const { signal } = controller;
+  let stalled: RequestProblem | undefined;
+  const cancel = timer.after(stallMs, () => {
+    stalled = new RequestProblem(`sent nothing for ${stallMs} ms`, true);
+    controller.abort(stalled);
+  });
+  try {
+    return await unlessAborted(waiting, signal, () => signal.reason as Error);
+  } catch (error) {
+    throw stalled ?? error;
+  } finally {
+    cancel();
+  }
 }
 
 /** Waits, or throws the signal's reason. */

@@ -5,18 +5,19 @@
  */
 import { onAbort } from "../../base.ts";
 import { TidepoolError } from "../../errors.ts";
-import { downloadWorld, pause, toldPauseMs, type DownloadWorld, type Retry } from "./limits.ts";
+import { directSource } from "./direct-source.ts";
+import { downloadWorld, untilStalled, type DownloadWorld, type Retry } from "./limits.ts";
 import { FileDownload, mayRestart } from "./file-download.ts";
 import { hubAuthorization, listingText, listingUrl, listRepository, parseListing } from "./hub.ts";
 import type { HubListing, HubOptions } from "./hub.ts";
-import type { RangeAnswer } from "./http.ts";
+import { asSourceError, type RangeAnswer } from "./http.ts";
 import { keptValue, parseKept, type Kept, type KeptFile } from "./kept-file.ts";
 import { keyOf, payloadName, RecordFile, type ModelFolder, type Release } from "./model-folder.ts";
 import type { ModelPlace } from "../model-file.ts";
 import { hubModelName, type HubName } from "../model-name.ts";
 import { hubIdentity, hubModel, urlModel, type RemoteFile, type RemoteModel } from "./remote-model.ts";
-import { baseName, openUrl, RANGELESS_BYTES, type Source } from "../source.ts";
-import { firstAnswer, retrying, Transfer, type OnTransfer } from "./transfer.ts";
+import { baseName, openBytes, RANGELESS_BYTES, type Source } from "../source.ts";
+import { cut, firstAnswer, retrying, Transfer, type OnTransfer, type Waiting } from "./transfer.ts";
 
 export interface LoadNotice {
   code: string;
@@ -210,7 +211,7 @@ export class RemoteLoad {
       await this.noted(record, { kind: "absent", model, lockName, file: file.file });
       return undefined;
     }
-    const small = await wholeOfUnknownLength(file, first.answer);
+    const small = await wholeOfUnknownLength(file, first, this.world);
     const about = aboutOf(this.model as RemoteModel, file, first.answer, small?.length);
     if (!(await this.hasRoom(folder, about.sizeBytes)) || !(await this.noted(record, about))) {
       await first.answer.body.cancel();
@@ -241,9 +242,10 @@ export class RemoteLoad {
     return download;
   }
 
-  private async firstOf(file: RemoteFile, isNeeded: boolean) {
+  /** Undefined if the server has no such file, and nobody needs it. */
+  private async firstOf(file: RemoteFile, isNeeded: boolean, bytes?: number) {
     try {
-      return await firstAnswer(file.remote, this.world, this.controller.signal);
+      return await firstAnswer(file.remote, this.world, this.controller.signal, bytes);
     } catch (error) {
       const isAbsent = error instanceof TidepoolError && error.code === "not_found";
       if (isAbsent && !isNeeded && !file.isListed) return undefined;
@@ -274,17 +276,24 @@ export class RemoteLoad {
 
   /** Reads in ranges from the server; nothing is kept. */
   private async openDirect(file: RemoteFile, isNeeded: boolean): Promise<Source | undefined> {
-    const { url, authorization } = file.remote;
-    try {
-      const source = await openUrl(url, { authorization, signal: this.controller.signal });
-      return this.isPeek ? source : persistent(source, this.world, this.controller.signal);
-    } catch (error) {
-      const isAbsent = error instanceof TidepoolError && error.code === "not_found";
-      if (isAbsent && !isNeeded && !file.isListed) return undefined;
-      throw error;
-    }
+    const first = await this.firstOf(file, isNeeded, PROBE_BYTES);
+    if (!first) return undefined;
+    const { answer } = first;
+    if (answer.isWhole) return openBytes(await wholeOf(file, first, this.world), nameOf(file));
+    await answer.body.cancel();
+    const { totalBytes: sizeBytes, validator, sha256 } = answer;
+    if (sizeBytes === undefined) throw lengthUnknown(file);
+    const facts = {
+      sizeBytes,
+      ...(validator !== undefined && { validator }),
+      ...(sha256 !== undefined && { sha256 }),
+    };
+    return directSource(nameOf(file), file.remote, facts, this.world, this.controller.signal);
   }
 }
+
+/** Asked for to learn a file's length. */
+const PROBE_BYTES = 1;
 
 /** Runs a load, and once more from nothing if the files changed while they were read or came damaged. */
 export async function onceMoreIfChanged<T>(load: () => Promise<T>): Promise<T> {
@@ -314,21 +323,47 @@ function agrees(kept: KeptFile, file: RemoteFile): boolean {
 
 /** Some servers send small text files compressed or in chunks, and so without their length: they are read whole. */
 async function wholeOfUnknownLength(
-  { remote: { url } }: RemoteFile,
-  answer: RangeAnswer,
+  file: RemoteFile,
+  first: Waiting,
+  world: DownloadWorld,
 ): Promise<Uint8Array | undefined> {
-  if (answer.totalBytes !== undefined) return undefined;
-  if (!answer.isWhole) throw new TidepoolError("source", `${url} does not tell the file's length`, { url });
-  const chunks: Uint8Array[] = [];
-  let length = 0;
-  for await (const chunk of answer.body) {
-    chunks.push(chunk);
-    length += chunk.length;
-    if (length <= RANGELESS_BYTES) continue;
-    const text = `${url} does not tell the file's length; such files are read up to ${RANGELESS_BYTES} bytes`;
-    throw new TidepoolError("source", text, { url });
+  if (first.answer.totalBytes !== undefined) return undefined;
+  if (!first.answer.isWhole) throw lengthUnknown(file);
+  return wholeOf(file, first, world);
+}
+
+function lengthUnknown({ remote: { url } }: RemoteFile): TidepoolError {
+  return new TidepoolError("source", `${url} does not tell the file's length`, { url });
+}
+
+/** A file that came although a range was asked for. @throws TidepoolError if it is large, or was cut */
+async function wholeOf(file: RemoteFile, { answer, controller }: Waiting, world: DownloadWorld) {
+  const { url } = file.remote;
+  const { totalBytes } = answer;
+  const chunks: Uint8Array<ArrayBuffer>[] = [];
+  const reader = (answer.body as ReadableStream<Uint8Array<ArrayBuffer>>).getReader();
+  let length = totalBytes ?? 0;
+  try {
+    for (let at = 0; ;) {
+      if (length > RANGELESS_BYTES) throw tooLarge(url, totalBytes);
+      const { done, value } = await untilStalled(world, controller, reader.read());
+      if (done && totalBytes !== undefined && at !== totalBytes) throw cut(at, answer);
+      if (done) return new Uint8Array(await new Blob(chunks).arrayBuffer());
+      chunks.push(value);
+      at += value.length;
+      length = Math.max(length, at);
+    }
+  } catch (error) {
+    throw asSourceError(url, error);
+  } finally {
+    reader.cancel().catch(() => undefined); // not waited for: an aborted body may never say
   }
-  return new Uint8Array(await new Blob(chunks as Uint8Array<ArrayBuffer>[]).arrayBuffer());
+}
+
+function tooLarge(url: string, totalBytes: number | undefined): TidepoolError {
+  const what = totalBytes === undefined ? "a file of unknown length" : `all of its ${totalBytes} bytes`;
+  const text = `${url} answered a range request with ${what}: a server for models must support ranges; without them at most ${RANGELESS_BYTES} bytes are read`;
+  return new TidepoolError("source", text, { url });
 }
 
 /** The first note of a download. @throws TidepoolError where listing and server disagree about the length */
@@ -360,30 +395,5 @@ function aboutOf(
     ...(file.commit !== undefined && { commit: file.commit }),
     ...(answer.validator !== undefined && { validator: answer.validator }),
     ...(sha256 !== undefined && { sha256 }),
-  };
-}
-
-/** Tries reads again that the network broke. */
-function persistent(source: Source, world: DownloadWorld, signal: AbortSignal): Source {
-  const again = async <T>(attempt: () => Promise<T>): Promise<T> => {
-    for (let failures = 1; ; failures++) {
-      try {
-        return await attempt();
-      } catch (error) {
-        const isLost = error instanceof TidepoolError && error.code === "source";
-        if (!isLost || failures >= world.limits.attempts || signal.aborted) throw error;
-        const waitMs = toldPauseMs(world, source.name, failures, error);
-        await pause(world.timer, waitMs, signal).catch(() => undefined);
-      }
-    }
-  };
-  const { readInto } = source;
-  return {
-    ...source,
-    read: (offset, length, own) => again(() => source.read(offset, length, own ?? signal)),
-    ...(readInto && {
-      readInto: (offset, bytes, own) => again(() => readInto(offset, bytes, own ?? signal)),
-    }),
-    close: () => source.close(),
   };
 }

@@ -3,10 +3,10 @@
  * time; what a reader waits for goes first. Cuts, stalls and busy servers are answered by asking again for what is
  * missing; a server that knows no ranges is read from the start in one go. Where the bytes go is file-download.ts.
  */
-import { background, onAbort, unlessAborted } from "../../base.ts";
+import { background, onAbort } from "../../base.ts";
 import { TidepoolError } from "../../errors.ts";
 import type { ByteRange } from "./byte-ranges.ts";
-import { pause, toldPauseMs, type DownloadWorld } from "./limits.ts";
+import { pause, toldPauseMs, untilStalled, type DownloadWorld } from "./limits.ts";
 import type { FileDownload } from "./file-download.ts";
 import { release } from "../release.ts";
 import {
@@ -30,7 +30,7 @@ interface Job extends ByteRange {
 }
 
 /** An answer that came before its job. */
-interface Waiting {
+export interface Waiting {
   answer: RangeAnswer;
   controller: AbortController;
 }
@@ -182,7 +182,7 @@ export class Transfer {
   private async ask(job: Job): Promise<RangeAnswer> {
     const { file, controller } = job;
     const asked = requestRange(file.remote, job.start, job.end, controller.signal);
-    const answer = await this.unlessStalled(controller, asked);
+    const answer = await untilStalled(this.world, controller, asked);
     try {
       file.check(answer, job.start);
       return answer;
@@ -199,7 +199,7 @@ export class Transfer {
     const reader = answer.body.getReader();
     try {
       while (stage.at < job.end) {
-        const { done, value } = await this.unlessStalled(job.controller, reader.read());
+        const { done, value } = await untilStalled(this.world, job.controller, reader.read());
         if (done) break;
         job.file.receivedBytes += value.length;
         await stage.put(value.subarray(0, job.end - stage.at));
@@ -226,27 +226,6 @@ export class Transfer {
     for (const other of this.jobs) if (other.file === job.file && other !== job) other.controller.abort();
     job.end = job.file.sizeBytes;
     job.start = job.file.have.firstGap(0, job.end)?.start ?? job.end;
-  }
-
-  /**
-   * A wait for the network, which ends with a RequestProblem where nothing comes for too long, and with the signal: seen in
-   * Node, the read of an aborted body may neither give nor fail.
-   */
-  private async unlessStalled<T>(controller: AbortController, waiting: Promise<T>): Promise<T> {
-    const { stallMs } = this.world.limits;
-    const { signal } = controller;
-    let stalled: RequestProblem | undefined;
-    const cancel = this.world.timer.after(stallMs, () => {
-      stalled = new RequestProblem(`sent nothing for ${stallMs} ms`, true);
-      controller.abort(stalled);
-    });
-    try {
-      return await unlessAborted(waiting, signal, () => signal.reason as Error);
-    } catch (error) {
-      throw stalled ?? error;
-    } finally {
-      cancel();
-    }
   }
 
   private fail(error: Error): void {
@@ -348,12 +327,17 @@ export async function firstAnswer(
   }
 }
 
-/** Does something again until it succeeds, or fails for good. @throws TidepoolError naming the address */
+/**
+ * Does something again until it succeeds, or fails for good.
+ * @param hasGained whether the attempt that failed brought something: then its failure counts as the first
+ * @throws TidepoolError naming the address
+ */
 export async function retrying<T>(
   remote: Remote,
   world: DownloadWorld,
   signal: AbortSignal,
   attempt: () => Promise<T>,
+  hasGained: () => boolean = () => false,
 ): Promise<T> {
   for (let failures = 1; ; failures++) {
     try {
@@ -362,6 +346,7 @@ export async function retrying<T>(
     } catch (error) {
       if (signal.aborted) throw new TidepoolError("aborted", `reading ${remote.url} was aborted`);
       const problem = temporary(remote, error);
+      if (hasGained()) failures = 1;
       if (failures >= world.limits.attempts) throw gaveUp(remote, failures, problem);
       const waitMs = toldPauseMs(world, remote.url, failures, problem);
       await pause(world.timer, waitMs, signal).catch(() => undefined);
@@ -379,7 +364,8 @@ function gaveUp(remote: Remote, failures: number, problem: RequestProblem): Tide
   return asSourceError(remote.url, problem, `gave nothing in ${failures} attempts; the last one `);
 }
 
-function cut(at: number, answer: RangeAnswer, error?: unknown): RequestProblem {
+/** An answer that ended before its end, by itself or by an error. */
+export function cut(at: number, answer: RangeAnswer, error?: unknown): RequestProblem {
   const why = error === undefined ? "" : `: ${error instanceof Error ? error.message : String(error)}`;
   return new RequestProblem(`was cut at byte ${at} of ${answer.totalBytes ?? "?"}${why}`, true);
 }
