@@ -8,7 +8,7 @@ import type { KvBuffers } from "../gpu/pool.ts";
 import type { StateBuffers } from "../gpu/state-pool.ts";
 import { checkOp } from "./check.ts";
 import { activationOp } from "./ffn/mlp.ts";
-import { embedOp, matmulOp, matvecOp } from "./matrix/matrix.ts";
+import { embedOp, matmulOp, matvecOp } from "./matrix/products.ts";
 import {
   attentionMixerOps,
   recurrentMixerOps,

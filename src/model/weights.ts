@@ -24,7 +24,7 @@ import {
   uploadStacked,
   type PackedWeight,
   type WeightInfo,
-} from "./matrix/matrix.ts";
+} from "./matrix/upload.ts";
 import { FUSED_NAME, TensorNames, usedTensors } from "./arch/tensor-names.ts";
 
 /** Matrices whose outputs stand side by side in one row, each at its offset. */

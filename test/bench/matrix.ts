@@ -8,13 +8,8 @@ import { Random } from "../../src/base.ts";
 import { adapterLine, findProvider, openGpu } from "../../src/gpu/device.ts";
 import type { Elem } from "../../src/gpu/kernel.ts";
 import type { Op } from "../../src/gpu/op.ts";
-import {
-  destroyWeight,
-  matmulOp,
-  matvecOp,
-  uploadWeight,
-  type PackedWeight,
-} from "../../src/model/matrix/matrix.ts";
+import { matmulOp, matvecOp } from "../../src/model/matrix/products.ts";
+import { destroyWeight, uploadWeight, type PackedWeight } from "../../src/model/matrix/upload.ts";
 import { runOps, Scratch, sharedKernels, type Pretence } from "../support/matrix-run.ts";
 import { quantReference, randomBlocks } from "../support/quants.ts";
 

@@ -1,6 +1,7 @@
 /** Embedding lookup against float64 for every stored format: ids in several pieces, repeated, first and last. */
 import { Random } from "../../src/base.ts";
-import { destroyWeight, embedOp, uploadWeight, type PackedWeight } from "../../src/model/matrix/matrix.ts";
+import { embedOp } from "../../src/model/matrix/products.ts";
+import { destroyWeight, uploadWeight, type PackedWeight } from "../../src/model/matrix/upload.ts";
 import { inEverySetting, type Case, type CaseEnv, type Setting } from "../support/cases.ts";
 import { expectClose, runOps, Scratch, sharedKernels } from "../support/matrix-run.ts";
 import { dequantise, QUANT_REFERENCES, quantReference, randomBlocks } from "../support/quants.ts";

@@ -5,16 +5,14 @@
  */
 import { assert, Random } from "../../src/base.ts";
 import type { Elem, KernelTypes } from "../../src/gpu/kernel.ts";
+import { matmulOp, matvecOp, type MatrixOptions } from "../../src/model/matrix/products.ts";
 import {
   destroyWeight,
-  matmulOp,
-  matvecOp,
   UploadBuffers,
   uploadStacked,
   uploadWeight,
-  type MatrixOptions,
   type PackedWeight,
-} from "../../src/model/matrix/matrix.ts";
+} from "../../src/model/matrix/upload.ts";
 import { inEverySetting, type Case, type CaseEnv, type Setting } from "../support/cases.ts";
 import {
   expectClose,

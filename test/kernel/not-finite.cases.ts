@@ -7,7 +7,8 @@ import { attentionOps, kvWriteOp, scratchBytes } from "../../src/model/mixer/att
 import { checkOp, firstBroken } from "../../src/model/check.ts";
 import { convOp } from "../../src/model/mixer/short-conv.ts";
 import { activationOp } from "../../src/model/ffn/mlp.ts";
-import { destroyWeight, matmulOp, matvecOp, uploadWeight } from "../../src/model/matrix/matrix.ts";
+import { matmulOp, matvecOp } from "../../src/model/matrix/products.ts";
+import { destroyWeight, uploadWeight } from "../../src/model/matrix/upload.ts";
 import { normOp } from "../../src/model/norm.ts";
 import { ropeOp } from "../../src/model/rope.ts";
 import type { Gpu } from "../../src/gpu/device.ts";

@@ -1,5 +1,5 @@
 /**
- * Runs one op of src/model/matrix/matrix.ts on a device and reads what it wrote: buffers, a step's data, the comparison with
+ * Runs one op of src/model/matrix/products.ts on a device and reads what it wrote: buffers, a step's data, the comparison with
  * float64. It knows the step's layout (shaders/lib/step.wgsl) and nothing of what the op computes.
  */
 import { assert, type Random } from "../../src/base.ts";

@@ -1,42 +1,14 @@
 /**
- * Weight matrices on the GPU: streaming them in, and the ops that read them (embedding lookup, matrix-vector product,
- * matrix product). A matrix may lie in several buffers; an op handles one of them.
- * It does not know which tensor plays which part in a model.
+ * Weight matrices on their way to the GPU: streamed in bounded pieces, rearranged into panels (panels.ts), several of one
+ * input stacked. A matrix may lie in several buffers. It runs nothing (products.ts does) and does not know which tensor
+ * plays which part in a model.
  */
 import { assert } from "../../base.ts";
 import { TidepoolError } from "../../errors.ts";
 import { MAX_BINDING_BYTES } from "../../gpu/device.ts";
-import type { Kernels, KernelSource, KernelTypes } from "../../gpu/kernel.ts";
-import {
-  uniformBuffer,
-  USAGE_COPY_DST,
-  USAGE_COPY_SRC,
-  USAGE_STORAGE,
-  type Op,
-  type StepShape,
-} from "../../gpu/op.ts";
-import {
-  formatOf,
-  panelBytes,
-  PANEL_ROWS,
-  repack,
-  rowBytes,
-  tilesPerRow,
-  UNIT_COLUMNS,
-  type Format,
-} from "./formats.ts";
-import { largestFinite } from "../kernel-parts.ts";
-import bounded from "../../../shaders/lib/bounded.wgsl";
-import embed from "../../../shaders/embed.wgsl";
-import inputDirect from "../../../shaders/lib/input-direct.wgsl";
-import inputScalar from "../../../shaders/lib/input-scalar.wgsl";
-import inputShared from "../../../shaders/lib/input-shared.wgsl";
-import inputVec4 from "../../../shaders/lib/input-vec4.wgsl";
-import matmul from "../../../shaders/matmul.wgsl";
-import matmulLanes from "../../../shaders/matmul-lanes.wgsl";
-import matvec from "../../../shaders/matvec.wgsl";
-import stepLib from "../../../shaders/lib/step.wgsl";
-import unitLib from "../../../shaders/lib/format-unit.wgsl";
+import { USAGE_COPY_DST, USAGE_COPY_SRC, USAGE_STORAGE } from "../../gpu/op.ts";
+import { formatOf, type Format } from "./formats.ts";
+import { panelBytes, PANEL_ROWS, repack, rowBytes } from "./panels.ts";
 
 /** What the file says of a matrix: `rows` rows (N) of `columns` columns (K, contiguous), stored as `type`. */
 export interface WeightInfo {
@@ -148,10 +120,10 @@ export function destroyWeight(weight: PackedWeight): void {
 function checked(info: WeightInfo): { format: Format; columns: number } {
   const format = formatOf(info.type, info.name);
   const { name, columns, rows } = info;
-  if (columns > 0 && rows > 0 && columns % format.blockLen === 0) return { format, columns };
+  if (columns > 0 && rows > 0 && columns % format.blockLength === 0) return { format, columns };
   throw new TidepoolError(
     "invalid_file",
-    `tensor ${name} has ${rows} rows of ${columns} columns; ${format.name} needs at least one row and a multiple of ${format.blockLen} columns`,
+    `tensor ${name} has ${rows} rows of ${columns} columns; ${format.name} needs at least one row and a multiple of ${format.blockLength} columns`,
     { tensor: name, rows, columns },
   );
 }
@@ -299,186 +271,4 @@ class PieceWriter {
     this.device.queue.submit([]);
     await this.device.queue.onSubmittedWorkDone();
   }
-}
-
-/** What the embedding lookup reads and writes. */
-export interface EmbedOptions {
-  /** [vocabulary, columns]. */
-  weight: PackedWeight;
-  piece: WeightPiece;
-  /** u32 token ids, indexed by the `token` of the step's rows. */
-  tokens: GPUBuffer;
-  /** f32 [rows, columns]. */
-  hidden: GPUBuffer;
-  scale: number;
-}
-
-/** hidden[row, :] = scale * E[tokens[rows[row].token], :] for the ids that lie in `piece`. */
-export async function embedOp(kernels: Kernels, types: KernelTypes, options: EmbedOptions): Promise<Op> {
-  const { weight, piece, tokens, hidden, scale } = options;
-  const source: KernelSource = {
-    name: `embed ${weight.format.name}`,
-    code: embed,
-    libs: [stepLib, unitLib, weight.format.fragment],
-  };
-  const pipeline = await kernels.pipeline(source, types);
-  const units = Math.ceil(weight.columns / UNIT_COLUMNS);
-  const words = new Uint32Array([
-    weight.columns,
-    tilesPerRow(weight.format, weight.columns),
-    units,
-    piece.firstRow,
-    piece.rows,
-    floatBits(scale),
-  ]);
-  const uniform = uniformBuffer(kernels.gpu.device, words, source.name);
-  return {
-    label: `embed ${weight.name}`,
-    pipeline,
-    group: kernels.bind(pipeline, 0, [uniform, piece.buffer, tokens, hidden]),
-    grid: (step) => [Math.ceil(units / 64), step.rows, 1],
-  };
-}
-
-/** What a matrix product reads and writes. */
-export interface MatrixOptions {
-  weight: PackedWeight;
-  piece: WeightPiece;
-  /** elem [rows, weight.columns]. */
-  x: GPUBuffer;
-  /** out [rows, outStride]; the product lands at outOffset of each row. */
-  y: GPUBuffer;
-  /** Elements between two rows of y. Default: weight.rows. */
-  outStride?: number;
-  /** Elements before the product in a row of y. Default: 0. */
-  outOffset?: number;
-  /** Factor of the product. Default: 1. */
-  scale?: number;
-  /** f32 [weight.rows], added after scaling. Default: none. */
-  bias?: GPUBuffer;
-  /** Adds to what stands in y. Default: false. */
-  accumulate?: boolean;
-  /** Which count of the step says how many rows x has. Default: "rows". */
-  rowsFrom?: "rows" | "logitRows";
-}
-
-/** A matrix product for few rows (decode): y = scale * W x + bias, dequantised on the way. */
-export function matvecOp(kernels: Kernels, types: KernelTypes, options: MatrixOptions): Promise<Op> {
-  const way = chooseWay(kernels, options.weight.columns);
-  const split = way === "real" ? MATVEC_SPLIT : 1;
-  const tileRows = way === "real" || (way === "shared" && shareOf(kernels) === 8) ? MATVEC_TILE_ROWS : 1;
-  const overrides = { SPLIT: split, TILE_ROWS: tileRows };
-  return matrixOp(kernels, types, options, way, {
-    name: "matvec",
-    code: matvec,
-    tileN: PANEL_ROWS,
-    tileRows,
-    overrides,
-  });
-}
-
-/** A matrix product for many rows (prefill): y = scale * W x + bias, dequantised on the way. */
-export function matmulOp(kernels: Kernels, types: KernelTypes, options: MatrixOptions): Promise<Op> {
-  const way = chooseWay(kernels, options.weight.columns);
-  return matrixOp(kernels, types, options, way, way === "shared" ? MATMUL_LANES : MATMUL);
-}
-
-/** Invocations that share the columns of a row of weights in matvec.wgsl on a real GPU. */
-const MATVEC_SPLIT = 8;
-/** Rows of x that matvec.wgsl computes with one decoding of the weights; 1 where the code for 4 slows 1 down. */
-const MATVEC_TILE_ROWS = 4;
-
-/** A kernel with the tile of y that one of its workgroups computes. */
-interface MatrixKernel {
-  name: string;
-  code: string;
-  tileN: number;
-  tileRows: number;
-  overrides: Record<string, number>;
-}
-
-const MATMUL: MatrixKernel = { name: "matmul", code: matmul, tileN: 64, tileRows: 32, overrides: {} };
-const MATMUL_LANES: MatrixKernel = {
-  name: "matmul-lanes",
-  code: matmulLanes,
-  tileN: 32,
-  tileRows: 4,
-  overrides: {},
-};
-
-/**
- * How activations are read. "real": as a GPU likes it. On software adapters, where a load costs far more than a
- * multiplication: "shared" among the invocations of a subgroup where there are subgroups, else "direct".
- */
-type Way = "real" | "shared" | "direct";
-
-function chooseWay(kernels: Kernels, columns: number): Way {
-  const { adapter, features } = kernels.gpu;
-  if (!adapter.software) return "real";
-  return features.subgroups && columns % 4 === 0 ? "shared" : "direct";
-}
-
-/** Invocations that load activations together: 8 where every subgroup has as many, else 4, the least there is. */
-function shareOf(kernels: Kernels): 8 | 4 {
-  return kernels.gpu.device.adapterInfo.subgroupMinSize >= 8 ? 8 : 4;
-}
-
-async function matrixOp(
-  kernels: Kernels,
-  types: KernelTypes,
-  options: MatrixOptions,
-  way: Way,
-  kernel: MatrixKernel,
-): Promise<Op> {
-  const { weight, piece, x, y, bias, rowsFrom } = options;
-  const { format, columns } = weight;
-  const { device } = kernels.gpu;
-  const source: KernelSource = {
-    name: `${kernel.name} ${format.name}`,
-    code: kernel.code,
-    libs: [
-      stepLib,
-      bounded,
-      unitLib,
-      format.fragment,
-      columns % 4 === 0 ? inputVec4 : inputScalar,
-      way === "shared" ? inputShared : inputDirect,
-    ],
-    subgroups: way === "shared",
-  };
-  const pipeline = await kernels.pipeline(source, types, {
-    ...kernel.overrides,
-    ...(way === "shared" ? { SHARE: shareOf(kernels) } : {}),
-    HAS_BIAS: bias ? 1 : 0,
-    ACCUMULATE: options.accumulate ? 1 : 0,
-    LOGIT_ROWS: rowsFrom === "logitRows" ? 1 : 0,
-    LIMIT: largestFinite(types.out),
-  });
-  const uniform = uniformBuffer(device, matrixWords(options), source.name);
-  const rowsOf = (step: StepShape) => (rowsFrom === "logitRows" ? step.logitRows : step.rows);
-  return {
-    label: `${kernel.name} ${weight.name}`,
-    pipeline,
-    group: kernels.bind(pipeline, 0, [uniform, piece.buffer, x, y, bias ?? x]),
-    grid: (step) => [Math.ceil(piece.rows / kernel.tileN), Math.ceil(rowsOf(step) / kernel.tileRows), 1],
-  };
-}
-
-function matrixWords(options: MatrixOptions): Uint32Array<ArrayBuffer> {
-  const { weight, piece } = options;
-  return new Uint32Array([
-    weight.columns,
-    tilesPerRow(weight.format, weight.columns),
-    Math.ceil(weight.columns / UNIT_COLUMNS),
-    piece.firstRow,
-    piece.rows,
-    options.outStride ?? weight.rows,
-    options.outOffset ?? 0,
-    floatBits(options.scale ?? 1),
-    UNIT_COLUMNS / 4,
-  ]);
-}
-
-function floatBits(value: number): number {
-  return new Uint32Array(new Float32Array([value]).buffer)[0] as number;
 }
