@@ -37,11 +37,13 @@ export class TidepoolError extends Error {
   }
 }
 
-/** The same error, naming the file at fault where it does not yet. What a caller did wrong stays as it is. */
+/** Codes of errors that a model's file decides, by what it holds or by its size. */
+const FILE_CODES: ReadonlySet<ErrorCode> = new Set(["invalid_file", "unsupported", "out_of_memory"]);
+
+/** The same error, naming the file at fault if it does not yet. What a caller did wrong stays as it is. */
 export function inFile<E>(file: string, error: E): E | TidepoolError {
   if (!(error instanceof TidepoolError)) return error;
-  const isFiles = error.code === "invalid_file" || error.code === "unsupported";
-  if (!isFiles || error.details["file"] !== undefined) return error;
+  if (!FILE_CODES.has(error.code) || error.details["file"] !== undefined) return error;
   const named = new TidepoolError(error.code, `${file}: ${error.message}`, { ...error.details, file });
   if (error.stack !== undefined) named.stack = error.stack;
   return named;

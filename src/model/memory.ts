@@ -3,7 +3,7 @@
  * states, workspace; against what the options allow. It makes no buffers and asks no device: WebGPU does not tell how
  * much memory there is, and the answer to that is an out-of-memory error in time (runner.ts).
  */
-import { TidepoolError } from "../errors.ts";
+import { inFile, TidepoolError } from "../errors.ts";
 import { MAX_BINDING_BYTES } from "../gpu/device.ts";
 import type { Elem } from "../gpu/kernel.ts";
 import { blockBytes, maxSlots } from "../gpu/pool.ts";
@@ -86,10 +86,19 @@ const START_SNAPSHOTS = 4;
 
 /**
  * Plans a model's memory.
- * @throws TidepoolError `out_of_memory` with the numbers, and what would fit, where `memoryBytes` or `poolBytes` is less
- * than the model needs.
+ * @throws TidepoolError naming the file: `out_of_memory` with the numbers, and what would fit, if `memoryBytes` or
+ * `poolBytes` is less than the model needs; and as `checkSeats`.
  */
 export function planMemory(file: ModelFile, shape: ModelShape, options: MemoryOptions): MemoryPlan {
+  try {
+    checkSeats(shape, options);
+    return planParts(file, shape, options);
+  } catch (error) {
+    throw inFile(file.name, error);
+  }
+}
+
+function planParts(file: ModelFile, shape: ModelShape, options: MemoryOptions): MemoryPlan {
   const { blockTokens, kvDtype, seats } = options;
   const perBlock = blockBytes(kvLayers(shape), blockTokens, kvDtype);
   const { blocks: wanted, limited } = wantedBlocks(shape, options, perBlock);
@@ -147,15 +156,21 @@ export function planStates(
 }
 
 /**
- * Checks that every seat can have its states.
- * @throws TidepoolError `out_of_memory` if the states of a layer would need a binding over 128 MiB.
+ * Checks that every seat can have its states: those of one layer must lie in one binding.
+ * @throws TidepoolError `out_of_memory` if fewer seats could have them, `unsupported` if not even one could.
  */
 export function checkSeats(shape: ModelShape, { seats }: Pick<MemoryOptions, "seats">): void {
   const layers = stateLayers(shape);
   const [slots, most] = [runningSlots(seats), maxStateSlots(layers)];
   if (layers.length === 0 || slots <= most) return;
+  if (most < runningSlots(1)) throw stateTooLarge(Math.max(...layers.map(({ floats }) => 4 * floats)));
   const message = `${slots} states do not fit: at most ${most} of this model's size; use fewer requests at once`;
   throw new TidepoolError("out_of_memory", message, { slots, most });
+}
+
+function stateTooLarge(bytes: number): TidepoolError {
+  const message = `the recurrent state of a layer takes ${bytesText(bytes)} for each sequence: the ${runningSlots(1)} that one request needs must lie in one binding of ${bytesText(MAX_BINDING_BYTES)}`;
+  return new TidepoolError("unsupported", message, { stateBytes: bytes });
 }
 
 /** States of all seats, and of what is scored. */

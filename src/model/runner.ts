@@ -16,7 +16,6 @@ import type { ModelFile } from "../load/model-file.ts";
 import { shapeOf } from "./arch/rows.ts";
 import { firstBroken } from "./check.ts";
 import {
-  checkSeats,
   contextOf,
   deviceFull,
   logitRows,
@@ -124,7 +123,6 @@ export class Runner {
     const shape = shapeOf(file);
     checkTensors(file, shape);
     checkTypes(gpu, options);
-    checkSeats(shape, options);
     const plan = planMemory(file, shape, options);
     const chosen = { ...options, poolTokens: plan.maxBlocks * options.blockTokens };
     const make = () => makeParts(gpu, file, shape, chosen, plan, onProgress, onPiece);

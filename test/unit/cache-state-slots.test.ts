@@ -2,7 +2,8 @@
 import { expect, test } from "vitest";
 import { Random } from "../../src/base.ts";
 import { StateSlotPool, type StatePair } from "../../src/cache/state-slot-pool.ts";
-import { checkSeats, planStates } from "../../src/model/memory.ts";
+import type { ModelFile } from "../../src/load/model-file.ts";
+import { checkSeats, planMemory, planStates } from "../../src/model/memory.ts";
 import type { ModelShape, RecurrentMixer } from "../../src/shape/shape.ts";
 import { stateBytes } from "../../src/gpu/state-pool.ts";
 import { stateLayers } from "../../src/shape/shape.ts";
@@ -127,5 +128,23 @@ test("a pool without snapshots starts with one pair, and seats that no binding h
   checkSeats(shape, { seats: 3 });
   expect(() => checkSeats(shape, { seats: 500 })).toThrow(
     /1002 states do not fit: at most \d+ .* fewer requests/,
+  );
+});
+
+test("a state of which not even one request's fit is the model's fault, and no advice helps", () => {
+  const mixer = { kind: "mamba2", heads: 1024, headDim: 64, stateSize: 1024, groups: 1, kernel: 4 };
+  const huge = shapeOf(1, mixer as RecurrentMixer, 768);
+  expect(() => checkSeats(huge, { seats: 1 })).toThrow(
+    expect.objectContaining({
+      code: "unsupported",
+      message: expect.stringMatching(/takes 256.* MiB for each sequence: the 4 .* binding of 128.0 MiB$/),
+    }),
+  );
+  const file = { name: "huge.gguf", format: "gguf", tensors: new Map() } as unknown as ModelFile;
+  const options = { dtype: "f32", kvDtype: "f32", blockTokens: 16, chunkTokens: 16 } as const;
+  expect(() => planMemory(file, huge, { ...options, seats: 1 })).toThrow(/^huge\.gguf: the recurrent state/);
+  const seats = { ...options, seats: 500 };
+  expect(() => planMemory(file, shapeOf(1, { ...mixer, heads: 24 } as RecurrentMixer, 768), seats)).toThrow(
+    /^huge\.gguf: 1002 states do not fit/,
   );
 });
