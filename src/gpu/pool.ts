@@ -26,7 +26,7 @@ export interface PoolOptions {
 }
 
 /** The buffers of a pool: one of keys and one of values a layer. */
-export interface KvBuffers {
+export interface KvPoolBuffers {
   readonly slots: number;
   readonly keys: readonly GPUBuffer[];
   readonly values: readonly GPUBuffer[];
@@ -55,7 +55,7 @@ export class KvPool {
   readonly options: PoolOptions;
   /** Bytes of one slot in all layers. */
   readonly slotBytes: number;
-  private buffers: KvBuffers;
+  private buffers: KvPoolBuffers;
   private readonly device: GPUDevice;
   private readonly between: CopyWithin;
 
@@ -95,7 +95,7 @@ export class KvPool {
   }
 
   /** Buffers for that many slots, to be taken over by `adopt` or destroyed; undefined where the device's memory is short. */
-  async allocate(slots: number): Promise<KvBuffers | undefined> {
+  async allocate(slots: number): Promise<KvPoolBuffers | undefined> {
     const { layers, blockTokens, dtype } = this.options;
     assert(slots <= maxSlots(layers, blockTokens, dtype), `${slots} slots are more than a binding holds`);
     this.device.pushErrorScope("out-of-memory");
@@ -106,7 +106,7 @@ export class KvPool {
   }
 
   /** Moves to larger buffers, behind the GPU work submitted so far. Ops that are bound to the old ones must not run again. */
-  adopt(larger: KvBuffers): void {
+  adopt(larger: KvPoolBuffers): void {
     const old = this.buffers;
     assert(larger.slots >= old.slots, `a pool of ${old.slots} slots does not shrink to ${larger.slots}`);
     const encoder = this.device.createCommandEncoder({ label: "grow the KV pool" });
@@ -182,7 +182,7 @@ export class KvPool {
     destroyAll(this.buffers);
   }
 
-  private make(slots: number): KvBuffers {
+  private make(slots: number): KvPoolBuffers {
     const { layers, blockTokens, dtype } = this.options;
     const usage = USAGE_STORAGE | USAGE_COPY_SRC | USAGE_COPY_DST;
     const makeAll = (label: string) =>
@@ -228,6 +228,6 @@ export function blankBehind(
 }
 
 /** Their content lasts until the GPU work submitted before has run. */
-export function destroyAll({ keys, values }: KvBuffers): void {
+export function destroyAll({ keys, values }: KvPoolBuffers): void {
   for (const buffer of [...keys, ...values]) buffer.destroy();
 }

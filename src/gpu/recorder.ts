@@ -17,7 +17,7 @@ import { MARK_BYTES, mapForReading, readBack } from "./read-back.ts";
 /** Ops of one profiled submission at most: two timestamps each. */
 const MAX_PROFILED_OPS = 2048;
 
-export class Recorder {
+export class CommandRecorder {
   private readonly gpu: Gpu;
   private encoder: GPUCommandEncoder | undefined;
   private readonly idle: GPUBuffer[] = [];

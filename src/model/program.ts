@@ -4,7 +4,7 @@
  */
 import type { Elem, KernelTypes } from "../gpu/kernel.ts";
 import type { Op } from "../gpu/op.ts";
-import type { KvBuffers } from "../gpu/pool.ts";
+import type { KvPoolBuffers } from "../gpu/pool.ts";
 import type { StateBuffers } from "../gpu/state-pool.ts";
 import { checkOp } from "./check.ts";
 import { activationOp } from "./ffn/mlp.ts";
@@ -30,7 +30,7 @@ export interface Bodies {
 
 export interface Programs extends Bodies {
   /** The bodies bound to other buffers of a pool, with the same workspace and the pipelines that are there. */
-  rebuild(moved: { pool: KvBuffers } | { states: StateBuffers }): Promise<Bodies>;
+  rebuild(moved: { pool: KvPoolBuffers } | { states: StateBuffers }): Promise<Bodies>;
   /** Behind a body: which of its rows are not finite. */
   check: readonly Op[];
   /** u32 [rows]: what `check` finds. */

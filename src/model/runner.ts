@@ -10,7 +10,7 @@ import { Kernels } from "../gpu/kernel.ts";
 import { KvPool } from "../gpu/pool.ts";
 import { StatePool } from "../gpu/state-pool.ts";
 import { guarded } from "../gpu/guard.ts";
-import { Recorder } from "../gpu/recorder.ts";
+import { CommandRecorder } from "../gpu/recorder.ts";
 import type { StepShape } from "../gpu/op.ts";
 import type { ModelFile } from "../load/model-file.ts";
 import { shapeOf } from "./arch/rows.ts";
@@ -95,7 +95,7 @@ export class Runner {
   readonly plan: MemoryPlan;
   readonly pool: KvPool;
   readonly states: StatePool;
-  readonly recorder: Recorder;
+  readonly recorder: CommandRecorder;
   private readonly parts: Parts;
 
   private constructor(gpu: Gpu, shape: ModelShape, options: RunnerOptions, plan: MemoryPlan, parts: Parts) {
@@ -106,7 +106,7 @@ export class Runner {
     this.pool = parts.pool;
     this.states = parts.states;
     this.parts = parts;
-    this.recorder = new Recorder(gpu, gpu.features.timestamps);
+    this.recorder = new CommandRecorder(gpu, gpu.features.timestamps);
   }
 
   /**

@@ -4,7 +4,7 @@
  */
 import type { Elem, Kernels } from "../gpu/kernel.ts";
 import { USAGE_COPY_DST, USAGE_COPY_SRC, USAGE_STORAGE } from "../gpu/op.ts";
-import type { KvBuffers } from "../gpu/pool.ts";
+import type { KvPoolBuffers } from "../gpu/pool.ts";
 import type { StateBuffers } from "../gpu/state-pool.ts";
 import { scratchBytes, SPLIT_TOKENS } from "./mixer/attention.ts";
 import { deltaScratchBytes } from "./mixer/gated-delta.ts";
@@ -20,7 +20,7 @@ export interface ProgramInput {
   kernels: Kernels;
   shape: ModelShape;
   weights: Weights;
-  pool: Pick<KvBuffers, "keys" | "values">;
+  pool: Pick<KvPoolBuffers, "keys" | "values">;
   /** The state pool; without layers in models that have no recurrent ones. */
   states: StateBuffers;
   step: StepData;

@@ -4,7 +4,7 @@
  */
 import type { NewSnapshot } from "../cache/prefix.ts";
 import type { DecodeRow } from "./decode.ts";
-import type { Keep, Request } from "./request.ts";
+import type { StorageScope, Request } from "./request.ts";
 import type { Restore, RestoreTerms } from "./restore/block-restore.ts";
 import type { StateSlots } from "./seat-state.ts";
 import type { StateRestore } from "./restore/state-restore.ts";
@@ -57,8 +57,8 @@ export type Plan = PrefillPlan | DecodePlan;
 /** Tokens from the first on; grows at its end only. */
 export interface Sequence {
   readonly tokens: readonly number[];
-  readonly keep: Keep;
-  /** What is stored of it expires so long after it was computed. Default: the keeper's. */
+  readonly storage: StorageScope;
+  /** What is stored of it expires so long after it was computed. Default: the tier mover's. */
   readonly maxAgeMs?: number | undefined;
   /** Rises when what was computed for it, and is not known to be good, must not be kept. */
   readonly epoch?: number;

@@ -38,7 +38,7 @@ export class PrefillQueue {
    * there the prefix is computed once. Each length once, in no order.
    */
   branchesOf(tokens: readonly number[], known: number): number[] {
-    const next = this.waiting.filter(({ keep }) => keep !== "off").slice(0, MAX_BRANCHES);
+    const next = this.waiting.filter(({ storage }) => storage !== "off").slice(0, MAX_BRANCHES);
     const lengths = next.map((request) => sharedTokens(tokens, request.tokens));
     return [...new Set(lengths)].filter((length) => length > known && length < tokens.length);
   }

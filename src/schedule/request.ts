@@ -18,7 +18,7 @@ import type { SeatState } from "./seat-state.ts";
 import type { StateRestore } from "./restore/state-restore.ts";
 
 /** How far a request's blocks may go: nowhere (nor are they looked for), GPU and RAM, or down to the disk. */
-export type Keep = "off" | "memory" | "disk";
+export type StorageScope = "off" | "memory" | "disk";
 
 /** Tiers below the GPU. */
 export type LowerTier = "ram" | "disk";
@@ -39,7 +39,7 @@ export interface RequestSpec {
   /** Tokens that end the request; the one met is not part of what was generated. */
   stopIds: ReadonlySet<number>;
   /** Default "disk". */
-  keep?: Keep;
+  storage?: StorageScope;
   /** What is stored of it in lower tiers expires so long after it was computed. Default: the engine's setting. */
   maxAgeMs?: number | undefined;
 }
@@ -56,7 +56,7 @@ export class Request {
   finishReason: FinishReason | undefined;
   /** Index of its persistent sampler state on the GPU, while it has one. */
   seat: number | undefined;
-  readonly keep: Keep;
+  readonly storage: StorageScope;
   readonly maxAgeMs: number | undefined;
   /** Its hold on the prefix cache and its blocks, while it runs. */
   lease: Lease | undefined;
@@ -90,7 +90,7 @@ export class Request {
     this.promptLength = spec.prompt.length;
     this.maxNewTokens = spec.maxNewTokens;
     this.stopIds = spec.stopIds;
-    this.keep = spec.keep ?? "disk";
+    this.storage = spec.storage ?? "disk";
     this.maxAgeMs = spec.maxAgeMs;
     this.tokens = [...spec.prompt, ...(spec.generated ?? [])];
   }

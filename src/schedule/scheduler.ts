@@ -27,7 +27,13 @@ import type {
   States,
 } from "./plan.ts";
 import { PrefillQueue } from "./prefill.ts";
-import { Request, type FinishReason, type Keep, type LowerTier, type RequestSpec } from "./request.ts";
+import {
+  Request,
+  type FinishReason,
+  type StorageScope,
+  type LowerTier,
+  type RequestSpec,
+} from "./request.ts";
 import { Restore } from "./restore/block-restore.ts";
 import type { SeatState } from "./seat-state.ts";
 import { Snapshots } from "./snapshots.ts";
@@ -332,15 +338,15 @@ export class Scheduler {
    * unless they are kept nowhere, and may not be looked for either.
    * @throws TidepoolError `out_of_memory` where running requests hold too many.
    */
-  borrow(tokens: readonly number[], reusable: number, keep: Keep = "disk"): Lease {
-    const lease = this.cache.acquire(Int32Array.from(tokens), keep === "off" ? 0 : reusable);
+  borrow(tokens: readonly number[], reusable: number, storage: StorageScope = "disk"): Lease {
+    const lease = this.cache.acquire(Int32Array.from(tokens), storage === "off" ? 0 : reusable);
     const missing = this.blocksFor(tokens.length) - lease.table.length;
     if (missing > 0 && !this.cache.extend(lease, missing)) {
       this.cache.release(lease);
       const message = `${missing} KV blocks are needed and ${this.blocks.freeCount} are free while other requests run`;
       throw new TidepoolError("out_of_memory", message);
     }
-    const sequence = { tokens, keep };
+    const sequence = { tokens, storage };
     this.options.lower?.begin?.(sequence);
     this.lent.set(lease, sequence);
     return lease;
@@ -363,7 +369,7 @@ export class Scheduler {
     if (lease.released) return; // what it was computed on is gone
     const sequence = this.lent.get(lease);
     assert(sequence, "a lease that was not lent is given back");
-    if (sequence.keep !== "off") {
+    if (sequence.storage !== "off") {
       const { owned } = this.cache.insert(lease, Int32Array.from(sequence.tokens.slice(0, done)));
       this.options.lower?.spill(this.blocksToSend(sequence, lease.table, done, owned));
     }
@@ -483,7 +489,7 @@ export class Scheduler {
   /** Looks for the blocks after those on the GPU in the lower tiers; the last token is always computed. */
   private startRestore(request: Request): void {
     const { lower, blockTokens } = this.options;
-    if (!lower || request.keep === "off") return;
+    if (!lower || request.storage === "off") return;
     if (this.options.states) {
       this.startStateRestore(request, lower);
       return;
@@ -565,16 +571,16 @@ export class Scheduler {
   private blocksToStart(): number {
     const request = this.waiting.head();
     if (!request || this.prefilling || this.freeSeats.length === 0) return 0;
-    const { tokens, keep } = request;
+    const { tokens, storage } = request;
     const known =
-      keep === "off" ? 0 : this.cache.match(Int32Array.from(tokens), tokens.length - 1).blocks.length;
+      storage === "off" ? 0 : this.cache.match(Int32Array.from(tokens), tokens.length - 1).blocks.length;
     return this.blocksFor(tokens.length) - known;
   }
 
   /** What the cache has of a request's tokens (never the last one, whose logits are wanted), and blocks for the rest. */
   private leaseFor(request: Request): Lease | undefined {
     const { tokens } = request;
-    const limit = request.keep !== "off" ? tokens.length - 1 : 0;
+    const limit = request.storage !== "off" ? tokens.length - 1 : 0;
     const lease = this.cache.acquire(Int32Array.from(tokens), limit, request.id);
     const missing = this.blocksFor(tokens.length) - lease.table.length;
     if (missing <= 0 || this.cache.extend(lease, missing)) return lease;
@@ -612,7 +618,7 @@ export class Scheduler {
   /** Puts what a request has computed of accepted tokens where others find it: gives the blocks and states that are new
    * there. */
   private publish(request: Request, snapshot?: NewSnapshot): Published {
-    if (request.keep === "off" || !request.lease) return { completes: [], saves: [] };
+    if (request.storage === "off" || !request.lease) return { completes: [], saves: [] };
     const valid = Math.min(request.computed, request.tokens.length);
     const tokens = Int32Array.from(request.tokens.slice(0, valid));
     const { owned, placed } = this.cache.insert(request.lease, tokens, snapshot ? [snapshot] : []);

@@ -98,7 +98,7 @@ export class Snapshots {
   /** Where on its way the state of a request is saved that takes its seat: also at `branches`, where those that wait go on
    * without it. */
   start(request: Request, lease: Lease, branches: readonly number[]): void {
-    if (request.keep === "off") return;
+    if (request.storage === "off") return;
     const { lower, blockTokens } = this;
     const stored = lower ? lower.storedBlocks(request, 0) * blockTokens : 0; // seen before, in another session
     lease.rawTokens = Math.max(lease.rawTokens, Math.min(stored, request.tokens.length - 1));
@@ -153,7 +153,7 @@ export class Snapshots {
   last(request: Request): NewSnapshot | undefined {
     const { lease, seatState } = request;
     const latest = seatState?.latest(request.tokens.length);
-    if (!latest || !lease || request.keep === "off") return undefined;
+    if (!latest || !lease || request.storage === "off") return undefined;
     const { at } = latest;
     const { blockTokens } = this;
     if (at % blockTokens === 0) return this.cache.snapshotSlots(at);

@@ -5,14 +5,20 @@
  */
 import { append, createMarker, type Marker } from "./special-token-guard.ts";
 import { adaptMessages, textOfContent } from "./messages.ts";
-import type { ChatMessage, ChatTemplate, RenderOptions } from "./template.ts";
+import type { TemplateMessage, ChatTemplate, RenderOptions } from "./template.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
 export { chatTemplateOf, checkChatTemplate, createChatTemplate } from "./template.ts";
-export type { ChatMessage, ChatTemplate, RenderOptions, TemplateParts, TemplateTokens } from "./template.ts";
+export type {
+  TemplateMessage,
+  ChatTemplate,
+  RenderOptions,
+  TemplateParts,
+  TemplateTokens,
+} from "./template.ts";
 
 /** A message, and for one that the model generated the ids that it generated. */
-export interface ChatTurn extends ChatMessage {
+export interface ChatTurn extends TemplateMessage {
   ids?: readonly number[];
 }
 
@@ -55,16 +61,16 @@ export function renderConversation(
   return template.render(adaptMessages(template, turns.map(withoutIds)), options);
 }
 
-function withoutIds({ ids: _ids, ...message }: ChatTurn): ChatMessage {
-  return message as ChatMessage;
+function withoutIds({ ids: _ids, ...message }: ChatTurn): TemplateMessage {
+  return message as TemplateMessage;
 }
 
 interface Prepared {
   /** The messages as the template wants them. */
-  plain: ChatMessage[];
+  plain: TemplateMessage[];
   marker: Marker;
   /** The same, and the options, with control tokens broken by the mark. */
-  messages: ChatMessage[];
+  messages: TemplateMessage[];
   marked: RenderOptions;
 }
 
@@ -83,7 +89,7 @@ function prepare(
   const plain = adaptMessages(template, given);
   const tools = options.tools ?? options.variables?.["tools"];
   const marker = createMarker(tokenizer, [plain, tools ?? null]);
-  const messages = plain.map((message) => marker.mark(message) as ChatMessage);
+  const messages = plain.map((message) => marker.mark(message) as TemplateMessage);
   const marked = Array.isArray(tools) ? { ...options, tools: marker.mark(tools) as unknown[] } : options;
   return { plain, marker, messages, marked };
 }
@@ -102,8 +108,8 @@ interface CarriedTurn {
 function carriedTurns(
   tokenizer: Tokenizer,
   turns: readonly ChatTurn[],
-  plain: readonly ChatMessage[],
-  messages: readonly ChatMessage[],
+  plain: readonly TemplateMessage[],
+  messages: readonly TemplateMessage[],
 ): CarriedTurn[] {
   const carried: CarriedTurn[] = [];
   turns.forEach((turn, index) => {
@@ -136,7 +142,7 @@ interface Span {
  */
 function findCarried(
   template: ChatTemplate,
-  messages: readonly ChatMessage[],
+  messages: readonly TemplateMessage[],
   carried: readonly CarriedTurn[],
   rendered: string,
   options: RenderOptions,
@@ -191,7 +197,7 @@ function placeTurn(
 /** The rendered text around the turns that the template prints exactly once: one text more than turns. */
 function outlineOf(
   template: ChatTemplate,
-  messages: readonly ChatMessage[],
+  messages: readonly TemplateMessage[],
   carried: readonly CarriedTurn[],
   rendered: string,
   options: RenderOptions,

@@ -7,11 +7,14 @@ import { TidepoolError } from "../errors.ts";
 import { parseJson } from "../json-floats.ts";
 import { json } from "./jinja/print.ts";
 import { fromPlain } from "./jinja/values.ts";
-import type { ChatMessage, ChatTemplate } from "./template.ts";
+import type { TemplateMessage, ChatTemplate } from "./template.ts";
 import { isRecord } from "./vocabulary.ts";
 
 /** The messages as the template wants them. @throws TidepoolError `invalid_argument` naming the part that is no text */
-export function adaptMessages(template: ChatTemplate, messages: readonly ChatMessage[]): ChatMessage[] {
+export function adaptMessages(
+  template: ChatTemplate,
+  messages: readonly TemplateMessage[],
+): TemplateMessage[] {
   return messages.map((message, index) => {
     const content = adaptContent(template, message, index);
     const calls = message["tool_calls"];
@@ -38,7 +41,7 @@ function textOfPart(part: unknown, index: number, at: number): string {
   );
 }
 
-function adaptContent(template: ChatTemplate, { role, content }: ChatMessage, index: number): unknown {
+function adaptContent(template: ChatTemplate, { role, content }: TemplateMessage, index: number): unknown {
   if (content === null || content === undefined) return takes(template, "no content") ? content : "";
   const text = textOfContent(content, index);
   if (text === undefined) {
@@ -101,7 +104,7 @@ function probe(template: ChatTemplate, ability: Ability): boolean {
 /** Words that no template prints by itself. */
 const [FIRST, SECOND] = ["tidepool-probe-one", "tidepool-probe-two"];
 
-const USER: ChatMessage = { role: "user", content: "question" };
+const USER: TemplateMessage = { role: "user", content: "question" };
 
 /** Python's own way to print an object, in single quotes, is not what any model was trained on. */
 function takesObjects(template: ChatTemplate): boolean {
@@ -122,15 +125,15 @@ function countOfNone(text: string): number {
   return text.split(/None|null/).length;
 }
 
-const RESULT: ChatMessage = { role: "tool", tool_call_id: "abcdefghi", name: "probe", content: "answer" };
+const RESULT: TemplateMessage = { role: "tool", tool_call_id: "abcdefghi", name: "probe", content: "answer" };
 
-function called(given: unknown): ChatMessage {
+function called(given: unknown): TemplateMessage {
   const call = { id: "abcdefghi", type: "function", function: { name: "probe", arguments: given } };
   return { role: "assistant", content: "", tool_calls: [call] };
 }
 
 /** A conversation that is as good as any, with the message in it. */
-function around(message: ChatMessage): ChatMessage[] {
+function around(message: TemplateMessage): TemplateMessage[] {
   switch (message.role) {
     case "user":
       return [message];
@@ -147,7 +150,7 @@ function isBare(text: string, word: string): boolean {
   return text.includes(word) && !text.includes(`'${word}`) && !text.includes(`"${word}`);
 }
 
-function renderIfPossible(template: ChatTemplate, messages: readonly ChatMessage[]): string | undefined {
+function renderIfPossible(template: ChatTemplate, messages: readonly TemplateMessage[]): string | undefined {
   try {
     return template.render(messages);
   } catch {

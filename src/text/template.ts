@@ -13,7 +13,7 @@ import { isRecord } from "./vocabulary.ts";
 const MAX_TEMPLATE_CHARS = 1024 * 1024;
 
 /** A message as the template sees it. Other fields (tool_calls, reasoning_content, ...) are handed to the template. */
-export interface ChatMessage {
+export interface TemplateMessage {
   role: string;
   content: unknown;
   [field: string]: unknown;
@@ -34,7 +34,7 @@ export interface ChatTemplate {
    * Throws `invalid_argument` with the template's own message where it refuses the conversation, `timed_out` or `too_long`
    * where it goes over a bound.
    */
-  render(messages: readonly ChatMessage[], options?: RenderOptions): string;
+  render(messages: readonly TemplateMessage[], options?: RenderOptions): string;
 }
 
 /** Spellings of special tokens, by the names that templates use: bos_token, eos_token. */
@@ -43,7 +43,7 @@ export type TemplateTokens = Readonly<Record<string, string | undefined>>;
 /** Parses a template. Throws `invalid_file` where it is no valid template. */
 export function createChatTemplate(source: string, tokens: TemplateTokens = {}): ChatTemplate {
   const template = parse(source);
-  const render = (messages: readonly ChatMessage[], options: RenderOptions = {}): string => {
+  const render = (messages: readonly TemplateMessage[], options: RenderOptions = {}): string => {
     const values: Record<string, unknown> = { ...definedOf(tokens), ...valuesOf(options), messages };
     const tools = values["tools"];
     const isNone = tools === undefined || tools === null || (Array.isArray(tools) && tools.length === 0);

@@ -25,7 +25,7 @@ interface ReadTensor {
 }
 
 /** Gathers checksums of tensor pieces as they pass on their way to the GPU; pieces are the same for every source. */
-export class WeightsIdentity {
+export class WeightsFingerprint {
   private readonly tensors = new Map<string, ReadTensor>();
 
   readonly onPiece: OnPiece = ({ offset: _offset, shard: _shard, ...facts }, piece) => {

@@ -51,7 +51,7 @@ function tooManyChars(chars: number, most: number, limit: number): TidepoolError
 export interface FitInput {
   tokens: readonly number[];
   /** Leading tokens that truncation keeps: BOS and the system prompt. */
-  keep: number;
+  protectedTokens: number;
   /** Positions that context and pool allow. */
   limit: number;
   params: Pick<GenerateParams, "maxTokens" | "overflow">;
@@ -64,11 +64,11 @@ const DEFAULT_ROOM_TOKENS = 256;
  * The prompt to run and how many tokens it may produce.
  * - "error" (default): everything must fit.
  * - "stop": the prompt must fit; generation ends where the context does.
- * - "truncateStart": the oldest tokens after `keep` are dropped until prompt and new tokens fit.
+ * - "truncateStart": the oldest tokens after `protectedTokens` are dropped until prompt and new tokens fit.
  * @throws TidepoolError `too_long` with the numbers; `invalid_argument` for an empty prompt.
  */
 export function fitPrompt(input: FitInput): { prompt: readonly number[]; maxNewTokens: number } {
-  const { tokens, keep, limit, params } = input;
+  const { tokens, protectedTokens, limit, params } = input;
   const { maxTokens, overflow = "error" } = params;
   if (tokens.length === 0)
     throw new TidepoolError("invalid_argument", "prompt is empty, expected at least one token", {
@@ -78,20 +78,23 @@ export function fitPrompt(input: FitInput): { prompt: readonly number[]; maxNewT
   const fits = room >= (maxTokens ?? 1);
   if (fits) return { prompt: tokens, maxNewTokens: maxTokens ?? room };
   if (overflow === "stop" && room >= 1) return { prompt: tokens, maxNewTokens: room };
-  if (overflow === "truncateStart") return truncate(tokens, keep, limit, maxTokens);
+  if (overflow === "truncateStart") return truncate(tokens, protectedTokens, limit, maxTokens);
   throw tooLong(tokens.length, maxTokens ?? 1, limit);
 }
 
 function truncate(
   tokens: readonly number[],
-  keep: number,
+  protectedTokens: number,
   limit: number,
   maxTokens: number | undefined,
 ): { prompt: readonly number[]; maxNewTokens: number } {
   const wanted = maxTokens ?? Math.min(DEFAULT_ROOM_TOKENS, Math.floor(limit / 2));
-  const tail = limit - wanted - keep;
-  if (tail < 1) throw tooLong(keep + 1, wanted, limit);
-  return { prompt: [...tokens.slice(0, keep), ...tokens.slice(tokens.length - tail)], maxNewTokens: wanted };
+  const tail = limit - wanted - protectedTokens;
+  if (tail < 1) throw tooLong(protectedTokens + 1, wanted, limit);
+  return {
+    prompt: [...tokens.slice(0, protectedTokens), ...tokens.slice(tokens.length - tail)],
+    maxNewTokens: wanted,
+  };
 }
 
 function tooLong(prompt: number, newTokens: number, limit: number): TidepoolError {

@@ -9,7 +9,7 @@ import type { Request } from "../schedule/request.ts";
 import type { Scheduler } from "../schedule/scheduler.ts";
 import type { Notice } from "../wire/protocol.ts";
 
-export interface GrowthHooks {
+export interface PoolGrowthHooks {
   /** The runner in use. */
   runner(): Runner;
   grown(): void;
@@ -35,13 +35,13 @@ interface Growing {
   grown(slots: number): void;
 }
 
-export class Growth {
+export class PoolGrowth {
   private readonly scheduler: Scheduler;
-  private readonly hooks: GrowthHooks;
+  private readonly hooks: PoolGrowthHooks;
   private growing: Promise<void> | undefined;
   private readonly ended = new Set<Kind>();
 
-  constructor(scheduler: Scheduler, hooks: GrowthHooks) {
+  constructor(scheduler: Scheduler, hooks: PoolGrowthHooks) {
     this.scheduler = scheduler;
     this.hooks = hooks;
   }

@@ -124,5 +124,5 @@ export class Prompts {
 
 /** A prompt that is given in tokens. */
 export function tokenPrompt(tokens: readonly number[]): EncodedPrompt {
-  return { tokens: [...tokens], keep: 0 };
+  return { tokens: [...tokens], protectedTokens: 0 };
 }

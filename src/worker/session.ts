@@ -26,10 +26,10 @@ import { Scheduler, type Move, type Plan, type Save } from "../schedule/schedule
 import type { TierStore } from "../tier/store/store.ts";
 import { answerCacheCall, exportTokens, importArchive } from "./cache/calls.ts";
 import { CacheWatch } from "./cache/watch.ts";
-import { Growth } from "./pool-growth.ts";
-import { WeightsIdentity } from "./fingerprint.ts";
+import { PoolGrowth } from "./pool-growth.ts";
+import { WeightsFingerprint } from "./fingerprint.ts";
 import { changeOf, describe } from "./info.ts";
-import { Keeper } from "./cache/tier-mover.ts";
+import { TierMover } from "./cache/tier-mover.ts";
 import { boundInput, fitPrompt } from "./fit-prompt.ts";
 import { Loop } from "./loop.ts";
 import { nothing, Output } from "./output.ts";
@@ -83,7 +83,7 @@ export class Session {
   runner: Runner;
   readonly scheduler: Scheduler;
   readonly cache: PrefixCache;
-  readonly keeper: Keeper | undefined;
+  readonly mover: TierMover | undefined;
   /** Finds the weight of FLOP efficiency, where the policy has one. */
   readonly tuner: AlphaTuner | undefined;
   readonly watch: CacheWatch;
@@ -93,7 +93,7 @@ export class Session {
   /** Requests whose text is on its way to becoming ids. */
   private readonly encoding = new Map<number, AbortController>();
   private readonly post: Post;
-  private readonly growth: Growth;
+  private readonly poolGrowth: PoolGrowth;
   private readonly recovery: Recovery;
   private readonly cacheOptions: CacheOptions;
   private capabilities: readonly Capability[];
@@ -109,7 +109,7 @@ export class Session {
     gpu: Gpu,
     runner: Runner,
     prompts: Prompts,
-    keeper: Keeper | undefined,
+    mover: TierMover | undefined,
     post: Post,
     cacheOptions: CacheOptions,
     { reopen, capabilities = [] }: SessionOptions,
@@ -117,7 +117,7 @@ export class Session {
     const { blockTokens, chunkTokens, seats } = runner.options;
     this.runner = runner;
     this.prompts = prompts;
-    this.keeper = keeper;
+    this.mover = mover;
     this.post = post;
     this.capabilities = capabilities;
     this.cacheOptions = cacheOptions;
@@ -125,10 +125,10 @@ export class Session {
     const { cache, tuner } = makeCache(runner, pool, cacheOptions.policy);
     this.cache = cache;
     this.tuner = tuner;
-    this.watch = new CacheWatch({ cache, keeper, tuner }, (events, dropped) =>
+    this.watch = new CacheWatch({ cache, mover, tuner }, (events, dropped) =>
       post({ type: "cacheEvents", events, dropped }),
     );
-    const lower = keeper && { lower: keeper };
+    const lower = mover && { lower: mover };
     const states = cache.snapshots && {
       states: { save: (saves: readonly Save[]) => this.save(saves) },
     };
@@ -137,11 +137,11 @@ export class Session {
     this.scheduler = new Scheduler(cache, pool, { blockTokens, chunkTokens, seats, ...more });
     this.requests = new Requests(this.scheduler, post, (request, usage) => {
       this.tuner?.record(Int32Array.from(request.tokens), request.promptLength);
-      this.keeper?.credit(usage.cachedTokens);
+      this.mover?.credit(usage.cachedTokens);
     });
     this.info = describe(runner, prompts, capabilities);
     this.recovery = new Recovery(reopen, () => systemClock.nowMs());
-    this.growth = new Growth(this.scheduler, {
+    this.poolGrowth = new PoolGrowth(this.scheduler, {
       runner: () => this.runner,
       grown: () => this.tellInfo(),
       stopped: (notice, stuck) => {
@@ -154,18 +154,18 @@ export class Session {
     this.loop = new Loop(this.scheduler, {
       run: (plan) => this.run(plan),
       load: (move) => this.load(move),
-      spill: (blocks) => this.keeper?.spill(blocks),
+      spill: (blocks) => this.mover?.spill(blocks),
       save: (saves) => this.save(saves),
       idle: () => this.tuner?.work(TUNER_SLICE) ?? false,
       committed: (outcomes, samples) => this.requests.committed(outcomes, samples),
       makeRoom: () =>
-        this.growth.makeRoom({
+        this.poolGrowth.makeRoom({
           blocks: this.scheduler.missingBlocks,
           states: this.scheduler.missingStates(),
         }),
       failed: (error, plan) => this.stepFailed(error, plan),
     });
-    if (keeper) keeper.allGood = () => this.loop.allGood;
+    if (mover) mover.allGood = () => this.loop.allGood;
     this.loop.start();
     this.watchDevice(gpu);
   }
@@ -183,12 +183,15 @@ export class Session {
     cache: CacheOptions = {},
     more: SessionOptions = {},
   ): Promise<Session> {
-    const identity = new WeightsIdentity();
+    const weightsFingerprint = new WeightsFingerprint();
     const onProgress = (progress: RunnerProgress) => post({ type: "progress", progress });
     // In a worker of its own, while the weights load.
     const [prompts, loaded] = await Promise.allSettled([
       Prompts.open(file, more),
-      unlessLost(gpu.device, Runner.load(gpu, file, options, onProgress, store && identity.onPiece)),
+      unlessLost(
+        gpu.device,
+        Runner.load(gpu, file, options, onProgress, store && weightsFingerprint.onPiece),
+      ),
     ]);
     if (prompts.status === "rejected" || loaded.status === "rejected") {
       if (prompts.status === "fulfilled") prompts.value.close();
@@ -197,9 +200,9 @@ export class Session {
     }
     const runner = loaded.value;
     await file.close();
-    const keeper =
+    const mover =
       store &&
-      new Keeper({
+      new TierMover({
         ...{
           store,
           pool: runner.pool,
@@ -207,14 +210,14 @@ export class Session {
           namespace: cache.namespace ?? "",
           restore: cache.restore ?? "auto",
         },
-        fingerprint: identity.fingerprint(runner.shape, runner.options),
+        fingerprint: weightsFingerprint.fingerprint(runner.shape, runner.options),
         flopsPerToken: cacheCost(runner).flopsLinear,
         isSoftware: gpu.adapter.software,
         nowMs: () => systemClock.nowMs(),
         ...(cache.maxAgeMs !== undefined && { maxAgeMs: cache.maxAgeMs }),
       });
     for (const notice of prompts.value.notices) post({ type: "notice", notice });
-    return new Session(gpu, runner, prompts.value, keeper, post, cache, more);
+    return new Session(gpu, runner, prompts.value, mover, post, cache, more);
   }
 
   /** Queues a request; what is wrong with it is posted as `refused`. */
@@ -342,7 +345,7 @@ export class Session {
 
   /** Blocks, and a recurrent state, for work beside the requests. */
   async makeRoom(blocks: number): Promise<void> {
-    await this.growth.makeRoom({ blocks, states: this.scheduler.missingStates(1) });
+    await this.poolGrowth.makeRoom({ blocks, states: this.scheduler.missingStates(1) });
   }
 
   /** Computes a prompt, or brings it back, so that it is ready when it is needed. */
@@ -362,8 +365,8 @@ export class Session {
     this.watch.turn(false);
     await this.loop.stop();
     await this.scored; // it ends with the part that the GPU is at
-    await this.keeper?.drain(CLOSE_DRAIN_MS);
-    await this.keeper?.store.close(CLOSE_DRAIN_MS);
+    await this.mover?.drain(CLOSE_DRAIN_MS);
+    await this.mover?.store.close(CLOSE_DRAIN_MS);
     this.runner.destroy();
   }
 
@@ -401,19 +404,19 @@ export class Session {
   /** All that may refuse a request, before anything is taken for it. */
   private prepare(
     id: number,
-    { tokens, keep }: EncodedPrompt,
+    { tokens, protectedTokens }: EncodedPrompt,
     params: GenerateParams,
     resume: Resume,
   ): { spec: RequestSpec; output: Output } {
     const sampling = samplingParams(samplingOf(params), this.info.model.vocabSize);
     this.checkTokens(tokens);
     this.checkTokens(resume.tokens);
-    const { prompt, maxNewTokens } = fitPrompt({ tokens, keep, limit: this.positions, params });
+    const { prompt, maxNewTokens } = fitPrompt({ tokens, protectedTokens, limit: this.positions, params });
     const output = new Output(id, this.prompts.decoder(prompt), sampling, [params.stop ?? []].flat());
     output.resume(resume);
     const { stopIds } = this.prompts;
     const { cache = "disk", cacheMaxAgeMs: maxAgeMs } = params;
-    const spec = { id, prompt, generated: resume.tokens, maxNewTokens, stopIds, keep: cache, maxAgeMs };
+    const spec = { id, prompt, generated: resume.tokens, maxNewTokens, stopIds, storage: cache, maxAgeMs };
     return { spec, output };
   }
 
@@ -444,11 +447,11 @@ export class Session {
     const tokens = request.tokens.slice(start, start + count);
     const started = systemClock.nowMs();
     const done = this.runner.prefill({ ...this.rowOf(request, start, plan.state), tokens, sample });
-    return done.finally(() => this.keeper?.computed(count, systemClock.nowMs() - started));
+    return done.finally(() => this.mover?.computed(count, systemClock.nowMs() - started));
   }
 
   private async load(move: Move): Promise<void> {
-    const tier = await this.keeper?.load(move, () => this.scheduler.isWanted(move));
+    const tier = await this.mover?.load(move, () => this.scheduler.isWanted(move));
     this.scheduler.moved(move, tier);
   }
 
@@ -465,7 +468,7 @@ export class Session {
         if (save.copyBlock) pool.copySlot(save.copyBlock.from, save.copyBlock.to);
       }
     });
-    for (const save of saves) this.keeper?.spillState(save, copied);
+    for (const save of saves) this.mover?.spillState(save, copied);
     background(
       copied.catch((error: unknown) => this.loop.doubtSteps(error)),
       "saving of a state",
@@ -519,7 +522,7 @@ export class Session {
       const loaded = await this.recovery.run(info, (opened) => this.loadAgain(opened));
       this.runner = loaded.runner;
       this.capabilities = loaded.capabilities;
-      this.keeper?.moveTo(loaded.runner, loaded.fingerprint);
+      this.mover?.moveTo(loaded.runner, loaded.fingerprint);
       this.fitTo(loaded.runner);
     } catch (error) {
       this.giveUpAll(error);
@@ -538,7 +541,7 @@ export class Session {
   private fitTo(runner: Runner): void {
     const stuck = this.scheduler.moveTo(poolSizes(runner));
     this.cache.recost(cacheCost(runner));
-    this.growth.restart();
+    this.poolGrowth.restart();
     const { capacityTokens } = this.scheduler;
     for (const request of stuck) this.requests.giveUp(request, noRoom(request, capacityTokens));
   }
@@ -546,19 +549,20 @@ export class Session {
   /** @throws TidepoolError `invalid_file` where the weights are not those that were loaded first. */
   private async loadAgain({ gpu, file, again, capabilities = this.capabilities }: Reopened) {
     const { options, pool } = this.runner;
-    const identity = new WeightsIdentity();
+    const weightsFingerprint = new WeightsFingerprint();
     const chosen = {
       ...(again?.(options) ?? options),
       poolStartTokens: this.scheduler.poolTokens,
       stateStartSlots: this.cache.snapshots?.slotCount ?? 0,
       poolMayBeLess: true, // requests that fit go on
     };
-    const runner = await Runner.load(gpu, file, chosen, () => {}, this.keeper && identity.onPiece);
+    const runner = await Runner.load(gpu, file, chosen, () => {}, this.mover && weightsFingerprint.onPiece);
     const isSame =
       runner.parameters === this.runner.parameters &&
       (runner.pool.slotBytes === pool.slotBytes || chosen.kvDtype !== options.kvDtype) &&
-      (!this.keeper || this.keeper.fingerprint === identity.fingerprint(runner.shape, options));
-    if (isSame) return { runner, capabilities, fingerprint: identity.fingerprint(runner.shape, chosen) };
+      (!this.mover || this.mover.fingerprint === weightsFingerprint.fingerprint(runner.shape, options));
+    if (isSame)
+      return { runner, capabilities, fingerprint: weightsFingerprint.fingerprint(runner.shape, chosen) };
     runner.destroy();
     throw new TidepoolError(
       "invalid_file",

@@ -7,7 +7,7 @@ import { openGpu, type Gpu } from "../../src/gpu/device.ts";
 import { openModel } from "../../src/load/model-file.ts";
 import { TierStore } from "../../src/tier/store/store.ts";
 import type { ScoreResult } from "../../src/wire/protocol.ts";
-import type { Keeper } from "../../src/worker/cache/tier-mover.ts";
+import type { TierMover } from "../../src/worker/cache/tier-mover.ts";
 import { TestSession } from "../support/session.ts";
 import { sharedPath, sharedPresent } from "../support/shared.ts";
 import { argmax, nmse } from "../model/golden.ts";
@@ -121,7 +121,7 @@ async function restored(test: TestSession, subject: Subject, tokens: number[]): 
   const { prefixTokens: from, nextTokens } = subject;
   const prefix = tokens.slice(0, from);
   await session.warm(prefix);
-  const bytesPerToken = await forgetAllButStore(session.keeper as Keeper, () => session.scheduler.forget());
+  const bytesPerToken = await forgetAllButStore(session.mover as TierMover, () => session.scheduler.forget());
   const scored = (await session.call({ method: "score", tokens, from, logits: true })) as ScoreResult;
   checkRestored(subject, scored.usage.cachedTokens.ram);
   session.scheduler.forget();
@@ -136,11 +136,11 @@ async function restored(test: TestSession, subject: Subject, tokens: number[]): 
 }
 
 /** @returns bytes a token at rest, headers included. */
-async function forgetAllButStore(keeper: Keeper, forgetGpu: () => void): Promise<number> {
-  const { left } = await keeper.drain(DRAIN_MS);
+async function forgetAllButStore(mover: TierMover, forgetGpu: () => void): Promise<number> {
+  const { left } = await mover.drain(DRAIN_MS);
   if (left > 0) throw new Error(`${left} records were not stored`);
   forgetGpu();
-  const records = keeper.store.list();
+  const records = mover.store.list();
   const total = (pick: (each: (typeof records)[number]) => number) =>
     records.reduce((sum, each) => sum + pick(each), 0);
   return total(({ bytes }) => bytes) / total(({ tokenCount }) => tokenCount);

@@ -12,7 +12,7 @@ import { openModel } from "../../src/load/model-file.ts";
 import { openFilesBackend } from "../../src/tier/disk/files.ts";
 import { TierStore } from "../../src/tier/store/store.ts";
 import type { GenerationResult, PromptUsage } from "../../src/wire/protocol.ts";
-import type { Keeper } from "../../src/worker/cache/tier-mover.ts";
+import type { TierMover } from "../../src/worker/cache/tier-mover.ts";
 import { TestSession } from "../support/session.ts";
 import { median, type Measurement } from "./report.ts";
 import { SlowReads } from "./slow-backend.ts";
@@ -66,15 +66,15 @@ async function openRig(provider: GPU, folder: string): Promise<Rig> {
   const store = await TierStore.open({ ramBytes: RAM_BYTES, diskBytes: DISK_BYTES, disk });
   const test = await TestSession.open(gpu, await openModel(MODEL), { dtype: "f32", maxRequests: 1 }, store);
   const { session } = test;
-  const keeper = session.keeper as Keeper;
-  const termsOf = keeper.restoreTerms.bind(keeper);
+  const mover = session.mover as TierMover;
+  const termsOf = mover.restoreTerms.bind(mover);
   const random = new Random(SEED);
   const { pool, options } = session.runner;
   return {
     newPrompt: (count) => Array.from({ length: count }, () => random.below(session.info.model.vocabSize)),
     generate: (tokens) => test.generate({ kind: "tokens", tokens }, { maxTokens: 1 }).done,
     async settle() {
-      const { left } = await keeper.drain(DRAIN_MS);
+      const { left } = await mover.drain(DRAIN_MS);
       if (left > 0) throw new Error(`${left} records did not reach the disk`);
     },
     forgetGpu: () => session.scheduler.forget(),
@@ -83,7 +83,7 @@ async function openRig(provider: GPU, folder: string): Promise<Rig> {
       await store.setBudgets({ ramBytes: RAM_BYTES });
     },
     restoreBy(mode) {
-      keeper.restoreTerms = (...asked) => ({ ...termsOf(...asked), mode });
+      mover.restoreTerms = (...asked) => ({ ...termsOf(...asked), mode });
     },
     slow,
     kvBytesPerToken: pool.slotBytes / options.blockTokens,

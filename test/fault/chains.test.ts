@@ -115,7 +115,7 @@ class Run {
     }
   }
 
-  /** A request as the keeper stores it. What the GPU no longer has cannot be put again. */
+  /** A request as the tier mover stores it. What the GPU no longer has cannot be put again. */
   private ask(store: TierStore): void {
     const prompt = this.random.pick(this.prompts).slice(0, 1 + this.random.below(BLOCKS));
     const forDisk = this.random.below(2) === 0;

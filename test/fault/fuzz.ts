@@ -22,7 +22,7 @@ export interface FuzzHooks {
   /** Believe what is read from the disk. */
   trustRecords?: boolean;
   /** Write the commit marks before the data. */
-  trailFirst?: boolean;
+  logFirst?: boolean;
 }
 
 export interface FuzzReport {
@@ -179,7 +179,7 @@ class Run {
     const disk = (): SegmentBackend => {
       if (opened++ > 0) this.reopened = true;
       const writer = (this.nextWriter++).toString(16).padStart(16, "0");
-      const hooks = { trailFirst: this.hooks.trailFirst ?? false };
+      const hooks = { logFirst: this.hooks.logFirst ?? false };
       return new SegmentBackend(new FakeMedium(this.world, process), { segmentBytes, writer, hooks });
     };
     return TierStore.open({

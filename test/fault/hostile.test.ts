@@ -122,7 +122,7 @@ describe("hostile store", () => {
     expect(hits + (misses.short ?? 0)).toBe(keys.length);
   });
 
-  test("trails of random bytes and foreign files: opens, all absent, and the rubbish goes", async () => {
+  test("segment logs of random bytes and foreign files: opens, all absent, and the rubbish goes", async () => {
     await fill();
     for (const name of [...world.files.keys()]) world.plant(name, noise(1000));
     world.plant("README.txt", noise(10));

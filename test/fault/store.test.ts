@@ -25,7 +25,7 @@ describe("store over a failing disk", () => {
   });
 
   test("with the commit marks written first, half records are found out", { timeout: 120_000 }, async () => {
-    const report = await fuzz(testSeed("marks first"), 1000, { trailFirst: true });
+    const report = await fuzz(testSeed("marks first"), 1000, { logFirst: true });
     expect(report.violations.filter((violation) => violation.includes("half-committed"))).not.toEqual([]);
   });
 });

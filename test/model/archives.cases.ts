@@ -33,7 +33,7 @@ const tokensInput = (tokens: readonly number[]) => ({ kind: "tokens", tokens }) 
 
 async function exported(session: TestSession, tokens: readonly number[]): Promise<Uint8Array> {
   await session.generate(tokensInput(tokens), { maxTokens: 1 }).done;
-  await session.session.keeper?.drain(5000);
+  await session.session.mover?.drain(5000);
   const answer = await session.session.call({ method: "cacheExport", input: tokensInput(tokens) });
   return (answer as { archive: Uint8Array }).archive;
 }
@@ -67,7 +67,7 @@ async function checkRefused(session: TestSession, archive: Uint8Array, what: str
     (error: unknown) => (error instanceof TidepoolError ? error.code : String(error)),
   );
   equal(refusal, "untrusted", what);
-  equal(session.session.keeper?.store.list(), [], `records after ${what}`);
+  equal(session.session.mover?.store.list(), [], `records after ${what}`);
   session.checkIdle();
 }
 
@@ -112,8 +112,8 @@ async function checkTaken(
   const { blocks, states } = decodeArchive(archive);
   equal([keys.length, rejected], [blocks.length + states.length, {}], "taken in");
   owner.checkIdle();
-  const store = owner.session.keeper!.store;
-  const common = rootKey(owner.session.keeper!.fingerprint, "");
+  const store = owner.session.mover!.store;
+  const common = rootKey(owner.session.mover!.fingerprint, "");
   equal(store.childrenOf(common), [], "what the namespace of all finds");
   const warm = await owner.generate(tokensInput([...tokens, 1]), { maxTokens: 1 }).done;
   const at = Math.max(blocks.length * BLOCK, states.length === 0 ? 0 : tokens.length);
@@ -156,7 +156,7 @@ function exactCase(variant: string): Case {
           return usage;
         };
         equal((await score()).cachedTokens, { gpu: 0, ram: 0, disk: 0 }, "taken from the quantising engine");
-        await exact.session.keeper?.drain(5000);
+        await exact.session.mover?.drain(5000);
         exact.session.scheduler.forget();
         // Its own blocks, and a state of its own: that of the quantising engine stands behind the same tokens.
         equal((await score()).cachedTokens.ram >= 2 * BLOCK, true, "the exact engine finds its own");

@@ -228,7 +228,7 @@ const idleCase: Case = {
     const bench = await open(env, { store, engine });
     try {
       const before = await again(bench);
-      await bench.session.session.keeper?.drain(5000);
+      await bench.session.session.mover?.drain(5000);
       bench.lose();
       const after = await again(bench);
       equal(after.tokens, before.tokens, "tokens");
@@ -337,10 +337,10 @@ const noF16Case: Case = {
     const bench = await open(env, { store, engine, laterGpu: { f16: false }, asked: { dtype: "auto" } });
     const ask = () => bench.session.generate(text(PROMPTS[0]!), { maxTokens: 24 });
     try {
-      const { keeper } = bench.session.session;
+      const { mover } = bench.session.session;
       await ask().done;
-      await keeper?.drain(5000);
-      const [stored, fingerprint] = [store.list().length, keeper?.fingerprint];
+      await mover?.drain(5000);
+      const [stored, fingerprint] = [store.list().length, mover?.fingerprint];
       let isLost = false;
       const running = bench.session.generate(text(PROMPTS[0]!), { maxTokens: 24 }, () => {
         if (isLost || running.steps.length < 8) return;
@@ -363,8 +363,8 @@ const noF16Case: Case = {
       const rest = await continued(env, f32, [...bos, ...prompt, ...before], 24 - before.length);
       equal(tokens.slice(before.length), rest, "tokens after the loss");
       // What f16 has stored is neither found nor overwritten.
-      equal(keeper?.fingerprint === fingerprint, false, "the same fingerprint for f16 and f32");
-      await keeper?.drain(5000);
+      equal(mover?.fingerprint === fingerprint, false, "the same fingerprint for f16 and f32");
+      await mover?.drain(5000);
       equal(store.list().length >= 2 * stored, true, "records of both");
       const again = await ask().done;
       equal(again.usage.cachedTokens.gpu > 0, true, "tokens from the GPU");

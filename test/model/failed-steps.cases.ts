@@ -83,7 +83,7 @@ async function undisturbed({ session }: Bench, prompts: readonly number[][]): Pr
 async function checkServed(bench: Bench, prompts: readonly number[][], expected: number[][]): Promise<void> {
   const { session } = bench;
   for (const when of ["from the GPU", "from RAM", "from RAM again"]) {
-    await session.session.keeper?.drain(5000);
+    await session.session.mover?.drain(5000);
     if (when !== "from the GPU") session.session.scheduler.forget();
     for (const [index, prompt] of prompts.entries()) {
       const { tokens } = await session.generate(asked(prompt), MORE).done;
@@ -116,7 +116,7 @@ function faultCase(model: string, path: string): Case {
       withBench(env, await env.shared(path), OPTIONS, async (bench) => {
         const expected = await undisturbed(bench, PROMPTS);
         for (const [index, [fault, when]] of FAULTS.entries()) {
-          await bench.session.session.keeper?.store.clear();
+          await bench.session.session.mover?.store.clear();
           bench.session.session.scheduler.forget();
           const results = await disturbed(bench, fault, when);
           equal(bench.faulty.faults, index + 1, "faults");
@@ -170,7 +170,7 @@ function besideCase(model: string, path: string, works: readonly (readonly [stri
     name: `model/failed-steps/${model}: work beside the steps that is dropped or refused changes no token`,
     run: async (env) =>
       withBench(env, await env.shared(path), { ...OPTIONS, poolStartTokens: 48 }, async (bench) => {
-        const { keeper, scheduler } = bench.session.session;
+        const { mover, scheduler } = bench.session.session;
         const ask = async (tokens: number[], cache: "off" | "disk" = "disk") =>
           (await bench.session.generate(asked(tokens), { ...MORE, cache }).done).tokens;
         await bench.session.generate(asked(prompt.slice(0, 40)), { maxTokens: 1 }).done;
@@ -181,10 +181,10 @@ function besideCase(model: string, path: string, works: readonly (readonly [stri
           equal(bench.faulty.faults, index + 1, `faults of ${label}`);
           const next = [...prompt, ...first, 1, 2, 3];
           const answers = [first, await ask(next)];
-          await keeper?.drain(5000);
+          await mover?.drain(5000);
           scheduler.forget();
           served.push([...answers, await ask(next)]);
-          await keeper?.store.clear();
+          await mover?.store.clear();
           scheduler.forget();
         }
         const first = await ask(prompt, "off");
@@ -240,7 +240,7 @@ function badTokenCase(model: string, path: string, dtype: "f32" | "f16", at: num
           );
           session.session.scheduler.check();
         }
-        await session.session.keeper?.drain(5000);
+        await session.session.mover?.drain(5000);
         checkForgotten(bench, bad, at);
         equal(store.list().length > 0, true, "records of the others");
         await checkServed(bench, prompts, expected);
@@ -259,11 +259,11 @@ function checkPosition({ details }: TidepoolError, at: number): void {
 
 /** No tier has a block behind the last one that other prompts share. */
 function checkForgotten({ session }: Bench, bad: readonly number[], at: number): void {
-  const { cache, keeper } = session.session;
+  const { cache, mover } = session.session;
   const goodBlocks = Math.floor(at / 16);
   const onGpu = cache.match(Int32Array.from(bad)).blocks.length;
   equal(onGpu <= goodBlocks, true, `${onGpu} blocks on the GPU, at most ${goodBlocks}`);
-  const below = keeper!.storedBlocks({ tokens: bad, keep: "disk" }, 0);
+  const below = mover!.storedBlocks({ tokens: bad, storage: "disk" }, 0);
   equal(below <= goodBlocks, true, `${below} blocks below, at most ${goodBlocks}`);
 }
 
@@ -276,9 +276,9 @@ const prefixCase: Case = {
       await session.generate(asked([...prefix, 5]), { maxTokens: 1 }).done;
       const bad = [...prefix, ...promptOf(5, 60), BAD, 1, 2]; // its first chunk is good, and on its way down
       equal((await errorOf(session.generate(asked(bad), MORE).done)).code, "not_finite", "error");
-      await session.session.keeper?.drain(5000);
+      await session.session.mover?.drain(5000);
       equal(session.session.cache.match(Int32Array.from(bad)).tokens, 48, "tokens on the GPU");
-      equal(session.session.keeper!.storedBlocks({ tokens: bad, keep: "disk" }, 0), 3, "blocks below");
+      equal(session.session.mover!.storedBlocks({ tokens: bad, storage: "disk" }, 0), 3, "blocks below");
     }),
 };
 

@@ -64,7 +64,7 @@ function variantCase(variant: string): Case {
         equal(cold.usage.computedTokens, golden.tokens.length, "computed when cold");
         for (const from of [16, 21, 32]) await checkFrom(bench, from);
         await checkWarm(bench, cold, "gpu");
-        await session.session.keeper?.drain(5000);
+        await session.session.mover?.drain(5000);
         for (const from of [16, 21, 32]) {
           session.session.scheduler.forget();
           const { usage } = await checkFrom(bench, from);

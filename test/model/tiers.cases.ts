@@ -30,7 +30,7 @@ function restoreCase(mode: "load" | "compute" | "both" | "auto"): Case {
       const session = await open(env, { restore: mode });
       try {
         const cold = await session.generate(prompt(1), PARAMS).done;
-        await session.session.keeper?.drain(5000);
+        await session.session.mover?.drain(5000);
         session.session.scheduler.forget();
         const warm = await session.generate(prompt(1), PARAMS).done;
         checkRestored(cold, warm, mode);
@@ -66,7 +66,7 @@ export const cases: Case[] = [
         await session.generate(prompt(2), { ...PARAMS, cache: "off" }).done;
         const again = await session.generate(prompt(2), { ...PARAMS, cache: "off" }).done;
         equal(again.usage.cachedTokens, { gpu: 0, ram: 0, disk: 0 }, "cache off");
-        const { records } = (await session.session.keeper!.store.stats()).ram;
+        const { records } = (await session.session.mover!.store.stats()).ram;
         equal(records, 0, "records of requests that keep nothing");
         session.checkIdle();
       } finally {
@@ -80,13 +80,13 @@ export const cases: Case[] = [
       const session = await open(env, { restore: "load" });
       try {
         await session.generate(prompt(4), { ...PARAMS, cacheMaxAgeMs: 1 }).done;
-        const { keeper, scheduler } = session.session;
-        await keeper?.drain(5000);
+        const { mover, scheduler } = session.session;
+        await mover?.drain(5000);
         await new Promise((resolve) => setTimeout(resolve, 5));
         scheduler.forget();
         const again = await session.generate(prompt(4), PARAMS).done;
         equal(again.usage.cachedTokens, { gpu: 0, ram: 0, disk: 0 }, "cached tokens");
-        const { ram } = (await keeper!.store.stats()) as { ram: { misses: { expired: number } } };
+        const { ram } = (await mover!.store.stats()) as { ram: { misses: { expired: number } } };
         equal(ram.misses.expired > 0, true, "expired records are counted");
       } finally {
         await session.close();
@@ -100,7 +100,7 @@ export const cases: Case[] = [
       const other = await open(env, { restore: "load" });
       try {
         const cold = await one.generate(prompt(3), PARAMS).done;
-        await one.session.keeper?.drain(5000);
+        await one.session.mover?.drain(5000);
         const exported = await one.session.call({ method: "cacheExport", input: prompt(3) });
         const { archive } = exported as { archive: Uint8Array };
         await other.session.call({ method: "cacheImport", archive });

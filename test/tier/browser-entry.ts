@@ -77,7 +77,7 @@ async function open(kind: BrowserBackend, place: string): Promise<string> {
     ramBytes: 0,
     diskBytes: 1e9,
     disk: () => makeBackend(kind, place),
-    newsChannel: place,
+    hintsChannel: place,
     refreshAfterMs: 0,
     reopenDelayMs: 0,
     onNotice: (code) => notices.push(code),

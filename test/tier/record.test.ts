@@ -1,4 +1,4 @@
-/** Keys, records, trail entries, archives, and the small structures of the store against naive models. */
+/** Keys, records, segment log entries, archives, and the small structures of the store against naive models. */
 import { describe, expect, test } from "vitest";
 import { Random } from "../../src/base.ts";
 import { checksum } from "../../src/tier/record/checksum.ts";
@@ -14,7 +14,7 @@ import {
 } from "../../src/tier/record/record.ts";
 import { TierIndex } from "../../src/tier/store/tier-index.ts";
 import {
-  decodeTrailEntry,
+  decodeLogEntry,
   encodeRecordEntry,
   encodeTombstone,
   parseSegmentFile,
@@ -107,7 +107,7 @@ describe("records", () => {
     expect(markOf({ encoding: "kivi4" })).toBe("kivi4");
     expect(markOf({ encoding: "kivi4", coarsest: "kivi8" })).toBe("kivi4");
     const record = encodeRecord({ ...draft!, coarsest: "kivi8" });
-    expect(decodeTrailEntry(encodeRecordEntry(record, 0))).toMatchObject({ info: { coarsest: "kivi8" } });
+    expect(decodeLogEntry(encodeRecordEntry(record, 0))).toMatchObject({ info: { coarsest: "kivi8" } });
     const old = record.slice();
     new DataView(old.buffer).setUint16(4, 1, true); // versions were 16 bits wide
     expect(decodeRecord(old)).toEqual({ ok: false, reason: "version" });
@@ -141,15 +141,15 @@ describe("records", () => {
     expect(seen.size).toBe(inputs.length);
   });
 
-  test("trail entries say what records say, and every flipped bit is found", () => {
+  test("log entries say what records say, and every flipped bit is found", () => {
     const [record] = encoded(chain(1, 1, { namespace: "alice", expiresAtMs: 7 })) as [Uint8Array];
     const entry = encodeRecordEntry(record, 4096);
-    expect(decodeTrailEntry(entry)).toEqual({ type: "record", offset: 4096, info: infoOf(record) });
+    expect(decodeLogEntry(entry)).toEqual({ type: "record", offset: 4096, info: infoOf(record) });
     const tombstone = encodeTombstone(infoOf(record).key, {
       segment: "00000000000000ab-00000f",
       entryIndex: 3,
     });
-    expect(decodeTrailEntry(tombstone)).toEqual({
+    expect(decodeLogEntry(tombstone)).toEqual({
       type: "tombstone",
       key: infoOf(record).key,
       target: { segment: "00000000000000ab-00000f", entryIndex: 3 },
@@ -157,7 +157,7 @@ describe("records", () => {
     for (let bit = 0; bit < entry.length * 8; bit++) {
       const bad = entry.slice();
       bad[bit >> 3]! ^= 1 << (bit & 7);
-      expect(decodeTrailEntry(bad)).toBeUndefined();
+      expect(decodeLogEntry(bad)).toBeUndefined();
     }
   });
 

@@ -3,7 +3,7 @@ import { expect, test } from "vitest";
 import { Random } from "../../src/base.ts";
 import type { RecordDraft } from "../../src/tier/record/record.ts";
 import { SegmentBackend } from "../../src/tier/disk/segments.ts";
-import { TRAIL_ENTRY_BYTES } from "../../src/tier/disk/segment-log.ts";
+import { LOG_ENTRY_BYTES } from "../../src/tier/disk/segment-log.ts";
 import { FakeMedium, World } from "../fault/fake-disk.ts";
 import { chain, encoded } from "./make.ts";
 
@@ -19,7 +19,7 @@ class CountingMedium extends FakeMedium {
   }
 }
 
-test(`opening ${RECORDS} records reads ${TRAIL_ENTRY_BYTES} bytes for each and nothing else`, async () => {
+test(`opening ${RECORDS} records reads ${LOG_ENTRY_BYTES} bytes for each and nothing else`, async () => {
   const world = new World(new Random(1));
   const writer = new SegmentBackend(new FakeMedium(world, 0), { segmentBytes: 1e6 });
   await writer.open();
@@ -36,5 +36,5 @@ test(`opening ${RECORDS} records reads ${TRAIL_ENTRY_BYTES} bytes for each and n
   const { segments } = await reader.usage();
   console.log(`${added.length} records in ${segments} segments listed in ${ms.toFixed(1)} ms`);
   expect(added).toHaveLength(RECORDS);
-  expect(medium.bytesRead).toBe(RECORDS * TRAIL_ENTRY_BYTES);
+  expect(medium.bytesRead).toBe(RECORDS * LOG_ENTRY_BYTES);
 });

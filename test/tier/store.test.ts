@@ -458,7 +458,7 @@ describe("store", () => {
 
   test("a clear reaches the other tab's memory", async () => {
     const { open } = setting();
-    const options = { newsChannel: "tidepool-test-news" };
+    const options = { hintsChannel: "tidepool-test-hints" };
     const [first, second] = [await open(options), await open(options)];
     putAll(first, A);
     await first.drain(1000);

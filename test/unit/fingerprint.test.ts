@@ -13,7 +13,7 @@ import type { RunnerOptions } from "../../src/model/runner.ts";
 import type { ModelShape } from "../../src/shape/shape.ts";
 import { chainKeys, recordKey, rootKey, type Key } from "../../src/tier/record/keys.ts";
 import { TierStore } from "../../src/tier/store/store.ts";
-import { canonical, NUMERICS_VERSION, WeightsIdentity } from "../../src/worker/fingerprint.ts";
+import { canonical, NUMERICS_VERSION, WeightsFingerprint } from "../../src/worker/fingerprint.ts";
 import { sharedPath, sharedPresent, skipLoudly } from "../support/shared.ts";
 
 const TOKENS = Array.from({ length: 64 }, (_, index) => index);
@@ -72,9 +72,9 @@ const BASE = readMetadata(LLAMA).shape;
 const WEIGHTS = [{ info: TENSOR, pieces: [Uint8Array.of(1, 2, 3), Uint8Array.of(4)] }];
 
 function fingerprintOf({ shape = BASE, tensors = WEIGHTS, options = OPTIONS, numerics }: Model = {}): Key {
-  const identity = new WeightsIdentity();
-  for (const { info, pieces } of tensors) for (const piece of pieces) identity.onPiece(info, piece);
-  return identity.fingerprint(shape, options, numerics);
+  const weights = new WeightsFingerprint();
+  for (const { info, pieces } of tensors) for (const piece of pieces) weights.onPiece(info, piece);
+  return weights.fingerprint(shape, options, numerics);
 }
 
 /** How many blocks a model finds that another has stored for the same tokens. */

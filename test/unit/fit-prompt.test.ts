@@ -6,33 +6,40 @@ const tokens = (count: number) => Array.from({ length: count }, (_, index) => in
 
 describe("fitPrompt", () => {
   it("lets what fits through, to the end of the context by default", () => {
-    expect(fitPrompt({ tokens: tokens(10), keep: 0, limit: 16, params: {} })).toEqual({
+    expect(fitPrompt({ tokens: tokens(10), protectedTokens: 0, limit: 16, params: {} })).toEqual({
       prompt: tokens(10),
       maxNewTokens: 6,
     });
-    expect(fitPrompt({ tokens: tokens(10), keep: 0, limit: 16, params: { maxTokens: 6 } }).maxNewTokens).toBe(
-      6,
-    );
+    expect(
+      fitPrompt({ tokens: tokens(10), protectedTokens: 0, limit: 16, params: { maxTokens: 6 } }).maxNewTokens,
+    ).toBe(6);
   });
 
   it("refuses what does not, with the numbers", () => {
-    const call = () => fitPrompt({ tokens: tokens(10), keep: 0, limit: 16, params: { maxTokens: 7 } });
+    const call = () =>
+      fitPrompt({ tokens: tokens(10), protectedTokens: 0, limit: 16, params: { maxTokens: 7 } });
     expect(call).toThrow("10 prompt tokens and 7 new ones are over the limit of 16 tokens");
-    expect(() => fitPrompt({ tokens: [], keep: 0, limit: 16, params: {} })).toThrow("prompt is empty");
+    expect(() => fitPrompt({ tokens: [], protectedTokens: 0, limit: 16, params: {} })).toThrow(
+      "prompt is empty",
+    );
   });
 
   it("stop: ends where the context does", () => {
     const params = { maxTokens: 50, overflow: "stop" } as const;
-    expect(fitPrompt({ tokens: tokens(10), keep: 0, limit: 16, params }).maxNewTokens).toBe(6);
-    expect(() => fitPrompt({ tokens: tokens(16), keep: 0, limit: 16, params })).toThrow("over the limit");
+    expect(fitPrompt({ tokens: tokens(10), protectedTokens: 0, limit: 16, params }).maxNewTokens).toBe(6);
+    expect(() => fitPrompt({ tokens: tokens(16), protectedTokens: 0, limit: 16, params })).toThrow(
+      "over the limit",
+    );
   });
 
   it("truncateStart: keeps the system prompt and the newest tokens", () => {
     const params = { maxTokens: 4, overflow: "truncateStart" } as const;
-    const { prompt, maxNewTokens } = fitPrompt({ tokens: tokens(30), keep: 3, limit: 16, params });
+    const { prompt, maxNewTokens } = fitPrompt({ tokens: tokens(30), protectedTokens: 3, limit: 16, params });
     expect(prompt).toEqual([0, 1, 2, ...tokens(30).slice(21)]);
     expect(maxNewTokens).toBe(4);
-    expect(() => fitPrompt({ tokens: tokens(30), keep: 14, limit: 16, params })).toThrow("over the limit");
+    expect(() => fitPrompt({ tokens: tokens(30), protectedTokens: 14, limit: 16, params })).toThrow(
+      "over the limit",
+    );
   });
 });
 

@@ -339,7 +339,7 @@ describe("messages of a shared engine", () => {
     const [owner, guest] = tabs as [Tab, Tab];
     const to = owner.id;
     const from = guest.id;
-    const envelope = { from, to, reign: 0 };
+    const envelope = { from, to, ownedSince: 0 };
     const bad: unknown[] = [
       ...[
         undefined,
@@ -374,9 +374,9 @@ describe("messages of a shared engine", () => {
       for (const tab of tabs) bench.wires.inject(tab.id, message);
     }
     const strangers = [
-      { from: "nobody", reign: 0, to, kind: "ask", ask: { type: "abort", id: 1 } },
-      { from: "nobody", reign: 0, to: guest.id, kind: "say", say: { type: "recovering" } },
-      { from: "nobody", reign: 0, to: guest.id, kind: "leaving" },
+      { from: "nobody", ownedSince: 0, to, kind: "ask", ask: { type: "abort", id: 1 } },
+      { from: "nobody", ownedSince: 0, to: guest.id, kind: "say", say: { type: "recovering" } },
+      { from: "nobody", ownedSince: 0, to: guest.id, kind: "leaving" },
     ];
     const id = guest.submit(3, 4);
     for (const message of strangers) for (const tab of tabs) bench.wires.inject(tab.id, message);

@@ -1,9 +1,9 @@
 /** Chat templates under bounds: hostile ones stop with a typed error, and honest ones do not notice. */
 import { describe, expect, test } from "vitest";
 import { TidepoolError } from "../../src/errors.ts";
-import { createChatTemplate, type ChatMessage } from "../../src/text/chat.ts";
+import { createChatTemplate, type TemplateMessage } from "../../src/text/chat.ts";
 
-const USER: ChatMessage[] = [{ role: "user", content: "hi" }];
+const USER: TemplateMessage[] = [{ role: "user", content: "hi" }];
 
 function failure(source: string, messages = USER): TidepoolError {
   try {
@@ -78,7 +78,7 @@ test("a conversation of a thousand messages stays far from the bounds", () => {
   const source =
     "{% for m in messages %}{% if loop.first or m.role != messages[loop.index0 - 1].role %}" +
     "<|{{ m.role }}|>{{ m.content | trim }}{% endif %}{% endfor %}{% if add_generation_prompt %}<|a|>{% endif %}";
-  const messages = Array.from({ length: 1000 }, (_, i): ChatMessage => ({
+  const messages = Array.from({ length: 1000 }, (_, i): TemplateMessage => ({
     role: i % 2 === 0 ? "user" : "assistant",
     content: ` message ${i} `.repeat(100),
   }));

@@ -5,7 +5,7 @@
 import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { TidepoolError } from "../../src/errors.ts";
-import { createChatTemplate, renderConversation, type ChatMessage } from "../../src/text/chat.ts";
+import { createChatTemplate, renderConversation, type TemplateMessage } from "../../src/text/chat.ts";
 import { parseJson } from "../../src/json-floats.ts";
 import { sharedPath, sharedPresent, skipLoudly } from "../support/shared.ts";
 
@@ -14,7 +14,7 @@ const RENDERINGS = 609;
 const FOLDER = "goldens/templates";
 
 interface Conversation {
-  messages: ChatMessage[];
+  messages: TemplateMessage[];
   vars?: Record<string, unknown>;
   tools?: unknown[];
   gen?: boolean;
@@ -62,7 +62,7 @@ function textIfRendered(render: () => string): string | undefined {
   }
 }
 
-function withArguments(message: ChatMessage, change: (value: unknown) => unknown): ChatMessage {
+function withArguments(message: TemplateMessage, change: (value: unknown) => unknown): TemplateMessage {
   const calls = message["tool_calls"] as { function: { arguments: unknown } }[] | undefined;
   if (calls === undefined) return message;
   const changed = calls.map((call) => ({

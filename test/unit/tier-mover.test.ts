@@ -1,5 +1,5 @@
 /**
- * What requests of different scopes leave below the GPU: the true scheduler, keeper and store, on a pool whose bytes are
+ * What requests of different scopes leave below the GPU: the true scheduler, mover and store, on a pool whose bytes are
  * plain memory and a disk that is one too.
  */
 import { describe, expect, it } from "vitest";
@@ -7,14 +7,14 @@ import { Random } from "../../src/base.ts";
 import { BlockPool } from "../../src/cache/blocks.ts";
 import { createPrefixCache } from "../../src/cache/policy/create.ts";
 import type { KvPool } from "../../src/gpu/pool.ts";
-import type { Keep, Request } from "../../src/schedule/request.ts";
+import type { StorageScope, Request } from "../../src/schedule/request.ts";
 import { Scheduler, type Plan } from "../../src/schedule/scheduler.ts";
 import { fingerprintOf, type Key } from "../../src/tier/record/keys.ts";
 import { encodeRecord } from "../../src/tier/record/record.ts";
 import { SegmentBackend } from "../../src/tier/disk/segments.ts";
 import { TierStore } from "../../src/tier/store/store.ts";
 import { answerCacheCall, type CacheRooms } from "../../src/worker/cache/calls.ts";
-import { Keeper } from "../../src/worker/cache/tier-mover.ts";
+import { TierMover } from "../../src/worker/cache/tier-mover.ts";
 import { FakeMedium, World } from "../fault/fake-disk.ts";
 import { testSeed } from "../support/seed.ts";
 
@@ -31,7 +31,7 @@ interface MachineOptions {
 /** An engine without arithmetic. */
 class Machine {
   readonly scheduler: Scheduler;
-  readonly keeper: Keeper;
+  readonly mover: TierMover;
   readonly store: TierStore;
   /** Copies from the GPU wait for this. */
   reading: Promise<void> = Promise.resolve();
@@ -58,7 +58,7 @@ class Machine {
       readSlots,
       writeSlot,
     };
-    this.keeper = new Keeper({
+    this.mover = new TierMover({
       ...{ store, pool: pool as unknown as KvPool, fingerprint: fingerprintOf({ weights: "w" }) },
       ...{ namespace: "", restore: "load", flopsPerToken: 1, nowMs: () => 0 },
     });
@@ -67,11 +67,11 @@ class Machine {
     const options = { policy: "lru", blockTokens: BLOCK_TOKENS, cost, pool: blocks } as const;
     this.cache = createPrefixCache(options).cache;
     const sizes = { blockTokens: BLOCK_TOKENS, chunkTokens: 2 * BLOCK_TOKENS, seats: 4 };
-    this.scheduler = new Scheduler(this.cache, blocks, { ...sizes, lower: this.keeper });
+    this.scheduler = new Scheduler(this.cache, blocks, { ...sizes, lower: this.mover });
   }
 
-  submit(prompt: readonly number[], keep: Keep): Request {
-    return this.scheduler.submit({ id: this.nextId++, prompt, maxNewTokens: 2, stopIds: new Set(), keep });
+  submit(prompt: readonly number[], storage: StorageScope): Request {
+    return this.scheduler.submit({ id: this.nextId++, prompt, maxNewTokens: 2, stopIds: new Set(), storage });
   }
 
   /** Runs all requests to their ends. */
@@ -79,7 +79,7 @@ class Machine {
     for (let turn = 0; turn < 10_000 && this.scheduler.activeCount > 0; turn++) {
       const plan = this.scheduler.next();
       for (const move of this.scheduler.takeMoves()) {
-        const tier = await this.keeper.load(move, () => this.scheduler.isWanted(move));
+        const tier = await this.mover.load(move, () => this.scheduler.isWanted(move));
         this.scheduler.moved(move, tier);
       }
       if (plan) this.commit(plan);
@@ -88,7 +88,7 @@ class Machine {
   }
 
   private commit(plan: Plan): void {
-    if (plan.kind === "prefill") this.keeper.spill(plan.completes);
+    if (plan.kind === "prefill") this.mover.spill(plan.completes);
     const samples = plan.kind === "decode" ? plan.rows.length : plan.sample ? 1 : 0;
     this.scheduler.commit(
       plan,
@@ -96,21 +96,21 @@ class Machine {
     );
   }
 
-  async ask(prompt: readonly number[], keep: Keep): Promise<void> {
-    this.submit(prompt, keep);
+  async ask(prompt: readonly number[], storage: StorageScope): Promise<void> {
+    this.submit(prompt, storage);
     await this.run();
   }
 
   /** What is on the disk, by the positions of blocks of this sequence. */
   async stored(tokens: readonly number[]): Promise<number[]> {
-    await this.keeper.drain(1000);
-    const keys = this.keeper.keysOf({ tokens, keep: "disk" });
+    await this.mover.drain(1000);
+    const keys = this.mover.keysOf({ tokens, storage: "disk" });
     return keys.flatMap((key, block) => (this.store.tiersOf(key).disk ? [block] : []));
   }
 
   clear(): Promise<unknown> {
-    const { cache, scheduler, keeper } = this;
-    return answerCacheCall({ cache, scheduler, keeper } as unknown as CacheRooms, { method: "cacheClear" });
+    const { cache, scheduler, mover } = this;
+    return answerCacheCall({ cache, scheduler, mover } as unknown as CacheRooms, { method: "cacheClear" });
   }
 }
 
@@ -174,16 +174,16 @@ describe("what is scored", () => {
   const tiers = (records: ReturnType<TierStore["list"]>): string[] =>
     records.map((each) => each.tiers.join("+"));
 
-  for (const [keep, where, cached] of [
+  for (const [storage, where, cached] of [
     ["off", [], 0],
     ["memory", ["ram", "ram", "ram", "ram"], 12],
     ["disk", ["ram+disk", "ram+disk", "ram+disk", "ram+disk"], 12],
   ] as const) {
-    it(`with cache "${keep}" is kept that far`, async () => {
+    it(`with cache "${storage}" is kept that far`, async () => {
       const machine = await Machine.open(plenty());
-      const lease = machine.scheduler.borrow(scored, 0, keep);
+      const lease = machine.scheduler.borrow(scored, 0, storage);
       machine.scheduler.giveBack(lease, scored.length);
-      await machine.keeper.drain(1000);
+      await machine.mover.drain(1000);
       expect(tiers(machine.store.list())).toEqual(where);
       const again = machine.scheduler.borrow(scored, 12, "disk");
       expect(again.tokens).toBe(cached);
@@ -226,7 +226,7 @@ describe("clear()", () => {
     machine.submit(prompt, "disk");
     const plan = machine.scheduler.next() as Plan;
     await machine.clear();
-    machine.keeper.spill(plan.kind === "prefill" ? plan.completes : []);
+    machine.mover.spill(plan.kind === "prefill" ? plan.completes : []);
     machine.scheduler.commit(plan, []);
     await machine.run();
     expect(await machine.stored(prompt)).toEqual([]);
@@ -251,7 +251,7 @@ describe("any sequence of requests", () => {
       const machine = await Machine.open({ slots: 16 + random.below(20), ...sizes, world });
       const allowed = new Set<Key>();
       for (let i = 0; i < 30; i++) await step(machine, random, allowed);
-      await machine.keeper.drain(1000);
+      await machine.mover.drain(1000);
       const onDisk = machine.store.list().filter(({ tiers }) => tiers.includes("disk"));
       const keys = new Set(onDisk.map(({ key }) => key));
       const cut = onDisk.filter(({ blockIndex, parentKey }) => blockIndex > 0 && !keys.has(parentKey));
@@ -271,11 +271,11 @@ async function step(machine: Machine, random: Random, allowed: Set<Key>): Promis
   for (let count = 1 + random.below(3); count > 0; count--) {
     const branch = [100, 200].flatMap((first) => tokens(first + 1000 * random.below(2), 1 + random.below(3)));
     const prompt = [...branch, 1];
-    const keep = random.pick<Keep>(["off", "memory", "disk"]);
-    machine.submit(prompt, keep);
-    if (keep !== "disk") continue;
-    for (const key of machine.keeper.keysOf({ tokens: [...prompt, 7, 7], keep })) allowed.add(key);
+    const storage = random.pick<StorageScope>(["off", "memory", "disk"]);
+    machine.submit(prompt, storage);
+    if (storage !== "disk") continue;
+    for (const key of machine.mover.keysOf({ tokens: [...prompt, 7, 7], storage })) allowed.add(key);
   }
   await machine.run();
-  if (random.below(2) === 0) await machine.keeper.drain(1000);
+  if (random.below(2) === 0) await machine.mover.drain(1000);
 }

@@ -3,7 +3,7 @@
  * grow, on which segments.ts builds a Backend. The fault tests put their fake disk in the Medium's place.
  *
  * What is not promised: that an entry in a Backend's list can still be read (the caller checks each record), that another
- * writer's news arrives before refresh(), or any order between two calls that were not awaited one after the other.
+ * writer's change is known before refresh(), or any order between two calls that were not awaited one after the other.
  */
 import type { Key } from "../record/keys.ts";
 import type { Progress } from "./progress.ts";
@@ -26,7 +26,7 @@ export interface BackendUsage {
   /** Bytes on the medium, dead ones included. */
   bytesOnMedium: number;
   segments: number;
-  /** Trail entries that failed their checks, since open. */
+  /** Segment log entries that failed their checks, since open. */
   badEntries: number;
 }
 

@@ -1,12 +1,12 @@
 /**
  * What a process knows of all segments: which records are live where, which entries are dead, and what has changed since
- * its owner was last told. In memory only, rebuilt from the trails at start.
+ * its owner was last told. In memory only, rebuilt from the segment logs at start.
  * It reads and writes nothing; segments.ts does.
  */
 import { noDelta, type Delta } from "./backend.ts";
 import type { Key } from "../record/keys.ts";
 import type { RecordInfo } from "../record/record.ts";
-import { TRAIL_ENTRY_BYTES, writerOf, type Target, type TrailEntry } from "./segment-log.ts";
+import { LOG_ENTRY_BYTES, writerOf, type Target, type LogEntry } from "./segment-log.ts";
 
 /** Where one copy of a record lies. */
 export interface Location extends Target {
@@ -29,10 +29,10 @@ export interface Segment {
   open: boolean;
   /** Whether an append of this process failed in it: what it then holds beyond `entries` is uncertain. */
   tainted: boolean;
-  /** Entries of the trail that have been read. */
+  /** Entries of the log that have been read. */
   entries: number;
   dataBytes: number;
-  trailBytes: number;
+  logBytes: number;
   live: Map<number, Location>;
   liveBytes: number;
   tombstones: Tombstone[];
@@ -43,7 +43,7 @@ export class SegmentIndex {
   badEntries = 0;
 
   private readonly locations = new Map<Key, Location[]>();
-  /** Dead entries by segment. Tombstones may be read before the trail that they point into. */
+  /** Dead entries by segment. Tombstones may be read before the log that they point into. */
   private readonly dead = new Map<string, Set<number>>();
   private readonly uncertain = new Map<Key, Target[]>();
   private readonly added = new Map<Key, RecordInfo>();
@@ -60,7 +60,7 @@ export class SegmentIndex {
       tainted: false,
       entries: 0,
       dataBytes: 0,
-      trailBytes: 0,
+      logBytes: 0,
       live: new Map(),
       liveBytes: 0,
       tombstones: [],
@@ -73,8 +73,8 @@ export class SegmentIndex {
     return this.locations.get(key) ?? [];
   }
 
-  /** Takes in entry `entryIndex` of a segment's trail. */
-  take(segment: Segment, entryIndex: number, entry: TrailEntry): void {
+  /** Takes in entry `entryIndex` of a segment's log. */
+  take(segment: Segment, entryIndex: number, entry: LogEntry): void {
     if (entry.type === "tombstone") {
       segment.tombstones.push({ key: entry.key, target: entry.target });
       this.kill(entry.target);
@@ -164,7 +164,7 @@ export class SegmentIndex {
   /** Bytes on the medium that hold nothing wanted. */
   wasteOf(segment: Segment): number {
     const entries = segment.live.size + this.neededTombstones(segment).length;
-    return physicalBytes(segment) - segment.liveBytes - entries * TRAIL_ENTRY_BYTES;
+    return physicalBytes(segment) - segment.liveBytes - entries * LOG_ENTRY_BYTES;
   }
 
   isWasteful(segment: Segment, wasteShare: number): boolean {
@@ -204,5 +204,5 @@ export class SegmentIndex {
 }
 
 export function physicalBytes(segment: Segment): number {
-  return segment.dataBytes + segment.trailBytes;
+  return segment.dataBytes + segment.logBytes;
 }

@@ -1,5 +1,5 @@
 /**
- * The trail of a segment: one fixed-size entry for each record committed to the segment's data file, or for each record
+ * The log of a segment: one fixed-size entry for each record committed to the segment's data file, or for each record
  * that was forgotten (a tombstone). A record exists once its entry is whole, so entries are written last. Fixed sizes let
  * a reader step over a damaged entry. Pure: no files here.
  *
@@ -27,18 +27,18 @@ import {
   type RecordInfo,
 } from "../record/record.ts";
 
-export const TRAIL_ENTRY_BYTES = 128;
+export const LOG_ENTRY_BYTES = 128;
 
 const MAGIC = 0x45545054; // "TPTE"
-const CHECKSUM_AT = TRAIL_ENTRY_BYTES - CHECKSUM_BYTES;
+const CHECKSUM_AT = LOG_ENTRY_BYTES - CHECKSUM_BYTES;
 
-/** One entry of one segment's trail, by place. */
+/** One entry of one segment's log, by place. */
 export interface Target {
   segment: string;
   entryIndex: number;
 }
 
-export type TrailEntry =
+export type LogEntry =
   { type: "record"; offset: number; info: RecordInfo } | { type: "tombstone"; key: Key; target: Target };
 
 /** A segment's name: its writer (16 hexadecimal digits) and a number. */
@@ -76,7 +76,7 @@ function seal(bytes: Uint8Array): Uint8Array {
 }
 
 function start(type: number): { bytes: Uint8Array; view: DataView } {
-  const bytes = new Uint8Array(TRAIL_ENTRY_BYTES);
+  const bytes = new Uint8Array(LOG_ENTRY_BYTES);
   const view = new DataView(bytes.buffer);
   view.setUint32(0, MAGIC, true);
   view.setUint16(4, FORMAT_VERSION, true);
@@ -113,8 +113,8 @@ export function encodeTombstone(key: Key, target: Target): Uint8Array {
 }
 
 /** Reads one entry; undefined if it fails any check. */
-export function decodeTrailEntry(bytes: Uint8Array): TrailEntry | undefined {
-  if (bytes.length !== TRAIL_ENTRY_BYTES) return undefined;
+export function decodeLogEntry(bytes: Uint8Array): LogEntry | undefined {
+  if (bytes.length !== LOG_ENTRY_BYTES) return undefined;
   const view = new DataView(bytes.buffer, bytes.byteOffset);
   if (view.getUint32(0, true) !== MAGIC || view.getUint16(4, true) !== FORMAT_VERSION) return undefined;
   if (!sameBytes(checksum(bytes.subarray(0, CHECKSUM_AT)), bytes.subarray(CHECKSUM_AT))) return undefined;
@@ -123,7 +123,7 @@ export function decodeTrailEntry(bytes: Uint8Array): TrailEntry | undefined {
   return type === 2 ? tombstoneEntry(bytes, view) : undefined;
 }
 
-function recordEntry(bytes: Uint8Array, view: DataView): TrailEntry | undefined {
+function recordEntry(bytes: Uint8Array, view: DataView): LogEntry | undefined {
   const kind = kindOf(view.getUint8(7));
   const encoding = encodingOf(view.getUint8(108));
   const coarsest = encodingOf(view.getUint8(109));
@@ -146,7 +146,7 @@ function recordEntry(bytes: Uint8Array, view: DataView): TrailEntry | undefined 
   return { type: "record", offset: view.getUint32(72, true), info };
 }
 
-function tombstoneEntry(bytes: Uint8Array, view: DataView): TrailEntry {
+function tombstoneEntry(bytes: Uint8Array, view: DataView): LogEntry {
   const segment = segmentName(bytesToHex(bytes.subarray(24, 32)), view.getUint32(72, true));
   const target = { segment, entryIndex: view.getUint32(76, true) };
   return { type: "tombstone", key: bytesToHex(bytes.subarray(8, 24)), target };

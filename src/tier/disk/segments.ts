@@ -3,15 +3,15 @@
  *
  * Each writer (a tab, a worker, a process) appends to segments of its own and holds its own lock while it lives. A segment
  * is two files: `.data` with whole records end to end, and `.trail` with one fixed-size entry for each (segment-log.ts). A batch
- * is written data first and synced, then its trail entries and synced: the entry is the commit mark.
+ * is written data first and synced, then its log entries and synced: the entry is the commit mark.
  * - Crash before the entries: bytes in `.data` that nobody points to; they go when the segment is compacted or dropped.
  * - Torn entry: fails its checksum and is stepped over. A crashed segment is never appended to again.
  * - Failed append (disk full, error): the segment is sealed at once, and the next append begins a new one.
- * - Forgetting is a tombstone that names one entry of one segment, so the order in which trails are read does not matter.
+ * - Forgetting is a tombstone that names one entry of one segment, so the order in which logs are read does not matter.
  * - A dead writer's lock can be taken (maintain); its segments then belong to whoever holds it, to compact or drop.
  * - A writer that slept for long may have lost its lock, and its segments with it: after each write it looks whether it holds
  *   the lock still, and if not writes again as another. What it acknowledges has been written by an owner.
- * The list is rebuilt from the trails at open: 128 bytes a record, two files a segment; nothing of `.data` is read.
+ * The list is rebuilt from the segment logs at open: 128 bytes a record, two files a segment; nothing of `.data` is read.
  *
  * It does not judge records: read() returns bytes, and the store checks them. No log, no repair.
  */
@@ -33,17 +33,17 @@ import { Progress, watched } from "./progress.ts";
 import { infoOf } from "../record/record.ts";
 import { physicalBytes, SegmentIndex, type Location, type Segment, type Tombstone } from "./segment-index.ts";
 import {
-  decodeTrailEntry,
+  decodeLogEntry,
   encodeRecordEntry,
   encodeTombstone,
   parseSegmentFile,
   segmentName,
-  TRAIL_ENTRY_BYTES,
+  LOG_ENTRY_BYTES,
 } from "./segment-log.ts";
 
 export const DEFAULT_SEGMENT_BYTES = 32 * 2 ** 20;
-/** More of a trail than this is not read: over a million records in one segment is no segment of ours. */
-export const MAX_TRAIL_BYTES = 2 ** 27;
+/** More of a log than this is not read: over a million records in one segment is no segment of ours. */
+export const MAX_LOG_BYTES = 2 ** 27;
 
 /** Writers that one append is tried as: a lock is lost in the middle of it only if the process sleeps there. */
 const MAX_WRITERS = 3;
@@ -56,7 +56,7 @@ export interface SegmentOptions {
   /** 16 hexadecimal digits; random by default. */
   writer?: string;
   /** For tests of the tests only. */
-  hooks?: { trailFirst?: boolean };
+  hooks?: { logFirst?: boolean };
 }
 
 /** What has been written, and where. */
@@ -72,7 +72,7 @@ const isCommitted = (value: unknown): value is Committed => !(value instanceof E
 interface Current {
   segment: Segment;
   data: Appender;
-  trail: Appender;
+  log: Appender;
 }
 
 export class SegmentBackend implements Backend {
@@ -89,7 +89,7 @@ export class SegmentBackend implements Backend {
 
   /** For reads, which wait for nobody: that they go on says nothing about a writer that hangs. */
   private readonly unwatched: Medium;
-  private readonly trailFirst: boolean;
+  private readonly logFirst: boolean;
   private current: Current | undefined;
   private unburied: Tombstone[] = [];
   private nextNumber = 0;
@@ -102,7 +102,7 @@ export class SegmentBackend implements Backend {
     this.name = medium.name;
     this.segmentBytes = options.segmentBytes ?? DEFAULT_SEGMENT_BYTES;
     this.writer = options.writer ?? randomWriter();
-    this.trailFirst = options.hooks?.trailFirst ?? false;
+    this.logFirst = options.hooks?.logFirst ?? false;
     assert(this.segmentBytes > 0 && this.segmentBytes < 2 ** 31, `segmentBytes ${this.segmentBytes}`);
   }
 
@@ -279,15 +279,15 @@ export class SegmentBackend implements Backend {
     await this.asOwner(async () => {
       const current = await this.writable(0);
       await this.orAbandon([], async () => {
-        await current.trail.append(entries);
-        await current.trail.sync();
+        await current.log.append(entries);
+        await current.log.sync();
       });
       return { segment: current.segment, entries };
     });
     this.unburied = [];
   }
 
-  /** Removes a segment's files, trail first, so that no entry points to missing data. */
+  /** Removes a segment's files, log first, so that no entry points to missing data. */
   async dropFiles(segment: Segment): Promise<void> {
     if (this.current?.segment === segment) await this.seal();
     await this.medium.remove(`${segment.name}.trail`);
@@ -304,15 +304,15 @@ export class SegmentBackend implements Backend {
     }
   }
 
-  /** Reads what is new in all trails and forgets segments that are gone. Returns the listing it went by. */
+  /** Reads what is new in all logs and forgets segments that are gone. Returns the listing it went by. */
   async scan(): Promise<FileSize[]> {
     const files = await this.medium.list();
-    const trails = new Set<string>();
+    const logs = new Set<string>();
     for (const file of files) {
       const parsed = parseSegmentFile(file.name);
       if (parsed === undefined) continue;
-      if (parsed.part === "trail") trails.add(parsed.segment);
-      if (parsed.part === "trail") await this.scanTrail(parsed.segment, file.bytes);
+      if (parsed.part === "trail") logs.add(parsed.segment);
+      if (parsed.part === "trail") await this.scanLog(parsed.segment, file.bytes);
     }
     for (const { name, bytes } of files) {
       const parsed = parseSegmentFile(name);
@@ -320,7 +320,7 @@ export class SegmentBackend implements Backend {
       if (known !== undefined && !known.open) known.dataBytes = bytes;
     }
     for (const name of [...this.index.segments.keys()]) {
-      if (!trails.has(name)) await this.forget(name);
+      if (!logs.has(name)) await this.forget(name);
     }
     return files;
   }
@@ -332,16 +332,16 @@ export class SegmentBackend implements Backend {
     this.index.dropSegment(name);
   }
 
-  private async scanTrail(name: string, trailBytes: number): Promise<void> {
+  private async scanLog(name: string, logBytes: number): Promise<void> {
     const segment = this.index.segment(name);
     if (segment.open || segment.tainted) return; // all that counts of it is known
     segment.owned = this.locks.has(segment.writer);
-    segment.trailBytes = trailBytes;
-    const from = segment.entries * TRAIL_ENTRY_BYTES;
-    const length = Math.min(trailBytes, MAX_TRAIL_BYTES) - from;
-    if (length < TRAIL_ENTRY_BYTES) return;
+    segment.logBytes = logBytes;
+    const from = segment.entries * LOG_ENTRY_BYTES;
+    const length = Math.min(logBytes, MAX_LOG_BYTES) - from;
+    if (length < LOG_ENTRY_BYTES) return;
     try {
-      this.parseTrail(segment, await this.medium.read(`${name}.trail`, from, length));
+      this.parseLog(segment, await this.medium.read(`${name}.trail`, from, length));
     } catch (error) {
       if (!(error instanceof MediumError) || error.fault !== "gone") throw error;
       this.index.dropSegment(name); // removed since the listing
@@ -349,15 +349,15 @@ export class SegmentBackend implements Backend {
   }
 
   /**
-   * Takes in a trail's new entries. Damaged ones are stepped over, except at the end of a living writer's trail: there
+   * Takes in a log's new entries. Damaged ones are stepped over, except at the end of a living writer's log: there
    * they may be half written, and are looked at again next time.
    */
-  private parseTrail(segment: Segment, bytes: Uint8Array): void {
-    const count = Math.floor(bytes.length / TRAIL_ENTRY_BYTES);
+  private parseLog(segment: Segment, bytes: Uint8Array): void {
+    const count = Math.floor(bytes.length / LOG_ENTRY_BYTES);
     let passed = 0;
     let bad = 0;
     for (let i = 0; i < count; i++) {
-      const entry = decodeTrailEntry(bytes.subarray(i * TRAIL_ENTRY_BYTES, (i + 1) * TRAIL_ENTRY_BYTES));
+      const entry = decodeLogEntry(bytes.subarray(i * LOG_ENTRY_BYTES, (i + 1) * LOG_ENTRY_BYTES));
       if (entry === undefined) {
         bad++;
         continue;
@@ -408,19 +408,19 @@ export class SegmentBackend implements Backend {
       await current.data.append(records);
       await current.data.sync();
     };
-    const writeTrail = async (): Promise<void> => {
-      await current.trail.append(entries);
-      await current.trail.sync();
+    const writeLog = async (): Promise<void> => {
+      await current.log.append(entries);
+      await current.log.sync();
     };
-    for (const step of this.trailFirst ? [writeTrail, writeData] : [writeData, writeTrail]) await step();
+    for (const step of this.logFirst ? [writeLog, writeData] : [writeData, writeLog]) await step();
   }
 
   private takeEntries(segment: Segment, entries: readonly Uint8Array[]): void {
     for (const bytes of entries) {
-      const entry = decodeTrailEntry(bytes);
-      assert(entry !== undefined, "a trail entry decodes");
+      const entry = decodeLogEntry(bytes);
+      assert(entry !== undefined, "a log entry decodes");
       this.index.take(segment, segment.entries++, entry);
-      segment.trailBytes += TRAIL_ENTRY_BYTES;
+      segment.logBytes += LOG_ENTRY_BYTES;
     }
   }
 
@@ -437,9 +437,9 @@ export class SegmentBackend implements Backend {
   private async begin(): Promise<Current> {
     const name = segmentName(this.writer, this.nextNumber++);
     const data = await this.medium.create(`${name}.data`);
-    let trail: Appender;
+    let log: Appender;
     try {
-      trail = await this.medium.create(`${name}.trail`);
+      log = await this.medium.create(`${name}.trail`);
     } catch (error) {
       await data.close();
       throw error; // the lone data file is a stray for sweep()
@@ -447,7 +447,7 @@ export class SegmentBackend implements Backend {
     const segment = this.index.segment(name);
     segment.owned = true;
     segment.open = true;
-    return { segment, data, trail };
+    return { segment, data, log };
   }
 
   /** Ends the open segment: nothing is ever appended to it again. */
@@ -459,7 +459,7 @@ export class SegmentBackend implements Backend {
     try {
       await current.data.close();
     } finally {
-      await current.trail.close();
+      await current.log.close();
     }
   }
 

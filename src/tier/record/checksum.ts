@@ -1,5 +1,5 @@
 /**
- * The checksum of records and trails: 128 bits in four independent 32-bit lanes, built for speed in plain JavaScript
+ * The checksum of records and segment logs: 128 bits in four independent 32-bit lanes, built for speed in plain JavaScript
  * (gigabytes a second), so that spill and restore run at the rate of the medium. Every step is a bijection of the lane
  * for a given word and of the word for a given lane, so a change inside any one word is always seen.
  * It finds accidents. It does not stop somebody who can write the store and wants to be believed.

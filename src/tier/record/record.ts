@@ -156,7 +156,7 @@ function writeFixed(bytes: Uint8Array, draft: RecordDraft, tokens: Uint32Array, 
   view.setUint32(84, tokens.length, true);
   view.setFloat64(88, draft.createdAtMs ?? 0, true);
   view.setFloat64(96, draft.expiresAtMs ?? 0, true);
-  view.setFloat64(104, Math.fround(draft.rebuildCost ?? draft.blockIndex + 1), true); // trails keep 32 bits of it
+  view.setFloat64(104, Math.fround(draft.rebuildCost ?? draft.blockIndex + 1), true); // segment logs keep 32 bits of it
 }
 
 /**
@@ -269,7 +269,7 @@ export function coarserOf(a: Encoding = "raw", b: Encoding = "raw"): Encoding {
   return coarseness(a) < coarseness(b) ? b : a;
 }
 
-/** The byte that stands for an encoding or a kind in trails; 0 is none. */
+/** The byte that stands for an encoding or a kind in segment logs; 0 is none. */
 export const encodingCode = (encoding: Encoding): number => ENCODINGS.indexOf(encoding) + 1;
 export const encodingOf = (code: number): Encoding | undefined => ENCODINGS[code - 1];
 export const kindCode = (kind: RecordKind): number => KINDS.indexOf(kind) + 1;

@@ -3,29 +3,29 @@
  * disk, compacts, and checks every record when it is told to.
  */
 import { background } from "../../base.ts";
-import type { Forgetting } from "./remover.ts";
+import type { Remover } from "./remover.ts";
 import type { Key } from "../record/keys.ts";
-import { matcher, type NewsMessage } from "./tab-hints.ts";
+import { matcher, type TabHint } from "./tab-hints.ts";
 import { decodeRecord, isExpired, type RecordInfo } from "../record/record.ts";
 import { ROTTEN, type StoreParts } from "./store-parts.ts";
 import type { MissCounts } from "./store-stats.ts";
 import type { WriteBehind } from "./write-behind.ts";
 
-/** News from other tabs within this time are answered by one look at the disk. */
-const NEWS_DELAY_MS = 20;
+/** Hints from other tabs within this time are answered by one look at the disk. */
+const HINT_DELAY_MS = 20;
 
-export class Upkeep {
+export class Maintenance {
   private readonly parts: StoreParts;
   private readonly behind: WriteBehind;
-  private readonly forgetting: Forgetting;
+  private readonly remover: Remover;
   private refreshing: Promise<boolean> | undefined;
   private refreshedAtMs = -Infinity;
   private readonly cancelTimers = new Set<() => void>();
 
-  constructor(parts: StoreParts, behind: WriteBehind, forgetting: Forgetting) {
+  constructor(parts: StoreParts, behind: WriteBehind, remover: Remover) {
     this.parts = parts;
     this.behind = behind;
-    this.forgetting = forgetting;
+    this.remover = remover;
   }
 
   /** The disk has just been opened: the lists are new, and idle work begins. */
@@ -57,18 +57,18 @@ export class Upkeep {
     return ageMs >= (this.parts.options.refreshAfterMs ?? 1000) && (await this.refresh());
   }
 
-  onNews(message: NewsMessage): void {
+  onHint(message: TabHint): void {
     const late = message.type === "cleared" ? this.forgetForOthers(matcher(message.filter)) : [];
-    this.later(NEWS_DELAY_MS, async () => {
+    this.later(HINT_DELAY_MS, async () => {
       await this.behind.writing;
       await this.refresh();
-      if (late.length > 0) await this.forgetting.drop(late);
+      if (late.length > 0) await this.remover.drop(late);
     });
   }
 
   /** Forgets what another tab has cleared. Returns the records whose writing can only be undone once it is over. */
   private forgetForOthers(matches: (info: RecordInfo) => boolean): Key[] {
-    this.forgetting.forgetNear(matches);
+    this.remover.forgetNear(matches);
     return this.behind.queue
       .infos()
       .filter(matches)
@@ -85,7 +85,7 @@ export class Upkeep {
     const nowMs = this.parts.nowEpochMs();
     const infos = [...this.parts.ram.index.values(), ...this.parts.disk.index.values()];
     const expired = infos.filter((info) => isExpired(info, nowMs));
-    if (expired.length > 0) await this.forgetting.drop([...new Set(expired.map((info) => info.key))]);
+    if (expired.length > 0) await this.remover.drop([...new Set(expired.map((info) => info.key))]);
     const isMoreToSweep = await this.parts.disk.sweep();
     return (await this.parts.disk.maintain()) === "more" || isMoreToSweep;
   }
@@ -121,7 +121,7 @@ export class Upkeep {
       const reason = found.ok ? (found.record.key === key ? undefined : "key") : (found.reason ?? "closed");
       if (reason === undefined) continue;
       bad[reason] = (bad[reason] ?? 0) + 1;
-      if (ROTTEN.has(reason)) await this.forgetting.drop([key]);
+      if (ROTTEN.has(reason)) await this.remover.drop([key]);
     }
     return { checked, bad };
   }

@@ -4,7 +4,7 @@
  */
 import { background } from "../../base.ts";
 import type { DiskTier } from "./disk-tier.ts";
-import type { Forgetting } from "./remover.ts";
+import type { Remover } from "./remover.ts";
 import type { Key } from "../record/keys.ts";
 import { dequantiseKv } from "../record/kv-quant.ts";
 import { Limiter } from "../disk/limiter.ts";
@@ -20,25 +20,25 @@ import { wholeState } from "../record/state-half.ts";
 import type { Asked, GetResult } from "./store-options.ts";
 import { ROTTEN, type StoreParts } from "./store-parts.ts";
 import type { TierName } from "./tier-index.ts";
-import type { Upkeep } from "./maintenance.ts";
+import type { Maintenance } from "./maintenance.ts";
 import type { WriteBehind } from "./write-behind.ts";
 
 export const MAX_READS_IN_FLIGHT = 16;
 export const MAX_READS_WAITING = 4096;
 
-export class Reading {
+export class Reader {
   private readonly parts: StoreParts;
   private readonly behind: WriteBehind;
-  private readonly forgetting: Forgetting;
-  private readonly upkeep: Upkeep;
+  private readonly remover: Remover;
+  private readonly maintenance: Maintenance;
   private readonly reads = new Limiter(MAX_READS_IN_FLIGHT, MAX_READS_WAITING);
   private readonly reading = new Map<Key, Promise<Uint8Array | MissReason>>();
 
-  constructor(parts: StoreParts, behind: WriteBehind, forgetting: Forgetting, upkeep: Upkeep) {
+  constructor(parts: StoreParts, behind: WriteBehind, remover: Remover, maintenance: Maintenance) {
     this.parts = parts;
     this.behind = behind;
-    this.forgetting = forgetting;
-    this.upkeep = upkeep;
+    this.remover = remover;
+    this.maintenance = maintenance;
   }
 
   /** The record of this key, checked. Fields of `asked` are compared with what is found. */
@@ -59,7 +59,7 @@ export class Reading {
 
   private async getFromDisk(disk: DiskTier, expected: Expected): Promise<GetResult> {
     const { key } = expected;
-    if (!disk.index.has(key)) await this.upkeep.refreshIfStale();
+    if (!disk.index.has(key)) await this.maintenance.refreshIfStale();
     const info = disk.index.get(key);
     if (info === undefined) return this.miss("disk", "absent", key);
     if (!this.parts.accepts(info)) return this.miss("disk", "encoding", key);
@@ -116,7 +116,7 @@ export class Reading {
   /** Counts a miss, and drops a record that will never be good again. */
   miss(tier: TierName, reason: MissReason, key: Key): GetResult {
     this.parts.counts[tier].misses[reason]++;
-    if (ROTTEN.has(reason)) background(this.forgetting.drop([key]), "dropping a record that failed a check");
+    if (ROTTEN.has(reason)) background(this.remover.drop([key]), "dropping a record that failed a check");
     return { hit: false, reason };
   }
 }

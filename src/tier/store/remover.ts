@@ -15,7 +15,7 @@ const CLEAR_ROUNDS = 3;
 /** Idle steps after a clear, at most. */
 const MAX_IDLE_STEPS = 1000;
 
-export class Forgetting {
+export class Remover {
   private readonly parts: StoreParts;
   private readonly behind: WriteBehind;
 
@@ -40,7 +40,7 @@ export class Forgetting {
     this.forgetNear(matches);
     if (this.parts.disk === undefined) return { complete: true };
     if (this.behind.queue.infos().some(matches)) await this.behind.writing; // what is under way cannot be called back
-    this.parts.news.post({ type: "cleared", filter: wanted });
+    this.parts.hints.post({ type: "cleared", filter: wanted });
     const forgotten = await this.clearDisk(this.parts.disk, matches);
     return { complete: (await this.maintainFully(this.parts.disk)) && forgotten };
   }

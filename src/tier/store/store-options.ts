@@ -26,7 +26,7 @@ export interface StoreOptions {
   /** Told when the disk is lost, full or back; each once an outage. */
   onNotice?: (code: NoticeCode, message: string) => void;
   /** Name of the channel on which tabs tell each other of changes; none by default. */
-  newsChannel?: string;
+  hintsChannel?: string;
   /** A disk call without an answer for so long means that the disk hangs. Default 10,000. */
   ioTimeoutMs?: number;
   /** How long a lost disk is left alone. Default 30,000. */

@@ -6,7 +6,7 @@ import { systemClock, type Clock } from "../../base.ts";
 import type { Backend } from "../disk/backend.ts";
 import { DiskTier } from "./disk-tier.ts";
 import type { Key } from "../record/keys.ts";
-import { openNews, type News, type NewsMessage } from "./tab-hints.ts";
+import { openTabHints, type TabHints, type TabHint } from "./tab-hints.ts";
 import { RamTier } from "./ram-tier.ts";
 import { coarseness, type Encoding, type MissReason, type RecordInfo } from "../record/record.ts";
 import type { StoreOptions } from "./store-options.ts";
@@ -27,7 +27,7 @@ export const ROTTEN: ReadonlySet<MissReason> = new Set([
 
 export interface PartsHooks {
   onRamEvicted(evicted: Queued): void;
-  onNews(message: NewsMessage): void;
+  onHint(message: TabHint): void;
 }
 
 export class StoreParts {
@@ -36,7 +36,7 @@ export class StoreParts {
   readonly timer: Timer;
   readonly ram: RamTier;
   readonly disk: DiskTier | undefined;
-  readonly news: News;
+  readonly hints: TabHints;
   readonly counts = { ram: newCounts(), disk: newCounts() };
   /** Records in RAM that are to be on the disk when RAM lets them go. */
   readonly wantsDisk = new Set<Key>();
@@ -48,9 +48,9 @@ export class StoreParts {
     this.timer = options.timer ?? systemTimer;
     this.ram = new RamTier(options.ramBytes, options.choose, (evicted) => hooks.onRamEvicted(evicted));
     this.disk = options.disk === undefined ? undefined : this.makeDisk(options.disk);
-    const channel = options.newsChannel;
-    const silent: News = { post: () => undefined, close: () => undefined };
-    this.news = channel === undefined ? silent : openNews(channel, (message) => hooks.onNews(message));
+    const channel = options.hintsChannel;
+    const silent: TabHints = { post: () => undefined, close: () => undefined };
+    this.hints = channel === undefined ? silent : openTabHints(channel, (message) => hooks.onHint(message));
   }
 
   private makeDisk(make: () => Backend | Promise<Backend>): DiskTier {

@@ -8,18 +8,18 @@
  * maintenance.ts, which share store-parts.ts. It knows nothing of GPU slots, prefix trees or models: keys and bytes only
  * (cache/ and worker/ know the rest).
  */
-import { Forgetting } from "./remover.ts";
+import { Remover } from "./remover.ts";
 import { recordKey, type Key } from "../record/keys.ts";
 import { quantiseKv } from "../record/kv-quant.ts";
 import { Lookup, type StoredTiers } from "./lookup.ts";
-import { Reading } from "./reader.ts";
+import { Reader } from "./reader.ts";
 import { coarserOf, encodeRecord, infoOf, type Encoding, type RecordInfo } from "../record/record.ts";
 import type { Asked, Filter, GetResult, PutDraft, PutOutcome, StoreOptions } from "./store-options.ts";
 import { halveState } from "../record/state-half.ts";
 import { StoreParts } from "./store-parts.ts";
 import { tierStats, type MissCounts, type StoreStats } from "./store-stats.ts";
 import type { TierName } from "./tier-index.ts";
-import { Upkeep } from "./maintenance.ts";
+import { Maintenance } from "./maintenance.ts";
 import { WriteBehind } from "./write-behind.ts";
 import type { Queued } from "./write-queue.ts";
 
@@ -31,28 +31,28 @@ export class TierStore {
   private readonly parts: StoreParts;
   private readonly behind: WriteBehind;
   private readonly lookup: Lookup;
-  private readonly forgetting: Forgetting;
-  private readonly upkeep: Upkeep;
-  private readonly reading: Reading;
+  private readonly remover: Remover;
+  private readonly maintenance: Maintenance;
+  private readonly reader: Reader;
 
   /** Opens a store. A disk that cannot be opened is a notice, not an error. */
   static async open(options: StoreOptions): Promise<TierStore> {
     const store = new TierStore(options);
     await store.parts.disk?.open();
-    store.upkeep.start();
+    store.maintenance.start();
     return store;
   }
 
   private constructor(options: StoreOptions) {
     this.parts = new StoreParts(options, {
       onRamEvicted: (evicted) => this.onRamEvicted(evicted),
-      onNews: (message) => this.upkeep.onNews(message),
+      onHint: (message) => this.maintenance.onHint(message),
     });
     this.behind = new WriteBehind(this.parts);
-    this.forgetting = new Forgetting(this.parts, this.behind);
-    this.upkeep = new Upkeep(this.parts, this.behind, this.forgetting);
-    this.reading = new Reading(this.parts, this.behind, this.forgetting, this.upkeep);
-    this.lookup = new Lookup(this.parts, this.behind, (tier, key) => this.reading.miss(tier, "expired", key));
+    this.remover = new Remover(this.parts, this.behind);
+    this.maintenance = new Maintenance(this.parts, this.behind, this.remover);
+    this.reader = new Reader(this.parts, this.behind, this.remover, this.maintenance);
+    this.lookup = new Lookup(this.parts, this.behind, (tier, key) => this.reader.miss(tier, "expired", key));
   }
 
   /** Whether a record so coarse, or computed from one so coarse, is served here. */
@@ -137,7 +137,7 @@ export class TierStore {
 
   /** The record of this key, checked. Fields of `asked` are compared with what is found. */
   get(key: Key, asked: Asked = {}): Promise<GetResult> {
-    return this.reading.get(key, asked);
+    return this.reader.get(key, asked);
   }
 
   /**
@@ -166,7 +166,7 @@ export class TierStore {
   /** has(), after a look at what other writers did if the lists are old and the prefix is incomplete. */
   async match(keys: readonly Key[]): Promise<TierName[]> {
     const tiers = this.has(keys);
-    if (tiers.length === keys.length || !(await this.upkeep.refreshIfStale())) return tiers;
+    if (tiers.length === keys.length || !(await this.maintenance.refreshIfStale())) return tiers;
     return this.has(keys);
   }
 
@@ -177,7 +177,7 @@ export class TierStore {
 
   /** Looks for what other tabs and processes did. */
   refresh(): Promise<boolean> {
-    return this.upkeep.refresh();
+    return this.maintenance.refresh();
   }
 
   // ---- moving, dropping, clearing ----
@@ -214,24 +214,24 @@ export class TierStore {
 
   /** Forgets records in all tiers; false if the disk may bring them back after a restart. */
   drop(keys: readonly Key[]): Promise<boolean> {
-    return this.forgetting.drop(keys);
+    return this.remover.drop(keys);
   }
 
   /** Forgets everything, or a namespace's or a model's records, and gives the disk's room back. */
   clear(filter: Filter = {}): Promise<{ complete: boolean }> {
-    return this.forgetting.clear(filter);
+    return this.remover.clear(filter);
   }
 
   // ---- looking after ----
 
   /** One step of idle work: reopens a lost disk, drops what has expired, compacts. Says whether there is more. */
   maintain(): Promise<boolean> {
-    return this.upkeep.maintain();
+    return this.maintenance.maintain();
   }
 
   /** Reads and checks every record on the disk, and drops the bad ones. */
   verify(): Promise<{ checked: number; bad: Partial<MissCounts> }> {
-    return this.upkeep.verify();
+    return this.maintenance.verify();
   }
 
   async stats(): Promise<StoreStats> {
@@ -259,8 +259,8 @@ export class TierStore {
     if (this.parts.closed) return { left: 0 };
     this.parts.closed = true;
     const drained = await this.drain(drainMs);
-    this.upkeep.stop();
-    this.parts.news.close();
+    this.maintenance.stop();
+    this.parts.hints.close();
     await this.parts.disk?.close();
     return drained;
   }

@@ -17,20 +17,20 @@ export function matcher(filter: ClearFilter): (info: RecordInfo) => boolean {
     (filter.fingerprint === undefined || info.fingerprint === filter.fingerprint);
 }
 
-export type NewsMessage = { type: "changed" } | { type: "cleared"; filter: ClearFilter };
+export type TabHint = { type: "changed" } | { type: "cleared"; filter: ClearFilter };
 
-export interface News {
-  post(message: NewsMessage): void;
+export interface TabHints {
+  post(message: TabHint): void;
   close(): void;
 }
 
 /** Joins the channel of this name. */
-export function openNews(name: string, onMessage: (message: NewsMessage) => void): News {
+export function openTabHints(name: string, onMessage: (message: TabHint) => void): TabHints {
   if (typeof BroadcastChannel === "undefined") {
     return { post: () => undefined, close: () => undefined };
   }
   const channel = new BroadcastChannel(name);
-  channel.onmessage = (event: MessageEvent) => onMessage(event.data as NewsMessage);
-  (channel as unknown as { unref?: () => void }).unref?.(); // Node: news alone keep no process alive
+  channel.onmessage = (event: MessageEvent) => onMessage(event.data as TabHint);
+  (channel as unknown as { unref?: () => void }).unref?.(); // Node: hints alone keep no process alive
   return { post: (message) => channel.postMessage(message), close: () => channel.close() };
 }

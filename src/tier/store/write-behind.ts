@@ -108,7 +108,7 @@ export class WriteBehind {
     this.parts.counts.disk.demotions += written.size;
     const lost = fresh.filter((item) => !written.has(item) && !this.parts.ram.index.has(item.info.key));
     this.parts.counts.ram.drops += lost.length;
-    if (written.size > 0) this.parts.news.post({ type: "changed" });
+    if (written.size > 0) this.parts.hints.post({ type: "changed" });
   }
 
   private isStored(disk: DiskTier, key: Key): boolean {

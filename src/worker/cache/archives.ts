@@ -10,7 +10,7 @@ import { importPrefix } from "../../tier/store/prefix-file.ts";
 import type { TierStore } from "../../tier/store/store.ts";
 import type { ArchiveImport, CacheOptions } from "../../wire/protocol.ts";
 import { spotCheck, type CheckRooms } from "./spot-check.ts";
-import type { Keeper } from "./tier-mover.ts";
+import type { TierMover } from "./tier-mover.ts";
 
 /** Takes an archive into a store that no engine has open: nobody can tell whether it is of the model that will read it. */
 export async function importIntoStore(
@@ -30,7 +30,7 @@ export async function importIntoStore(
  */
 export async function importIntoEngine(
   rooms: CheckRooms,
-  keeper: Keeper,
+  mover: TierMover,
   archive: Uint8Array,
   { verify = 0, trust }: { verify?: number; trust?: CacheOptions["trust"] },
 ): Promise<ArchiveImport> {
@@ -38,14 +38,14 @@ export async function importIntoEngine(
   const content = decodeArchive(archive);
   const signedBy = await checkSigner(archive, trust);
   const isOurs =
-    content.fingerprint === keeper.fingerprint && content.blockTokens === runner.options.blockTokens;
+    content.fingerprint === mover.fingerprint && content.blockTokens === runner.options.blockTokens;
   if (!isOurs) {
     const records = content.blocks.length + content.states.length;
     return answer(content, { keys: [], rejected: { fingerprint: records } }, signedBy);
   }
   checkSizes(rooms, content);
   if (verify > 0) await spotCheck(rooms, content, verify);
-  return answer(content, importPrefix(keeper.store, content, { namespace: keeper.namespace }), signedBy);
+  return answer(content, importPrefix(mover.store, content, { namespace: mover.namespace }), signedBy);
 }
 
 function answer(

@@ -11,7 +11,7 @@ import { exportPrefix } from "../../tier/store/prefix-file.ts";
 import { importIntoEngine, importIntoStore } from "./archives.ts";
 import type { CheckRooms } from "./spot-check.ts";
 import type { CacheWatch } from "./watch.ts";
-import type { Keeper } from "./tier-mover.ts";
+import type { TierMover } from "./tier-mover.ts";
 import type {
   ArchiveImport,
   CacheEntry,
@@ -26,7 +26,7 @@ export interface CacheRooms {
   cache: PrefixCache;
   scheduler: Scheduler;
   runner: Runner;
-  keeper: Keeper | undefined;
+  mover: TierMover | undefined;
   tuner: AlphaTuner | undefined;
   watch: CacheWatch;
 }
@@ -59,7 +59,7 @@ export async function answerCacheCall(
     case "cacheWatch":
       return rooms.watch.turn(call.on);
     case "cacheDrain":
-      return rooms.keeper ? rooms.keeper.drain(call.timeoutMs) : { left: 0 };
+      return rooms.mover ? rooms.mover.drain(call.timeoutMs) : { left: 0 };
   }
 }
 
@@ -90,13 +90,13 @@ export async function exportTokens(
   rooms: CacheRooms,
   tokens: readonly number[],
 ): Promise<{ archive: Uint8Array; blocks: number; missing: number }> {
-  const keeper = keeperOf(rooms);
-  const sequence = { tokens, keep: "disk" } as const;
-  const state = keeper.lastState(sequence);
-  return exportPrefix(keeper.store, {
-    fingerprint: keeper.fingerprint,
+  const mover = moverOf(rooms);
+  const sequence = { tokens, storage: "disk" } as const;
+  const state = mover.lastState(sequence);
+  return exportPrefix(mover.store, {
+    fingerprint: mover.fingerprint,
     blockTokens: rooms.runner.options.blockTokens,
-    ...{ tokens, keys: keeper.keysOf(sequence) },
+    ...{ tokens, keys: mover.keysOf(sequence) },
     ...(state && { state }),
   });
 }
@@ -108,10 +108,10 @@ export function importArchive(
   { trust }: CacheOptions,
 ): Promise<ArchiveImport> {
   const options = { ...(verify !== undefined && { verify }), ...(trust && { trust }) };
-  return importIntoEngine(rooms, keeperOf(rooms), archive, options);
+  return importIntoEngine(rooms, moverOf(rooms), archive, options);
 }
 
-async function cacheStats({ cache, runner, keeper, tuner }: CacheRooms): Promise<CacheStats> {
+async function cacheStats({ cache, runner, mover, tuner }: CacheRooms): Promise<CacheStats> {
   const { lookups, tokensAsked, tokensMatched, branchHits, endHits, flopsSaved, evictions } = cache.stats;
   const blocks = cache.poolCounts();
   const { slotBytes } = runner.states;
@@ -127,7 +127,7 @@ async function cacheStats({ cache, runner, keeper, tuner }: CacheRooms): Promise
     ...{ policy: cache.policy.name, alphaChanges: tuner?.changes ?? 0, branchHits, endHits },
     ...(cache.policy.alpha !== undefined && { alpha: cache.policy.alpha }),
   };
-  const store = await keeper?.store.stats();
+  const store = await mover?.store.stats();
   const none = {
     bytes: 0,
     budgetBytes: 0,
@@ -142,26 +142,26 @@ async function cacheStats({ cache, runner, keeper, tuner }: CacheRooms): Promise
     gpu: { ...gpu, lookups, tokensAsked, tokensMatched, flopsSaved, evictions },
     ram: store?.ram ?? none,
     disk: store?.disk ?? { ...none, state: "none" },
-    timeSavedMs: { ...(keeper?.timeSavedMs ?? { gpu: 0, ram: 0, disk: 0 }) },
-    spillsDropped: keeper?.dropped ?? 0,
+    timeSavedMs: { ...(mover?.timeSavedMs ?? { gpu: 0, ram: 0, disk: 0 }) },
+    spillsDropped: mover?.dropped ?? 0,
     waiting: store?.queue.records ?? 0,
   };
 }
 
 async function clear(rooms: CacheRooms, namespace: string | undefined): Promise<void> {
-  if (namespace === undefined || namespace === rooms.keeper?.namespace) {
+  if (namespace === undefined || namespace === rooms.mover?.namespace) {
     rooms.scheduler.forget();
-    await rooms.keeper?.forgetAll();
+    await rooms.mover?.forgetAll();
   }
-  await rooms.keeper?.store.clear(namespace === undefined ? {} : { namespace });
+  await rooms.mover?.store.clear(namespace === undefined ? {} : { namespace });
 }
 
 function storeOf(rooms: CacheRooms): TierStore {
-  return keeperOf(rooms).store;
+  return moverOf(rooms).store;
 }
 
-function keeperOf({ keeper }: CacheRooms): Keeper {
-  if (keeper) return keeper;
+function moverOf({ mover }: CacheRooms): TierMover {
+  if (mover) return mover;
   throw new TidepoolError("unsupported", "the engine runs without lower cache tiers");
 }
 

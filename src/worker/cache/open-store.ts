@@ -32,7 +32,7 @@ export async function openStore(
     diskBytes: await diskBudget(options),
     maintainEveryMs: MAINTAIN_EVERY_MS,
     ...(disk && { disk }),
-    ...(disk && RUNTIME === "browser" && { newsChannel: options.directory ?? FOLDER }),
+    ...(disk && RUNTIME === "browser" && { hintsChannel: options.directory ?? FOLDER }),
     ...(options.atRestBits && { atRestBits: options.atRestBits }),
     ...(options.atRestStateBits && { atRestStateBits: options.atRestStateBits }),
     onNotice: (code, message) => onNotice({ code, message }),

@@ -20,7 +20,7 @@ import { headerBytesOf } from "../../tier/record/record.ts";
 import type { GetResult, PutDraft } from "../../tier/store/store-options.ts";
 import type { TierStore } from "../../tier/store/store.ts";
 
-export interface KeeperOptions {
+export interface TierMoverOptions {
   store: TierStore;
   pool: KvPool;
   /** Recurrent states, in models that have them. */
@@ -49,10 +49,10 @@ const MAX_SPILLS = 32;
 /** Errors by which what lies on the GPU cannot be had. */
 const UNREADABLE: readonly ErrorCode[] = ["device_lost", "gpu_failed"];
 
-/** Fields of a record that the keeper itself fills in. */
+/** Fields of a record that the tier mover itself fills in. */
 type OwnFields = "kind" | "fingerprint" | "namespace" | "expiresAtMs";
 
-export class Keeper implements LowerTiers {
+export class TierMover implements LowerTiers {
   readonly store: TierStore;
   /** Another after moveTo() a device that computes otherwise. */
   fingerprint: Key;
@@ -63,7 +63,7 @@ export class Keeper implements LowerTiers {
   dropped = 0;
   /** Whether all steps submitted so far have run, once that is known: what they computed is put only then. */
   allGood: () => Promise<boolean> = () => Promise.resolve(true);
-  private readonly options: KeeperOptions;
+  private readonly options: TierMoverOptions;
   private readonly blockTokens: number;
   private keys = new WeakMap<Sequence, Key[]>();
   private readonly spilling = new Set<Promise<void>>();
@@ -79,7 +79,7 @@ export class Keeper implements LowerTiers {
   private spillingBlocks = 0;
   private readonly costs: CostModel;
 
-  constructor(options: KeeperOptions) {
+  constructor(options: TierMoverOptions) {
     this.options = options;
     this.store = options.store;
     this.fingerprint = options.fingerprint;
@@ -91,7 +91,7 @@ export class Keeper implements LowerTiers {
   storedBlocks(sequence: Sequence, from: number): number {
     const keys = this.keysOf(sequence).slice(from);
     const tiers = this.store.has(keys);
-    if (sequence.keep !== "memory") return tiers.length;
+    if (sequence.storage !== "memory") return tiers.length;
     const onDisk = tiers.indexOf("disk");
     return onDisk < 0 ? tiers.length : onDisk;
   }
@@ -120,7 +120,7 @@ export class Keeper implements LowerTiers {
 
   private hasState(sequence: Sequence, parent: Key, at: number): boolean {
     const tiers = this.store.has([recordKey("snapshot", parent, this.tailOf(sequence, at))]);
-    return tiers.length > 0 && (sequence.keep !== "memory" || tiers[0] !== "disk");
+    return tiers.length > 0 && (sequence.storage !== "memory" || tiers[0] !== "disk");
   }
 
   /** The tokens between the last full block and `at`. */
@@ -152,7 +152,7 @@ export class Keeper implements LowerTiers {
   }
 
   owed(sequence: Sequence, end: number): number[] {
-    if (sequence.keep !== "disk" || this.store.diskState !== "open") return [];
+    if (sequence.storage !== "disk" || this.store.diskState !== "open") return [];
     const from = this.offered.get(sequence) ?? 0;
     this.offered.set(sequence, Math.max(from, end));
     const keys = this.keysOf(sequence);
@@ -161,7 +161,7 @@ export class Keeper implements LowerTiers {
   }
 
   owesState(sequence: Sequence, at: number): boolean {
-    if (sequence.keep !== "disk" || this.store.diskState !== "open") return false;
+    if (sequence.storage !== "disk" || this.store.diskState !== "open") return false;
     const key = recordKey("snapshot", this.parentOf(sequence, at), this.tailOf(sequence, at));
     return this.isMissing(sequence, key);
   }
@@ -273,7 +273,7 @@ export class Keeper implements LowerTiers {
    * @param saved rejects if the GPU refused to put the state where it is read
    */
   spillState({ sequence, at, state, tail }: Save, saved: Promise<void>): void {
-    if (sequence.keep === "off") return;
+    if (sequence.storage === "off") return;
     if (this.spilling.size >= MAX_SPILLS) {
       this.dropped++;
       return;
@@ -327,11 +327,11 @@ export class Keeper implements LowerTiers {
   /** Copies full blocks down. The copy on the GPU is ordered behind the steps submitted so far. */
   spill(blocks: readonly FullBlock[]): void {
     const room = MAX_SPILLING_BLOCKS - this.spillingBlocks;
-    const taken = blocks.filter(({ sequence }) => sequence.keep !== "off").slice(0, Math.max(0, room));
+    const taken = blocks.filter(({ sequence }) => sequence.storage !== "off").slice(0, Math.max(0, room));
     this.dropped += blocks.length - taken.length;
     if (taken.length === 0) return;
     this.spillingBlocks += taken.length;
-    const forDisk = taken.filter(({ sequence }) => sequence.keep === "disk");
+    const forDisk = taken.filter(({ sequence }) => sequence.storage === "disk");
     const keys = forDisk.map(({ sequence, block }) => this.keysOf(sequence)[block] as Key);
     for (const key of keys) this.underWay.add(key);
     const copy = this.spillNow(taken, this.lastCopy).finally(() => {
@@ -417,7 +417,7 @@ export class Keeper implements LowerTiers {
     const maxAgeMs = sequence.maxAgeMs ?? this.options.maxAgeMs;
     const expiry = maxAgeMs === undefined ? {} : { expiresAtMs: Date.now() + maxAgeMs };
     const own = { kind, fingerprint: this.fingerprint, namespace: this.namespace };
-    const lowest = sequence.keep === "memory" ? "ram" : "disk";
+    const lowest = sequence.storage === "memory" ? "ram" : "disk";
     const outcome = this.store.put({ ...draft, ...own, ...expiry }, lowest);
     if (this.listener && outcome === "stored") this.tellSpilled(kind, sequence, draft, lowest);
   }
@@ -466,7 +466,7 @@ export class Keeper implements LowerTiers {
   }
 }
 
-function costFacts({ pool, flopsPerToken, isSoftware = false }: KeeperOptions): CostFacts {
+function costFacts({ pool, flopsPerToken, isSoftware = false }: TierMoverOptions): CostFacts {
   return { blockTokens: pool.options.blockTokens, bytesPerBlock: pool.slotBytes, flopsPerToken, isSoftware };
 }
 

@@ -3,12 +3,12 @@ import type { PrefixCache } from "../../cache/prefix.ts";
 import type { AlphaTuner } from "../../cache/policy/alpha-tuner.ts";
 import { CacheEvents } from "./events.ts";
 import { TreeReader } from "./tree.ts";
-import type { Keeper } from "./tier-mover.ts";
+import type { TierMover } from "./tier-mover.ts";
 import type { CacheEvent, CacheTree } from "../../wire/protocol.ts";
 
 interface Watched {
   cache: PrefixCache;
-  keeper: Keeper | undefined;
+  mover: TierMover | undefined;
   tuner: AlphaTuner | undefined;
 }
 
@@ -22,16 +22,16 @@ export class CacheWatch {
   constructor(watched: Watched, send: (events: CacheEvent[], dropped: number) => void) {
     this.watched = watched;
     this.events = new CacheEvents(send);
-    const { cache, keeper: lower } = watched;
+    const { cache, mover: lower } = watched;
     this.reader = new TreeReader({ cache, lower, idleMsOf: (clock) => this.events.idleMsOf(clock) });
   }
 
   /** Begins or ends listening. */
   turn(on: boolean): void {
     const listener = on ? (event: Parameters<CacheEvents["add"]>[0]) => this.events.add(event) : undefined;
-    const { cache, keeper, tuner } = this.watched;
+    const { cache, mover, tuner } = this.watched;
     cache.listen(listener);
-    if (keeper) keeper.listener = listener;
+    if (mover) mover.listener = listener;
     if (tuner) tuner.listener = listener;
     if (!on) this.events.stop();
   }

@@ -40,7 +40,7 @@ const PING_EVERY_MS = 5000;
 const MAX_SILENT_PINGS = 6;
 
 /** How often a member takes the lock from a silent owner without hearing of anybody: then tabs cannot hear each other. */
-const MAX_THEFTS = 2;
+const MAX_TAKEOVERS = 2;
 
 /** Notices that a later guest is told, the newest. */
 const MAX_NOTICES = 32;
@@ -91,7 +91,7 @@ interface Known {
 type Claim = (name: string, signal: AbortSignal, onLost: () => void) => Promise<() => void>;
 
 /** What a member has that owns. */
-interface Rule {
+interface Ownership {
   owner: ShareOwner;
   engine: SharedEngine;
   /** Gives the owner's lock back. */
@@ -110,11 +110,11 @@ export class Share {
   private readonly stop = new AbortController();
   /** Ends the waiting for the owner's lock. */
   private turn = new AbortController();
-  private thefts = 0;
+  private takeovers = 0;
   private known: Known | undefined;
   /** When the latest of all owners became that. */
   private latest = 0;
-  private rule: Rule | undefined;
+  private ownership: Ownership | undefined;
   private silentPings = 0;
   private callOffPing: () => void = () => {};
   /** Gives this member's own lock back. */
@@ -152,7 +152,7 @@ export class Share {
   fail(error: unknown): void {
     if (this.ending) return;
     const say: Say = { type: "failed", error: toWire(error) };
-    if (this.rule) this.rule.owner.say(say);
+    if (this.ownership) this.ownership.owner.say(say);
     else this.client.say(say);
     background(this.close(), "end of a failed engine");
   }
@@ -161,16 +161,16 @@ export class Share {
     this.stop.abort();
     this.turn.abort();
     this.callOffPing();
-    if (this.rule) await this.abdicate(this.rule);
+    if (this.ownership) await this.resign(this.ownership);
     else this.post(EVERYONE, { kind: "leave" });
     this.client.end();
-    this.rule?.release();
+    this.ownership?.release();
     this.release();
     this.setting.channel.close();
   }
 
   /** The guests wait until the engine is closed, so that the GPU has room for the next one. */
-  private async abdicate({ owner, engine, watches }: Rule): Promise<void> {
+  private async resign({ owner, engine, watches }: Ownership): Promise<void> {
     this.post(EVERYONE, { kind: "leaving" });
     for (const [guest, watch] of watches) {
       owner.drop(guest);
@@ -205,13 +205,13 @@ export class Share {
 
   /** Another has taken the lock: what this page has under way goes on with that one, as for the other guests. */
   private stepDown(): void {
-    const { rule } = this;
+    const { ownership } = this;
     if (this.ending) return;
-    this.rule = undefined;
-    if (rule) {
-      for (const watch of rule.watches.values()) watch.abort();
-      background(rule.engine.close(), "end of an engine that another has taken the place of");
-      rule.release();
+    this.ownership = undefined;
+    if (ownership) {
+      for (const watch of ownership.watches.values()) watch.abort();
+      background(ownership.engine.close(), "end of an engine that another has taken the place of");
+      ownership.release();
     }
     this.lookAround();
     background(this.waitForTurn(), "ownership of the shared engine");
@@ -219,23 +219,23 @@ export class Share {
 
   private async own(release: () => void): Promise<void> {
     const { id, makeEngine, nowMs } = this.setting;
-    const post: Post = (message, transfer) => this.engineSays(rule, message as Say, transfer);
-    const rule: Rule = this.makeRule(makeEngine(post), release);
-    this.rule = rule;
+    const post: Post = (message, transfer) => this.engineSays(ownership, message as Say, transfer);
+    const ownership: Ownership = this.makeOwnership(makeEngine(post), release);
+    this.ownership = ownership;
     this.latest = Math.max(nowMs(), this.latest + 1);
     this.known = { id, since: this.latest };
     this.client.disconnect();
-    rule.owner.add(id);
+    ownership.owner.add(id);
     this.post(EVERYONE, { kind: "owner" });
     try {
-      const info = await rule.engine.load();
-      if (!this.ending && this.rule === rule) this.loaded(rule, info);
+      const info = await ownership.engine.load();
+      if (!this.ending && this.ownership === ownership) this.loaded(ownership, info);
     } catch (error) {
-      if (this.rule === rule) this.fail(error);
+      if (this.ownership === ownership) this.fail(error);
     }
   }
 
-  private makeRule(engine: SharedEngine, release: () => void): Rule {
+  private makeOwnership(engine: SharedEngine, release: () => void): Ownership {
     const { id } = this.setting;
     const owner = new ShareOwner({
       ask: (ask) => engine.receive(ask),
@@ -247,18 +247,19 @@ export class Share {
     return { owner, engine, release, info: undefined, progress: undefined, notices: [], watches: new Map() };
   }
 
-  private loaded(rule: Rule, info: EngineInfo): void {
-    rule.info = info;
-    for (const guest of rule.watches.keys()) this.post(guest, { kind: "ready", info });
-    this.client.connect((ask) => rule.owner.ask(this.setting.id, ask), info, "owner");
+  private loaded(ownership: Ownership, info: EngineInfo): void {
+    ownership.info = info;
+    for (const guest of ownership.watches.keys()) this.post(guest, { kind: "ready", info });
+    this.client.connect((ask) => ownership.owner.ask(this.setting.id, ask), info, "owner");
   }
 
-  private engineSays(rule: Rule, say: Say, transfer: ArrayBuffer[] | undefined): void {
-    if (this.rule !== rule) return;
-    if (say.type === "progress") rule.progress = say.progress;
-    else if (say.type === "info") rule.info = say.info;
-    else if (say.type === "notice") rule.notices = [...rule.notices, say.notice].slice(-MAX_NOTICES);
-    rule.owner.say(say, transfer);
+  private engineSays(ownership: Ownership, say: Say, transfer: ArrayBuffer[] | undefined): void {
+    if (this.ownership !== ownership) return;
+    if (say.type === "progress") ownership.progress = say.progress;
+    else if (say.type === "info") ownership.info = say.info;
+    else if (say.type === "notice")
+      ownership.notices = [...ownership.notices, say.notice].slice(-MAX_NOTICES);
+    ownership.owner.say(say, transfer);
     // Told to all; whoever loads it next begins anew.
     if (say.type === "failed" && !this.ending) background(this.close(), "end of a failed engine");
   }
@@ -266,44 +267,44 @@ export class Share {
   private receive(message: ShareMessage | undefined): void {
     const { id } = this.setting;
     if (!message || message.from === id || this.ending) return;
-    this.thefts = 0;
+    this.takeovers = 0;
     if (message.to !== id && message.to !== EVERYONE) return;
-    if (this.rule) this.fromGuest(this.rule, message);
+    if (this.ownership) this.fromGuest(this.ownership, message);
     else this.fromOwner(message);
   }
 
-  private fromGuest(rule: Rule, message: ShareMessage): void {
+  private fromGuest(ownership: Ownership, message: ShareMessage): void {
     const { from: guest } = message;
     switch (message.kind) {
       case "join":
-        return this.join(rule, guest);
+        return this.join(ownership, guest);
       case "ask":
         // One of a former time as the owner is asked again.
-        return message.reign === this.known?.since ? rule.owner.ask(guest, message.ask) : undefined;
+        return message.ownedSince === this.known?.since ? ownership.owner.ask(guest, message.ask) : undefined;
       case "ping":
-        if (rule.owner.has(guest)) this.post(guest, { kind: "pong" });
+        if (ownership.owner.has(guest)) this.post(guest, { kind: "pong" });
         return;
       case "leave":
-        rule.watches.get(guest)?.abort();
-        return this.gone(rule, guest);
+        ownership.watches.get(guest)?.abort();
+        return this.gone(ownership, guest);
       case "owner": // it took the lock, and is heard before the loss is
-        if (message.reign <= (this.known as Known).since) return;
+        if (message.ownedSince <= (this.known as Known).since) return;
         this.stepDown();
-        return this.follow({ id: guest, since: message.reign });
+        return this.follow({ id: guest, since: message.ownedSince });
       default: // what owners say: one that was
         return;
     }
   }
 
-  private join(rule: Rule, guest: string): void {
-    if (!rule.owner.has(guest)) {
-      if (rule.watches.size >= MAX_GUESTS) return this.turnAway(guest);
-      rule.owner.add(guest);
-      this.watch(rule, guest);
+  private join(ownership: Ownership, guest: string): void {
+    if (!ownership.owner.has(guest)) {
+      if (ownership.watches.size >= MAX_GUESTS) return this.turnAway(guest);
+      ownership.owner.add(guest);
+      this.watch(ownership, guest);
       this.post(guest, { kind: "welcome" });
-      this.tellPast(rule, guest);
+      this.tellPast(ownership, guest);
     }
-    if (rule.info) this.post(guest, { kind: "ready", info: rule.info });
+    if (ownership.info) this.post(guest, { kind: "ready", info: ownership.info });
   }
 
   private turnAway(guest: string): void {
@@ -312,7 +313,7 @@ export class Share {
     this.tell(guest, { type: "failed", error: toWire(new TidepoolError("rejected", message)) });
   }
 
-  private tellPast({ progress, notices, info }: Rule, guest: string): void {
+  private tellPast({ progress, notices, info }: Ownership, guest: string): void {
     if (progress && !info) this.tell(guest, { type: "progress", progress });
     for (const notice of notices) this.tell(guest, { type: "notice", notice });
   }
@@ -322,13 +323,13 @@ export class Share {
   }
 
   /** Waits for the guest's lock, which it holds while it lives. */
-  private watch(rule: Rule, guest: string): void {
+  private watch(ownership: Ownership, guest: string): void {
     const { key, locks } = this.setting;
     const watch = new AbortController();
-    rule.watches.set(guest, watch);
+    ownership.watches.set(guest, watch);
     const free = (release: () => void): void => {
       release();
-      this.gone(rule, guest);
+      this.gone(ownership, guest);
     };
     const calledOff = (error: unknown): void => {
       if (!watch.signal.aborted) throw error;
@@ -336,13 +337,13 @@ export class Share {
     background(locks.take(memberLock(key, guest), watch.signal).then(free, calledOff), "watch of a guest");
   }
 
-  private gone(rule: Rule, guest: string): void {
-    rule.watches.delete(guest);
-    if (!this.ending) rule.owner.remove(guest);
+  private gone(ownership: Ownership, guest: string): void {
+    ownership.watches.delete(guest);
+    if (!this.ending) ownership.owner.remove(guest);
   }
 
   private fromOwner(message: ShareMessage): void {
-    const { from: id, reign: since } = message;
+    const { from: id, ownedSince: since } = message;
     if (message.kind === "owner") return this.follow({ id, since });
     if (message.kind === "welcome") this.welcome({ id, since });
     if (id !== this.known?.id || since !== this.known.since) return this.deny(message);
@@ -361,9 +362,9 @@ export class Share {
   }
 
   /** Whoever takes this member for the owner, as it was until just now, looks for another. */
-  private deny({ kind, from, to, reign }: ShareMessage): void {
+  private deny({ kind, from, to, ownedSince }: ShareMessage): void {
     const isAsked = kind === "join" || kind === "ask" || kind === "ping";
-    if (isAsked && to === this.setting.id) this.post(from, { kind: "leaving" }, reign);
+    if (isAsked && to === this.setting.id) this.post(from, { kind: "leaving" }, ownedSince);
   }
 
   private lookAround(): void {
@@ -402,14 +403,14 @@ export class Share {
 
   private ping(): void {
     this.armPing();
-    const isWaiting = !this.rule && (!this.client.isConnected || this.client.isBusy);
+    const isWaiting = !this.ownership && (!this.client.isConnected || this.client.isBusy);
     if (!isWaiting) {
       this.silentPings = 0;
       return;
     }
     if (++this.silentPings > MAX_SILENT_PINGS) {
       this.silentPings = 0;
-      if (this.thefts++ < MAX_THEFTS) background(this.steal(), "taking over from a silent owner");
+      if (this.takeovers++ < MAX_TAKEOVERS) background(this.steal(), "taking over from a silent owner");
       else this.fail(silentOwner());
       return;
     }
@@ -417,8 +418,8 @@ export class Share {
     else this.post(EVERYONE, { kind: "join" });
   }
 
-  private post(to: string, body: ShareBody, reign = this.known?.since ?? 0): void {
-    this.setting.channel.post({ ...body, from: this.setting.id, to, reign });
+  private post(to: string, body: ShareBody, ownedSince = this.known?.since ?? 0): void {
+    this.setting.channel.post({ ...body, from: this.setting.id, to, ownedSince });
   }
 }
 
@@ -440,6 +441,6 @@ const memberLock = (key: string, id: string): string => `tidepool-engine:${key}:
 
 function silentOwner(): TidepoolError {
   const seconds = (PING_EVERY_MS * MAX_SILENT_PINGS) / 1000;
-  const message = `the tabs that share the engine do not hear each other: none has answered for ${seconds} s, ${MAX_THEFTS + 1} times; load without \`share\``;
+  const message = `the tabs that share the engine do not hear each other: none has answered for ${seconds} s, ${MAX_TAKEOVERS + 1} times; load without \`share\``;
   return new TidepoolError("worker_died", message);
 }

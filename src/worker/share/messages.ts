@@ -6,8 +6,8 @@
 import type { EngineInfo, FromWorker } from "../../wire/protocol.ts";
 import type { Ask } from "../local.ts";
 
-/** Raised with every change of these messages, or of those of protocol.ts that travel in them. */
-export const SHARE_VERSION = 1;
+/** Raised with every change of these messages, or of those of wire/ that travel in them. */
+export const SHARE_VERSION = 2;
 
 /** The addressee of what all should hear. */
 export const EVERYONE = "*";
@@ -18,8 +18,8 @@ export const MAX_GUESTS = 32;
 /** What a loaded engine says by itself or in answer. */
 export type Say = Exclude<FromWorker, { type: "loaded" | "header" | "closed" }>;
 
-/** `reign`: when the owner whom it is from or for became that; 0 where none is known. */
-export type ShareMessage = { from: string; to: string; reign: number } & (
+/** `ownedSince`: when the owner whom it is from or for became that; 0 where none is known. */
+export type ShareMessage = { from: string; to: string; ownedSince: number } & (
   | { kind: "join" } // a member looks for the owner, or has heard of it
   | { kind: "leave" } // a guest ends
   | { kind: "ask"; ask: Ask } // a guest's page asks
@@ -35,7 +35,7 @@ export type ShareMessage = { from: string; to: string; reign: number } & (
 /** A member's messages without the envelope. */
 export type ShareBody = ShareMessage extends infer M
   ? M extends unknown
-    ? Omit<M, "from" | "to" | "reign">
+    ? Omit<M, "from" | "to" | "ownedSince">
     : never
   : never;
 
@@ -44,7 +44,7 @@ type Fields = Record<string, unknown>;
 /** The message, or nothing where it has not the shape of one. */
 export function readShareMessage(data: unknown): ShareMessage | undefined {
   if (!isFields(data) || typeof data["from"] !== "string" || typeof data["to"] !== "string") return undefined;
-  if (!Number.isFinite(data["reign"])) return undefined;
+  if (!Number.isFinite(data["ownedSince"])) return undefined;
   const isOne = BODIES.get(data["kind"])?.(data) ?? false;
   return isOne ? (data as unknown as ShareMessage) : undefined;
 }

@@ -26,7 +26,7 @@ export async function sharePlatform(key: string): Promise<Platform | Capability>
  * bundlers show in its address.
  */
 export function shareKey(name: string, model: ModelSpec, options: EngineOptions): string {
-  const files = typeof model === "string" ? model : model.map(fileIdentity);
+  const files = typeof model === "string" ? model : model.map(fileFingerprint);
   const parts = [SHARE_VERSION, import.meta.url, name, files, options];
   return bytesToHex(sha256(new TextEncoder().encode(JSON.stringify(parts, sorted)))).slice(0, KEY_LENGTH);
 }
@@ -34,7 +34,7 @@ export function shareKey(name: string, model: ModelSpec, options: EngineOptions)
 /** Hexadecimal digits: 128 bits. */
 const KEY_LENGTH = 32;
 
-function fileIdentity({ name, blob }: Exclude<ModelSpec, string>[number]): unknown[] {
+function fileFingerprint({ name, blob }: Exclude<ModelSpec, string>[number]): unknown[] {
   return [name, blob.size, blob instanceof File ? blob.lastModified : 0];
 }
 

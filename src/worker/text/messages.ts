@@ -21,7 +21,7 @@ export type TextParts = { file: string } & TokenizerParts & TemplateParts;
 /** A prompt in tokens; `keep` leading ones survive truncation (BOS, the system prompt). */
 export interface EncodedPrompt {
   tokens: number[];
-  keep: number;
+  protectedTokens: number;
   /** What was encoded, if the question asks for it. */
   text?: string;
 }

@@ -78,7 +78,7 @@ export class TextService {
     const { bosId, addBos } = this.tokenizer;
     const bos = question.kind === "text" && addBos && bosId !== undefined ? [bosId] : [];
     const ids = this.tokenizer.encode(text);
-    return { tokens: bos.length === 0 ? ids : [...bos, ...ids], keep: bos.length };
+    return { tokens: bos.length === 0 ? ids : [...bos, ...ids], protectedTokens: bos.length };
   }
 
   private encodeChat(question: Extract<TextQuestion, { kind: "chat" }>): EncodedPrompt {
@@ -93,8 +93,12 @@ export class TextService {
     }));
     const tokens = encodeConversation(template, this.tokenizer, turns, options);
     const system = turns.slice(0, 1).filter(({ role }) => role === "system");
-    const keep = system.length === 0 ? 0 : this.sharedLength(template, system, tokens, options);
-    return { tokens, keep, ...(withText && { text: renderConversation(template, turns, options) }) };
+    const protectedTokens = system.length === 0 ? 0 : this.sharedLength(template, system, tokens, options);
+    return {
+      tokens,
+      protectedTokens,
+      ...(withText && { text: renderConversation(template, turns, options) }),
+    };
   }
 
   /** Tokens that the conversation shares with its system prompt alone. */
