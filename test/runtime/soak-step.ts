@@ -5,6 +5,7 @@
 import { spawn } from "node:child_process";
 import { driverEnv } from "../support/machine.ts";
 import type { Machine } from "../support/setup.ts";
+import { growthInWords, STEADY_MALLOC } from "../support/soak-memory.ts";
 import { tail, type StepResult } from "./result.ts";
 import type { SoakLine } from "./soak.ts";
 
@@ -53,14 +54,20 @@ async function soakOne(
     });
 }
 
-function inWords({ model, counts, memory }: SoakLine): string {
-  const { engines, requests, aborted, calls, mistakes, losses, tokens, ties, cachedTokens } = counts;
-  const { gpu, ram, disk } = cachedTokens;
+function inWords({ model, counts, growth }: SoakLine): string {
+  const { engines, requests, aborted, calls, mistakes, losses, compared, ties, tokens } = counts;
   return [
     `${model}: ${engines} engines, ${requests} requests (${aborted} aborted), ${calls} calls, ${mistakes} mistakes`,
-    `${losses} lost devices, ${tokens} tokens compared (${ties} ties), from GPU ${gpu}, RAM ${ram}, disk ${disk}`,
-    `process ${memory.firstMiB} -> ${memory.secondMiB} MiB`,
+    `${losses} lost devices, ${compared} tokens compared (${ties} ties)`,
+    `prompt tokens ${shares(tokens)}`,
+    growthInWords(growth),
   ].join("; ");
+}
+
+function shares(tokens: SoakLine["counts"]["tokens"]): string {
+  const total = Object.values(tokens).reduce((sum, count) => sum + count, 0);
+  const parts = Object.entries(tokens);
+  return parts.map(([tier, count]) => `${tier} ${count} (${Math.round((100 * count) / total)}%)`).join(", ");
 }
 
 function lineOf(output: string): SoakLine | undefined {
@@ -73,10 +80,22 @@ function runSoak(
   seconds: number,
   driverFile: string | undefined,
 ): Promise<{ code: number | null; output: string }> {
-  const args = ["--expose-gc", "dist/suite/soak.js", "--model", model, "--seconds", String(seconds)];
+  const args = [
+    "--expose-gc",
+    "--max-semi-space-size=1",
+    "dist/suite/soak.js",
+    "--model",
+    model,
+    "--seconds",
+    String(seconds),
+  ];
   return new Promise((done, fail) => {
     const child = spawn(process.execPath, args, {
-      ...{ env: driverEnv(driverFile), timeout: seconds * 1000 + GRACE_MS, killSignal: "SIGKILL" },
+      ...{
+        env: { ...driverEnv(driverFile), ...STEADY_MALLOC },
+        timeout: seconds * 1000 + GRACE_MS,
+        killSignal: "SIGKILL",
+      },
       stdio: ["ignore", "pipe", "pipe"],
     });
     let output = "";

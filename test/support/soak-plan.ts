@@ -1,9 +1,9 @@
 /**
- * What a soak does, drawn from a seed: engines with small budgets, prompts that share their beginnings, requests of every kind,
- * and mistakes. It starts nothing.
+ * What a soak does, drawn from a seed: engines with small budgets, each setting opened several times in a row, prompts that
+ * share their beginnings and come again, requests of every kind, and mistakes. It starts nothing.
  */
 import type { Random } from "../../src/base.ts";
-import type { ChatMessage, EngineOptions, GenerateParams } from "../../src/index.ts";
+import type { CacheOptions, ChatMessage, EngineOptions, GenerateParams } from "../../src/index.ts";
 
 /** The call that makes a request. */
 export type Ask =
@@ -30,7 +30,10 @@ const WORDS =
 
 /** Texts and lists of tokens that prompts begin with, and the words of the longest prompt. */
 const BEGINNINGS = 4;
-const MOST_WORDS = 140;
+const MOST_WORDS = 100;
+
+/** Holds the longest prompt with its answer, and little more. */
+const LEAST_POOL_TOKENS = 224;
 
 /** Wrong options, each with the name that the error must tell. */
 export const MISTAKES: readonly [object, string][] = [
@@ -45,38 +48,101 @@ export const MISTAKES: readonly [object, string][] = [
   [{ seed: -1 }, "seed"],
 ];
 
-/** An engine whose pool, RAM and disk hold little, so that blocks are evicted and requests pre-empted. */
-export function plannedEngine(random: Random, directory: string): EngineOptions {
-  const blockTokens = random.pick([16, 16, 32]);
-  return {
-    dtype: "f32",
-    blockTokens,
-    chunkTokens: random.pick([8, 48, 256]),
-    maxRequests: 1 + random.below(4),
-    poolTokens: 32 * random.pick([12, 16, 40]),
-    ...(random.below(2) === 0 && { poolStartTokens: 128 }),
-    cache: {
-      ...(random.below(5) > 0 && { directory }),
-      ramBytes: random.pick([0, 300_000, 4_000_000]),
-      diskBytes: random.pick([200_000, 2_000_000, 8_000_000]),
-      restore: random.pick(["auto", "load", "compute", "both"] as const),
-      policy: random.pick(["marconi", "marconi", "lru", "lfu", "length-aware", "vllm", "sglang"] as const),
+/** Engines in a row with one setting: what one of them stores is there for the next. */
+const LEAST_IN_A_ROW = 3;
+const MOST_IN_A_ROW = 5;
+
+/** Questions that are asked again and again; at times a new one takes the place of one of them. */
+const QUESTIONS = 8;
+
+type Question = Pick<PlannedRequest, "ask" | "params">;
+
+export class SoakPlan {
+  private readonly random: Random;
+  private readonly directory: string;
+  private setting: EngineOptions | undefined;
+  private left = 0;
+  private readonly questions: (Question | undefined)[] = [];
+  /** What this engine was asked, and what of that of the engine before it is to be asked again. */
+  private asked: Question[] = [];
+  private again: Question[] = [];
+
+  constructor(random: Random, directory: string) {
+    this.random = random;
+    this.directory = directory;
+  }
+
+  /** The next engine's options. */
+  nextEngine(): EngineOptions {
+    if (!this.setting || this.left === 0) {
+      const isFirst = this.setting === undefined;
+      this.setting = isFirst ? this.firstEngine() : plannedEngine(this.random, this.storage());
+      this.left = LEAST_IN_A_ROW + this.random.below(MOST_IN_A_ROW - LEAST_IN_A_ROW + 1);
+    }
+    this.left--;
+    [this.again, this.asked] = [this.asked, []];
+    return this.setting;
+  }
+
+  /** A request: mostly a question that was asked before, by an earlier engine too, stored and read in another way. */
+  nextRequest(): PlannedRequest {
+    const { random } = this;
+    const isAgain = random.below(3) > 0;
+    const question = (isAgain ? this.again.shift() : undefined) ?? this.question();
+    this.asked.push(question);
+    return {
+      ...question,
+      storage: {
+        cache: random.pick(["off", "memory", "disk", "disk", "disk", "disk"] as const),
+        ...(random.below(12) === 0 && { cacheMaxAgeMs: 1 + random.below(500) }),
+      },
+      reading: plannedReading(random),
+    };
+  }
+
+  private question(): Question {
+    const { random, questions } = this;
+    const place = random.below(QUESTIONS);
+    if (random.below(6) === 0) questions[place] = undefined;
+    return (questions[place] ??= { ask: plannedAsk(random), params: plannedParams(random) });
+  }
+
+  /**
+   * An engine that holds little on the GPU, all of a soak in RAM and on the disk, and brings it back from there, so that a
+   * short run does so, too.
+   */
+  private firstEngine(): EngineOptions {
+    const storage = { ramBytes: 16_000_000, diskBytes: 32_000_000, restore: "load" } as const;
+    const planned = plannedEngine(this.random, { directory: this.directory, ...storage });
+    return { ...planned, poolTokens: LEAST_POOL_TOKENS };
+  }
+
+  private storage(): CacheOptions {
+    const { random } = this;
+    return {
+      ...(random.below(8) > 0 && { directory: this.directory }),
+      ramBytes: random.pick([0, 300_000, 4_000_000, 4_000_000]),
+      diskBytes: random.pick([200_000, 2_000_000, 8_000_000, 8_000_000, 8_000_000]),
+      restore: random.pick(["auto", "load", "load", "compute", "both"] as const),
       namespace: random.pick(["", "", "", "one"]),
-      ...(random.below(6) === 0 && { maxAgeMs: 1 + random.below(3000) }),
-    },
-  };
+      ...(random.below(8) === 0 && { maxAgeMs: 1 + random.below(3000) }),
+    };
+  }
 }
 
-/** A request; few different ones, so that most of them meet what others have left. */
-export function plannedRequest(random: Random): PlannedRequest {
+/** An engine whose pool holds little, so that blocks are evicted and requests pre-empted. */
+function plannedEngine(random: Random, storage: CacheOptions): EngineOptions {
   return {
-    ask: plannedAsk(random),
-    params: plannedParams(random),
-    storage: {
-      cache: random.pick(["off", "memory", "disk", "disk", "disk"] as const),
-      ...(random.below(8) === 0 && { cacheMaxAgeMs: 1 + random.below(500) }),
+    dtype: "f32",
+    blockTokens: random.pick([16, 16, 32]),
+    chunkTokens: random.pick([8, 48, 256]),
+    maxRequests: 1 + random.below(4),
+    poolTokens: random.pick([LEAST_POOL_TOKENS, 256, 384, 1280]),
+    ...(random.below(2) === 0 && { poolStartTokens: 128 }),
+    cache: {
+      ...storage,
+      policy: random.pick(["marconi", "marconi", "lru", "lfu", "length-aware", "vllm", "sglang"] as const),
     },
-    reading: plannedReading(random),
   };
 }
 
@@ -92,7 +158,7 @@ function plannedAsk(random: Random): Ask {
 /** A beginning of one of few long texts. */
 function someWords(random: Random): string {
   const beginning = random.below(BEGINNINGS);
-  const count = 1 + random.below(random.pick([12, 60, MOST_WORDS]));
+  const count = 1 + random.below(random.pick([12, 60, MOST_WORDS, MOST_WORDS]));
   return Array.from(
     { length: count },
     (_, i) => WORDS[(beginning * 7 + i * (beginning + 3)) % WORDS.length],

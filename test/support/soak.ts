@@ -5,27 +5,31 @@
  */
 import type { Random } from "../../src/base.ts";
 import { Engine, TidepoolError, type Generation } from "../../src/index.ts";
-import { MISTAKES, plannedEngine, plannedRequest, type PlannedRequest, type Reading } from "./soak-plan.ts";
+import { LEAST_POINTS, memoryPoint, type MemoryPoint } from "./soak-memory.ts";
+import { MISTAKES, SoakPlan, type PlannedRequest, type Reading } from "./soak-plan.ts";
 import { ended, LOGPROBS, Reference, start } from "./soak-reference.ts";
 
 /** How long one step may take on a busy machine before it counts as hung. */
 const DEADLINE_MS = 90_000;
 
-/** What can be asked beside requests. */
+/** What empties or shrinks the tiers: rarely, or nothing would ever come from them. */
+const FORGETTING = ["clear", "budgets"] as const;
+
+/** What else can be asked beside requests. */
 const CALLS = [
   "stats",
   "list",
   "verify",
   "tree",
   "drain",
-  "clear",
-  "budgets",
   "export",
   "score",
   "warm",
   "count",
   "mistake",
 ] as const;
+
+type Asked = (typeof CALLS)[number] | (typeof FORGETTING)[number];
 
 /** Errors that small budgets explain. */
 const EXPECTED: ReadonlySet<string> = new Set(["out_of_memory", "too_long"]);
@@ -38,22 +42,17 @@ export interface SoakCounts {
   calls: number;
   mistakes: number;
   losses: number;
-  tokens: number;
-  cachedTokens: { gpu: number; ram: number; disk: number };
+  /** Tokens of answers that were compared. */
+  compared: number;
   ties: number;
-}
-
-/** Memory when an engine has been closed. */
-export interface MemoryPoint {
-  rssMiB: number;
-  heapMiB: number;
+  /** Prompt tokens by where they came from. */
+  tokens: { computed: number; gpu: number; ram: number; disk: number };
 }
 
 export interface SoakOptions {
   model: string;
   directory: string;
   random: Random;
-  log(line: string): void;
 }
 
 export class Soak {
@@ -67,13 +66,14 @@ export class Soak {
       calls: 0,
       mistakes: 0,
       losses: 0,
-      tokens: 0,
+      compared: 0,
       ties: 0,
     },
-    cachedTokens: { gpu: 0, ram: 0, disk: 0 },
+    tokens: { computed: 0, gpu: 0, ram: 0, disk: 0 },
   };
   private readonly options: SoakOptions;
   private readonly random: Random;
+  private readonly plan: SoakPlan;
   private readonly reference: Reference;
   /** What runs now, for the message of a deadline. */
   private readonly running = new Set<string>();
@@ -81,6 +81,7 @@ export class Soak {
   private constructor(options: SoakOptions, reference: Reference) {
     this.options = options;
     this.random = options.random;
+    this.plan = new SoakPlan(options.random, options.directory);
     this.reference = reference;
   }
 
@@ -88,14 +89,14 @@ export class Soak {
     return new Soak(options, await Reference.open(options.model));
   }
 
-  /** Opens engines one after another until the time is over. */
+  /** Opens engines one after another until the time is over, and there were enough of them to judge memory by. */
   async run(untilMs: number): Promise<void> {
-    while (performance.now() < untilMs) {
+    while (performance.now() < untilMs || this.memory.length < LEAST_POINTS) {
       await this.oneEngine(untilMs);
-      this.noteMemory();
+      this.memory.push(memoryPoint());
     }
-    const { tokens, ties } = this.reference;
-    Object.assign(this.counts, { tokens, ties });
+    const { tokens: compared, ties } = this.reference;
+    Object.assign(this.counts, { compared, ties });
   }
 
   close(): Promise<void> {
@@ -104,16 +105,16 @@ export class Soak {
 
   private async oneEngine(untilMs: number): Promise<void> {
     const { random, options } = this;
-    const engineOptions = plannedEngine(random, options.directory);
+    const engineOptions = this.plan.nextEngine();
     const setting = JSON.stringify(engineOptions);
     try {
       const engine = await this.within("load", Engine.load(options.model, engineOptions));
       this.counts.engines++;
-      const losesDevice = random.below(12) === 0;
-      const rounds = 3 + random.below(8);
-      for (let round = 0; round < rounds && performance.now() < untilMs; round++)
-        await this.round(engine, losesDevice && round === 1);
-      const left = random.below(3) === 0 ? [this.request(engine, plannedRequest(random), true)] : [];
+      const losesDevice = random.below(16) === 0;
+      const rounds = 2 + random.below(4);
+      for (let round = 0; round < rounds && (round === 0 || performance.now() < untilMs); round++)
+        await this.round(engine, losesDevice && round === 0);
+      const left = random.below(3) === 0 ? [this.request(engine, this.plan.nextRequest(), true)] : [];
       await this.within("close", engine.close());
       await Promise.all(left);
     } catch (error) {
@@ -132,8 +133,9 @@ export class Soak {
       work.push(one);
     };
     for (let i = 1 + random.below(9); i > 0; i--) {
-      add(this.request(engine, plannedRequest(random), false));
-      if (random.below(3) === 0) add(this.call(engine, random.pick(CALLS)));
+      add(this.request(engine, this.plan.nextRequest(), false));
+      if (random.below(3) === 0)
+        add(this.call(engine, random.below(20) === 0 ? random.pick(FORGETTING) : random.pick(CALLS)));
       if (random.below(3) === 0) await new Promise((resolve) => setTimeout(resolve, random.below(60)));
     }
     if (losesDevice) {
@@ -176,13 +178,15 @@ export class Soak {
       return;
     }
     if (got.result.finishReason === "aborted") this.counts.aborted++;
-    const { gpu, ram, disk } = got.result.usage.cachedTokens;
-    this.counts.cachedTokens.gpu += gpu;
-    this.counts.cachedTokens.ram += ram;
-    this.counts.cachedTokens.disk += disk;
+    const { promptTokens, computedTokens, cachedTokens } = got.result.usage;
+    const parts = { computed: computedTokens, ...cachedTokens };
+    const sum = Object.values(parts).reduce((total, count) => total + count, 0);
+    if (sum !== promptTokens)
+      throw new Error(`${JSON.stringify(parts)} come to ${sum} prompt tokens, expected ${promptTokens}`);
+    for (const tier of ["computed", "gpu", "ram", "disk"] as const) this.counts.tokens[tier] += parts[tier];
   }
 
-  private async call(engine: Engine, what: (typeof CALLS)[number]): Promise<void> {
+  private async call(engine: Engine, what: Asked): Promise<void> {
     this.counts.calls++;
     try {
       await this.within(what, this.doCall(engine, what));
@@ -192,10 +196,10 @@ export class Soak {
     }
   }
 
-  private async doCall(engine: Engine, what: (typeof CALLS)[number]): Promise<unknown> {
+  private async doCall(engine: Engine, what: Asked): Promise<unknown> {
     const { random } = this;
     const { cache } = engine;
-    const { ask } = plannedRequest(random);
+    const { ask } = this.plan.nextRequest();
     const prompt =
       ask.kind === "chat" ? ask.messages : typeof ask.prompt === "string" ? ask.prompt : "The tide";
     switch (what) {
@@ -269,12 +273,6 @@ export class Soak {
       clearTimeout(timer);
       this.running.delete(label);
     }
-  }
-
-  private noteMemory(): void {
-    (globalThis as { gc?: () => void }).gc?.();
-    const { rss, heapUsed } = process.memoryUsage();
-    this.memory.push({ rssMiB: rss / 2 ** 20, heapMiB: heapUsed / 2 ** 20 });
   }
 }
 
