@@ -187,6 +187,7 @@ function inBothForms(name: string, run: (env: CaseEnv, subgroups: boolean) => Pr
   return SETTINGS.filter(({ f16 }) => !f16).map(({ subgroups, label }) => ({
     name: `kernel/sampler/${name} ${label}`,
     needs: { subgroups },
+    varied: { group: "kernel/sampler", settings: [name, subgroups] },
     run: (env) => run(env, subgroups),
   }));
 }

@@ -169,6 +169,7 @@ function exactCase(variant: string): Case {
 
 const signing: Case = {
   name: "model/archives/signed in this runtime",
+  needs: { shared: false },
   async run() {
     const prefix = { fingerprint: "00".repeat(16), blockTokens: BLOCK, tokens: new Uint32Array(0) };
     const archive = encodeArchive(prefix, []);

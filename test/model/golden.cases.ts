@@ -1,6 +1,6 @@
 /**
  * Every golden variant of the architectures that run, against llama.cpp's logits: in one prefill, in chunks of 7, one by
- * one; blocks of 16 and of 32; f32 and f16; with and without subgroups. The normal run thins the matrix.
+ * one; blocks of 16 and of 32; f32 and f16; with and without subgroups.
  */
 import type { Case } from "../support/cases.ts";
 import {
@@ -35,12 +35,12 @@ const F32_GATE = 1e-9;
 const F32_GATE_GEMMA = 1e-7;
 const F16_GATE = 1e-4;
 
-function goldenCase(variant: string, setting: Setting, subgroups: boolean, full: boolean): Case {
+function goldenCase(variant: string, setting: Setting, subgroups: boolean): Case {
   const { dtype, blockTokens, feed } = setting;
   return {
     name: `model/${variant}/${feed} blocks ${blockTokens} ${dtype}${subgroups ? " subgroups" : ""}`,
     needs: { f16: dtype === "f16", subgroups },
-    full,
+    varied: { group: "model/golden", settings: [variant, dtype, feed, blockTokens, subgroups] },
     async run(env) {
       const { golden, expected, model } = await loadGolden(env, `goldens/models/${variant}`);
       const gpu = subgroups ? env.gpu : withoutSubgroups(env.gpu);
@@ -52,12 +52,6 @@ function goldenCase(variant: string, setting: Setting, subgroups: boolean, full:
       if (misses.length > 0) throw new Error(`arg-max differs in rows ${misses.join(", ")}`);
     },
   };
-}
-
-/** In the normal run: f32 in every feed (blocks of 16 for one, of 32 for the others), f16 once, one form of subgroups. */
-function inNormalRun(dtype: string, feed: Feed, blockTokens: number, subgroups: boolean): boolean {
-  if (dtype === "f16") return feed === "chunks of 7" && blockTokens === 32;
-  return blockTokens === (feed === "chunks of 7" ? 16 : 32) && subgroups === (feed !== "once");
 }
 
 /** GGUF files whose metadata take the forms that converters write: f32 in one prefill, on the adapter that has all features. */
@@ -104,10 +98,9 @@ const goldenCases: Case[] = VARIANTS.flatMap((variant) =>
   (["f32", "f16"] as const).flatMap((dtype) =>
     FEEDS.flatMap((feed) =>
       [16, 32].flatMap((blockTokens) =>
-        [false, true].map((subgroups) => {
-          const setting = { dtype, kvDtype: dtype, blockTokens, feed };
-          return goldenCase(variant, setting, subgroups, !inNormalRun(dtype, feed, blockTokens, subgroups));
-        }),
+        [false, true].map((subgroups) =>
+          goldenCase(variant, { dtype, kvDtype: dtype, blockTokens, feed }, subgroups),
+        ),
       ),
     ),
   ),

@@ -1,26 +1,29 @@
 /**
- * `npm test`: set-up, checks, Vitest, the GPU cases in every runtime of this machine, then the tests that drive the
+ * `npm test`: set-up, checks, Vitest, then the GPU cases in every runtime of this machine beside the tests that drive the
  * built command and page. It prints failures and a summary; the last line is `N passed, N failed`.
  *
- * Arguments: --full (the whole matrix and test/full), --write (rewrite the expected counts), and for work on a kernel
- * --only NAME[,NAME] (these steps) and --filter TEXT (these GPU cases); with either, counts are not compared.
+ * Arguments: --full (the whole matrix and test/full), --write (rewrite the expected counts), --list (count what would run
+ * and run nothing), and for work on a kernel --only NAME[,NAME] (these steps) and --filter TEXT (these GPU cases, in every
+ * setting); with either, counts are not compared.
  */
 import { parseArgs } from "node:util";
 import { driverEnv } from "../support/machine.ts";
-import { setUp, SetupError, type Machine } from "../support/setup.ts";
-import { compareCounts, expectedRan, kindOfRun, sharedPresent, writeCounts } from "./counts.ts";
-import { gpuSuite } from "./gpu.ts";
-import { describeStep, seconds, table, type StepResult } from "./result.ts";
-import { soak } from "./soak-step.ts";
-import { checks, vitest } from "./steps.ts";
+import { setUp, SetupError, type Machine, type Runtime } from "../support/setup.ts";
+import { compareCounts, expectedRan, kindOfRun, sharedPresent, writeCounts, type Counts } from "./counts.ts";
+import { gpuSuite, listGpuSuite } from "./gpu.ts";
+import { describeStep, merged, seconds, table, type StepResult } from "./result.ts";
+import { runJobs, type Job } from "./schedule.ts";
+import { soak, SOAK_MODELS } from "./soak-step.ts";
+import { CHECK_COUNT, checkJobs, listVitest, vitest } from "./steps.ts";
 
-/** GPU suites at a time: each keeps about one core busy, and the smallest machines have two. */
-const SUITES_AT_ONCE = 2;
+/** Jobs at a time: each keeps about one core busy, and the smallest machines have two. */
+const JOBS_AT_ONCE = 2;
 
 const { values } = parseArgs({
   options: {
     full: { type: "boolean", default: false },
     write: { type: "boolean", default: false },
+    list: { type: "boolean", default: false },
     only: { type: "string", default: "" },
     filter: { type: "string", default: "" },
   },
@@ -29,6 +32,8 @@ const { values } = parseArgs({
 const started = performance.now();
 const log = (line: string): void => console.log(line);
 const results: StepResult[] = [];
+/** The Vitest mode of the tests that drive what was built. */
+const WHOLE = values.full ? "full" : "whole";
 
 async function main(): Promise<number> {
   const machine = await timed("set-up", () => setUp(log));
@@ -38,11 +43,14 @@ async function main(): Promise<number> {
   );
   for (const { name, reason } of machine.absent) log(`SKIPPED ${name}: ${reason}`);
   const env = { ...driverEnv(machine.driverFile), CHROMIUM: machine.chromium };
-  if (chosen("checks")) finish(await checks());
+  if (values.list) return await list(machine, env);
+  if (chosen("checks")) await runSteps(checkJobs().map((job) => ({ ...job, step: "checks" })));
   if (chosen("unit")) finish(await vitest("unit", "test", env, log));
   if (chosen("training")) finish(await vitest("training", "training", env, log));
-  await runSuites(machine);
-  if (chosen("whole")) finish(await vitest("whole", values.full ? "full" : "whole", env, log));
+  await runSteps([
+    ...machine.runtimes.flatMap((runtime) => gpuJobs(runtime, machine)),
+    ...others(machine, env),
+  ]);
   return conclude(machine);
 }
 
@@ -65,25 +73,70 @@ async function timed<T>(name: string, work: () => Promise<T>): Promise<T> {
   return value;
 }
 
-/**
- * The GPU cases in every runtime and the soak, some at a time; the one that takes longest first, and the others beside it.
- */
-async function runSuites(machine: Machine): Promise<void> {
-  const runtimes = machine.runtimes.filter((runtime) => chosen(runtime.name));
-  runtimes.sort((a, b) => Number(b.program === "chromium") - Number(a.program === "chromium"));
-  const queue = runtimes.map((runtime) => () => gpuSuite(runtime, machine, values));
-  if (chosen("soak")) queue.push(() => soak(machine, values.full));
-  const take = async (): Promise<void> => {
-    for (let suite = queue.shift(); suite !== undefined; suite = queue.shift()) finish(await suite());
+/** A job that is a step, or a part of one. */
+type StepJob = Job<StepResult> & { step: string };
+
+/** Runs them, and finishes each step when its last part has ended. */
+async function runSteps(jobs: readonly StepJob[]): Promise<void> {
+  const parts = new Map<string, StepResult[]>();
+  await runJobs<StepResult, { step: string }>(jobs, JOBS_AT_ONCE, (result, { step }) => {
+    const ended = [...(parts.get(step) ?? []), result];
+    parts.set(step, ended);
+    if (ended.length === jobs.filter((job) => job.step === step).length) finish(merged(step, ended));
+  });
+}
+
+/** In how many processes the cases of a runtime are run, and how long they take together in the normal run. */
+const GPU_LOADS: Record<Runtime["program"], { parts: number; seconds: number }> = {
+  node: { parts: 3, seconds: 330 },
+  chromium: { parts: 2, seconds: 200 },
+  deno: { parts: 2, seconds: 150 },
+};
+
+function gpuJobs(runtime: Runtime, machine: Machine): StepJob[] {
+  const { name, program } = runtime;
+  if (!chosen(name)) return [];
+  const load = GPU_LOADS[program];
+  const of = values.filter === "" ? load.parts : 1;
+  return Array.from({ length: of }, (_, index) => ({
+    step: name,
+    seconds: load.seconds / of,
+    run: () => gpuSuite(runtime, machine, values, { index, of }),
+  }));
+}
+
+/** The soak, and the tests that drive what was built: with waits that are no good beside each other. */
+function others(machine: Machine, env: NodeJS.ProcessEnv): StepJob[] {
+  const all: StepJob[] = [
+    { step: "whole", seconds: 400, isTimed: true, run: () => vitest("whole", WHOLE, env, log) },
+    { step: "soak", seconds: 60, isTimed: true, run: () => soak(machine, values.full) },
+  ];
+  return all.filter(({ step }) => chosen(step));
+}
+
+/** Counts what each step would run, without running it. */
+async function list(machine: Machine, env: NodeJS.ProcessEnv): Promise<number> {
+  const kind = kindOfRun(values.full);
+  const counts: Counts = {
+    checks: { ran: CHECK_COUNT, skipped: 0 },
+    unit: await listVitest("test", env),
+    whole: await listVitest(WHOLE, env),
+    soak: { ran: SOAK_MODELS.length, skipped: 0 },
   };
-  await Promise.all(Array.from({ length: SUITES_AT_ONCE }, take));
+  for (const runtime of machine.runtimes) counts[runtime.name] = await listGpuSuite(runtime, machine, values);
+  for (const [name, { ran, skipped }] of Object.entries(counts))
+    log(
+      `${name} (${kind}): ${ran} to run, ${skipped} to skip; expected ${expectedRan(kind, name) ?? "none"}`,
+    );
+  if (values.write) writeCounts(kind, counts);
+  return 0;
 }
 
 /** Compares the counts, prints the summary, and gives the exit code. */
 function conclude(machine: Machine): number {
   const kind = kindOfRun(values.full);
   const whole = values.only === "" && values.filter === "";
-  if (values.write) writeCounts(kind, results);
+  if (values.write) writeCounts(kind, Object.fromEntries(results.map((result) => [result.name, result])));
   const wrong = whole ? compareCounts(kind, results, log) : [];
   const absent = machine.absent.map(({ name }) => ({ name, cases: expectedRan(kind, name) ?? 0 }));
   log("");

@@ -1,10 +1,9 @@
 /**
- * Runs the GPU cases in a page. The address says what to run (`?choice=JSON`); each line goes to `report`, which
+ * Runs the GPU cases in a page. The address says what to run (`?request=JSON, a RunRequest`); each line goes to `report`, which
  * the orchestrator puts into the page. ../shared comes over HTTP from the server that served this page.
  */
-import type { CaseChoice } from "../support/cases.ts";
 import { allCases } from "./cases.ts";
-import { runSuite, SharedAbsent } from "./run.ts";
+import { FileAbsent, runSuite, type RunRequest } from "./run.ts";
 
 declare global {
   /** Put into the page by the orchestrator: takes one JSON line, or the reason why no case could run. */
@@ -15,7 +14,6 @@ const root = new URL("/shared/", location.href);
 const present = (await fetch(new URL("README.md", root))).ok;
 
 async function shared(path: string): Promise<Uint8Array<ArrayBuffer>> {
-  if (!present) throw new SharedAbsent("../shared is absent");
   const response = await fetch(new URL(path, root));
   if (!response.ok) throw new Error(`../shared/${path}: HTTP ${response.status}`);
   return new Uint8Array(await response.arrayBuffer());
@@ -23,7 +21,7 @@ async function shared(path: string): Promise<Uint8Array<ArrayBuffer>> {
 
 async function shipped(path: string): Promise<Uint8Array<ArrayBuffer>> {
   const response = await fetch(new URL(`/models/${path}`, location.href));
-  if (response.status === 404) throw new SharedAbsent(`demo/models/${path} is absent`);
+  if (response.status === 404) throw new FileAbsent(`demo/models/${path} is absent`);
   if (!response.ok) throw new Error(`demo/models/${path}: HTTP ${response.status}`);
   return new Uint8Array(await response.arrayBuffer());
 }
@@ -35,8 +33,9 @@ const log = (line: string): void => {
 };
 
 try {
-  const choice = JSON.parse(new URLSearchParams(location.search).get("choice") ?? "{}") as CaseChoice;
-  await runSuite(allCases, { shared, shipped }, { ...choice, log });
+  const request = JSON.parse(new URLSearchParams(location.search).get("request") ?? "{}") as RunRequest;
+  const files = { shared: present ? shared : undefined, shipped };
+  await runSuite(allCases, files, { ...request, log });
 } catch (error) {
   log(JSON.stringify({ broken: error instanceof Error ? (error.stack ?? error.message) : String(error) }));
 }

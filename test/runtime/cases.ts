@@ -32,11 +32,9 @@ import { cases as shipped } from "../model/shipped.cases.ts";
 import { cases as textWorker } from "../model/text-worker.cases.ts";
 import { cases as tiers } from "../model/tiers.cases.ts";
 import { cases as snapshots } from "../model/snapshots.cases.ts";
-import type { Case } from "../support/cases.ts";
+import { needingShared, type Case } from "../support/cases.ts";
 
 export const allCases: Case[] = [
-  ...engine,
-  ...formats,
   ...activation,
   ...attention,
   ...compile,
@@ -52,20 +50,24 @@ export const allCases: Case[] = [
   ...rope,
   ...sampler,
   ...softcap,
-  ...generate,
-  ...golden,
-  ...identity,
-  ...archives,
+  ...needingShared([
+    ...engine,
+    ...formats,
+    ...generate,
+    ...golden,
+    ...identity,
+    ...archives,
+    ...quants,
+    ...tiers,
+    ...defaultLimits,
+    ...deviceLoss,
+    ...failedSteps,
+    ...poolGrowth,
+    ...refusals,
+    ...resume,
+    ...snapshots,
+  ]),
   ...live,
-  ...quants,
-  ...textWorker,
-  ...tiers,
-  ...defaultLimits,
-  ...deviceLoss,
-  ...failedSteps,
-  ...poolGrowth,
-  ...refusals,
-  ...resume,
-  ...snapshots,
   ...shipped,
+  ...textWorker,
 ];

@@ -52,11 +52,12 @@ export function compareCounts(
   return failures;
 }
 
-/** Rewrites the numbers of this kind of run; those of other kinds and of steps that did not run stay. */
-export function writeCounts(kind: string, results: readonly StepResult[]): void {
+/** Rewrites the numbers of this kind of run; those of other kinds and of steps that are not named stay. */
+export function writeCounts(kind: string, found: Counts): void {
   const file = readCounts();
   const counts: Counts = { ...file[kind] };
-  for (const { name, ran, skipped } of results) if (!UNCOUNTED.test(name)) counts[name] = { ran, skipped };
+  for (const [name, { ran, skipped }] of Object.entries(found))
+    if (!UNCOUNTED.test(name)) counts[name] = { ran, skipped };
   writeFileSync(FILE, JSON.stringify({ ...file, [kind]: counts }, null, 2) + "\n");
 }
 

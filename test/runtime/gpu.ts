@@ -11,8 +11,8 @@ import { command, driverEnv } from "../support/machine.ts";
 import { serveFolders } from "../support/serve.ts";
 import type { Machine, Runtime } from "../support/setup.ts";
 import { sharedPresent } from "./counts.ts";
-import { CASE_LIMIT_MS, LONGEST_CASE_MS, type CaseChoice } from "../support/cases.ts";
-import type { CaseLine, SummaryLine } from "./run.ts";
+import { CASE_LIMIT_MS, LONGEST_CASE_MS } from "../support/cases.ts";
+import type { CaseLine, RunRequest, SummaryLine } from "./run.ts";
 import type { Failure, StepResult } from "./result.ts";
 import { RESULTS, tail } from "./result.ts";
 
@@ -79,10 +79,13 @@ class Lines {
     }
   }
 
-  /** @param said what the runtime printed besides, for the case that it ended without a summary */
-  result(name: string, durationMs: number, said: string): StepResult {
+  /**
+   * @param file where the lines are left, without its ending
+   * @param said what the runtime printed besides, for the case that it ended without a summary
+   */
+  result(name: string, file: string, durationMs: number, said: string): StepResult {
     mkdirSync(RESULTS, { recursive: true });
-    writeFileSync(`${RESULTS}/${name}.json`, JSON.stringify(this.all, undefined, 1));
+    writeFileSync(`${RESULTS}/${file}.json`, JSON.stringify(this.all, undefined, 1));
     if (this.summary === undefined)
       this.failures.push({
         name: `${name} ended early`,
@@ -108,31 +111,59 @@ function parse(text: string): CaseLine | SummaryLine | { broken: string } | unde
   }
 }
 
-/** Runs the cases in one runtime. */
-export async function gpuSuite(runtime: Runtime, machine: Machine, options: GpuOptions): Promise<StepResult> {
+/** Runs the cases in one runtime, or a part of them. */
+export async function gpuSuite(
+  runtime: Runtime,
+  machine: Machine,
+  options: GpuOptions,
+  part = { index: 0, of: 1 },
+): Promise<StepResult> {
   const started = performance.now();
+  const { lines, said } = await ask(runtime, machine, options, { ...choiceOf(runtime, options), part });
+  const file = part.of === 1 ? runtime.name : `${runtime.name}.${part.index + 1}`;
+  return lines.result(runtime.name, file, performance.now() - started, said);
+}
+
+/** How many cases would run in one runtime, and how many would be skipped. */
+export async function listGpuSuite(
+  runtime: Runtime,
+  machine: Machine,
+  options: GpuOptions,
+): Promise<{ ran: number; skipped: number }> {
+  const { lines, said } = await ask(runtime, machine, options, {
+    ...choiceOf(runtime, options),
+    isList: true,
+  });
+  const { summary, failures } = lines;
+  if (summary === undefined || failures.length > 0)
+    throw new Error(`${runtime.name} listed no cases: ${failures[0]?.error ?? tail(said)}`);
+  return summary;
+}
+
+async function ask(runtime: Runtime, machine: Machine, options: GpuOptions, request: RunRequest) {
   const lines = new Lines(options);
   const said =
     runtime.program === "chromium"
-      ? await inChromium(machine.chromium, choiceOf(runtime, options), lines)
-      : await inProcess(runtime.program, runtime, machine, options, lines);
-  return lines.result(runtime.name, performance.now() - started, said);
+      ? await inChromium(machine.chromium, request, lines)
+      : await inProcess(runtime.program, runtime, machine, request, lines);
+  return { lines, said };
 }
 
 /** Nothing is left out where some are asked for by name, nor in the full run. */
-const choiceOf = ({ leaves = [] }: Runtime, { full, filter }: GpuOptions): CaseChoice => ({
-  ...{ filter, full, without: full || filter !== "" ? [] : leaves },
-});
+const choiceOf = (
+  { leaves = [], keeps = [], strength = 2 }: Runtime,
+  { full, filter }: GpuOptions,
+): RunRequest => (full || filter !== "" ? { full, filter } : { without: leaves, keeping: keeps, strength });
 
 async function inProcess(
   program: "node" | "deno",
   runtime: Runtime,
   machine: Machine,
-  options: GpuOptions,
+  request: RunRequest,
   lines: Lines,
 ): Promise<string> {
   const [file, args] = command(program, machine.deno, "dist/suite/node.js");
-  args.push(JSON.stringify(choiceOf(runtime, options)));
+  args.push(JSON.stringify(request));
   const child = spawn(file, args, { env: driverEnv(runtime.driverFile), stdio: ["ignore", "pipe", "pipe"] });
   let said = "";
   const say = (text: string) => {
@@ -163,7 +194,7 @@ async function inProcess(
 const PAGE = `<!doctype html><meta charset="utf-8"><title>GPU cases</title>
 <script type="module" src="/suite/browser.js"></script>`;
 
-async function inChromium(chromium: string, choice: CaseChoice, lines: Lines): Promise<string> {
+async function inChromium(chromium: string, request: RunRequest, lines: Lines): Promise<string> {
   const folders: Record<string, string> = { suite: "dist/suite", models: "demo/models" };
   if (sharedPresent()) folders["shared"] = "../shared";
   const server = await serveFolders(folders, { "/cases.html": PAGE });
@@ -184,7 +215,7 @@ async function inChromium(chromium: string, choice: CaseChoice, lines: Lines): P
     page.on("crash", () => end("the page crashed"));
     browser.on("disconnected", () => end("Chromium ended"));
     await page.exposeFunction("report", (line: string) => lines.take(line));
-    const query = new URLSearchParams({ choice: JSON.stringify(choice) });
+    const query = new URLSearchParams({ request: JSON.stringify(request) });
     await page.goto(`${server.address}cases.html?${query.toString()}`);
     while (!ended && lines.summary === undefined && lines.failures.at(-1)?.name !== "the runner") {
       if (lines.silence !== undefined) end(lines.silence);

@@ -1,27 +1,26 @@
 /**
  * Runs the GPU cases in Node (on Dawn) or in Deno; the same built file for both. The driver is chosen outside, by
- * VK_DRIVER_FILES. Its argument is a CaseChoice in JSON, or --probe to print the adapter and end.
+ * VK_DRIVER_FILES. Its argument is a RunRequest in JSON, or --probe to print the adapter and end.
  */
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { pathToFileURL } from "node:url";
-import type { CaseChoice } from "../support/cases.ts";
 import { allCases } from "./cases.ts";
-import { printAdapter, runSuite, SharedAbsent } from "./run.ts";
+import { FileAbsent, printAdapter, runSuite, type RunRequest } from "./run.ts";
 
 const root = new URL("../shared/", pathToFileURL(`${process.cwd()}/`));
 
-async function shared(path: string): Promise<Uint8Array<ArrayBuffer>> {
-  if (process.env["WITHOUT_SHARED"] === "1" || !existsSync(new URL("README.md", root)))
-    throw new SharedAbsent("../shared is absent");
-  return new Uint8Array(await readFile(new URL(path, root)));
-}
+const shared =
+  process.env["WITHOUT_SHARED"] === "1" || !existsSync(new URL("README.md", root))
+    ? undefined
+    : async (path: string): Promise<Uint8Array<ArrayBuffer>> =>
+        new Uint8Array(await readFile(new URL(path, root)));
 
 const models = new URL("demo/models/", pathToFileURL(`${process.cwd()}/`));
 
 async function shipped(path: string): Promise<Uint8Array<ArrayBuffer>> {
   const file = new URL(path, models);
-  if (!existsSync(file)) throw new SharedAbsent(`demo/models/${path} is absent`);
+  if (!existsSync(file)) throw new FileAbsent(`demo/models/${path} is absent`);
   return new Uint8Array(await readFile(file));
 }
 
@@ -31,8 +30,8 @@ async function main(args: string[]): Promise<number> {
     await printAdapter(log);
     return 0;
   }
-  const choice = JSON.parse(args[0] ?? "{}") as CaseChoice;
-  const { failed } = await runSuite(allCases, { shared, shipped }, { ...choice, log });
+  const request = JSON.parse(args[0] ?? "{}") as RunRequest;
+  const { failed } = await runSuite(allCases, { shared, shipped }, { ...request, log });
   return failed === 0 ? 0 : 1;
 }
 

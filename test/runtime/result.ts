@@ -27,6 +27,21 @@ export const RESULTS = "dist/results";
 /** How much of one failure is printed. */
 const FAILURE_LINES = 20;
 
+/** The results of a step's parts as one; `durationMs` is the sum. */
+export function merged(name: string, parts: readonly StepResult[]): StepResult {
+  const sum = (of: (part: StepResult) => number) => parts.reduce((total, part) => total + of(part), 0);
+  return {
+    name,
+    ran: sum(({ ran }) => ran),
+    passed: sum(({ passed }) => passed),
+    skipped: sum(({ skipped }) => skipped),
+    failures: parts.flatMap(({ failures }) => failures),
+    measured: parts.flatMap(({ measured = [] }) => measured),
+    where: [...new Set(parts.map(({ where }) => where))].join("; "),
+    durationMs: sum(({ durationMs }) => durationMs),
+  };
+}
+
 /** One line for a finished step, and its failures below. */
 export function describeStep(result: StepResult): string[] {
   const skipped = result.skipped > 0 ? `, ${result.skipped} skipped` : "";

@@ -10,7 +10,7 @@ import { tail, type StepResult } from "./result.ts";
 import type { SoakLine } from "./soak.ts";
 
 /** One with a cache of keys and values alone, one with recurrent states beside it. */
-const MODELS = ["demo/models/tide-dense.gguf", "demo/models/tide-hybrid.gguf"];
+export const SOAK_MODELS = ["demo/models/tide-dense.gguf", "demo/models/tide-hybrid.gguf"];
 
 /** Seconds of all models together. */
 const NORMAL_SECONDS = 60;
@@ -29,9 +29,9 @@ export async function soak(machine: Machine, isFull: boolean): Promise<StepResul
   };
   const inNode = machine.runtimes.filter(({ program }) => program === "node");
   const runtime = inNode.find(({ name }) => name === PREFERRED) ?? inNode[0];
-  if (!runtime) return { ...result, skipped: MODELS.length, where: "SKIPPED: Node has no GPU here" };
-  const seconds = (isFull ? FULL_SECONDS : NORMAL_SECONDS) / MODELS.length;
-  for (const model of MODELS) await soakOne(model, seconds, runtime.driverFile, result);
+  if (!runtime) return { ...result, skipped: SOAK_MODELS.length, where: "SKIPPED: Node has no GPU here" };
+  const seconds = (isFull ? FULL_SECONDS : NORMAL_SECONDS) / SOAK_MODELS.length;
+  for (const model of SOAK_MODELS) await soakOne(model, seconds, runtime.driverFile, result);
   return { ...result, where: runtime.name, durationMs: performance.now() - started };
 }
 

@@ -5,6 +5,7 @@
 import { spawn } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync } from "node:fs";
 import { RESULTS, tail, type Failure, type StepResult } from "./result.ts";
+import type { Job } from "./schedule.ts";
 
 /** How long one program may take. */
 const PROGRAM_LIMIT_MS = 30 * 60_000;
@@ -33,26 +34,32 @@ function runNode(args: string[], env: NodeJS.ProcessEnv = process.env): Promise<
 
 const VITE_BUILD = ["node_modules/vite/bin/vite.js", "build"];
 
-const CHECKS: [string, string[]][] = [
-  ["types", ["node_modules/typescript/bin/tsc", "--noEmit", "-p", "."]],
-  ["lint", ["node_modules/eslint/bin/eslint.js", "."]],
-  ["format", ["node_modules/prettier/bin/prettier.cjs", "--check", "."]],
-  ["library build", ["test/support/fresh.mjs"]],
-  ["library build for browsers", [...VITE_BUILD, "--mode", "browser", "--logLevel", "warn"]],
-  ["page build", [...VITE_BUILD, "--logLevel", "warn"]],
+const CHECKS: readonly { name: string; seconds: number; args: string[] }[] = [
+  { name: "types", seconds: 20, args: ["node_modules/typescript/bin/tsc", "--noEmit", "-p", "."] },
+  { name: "lint", seconds: 30, args: ["node_modules/eslint/bin/eslint.js", "."] },
+  { name: "format", seconds: 25, args: ["node_modules/prettier/bin/prettier.cjs", "--check", "."] },
+  { name: "library build", seconds: 5, args: ["test/support/fresh.mjs"] },
+  {
+    name: "library build for browsers",
+    ...{ seconds: 5, args: [...VITE_BUILD, "--mode", "browser", "--logLevel", "warn"] },
+  },
+  { name: "page build", seconds: 10, args: [...VITE_BUILD, "--logLevel", "warn"] },
 ];
 
-/** Types, lint, format, and the builds that later steps use. */
-export async function checks(): Promise<StepResult> {
+export const CHECK_COUNT = CHECKS.length;
+
+/** Types, lint, format, and the builds that later steps use: the parts of one step. */
+export const checkJobs = (): Job<StepResult>[] =>
+  CHECKS.map(({ name, seconds, args }) => ({ seconds, run: () => check(name, args) }));
+
+async function check(name: string, args: string[]): Promise<StepResult> {
   const started = performance.now();
-  const failures: Failure[] = [];
-  for (const [name, args] of CHECKS) {
-    const { code, output } = await runNode(args);
-    if (code !== 0) failures.push({ name, error: tail(output) });
-  }
+  const { code, output } = await runNode(args);
+  const failures = code === 0 ? [] : [{ name, error: tail(output) }];
   const durationMs = performance.now() - started;
-  const passed = CHECKS.length - failures.length;
-  return { name: "checks", ran: CHECKS.length, passed, skipped: 0, failures, where: "", durationMs };
+  return {
+    ...{ name: "checks", ran: 1, passed: 1 - failures.length, skipped: 0, failures, where: "", durationMs },
+  };
 }
 
 interface VitestReport {
@@ -108,9 +115,26 @@ function countReport(report: VitestReport, code: number | null, output: string, 
   if (failures.length === 0 && code !== 0)
     failures.push({ name: `vitest ended with ${code}`, error: tail(output) });
   const pending = report.numPendingTests + report.numTodoTests;
-  const said = loud.reduce((sum, line) => sum + Number(/^SKIPPED (\d+)/.exec(line)?.[1] ?? 0), 0);
   const ran = report.numTotalTests - pending;
-  return { ran, passed: report.numPassedTests, skipped: Math.max(pending, said), failures };
+  return { ran, passed: report.numPassedTests, skipped: Math.max(pending, skippedIn(loud)), failures };
+}
+
+/** How many cases these lines name as skipped. */
+const skippedIn = (loud: readonly string[]): number =>
+  loud.reduce((sum, line) => sum + Number(/^SKIPPED (\d+)/.exec(line)?.[1] ?? 0), 0);
+
+/** How many tests a Vitest run of this mode would run, and how many it would skip: its files are read, no test is run. */
+export async function listVitest(
+  mode: string,
+  env: NodeJS.ProcessEnv,
+): Promise<{ ran: number; skipped: number }> {
+  const { code, output } = await runNode(["test/support/list-tests.mjs", mode], env);
+  const lines = output.split("\n");
+  const listed = lines.find((line) => line.startsWith('{"ran"'));
+  if (code !== 0 || listed === undefined)
+    throw new Error(`the tests of mode ${mode} were not listed:\n${tail(output)}`);
+  const { ran, pending } = JSON.parse(listed) as { ran: number; pending: number };
+  return { ran, skipped: Math.max(pending, skippedIn(lines)) };
 }
 
 /** The failed tests of a file, or the file itself where it failed before it had any. */

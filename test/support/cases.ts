@@ -3,12 +3,12 @@
  * to fail. The runners in test/runtime open the device, run the cases, and print one JSON line for each.
  */
 import type { Gpu } from "../../src/gpu/device.ts";
-import { coveringPairs, type Combination } from "./pairs.ts";
+import { coveringPairs, type Combination, type Strength } from "./pairs.ts";
 
 export interface CaseEnv {
   /** A device with every feature that the adapter has. Cases must not destroy it. */
   gpu: Gpu;
-  /** Reads a file under ../shared; the runner does it by path or over HTTP. */
+  /** Reads a file under ../shared, by path or over HTTP; only for cases that say that they need it. */
   shared(path: string): Promise<Uint8Array>;
   /** Reads a file under demo/models, likewise. */
   shipped(path: string): Promise<Uint8Array>;
@@ -18,6 +18,8 @@ export interface CaseEnv {
 export interface CaseNeeds {
   f16?: boolean;
   subgroups?: boolean;
+  /** Files of ../shared: where it is absent, the case is skipped and counted. */
+  shared?: boolean;
 }
 
 export const CASE_LIMIT_MS = 120_000;
@@ -64,40 +66,56 @@ export function inEverySetting(
   }));
 }
 
+/** Cases that read files of ../shared, but for those that say otherwise. */
+export const needingShared = (cases: readonly Case[]): Case[] =>
+  cases.map((one) => ({ ...one, needs: { shared: true, ...one.needs } }));
+
 /** Which cases run, and which of those that could are left out. */
 export interface CaseChoice {
   /** Only cases whose name contains this text, and of these every setting. */
   filter?: string;
   /** Every combination of settings, and the cases that only the full run has. */
   full?: boolean;
-  /** Leaves out the cases whose names begin with one of these. */
+  /** How much of each group the normal run holds: every pair of settings, or every setting. Default: 2, the pairs. */
+  strength?: Strength;
+  /** Leaves out the cases whose names begin with one of these... */
   without?: readonly string[];
+  /** ... but for those that begin with one of these. */
+  keeping?: readonly string[];
+  /** Of all these, every `of`th from the one with this index on. */
+  part?: { index: number; of: number };
 }
 
+/** What decides whether a case exists: what the adapter has. */
+type Features = Pick<Required<CaseNeeds>, "f16" | "subgroups">;
+
 /** The cases of `all` that run on an adapter with these features, in their order. */
-export function chooseCases(
-  all: readonly Case[],
-  features: Required<CaseNeeds>,
-  { filter = "", full = false, without = [] }: CaseChoice,
-): Case[] {
+export function chooseCases(all: readonly Case[], features: Features, choice: CaseChoice): Case[] {
+  const { filter = "", full = false, strength = 2, without = [], keeping = [], part } = choice;
   const existing = all.filter(
     ({ needs, full: onlyFull }) =>
       (full || !onlyFull) && !(needs?.f16 && !features.f16) && !(needs?.subgroups && !features.subgroups),
   );
-  const taken = full || filter !== "" ? existing : inPairs(existing);
-  return taken.filter(
-    ({ name }) => name.includes(filter) && !without.some((prefix) => name.startsWith(prefix)),
+  const taken = full || filter !== "" ? existing : covering(existing, strength);
+  const begins = (name: string, prefixes: readonly string[]) =>
+    prefixes.some((prefix) => name.startsWith(prefix));
+  const chosen = taken.filter(
+    ({ name }) => name.includes(filter) && (!begins(name, without) || begins(name, keeping)),
   );
+  return part ? chosen.filter((_, index) => index % part.of === part.index) : chosen;
 }
 
-/** Of each group as few as hold every pair of settings; all cases without a group. */
-function inPairs(cases: readonly Case[]): Case[] {
+/** Of each group as few as hold every pair of settings, or every setting; all cases without a group. */
+function covering(cases: readonly Case[], strength: Strength): Case[] {
   const groups = new Map<string, Case[]>();
   for (const one of cases) {
     if (one.varied) groups.set(one.varied.group, [...(groups.get(one.varied.group) ?? []), one]);
   }
   const taken = [...groups.values()].flatMap((group) =>
-    coveringPairs(group.map(({ varied }) => varied?.settings ?? [])).map((index) => group[index]),
+    coveringPairs(
+      group.map(({ varied }) => varied?.settings ?? []),
+      strength,
+    ).map((index) => group[index]),
   );
   const kept = new Set(taken);
   return cases.filter((one) => one.varied === undefined || kept.has(one));

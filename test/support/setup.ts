@@ -4,6 +4,7 @@
  */
 import { commandsFor, hasApt, install, isRoot, type Need } from "../../src/setup/apt.ts";
 import { findLavapipe, hasRenderNode } from "../../src/setup/driver.ts";
+import type { Strength } from "./pairs.ts";
 import { findChromium, findDeno, findSwiftShader, probe, type Probe } from "./machine.ts";
 
 /** One place where the cases run. */
@@ -15,36 +16,72 @@ export interface Runtime {
   driverFile?: string;
   /** Cases whose names begin with one of these run here only in the full run: others have them in the normal one. */
   leaves?: readonly string[];
+  /** Of these, cases that run here all the same. */
+  keeps?: readonly string[];
+  /**
+   * How much of each group of cases the normal run holds here. A runtime is one dimension more: if another on this machine
+   * holds all pairs of settings, every setting is enough. Default: the pairs.
+   */
+  strength?: Strength;
 }
 
-/** The longest of the lost devices, which other runtimes have; the page's own tests lose some in Chromium. */
-const LOSSES_IN_BATCHES = ["model/device-loss/stories260K", "model/device-loss/lfm2"];
 /**
- * Kernels run on the same driver in Node, whole models in every format on lavapipe; and the engine behind its worker is what
- * the page's own tests drive in Chromium.
+ * In Chromium whole models run on SwiftShader: each model once. Kernels run on the same driver in Node; the engine behind its
+ * worker is what the page's own tests drive; and what the engine does with its caches and with errors that the tests inject
+ * is the same code in every runtime, which Node runs. One failing step and one lost device are left, since errors and losses
+ * come from the browser's own GPU process.
  */
 const CHROMIUM_LEAVES = [
   "kernel/",
-  "model/formats",
-  "model/quants",
+  "model/archives",
+  "model/device-loss",
   "model/engine",
-  "model/text-worker",
+  "model/failed-steps",
+  "model/formats",
+  "model/identity",
   "model/pool-growth",
-  ...LOSSES_IN_BATCHES,
+  "model/quants",
+  "model/refusals",
+  "model/snapshots",
+  "model/text-worker",
+];
+const CHROMIUM_KEEPS = [
+  "model/archives/signed",
+  "model/device-loss/while nothing runs",
+  "model/failed-steps/llama: a step",
 ];
 /** Whole models run on SwiftShader in Chromium, and in Node on lavapipe; the slowest kernels only there. */
 const SWIFTSHADER_LEAVES = ["model/", "kernel/delta", "kernel/attention/decode/heads"];
-/** The formats' kernels run here; what is left out is the engine's own, and the same code in every runtime. */
+/**
+ * Deno has a WebGPU and a compiler of its own, so that kernels and each model run in it, and its own workers. What is left
+ * out is the engine's own, and the same code in every runtime.
+ */
 const DENO_LEAVES = [
+  "model/archives",
+  "model/device-loss",
   "model/failed-steps",
-  "model/quants",
-  "model/pool-growth",
-  "model/snapshots",
-  "model/shipped",
+  "model/formats",
   "model/generate",
+  "model/identity",
   "model/live",
-  ...LOSSES_IN_BATCHES,
+  "model/metadata",
+  "model/pool-growth",
+  "model/quants",
+  "model/refusals",
+  "model/resume",
+  "model/shipped",
+  "model/snapshots",
 ];
+const DENO_KEEPS = [
+  "model/archives/signed",
+  "model/device-loss/while nothing runs",
+  "model/device-loss/a second loss",
+  "model/formats/qwen35",
+  "model/generate/the published stories",
+];
+const IN_CHROMIUM: Runtime = {
+  ...{ name: "chromium", program: "chromium", leaves: CHROMIUM_LEAVES, keeps: CHROMIUM_KEEPS, strength: 1 },
+};
 
 export interface Machine {
   runtimes: Runtime[];
@@ -83,11 +120,7 @@ function ownMachine(deno: string, log: Log): Machine {
     runtimes: [
       { name: "node-gpu", program: "node" },
       { name: "deno-gpu", program: "deno" },
-      {
-        name: process.platform === "linux" ? "chromium" : "chromium-gpu",
-        program: "chromium",
-        leaves: CHROMIUM_LEAVES,
-      },
+      { ...IN_CHROMIUM, name: process.platform === "linux" ? "chromium" : "chromium-gpu" },
     ],
     absent: [],
     chromium,
@@ -110,10 +143,9 @@ async function softwareMachine(deno: string, log: Log): Promise<Machine> {
   }
   const chromium = findChromium();
   if (chromium === undefined) throw missing(["chromium"]);
-  const inChromium: Runtime = { name: "chromium", program: "chromium", leaves: CHROMIUM_LEAVES };
   const swiftShader = findSwiftShader(chromium);
   if ("error" in lavapipe)
-    return withoutLavapipe({ reason: lavapipe.error, swiftShader, inChromium, chromium, deno }, log);
+    return withoutLavapipe({ reason: lavapipe.error, swiftShader, chromium, deno }, log);
   const { file: driverFile } = lavapipe;
   const absent: Machine["absent"] = [];
   const runtimes: Runtime[] = [{ name: "node-lavapipe", program: "node", driverFile }];
@@ -123,10 +155,12 @@ async function softwareMachine(deno: string, log: Log): Promise<Machine> {
       program: "node",
       driverFile: swiftShader,
       leaves: SWIFTSHADER_LEAVES,
+      strength: 1,
     });
   else
     absent.push({ name: "node-swiftshader", reason: `${chromium} has no SwiftShader driver file beside it` });
-  runtimes.push(inChromium, { name: "deno-lavapipe", program: "deno", driverFile, leaves: DENO_LEAVES });
+  const inDeno: Runtime = { name: "deno-lavapipe", program: "deno", driverFile };
+  runtimes.push(IN_CHROMIUM, { ...inDeno, leaves: DENO_LEAVES, keeps: DENO_KEEPS, strength: 1 });
   return { runtimes, absent, chromium, deno, driverFile };
 }
 
@@ -134,14 +168,13 @@ interface Found {
   /** Why Node has no lavapipe. */
   reason: string;
   swiftShader: string | undefined;
-  inChromium: Runtime;
   chromium: string;
   deno: string;
 }
 
 /** Nothing is left to lavapipe then: what runs in its place has names of its own, and more cases. */
 async function withoutLavapipe(found: Found, log: Log): Promise<Machine> {
-  const { reason, swiftShader: driverFile, inChromium, chromium, deno } = found;
+  const { reason, swiftShader: driverFile, chromium, deno } = found;
   if (driverFile === undefined) throw missing(["lavapipe"]);
   loudly(log, [
     "NO LAVAPIPE THAT DAWN ACCEPTS, and none could be installed: " + reason,
@@ -150,7 +183,7 @@ async function withoutLavapipe(found: Found, log: Log): Promise<Machine> {
   const absent = [{ name: "node-lavapipe", reason }];
   const inDeno = await denoAlone(deno, driverFile, absent);
   const inNode: Runtime = { name: "node-swiftshader-alone", program: "node", driverFile };
-  return { runtimes: [inNode, inChromium, inDeno], absent, chromium, deno, driverFile };
+  return { runtimes: [inNode, IN_CHROMIUM, inDeno], absent, chromium, deno, driverFile };
 }
 
 /** Deno accepts older lavapipes than Dawn does; failing that it runs on SwiftShader. */

@@ -1,7 +1,7 @@
 /** The comparison of executed cases with committed numbers. */
 import { expect, test } from "vitest";
 import { compareCounts } from "../runtime/counts.ts";
-import type { StepResult } from "../runtime/result.ts";
+import { merged, type StepResult } from "../runtime/result.ts";
 
 const step = (name: string, ran: number, skipped = 0): StepResult => ({
   name,
@@ -33,4 +33,13 @@ test("a step without a number is a failure, except on drivers that few machines 
   const said: string[] = [];
   expect(compare([step("node-gpu", 5), step("node-swiftshader-alone", 5)], said)).toEqual([]);
   expect(said).toHaveLength(2);
+});
+
+test("the parts of a step are one result: nothing of a part is lost", () => {
+  const failed = { ...step("x", 3), passed: 2, failures: [{ name: "a", error: "b" }], where: "here" };
+  const other = { ...step("x", 4, 5), measured: ["m"], where: "here" };
+  expect(merged("chromium", [failed, other])).toEqual({
+    ...{ name: "chromium", ran: 7, passed: 6, skipped: 5, durationMs: 2 },
+    ...{ failures: [{ name: "a", error: "b" }], measured: ["m"], where: "here" },
+  });
 });

@@ -37,6 +37,11 @@ const chosenOf = (all: readonly Combination[]): Combination[] =>
 const flags = [false, true];
 const shapes = ["a", "b", "c", "d", "e", "f", "g"];
 
+test("every GPU case has a name of its own", () => {
+  const names = allCases.map(({ name }) => name);
+  expect(names.filter((name, index) => names.indexOf(name) !== index)).toEqual([]);
+});
+
 describe("the combinations chosen", () => {
   test.each([
     { dimensions: [shapes, flags, flags], count: 14 },
@@ -104,7 +109,9 @@ describe.each([
     Case[],
   ];
   const settingsIn = (cases: readonly Case[], group: string): Combination[] =>
-    cases.flatMap(({ varied }) => (varied?.group === group ? [varied.settings] : []));
+    cases.flatMap(({ varied, full: onlyFull }) =>
+      varied?.group === group && !onlyFull ? [varied.settings] : [],
+    );
 
   test("hold every pair of settings that the full run has", () => {
     const groups = new Set(full.flatMap(({ varied }) => (varied ? [varied.group] : [])));
@@ -113,10 +120,31 @@ describe.each([
       expect(missing(settingsIn(full, group), settingsIn(normal, group)), group).toEqual([]);
   });
 
+  test("hold every setting where another runtime holds the pairs", () => {
+    const thin = chooseCases(allCases, features, { strength: 1 });
+    expect(thin.length).toBeLessThan(normal.length);
+    for (const group of new Set(thin.map(({ varied }) => varied?.group ?? ""))) {
+      const [all, some] = [settingsIn(full, group), settingsIn(thin, group)];
+      const lost = all.flatMap((one) =>
+        one.filter((setting, dimension) => !some.some((other) => other[dimension] === setting)),
+      );
+      expect(lost, group).toEqual([]);
+    }
+  });
+
+  test("are dealt out to processes so that each runs once", () => {
+    const parts = [0, 1, 2].map((index) => chooseCases(allCases, features, { part: { index, of: 3 } }));
+    const names = (cases: readonly Case[]) => cases.map(({ name }) => name).sort();
+    expect(names(parts.flat())).toEqual(names(normal));
+    for (const part of parts) expect(Math.abs(part.length - normal.length / 3)).toBeLessThan(1);
+  });
+
   test("are among those of the full run, and every setting where some are asked for by name", () => {
     expect(normal.filter((one) => !full.includes(one))).toEqual([]);
     const filter = "kernel/attention/decode";
     const named = (cases: readonly Case[]) => cases.filter(({ name }) => name.includes(filter));
     expect(chooseCases(allCases, features, { filter })).toEqual(named(full));
+    const left = { without: ["kernel/", "model/"], keeping: [filter] };
+    expect(chooseCases(allCases, features, left)).toEqual(named(normal));
   });
 });
