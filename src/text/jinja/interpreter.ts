@@ -5,6 +5,7 @@
 import { Budget, checkChars } from "./bounds.ts";
 import { applyFilter } from "./filters.ts";
 import { GLOBALS } from "./globals.ts";
+import { TUPLE_FILTER } from "./literals.ts";
 import { Loop } from "./loop.ts";
 import { attributeOf, itemOf, sliceOf } from "./members.ts";
 import { applyBinary, applySign } from "./operators.ts";
@@ -311,12 +312,13 @@ class Interpreter {
     return applyBinary(operator.value, a, this.evaluate(right, scope));
   }
 
-  /** Applies the filter, or the test that syntax.ts has made a filter of. */
+  /** Applies the filter, or what syntax.ts and literals.ts have made a filter of. */
   private filtered(value: Value, filter: Node, scope: Scope): Value {
     const call = filter.type === "CallExpression" ? as("call", filter) : { callee: filter, args: [] };
     if (call.callee.type !== "Identifier") throw unsupported(`a filter that is a ${call.callee.type}`);
     const name = as("name", call.callee).value;
     const { values, named } = this.arguments(call.args, scope);
+    if (name === TUPLE_FILTER) return new Tuple(itemsOf(value));
     if (name.startsWith(NEGATED_PREFIX)) return !applyTest(name.slice(NEGATED_PREFIX.length), value, values);
     if (name.startsWith(TEST_PREFIX)) return applyTest(name.slice(TEST_PREFIX.length), value, values);
     return applyFilter(name, value, values, named);

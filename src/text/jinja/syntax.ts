@@ -1,14 +1,14 @@
 /**
  * A template's source as a tree, by the lexer and parser of @huggingface/jinja. That parser knows tests without arguments only:
- * the tokens of `x is divisibleby(3)` become those of a filter named "is divisibleby" before it sees them.
+ * the tokens of `x is divisibleby(3)` become those of a filter named "is divisibleby" before it sees them. What it lacks of
+ * Python's literals is in literals.ts.
  * The library's interpreter is not used: it prints values as JavaScript does, and its values cannot be extended from outside.
  */
 import { parse, tokenize } from "@huggingface/jinja";
+import { tuplesAsLists, wholeNumbers, type Token } from "./literals.ts";
 
 /** A node of the tree; what it holds depends on its type (interpreter.ts reads it). */
 export type Node = { type: string };
-
-type Token = ReturnType<typeof tokenize>[number];
 
 /** Marks a filter that is a test, and one that is a negated test. */
 export const TEST_PREFIX = "is ";
@@ -18,7 +18,7 @@ export const NEGATED_PREFIX = "is not ";
 export function parseTemplate(source: string): readonly Node[] {
   const tokens = tokenize(source, { lstrip_blocks: true, trim_blocks: true });
   checkDepth(tokens);
-  const program = parse(testsAsFilters(tokens) as Token[]);
+  const program = parse(testsAsFilters(tuplesAsLists(wholeNumbers(tokens))) as typeof tokens);
   return (program as unknown as { body: Node[] }).body;
 }
 
@@ -40,8 +40,8 @@ const OPERATORS: ReadonlySet<string> = new Set(["and", "or", "not", "if", "else"
 const OPENING: ReadonlySet<string> = new Set(["OpenParen", "OpenSquareBracket", "OpenCurlyBracket"]);
 const CLOSING: ReadonlySet<string> = new Set(["CloseParen", "CloseSquareBracket", "CloseCurlyBracket"]);
 
-function testsAsFilters(tokens: readonly Token[]): Pick<Token, "type" | "value">[] {
-  const out: Pick<Token, "type" | "value">[] = [];
+function testsAsFilters(tokens: readonly Token[]): Token[] {
+  const out: Token[] = [];
   for (let i = 0; i < tokens.length;) {
     const token = tokens[i] as Token;
     const test = token.type === "Identifier" && token.value === "is" ? testAt(tokens, i) : undefined;
