@@ -23,8 +23,14 @@ const PEM = /-----BEGIN PRIVATE KEY-----([A-Za-z0-9+/=\s]+)-----END PRIVATE KEY-
 const LABEL = "tidepool archive 2\0";
 
 /**
- * What signs: the text of a private key (PKCS #8, PEM, as `tidepool cache keygen` and OpenSSL write it), or a pair of
- * WebCrypto's keys, of which the private one need not be extractable.
+ * A key that signs archives: the text of an Ed25519 private key (PKCS #8, PEM, as `tidepool cache keygen` and OpenSSL write it),
+ * or a pair of WebCrypto keys, whose private key need not be extractable.
+ *
+ * @example
+ * ```ts
+ * const pair: SigningKey = await crypto.subtle.generateKey("Ed25519", false, ["sign", "verify"]) as CryptoKeyPair;
+ * await engine.cache.export("The tide was low and ".repeat(16), { sign: pair });
+ * ```
  */
 export type SigningKey = string | CryptoKeyPair;
 
@@ -39,9 +45,14 @@ export interface SigningKeyText {
 /**
  * Makes a pair of keys for signing archives.
  * @throws TidepoolError `unsupported` if this runtime's WebCrypto has no Ed25519.
+ *
  * @example
+ * ```ts
  * const { publicKey, privateKey } = await newSigningKey();
- * const { archive } = await engine.cache.export(systemPrompt, { sign: privateKey });
+ * const { archive } = await engine.cache.export("The tide was low and ".repeat(16), { sign: privateKey });
+ * const stored = new StoredCache({ directory: "trusting-kv", trust: [publicKey] });
+ * console.log((await stored.import(archive)).signedBy === publicKey); // true
+ * ```
  */
 export async function newSigningKey(): Promise<SigningKeyText> {
   const pair = await ed25519(

@@ -33,15 +33,24 @@ import { askWorker } from "../wire/port.ts";
 
 export { TIER_DISK, TIER_GPU, TIER_RAM } from "../wire/protocol.ts";
 
-/** Hears of decisions; `dropped`: how many got lost before these because too many came at once. */
+/**
+ * Receives the cache's decisions. `dropped` counts the events that were lost before these because too many came at once.
+ *
+ * @example
+ * ```ts
+ * const listener: CacheEventListener = (events, dropped) => console.log(`${events.length} events, ${dropped} lost`);
+ * const stop = engine.cache.onEvent(listener);
+ * stop();
+ * ```
+ */
 export type CacheEventListener = (events: readonly CacheEvent[], dropped: number) => void;
 
 /** A prompt's blocks as one file. */
 export interface ArchiveExport {
   archive: Uint8Array;
-  /** Blocks in it. */
+  /** Blocks in the file. */
   blocks: number;
-  /** Full blocks of the prompt that are not. */
+  /** Full blocks of the prompt that are not in the file. */
   missing: number;
 }
 
@@ -56,7 +65,17 @@ export function promptInput(
   return { kind: "chat", messages: given, ...(variables && { template: variables }) };
 }
 
-/** What a running engine has computed and stored, by tier. */
+/**
+ * The KV cache of a running engine: what it has computed and stored, by tier.
+ *
+ * @example
+ * ```ts
+ * await engine.generate("The tide was low and ".repeat(16), { maxTokens: 1 }).result();
+ * await engine.cache.drain(); // until it is on disk
+ * const { disk } = await engine.cache.stats();
+ * console.log(disk.records > 0); // true
+ * ```
+ */
 export class EngineCache {
   private readonly call: (call: Call) => Promise<unknown>;
   private readonly listeners = new Set<CacheEventListener>();
@@ -66,27 +85,65 @@ export class EngineCache {
     this.call = call;
   }
 
-  /** Numbers by tier. */
+  /**
+   * Sizes and counts by tier.
+   *
+   * @example
+   * ```ts
+   * const { gpu, ram, disk } = await engine.cache.stats();
+   * console.log(`${gpu.blocks.cached} blocks cached on the GPU, ${ram.bytes} bytes in RAM, ${disk.bytes} on disk`);
+   * ```
+   */
   async stats(): Promise<CacheStats> {
     return (await this.call({ method: "cacheStats" })) as CacheStats;
   }
 
-  /** All records in RAM and on the disk. */
+  /**
+   * Lists all records in RAM and on disk.
+   *
+   * @example
+   * ```ts
+   * for (const { key, kind, bytes, tiers } of await engine.cache.list()) console.log(key, kind, bytes, tiers);
+   * ```
+   */
   async list(): Promise<CacheEntry[]> {
     return (await this.call({ method: "cacheList" })) as CacheEntry[];
   }
 
-  /** Reads and checks every record; bad ones are dropped and counted by reason. */
+  /**
+   * Reads and checks every record. Bad records are dropped and counted by reason.
+   *
+   * @example
+   * ```ts
+   * const { bad } = await engine.cache.verify();
+   * console.log(bad); // {}
+   * ```
+   */
   async verify(): Promise<{ checked: number; bad: Record<string, number> }> {
     return (await this.call({ method: "cacheVerify" })) as { checked: number; bad: Record<string, number> };
   }
 
-  /** Forgets everything, or one namespace's records; what running requests use stays until they end. */
+  /**
+   * Removes all records, or those of one namespace. What running requests use stays until they end.
+   *
+   * @example
+   * ```ts
+   * await engine.cache.clear({ namespace: "guest" });
+   * ```
+   */
   async clear(options: { namespace?: string | undefined } = {}): Promise<void> {
     await this.call({ method: "cacheClear", ...clearOptions.read(options, "") });
   }
 
-  /** Changes budgets while running; what no longer fits is evicted. */
+  /**
+   * Changes the budgets of the tiers at once; what no longer fits is evicted.
+   *
+   * @example
+   * ```ts
+   * await engine.cache.setBudgets({ ramBytes: 512 * 2 ** 20, diskBytes: 8 * 2 ** 30 });
+   * console.log((await engine.cache.stats()).ram.budgetBytes === 512 * 2 ** 20); // true
+   * ```
+   */
   async setBudgets(budgets: {
     ramBytes?: number | undefined;
     diskBytes?: number | undefined;
@@ -95,10 +152,19 @@ export class EngineCache {
   }
 
   /**
-   * A prompt's stored blocks as one file, for `import` here or elsewhere, up to the first that is not stored. `missing`:
-   * that one and those behind it.
+   * Writes a prompt's stored blocks into one file, for `import` here or elsewhere. The file ends before the first block that is
+   * not stored; `missing` counts that block and those after it.
    * @param options.sign signs the file. The key does not leave this thread.
-   * @throws TidepoolError `unsupported` if this runtime cannot sign, `invalid_argument` if the key is none
+   * @throws TidepoolError `unsupported` if this runtime cannot sign, `invalid_argument` if the key is not a signing key
+   *
+   * @example
+   * ```ts
+   * const prompt = "The tide was low and ".repeat(16);
+   * await engine.warm(prompt);
+   * await engine.cache.drain();
+   * const { archive, blocks, missing } = await engine.cache.export(prompt);
+   * console.log(blocks > 0, missing); // true 0
+   * ```
    */
   async export(
     prompt: string | readonly ChatMessage[],
@@ -110,13 +176,23 @@ export class EngineCache {
   }
 
   /**
-   * Takes in an exported file, whole or not at all, into this engine's namespace. Its keys are recomputed from the prompt
-   * that it declares, but keys and values cannot be checked without computing them: **trust its maker as you trust the
-   * maker of code that you run**, name the keys that you trust in `cache.trust`, or let some of it be computed again.
-   * @param options.verify so many blocks, chosen at random, and every recurrent state are compared with what the model
-   * computes, which takes as long as computing the prompt does (default 0: none; as many as it has: all)
-   * @throws TidepoolError `invalid_file` if it is damaged or holds anything but one prompt's records, `untrusted` if it is
+   * Imports an exported file into this engine's namespace, entirely or not at all. The records' keys are recomputed from the
+   * prompt that the file declares, but keys and values cannot be checked without computing them: **trust the maker of a file as
+   * you trust the maker of code that you run**, list the public keys that you trust in `cache.trust`, or let the engine verify
+   * part of the file.
+   * @param options.verify how many blocks, chosen at random, the engine computes again and compares, with every recurrent state.
+   * This takes as long as computing the prompt. Default 0: none. The number of blocks in the file: all.
+   * @throws TidepoolError `invalid_file` if the file is damaged or holds anything but one prompt's records, `untrusted` if it is
    * not signed by a key of `cache.trust` or differs from what the model computes
+   *
+   * @example
+   * ```ts
+   * const prompt = "The tide was low and ".repeat(16);
+   * await engine.warm(prompt);
+   * const { archive } = await engine.cache.export(prompt);
+   * const { keys, rejected } = await engine.cache.import(archive, { verify: 1 });
+   * console.log(keys.length > 0, rejected); // true {}
+   * ```
    */
   async import(archive: Uint8Array, options: { verify?: number } = {}): Promise<ArchiveImport> {
     const call = { archive: bytes.read(archive, "archive"), ...importOptions.read(options, "") };
@@ -124,20 +200,36 @@ export class EngineCache {
   }
 
   /**
-   * The prefix tree as it is now, as plain data: what the GPU holds with the tiers that have copies, and behind it what only
-   * RAM and disk hold. Read in slices, so that decoding goes on.
-   * @param limit blocks at most, 1 to 10,000 (default); what was used last goes first.
+   * A copy of the prefix tree as plain data: what the GPU holds, with the tiers that have copies, then what only RAM and disk
+   * hold. The tree is read in slices, so that decoding continues.
+   * @param limit the most blocks to include, 1 to 10,000 (default); those used last come first.
    * @throws TidepoolError `invalid_argument`.
+   *
+   * @example
+   * ```ts
+   * await engine.warm("The tide was low and ".repeat(16));
+   * const { nodes } = await engine.cache.tree(100);
+   * console.log(nodes.some(({ tiers }) => tiers.some((bits) => bits & TIER_GPU))); // true
+   * ```
    */
   async tree(limit = MAX_TREE_BLOCKS): Promise<CacheTree> {
     return (await this.call({ method: "cacheTree", limit: treeLimit.read(limit, "limit") })) as CacheTree;
   }
 
   /**
-   * Tells of the cache's decisions from now on, in batches, a tenth of a second late at most: lookups, blocks and snapshots
-   * kept, evicted, copied down and brought back, changes of the policy's weight. Nothing is told, and nothing spent, while
-   * nobody listens. Returns a function that ends it.
-   * @throws TidepoolError `invalid_argument` for what is no function.
+   * Calls the listener with the cache's decisions from now on, in batches and at most 100 ms late: lookups; blocks and snapshots
+   * kept, evicted, copied to a lower tier and restored; changes of the policy's weight. Without listeners events cost nothing.
+   * Returns a function that removes the listener.
+   * @throws TidepoolError `invalid_argument` if the listener is not a function.
+   *
+   * @example
+   * ```ts
+   * const stop = engine.cache.onEvent((events) => {
+   *   for (const { kind } of events) console.log(kind);
+   * });
+   * await engine.warm("The tide was low and ".repeat(16));
+   * stop();
+   * ```
    */
   onEvent(listener: CacheEventListener): () => void {
     this.listeners.add(callback<CacheEventListener>().read(listener, "listener"));
@@ -159,49 +251,107 @@ export class EngineCache {
     background(asked, "watching the cache");
   }
 
-  /** Waits until what was computed so far is on the disk, at most `timeoutMs` (default 5,000). */
+  /**
+   * Waits until everything computed so far is on disk, for at most `timeoutMs` (default 5,000). `left` counts the records that
+   * still wait then.
+   *
+   * @example
+   * ```ts
+   * await engine.warm("The tide was low and ".repeat(16));
+   * console.log(await engine.cache.drain()); // { left: 0 }
+   * ```
+   */
   async drain(timeoutMs = 5000): Promise<{ left: number }> {
     const given = drainTimeout.read(timeoutMs, "timeoutMs");
     return (await this.call({ method: "cacheDrain", timeoutMs: given })) as { left: number };
   }
 }
 
-/** A store that no engine has open, such as a folder that another process left. Each call opens and closes it. */
+/**
+ * A store that no engine has open, such as a folder that another process wrote. Each call opens and closes it.
+ *
+ * @example
+ * ```ts
+ * const stored = new StoredCache({ directory: "stored-kv" });
+ * const { disk } = await stored.stats();
+ * console.log(`${disk.records} records, ${disk.bytes} of ${disk.budgetBytes} bytes`);
+ * ```
+ */
 export class StoredCache {
   private readonly options: CacheOptions;
 
   /**
-   * `options` says where the store lies, as when a model is loaded.
-   * @throws TidepoolError `invalid_argument`.
+   * @param options where the store is, as in the `cache` option of `Engine.load`
+   * @throws TidepoolError `invalid_argument`
    */
   constructor(options: CacheOptions) {
     this.options = cacheOptions.read(options, "");
   }
 
-  /** Numbers of the lower tiers. */
+  /**
+   * Sizes and counts of RAM and disk.
+   *
+   * @example
+   * ```ts
+   * const { disk } = await new StoredCache({ directory: "stored-kv" }).stats();
+   * console.log(disk.state); // e.g. open
+   * ```
+   */
   async stats(): Promise<Pick<CacheStats, "ram" | "disk">> {
     return (await this.ask({ method: "cacheStats" })) as Pick<CacheStats, "ram" | "disk">;
   }
 
-  /** All records in RAM and on the disk. */
+  /**
+   * Lists all records.
+   *
+   * @example
+   * ```ts
+   * const entries = await new StoredCache({ directory: "stored-kv" }).list();
+   * const bytes = entries.reduce((sum, entry) => sum + entry.bytes, 0);
+   * ```
+   */
   async list(): Promise<CacheEntry[]> {
     return (await this.ask({ method: "cacheList" })) as CacheEntry[];
   }
 
-  /** Reads and checks every record. */
+  /**
+   * Reads and checks every record. Bad records are dropped and counted by reason.
+   *
+   * @example
+   * ```ts
+   * const { bad } = await new StoredCache({ directory: "stored-kv" }).verify();
+   * console.log(bad); // {}
+   * ```
+   */
   async verify(): Promise<{ checked: number; bad: Record<string, number> }> {
     return (await this.ask({ method: "cacheVerify" })) as { checked: number; bad: Record<string, number> };
   }
 
-  /** Forgets everything, or one namespace's records. */
+  /**
+   * Removes all records, or those of one namespace.
+   *
+   * @example
+   * ```ts
+   * await new StoredCache({ directory: "stored-kv" }).clear({ namespace: "guest" });
+   * ```
+   */
   async clear(options: { namespace?: string | undefined } = {}): Promise<void> {
     await this.ask({ method: "cacheClear", ...clearOptions.read(options, "") });
   }
 
   /**
-   * Takes in an exported file, whole or not at all, into the namespace of the options. Nothing of it is computed again,
-   * as there is no model: trust its maker, or name the keys that you trust in `trust`.
+   * Imports an exported file into the namespace of the options, entirely or not at all. Without a model nothing can be verified:
+   * trust the maker of the file, or list the public keys that you trust in `trust`.
    * @throws TidepoolError `invalid_file`, `untrusted` as `EngineCache.import`.
+   *
+   * @example
+   * ```ts
+   * const prompt = "The tide was low and ".repeat(16);
+   * await engine.warm(prompt);
+   * const { archive } = await engine.cache.export(prompt);
+   * const { keys } = await new StoredCache({ directory: "stored-kv" }).import(archive);
+   * console.log(keys.length > 0); // true
+   * ```
    */
   async import(archive: Uint8Array): Promise<ArchiveImport> {
     const call = { method: "cacheImport", archive: bytes.read(archive, "archive") } as const;

@@ -81,38 +81,84 @@ export type {
 } from "../wire/protocol.ts";
 
 /**
- * What to load: a Hub id (`org/repo`, `org/repo/file.gguf`, with `@revision`), a path (Node, Deno), a URL (`file:` too in
- * Node and Deno), or the files of a model. What comes over the network is kept, and comes from there the next time. In a page a string that
- * begins with `/`, `./` or `../` is an address relative to the page.
+ * What to load: a Hub id (`org/repo` or `org/repo/file.gguf`, optionally with `@revision`), a path (Node and Deno), a URL
+ * (including `file:` in Node and Deno), or the files of a model. Downloaded files are kept and used by later loads. In a page,
+ * a string that begins with `/`, `./` or `../` is an address relative to the page.
+ *
+ * @example
+ * ```ts
+ * const models: Model[] = [
+ *   "org/repo@main", // the model in a repository of the Hub
+ *   "org/repo/model-q4_0.gguf", // one of its files
+ *   "./tide-dense.gguf", // a path in Node and Deno, an address in a page
+ *   new URL("https://example.com/model.gguf"),
+ * ];
+ * ```
  */
 export type Model = string | URL | File | readonly File[];
 
+/**
+ * The options of `Engine.load`: the engine's own settings, callbacks, and a signal that cancels the load.
+ *
+ * @example
+ * ```ts
+ * const options: LoadOptions = {
+ *   cache: { directory: "kv" },
+ *   signal: AbortSignal.timeout(60_000),
+ *   onProgress: ({ phase, done, total }) => console.log(`${phase}: ${done} of ${total}`),
+ * };
+ * await using engine = await Engine.load("tide-dense.gguf", options);
+ * ```
+ */
 export interface LoadOptions extends EngineOptions {
-  /** Told how loading goes on. */
+  /** Called with progress while the model loads. */
   onProgress?: ((progress: LoadProgress) => void) | undefined;
-  /** Told when the storage is missing, full, lost or back. */
+  /** Called when the storage is missing, full, lost or available again. */
   onNotice?: ((notice: Notice) => void) | undefined;
-  /** Told when `state` or `info` has changed: the device is lost, the model is back on one, the KV pool has grown, nothing answers any more. */
+  /**
+   * Called after `state` or `info` has changed: the device was lost, the model was loaded again, the KV pool grew, or the engine
+   * failed.
+   */
   onChange?: ((engine: Engine) => void) | undefined;
-  /** Ends the loading; the promise rejects with `aborted`. */
+  /** Cancels the load; the promise then rejects with `aborted`. */
   signal?: AbortSignal | undefined;
   /**
-   * Browsers: tabs of one origin that load the same model with the same options and the same name here (true: "shared") share one engine
-   * and one copy of the weights on the GPU. One tab's worker has it; when that tab closes or crashes another takes over, and requests
-   * go on where they were. `info.role` says which part this tab has. Default: not shared.
+   * Browsers only: shares one engine, and one copy of the weights on the GPU, between the tabs of an origin that load the same
+   * model with the same options and the same name (`true` stands for "shared"). One tab's worker runs the engine; if that tab
+   * closes or crashes, another tab takes over and requests continue where they stopped. `info.role` is this tab's part.
+   * Default: not shared.
    */
   share?: boolean | string | undefined;
 }
 
+/**
+ * The options of `Engine.generate`: sampling, length, caching, and a signal that ends the request.
+ *
+ * @example
+ * ```ts
+ * const options: GenerateOptions = { maxTokens: 8, temperature: 0.7, seed: 1, signal: AbortSignal.timeout(10_000) };
+ * const { finishReason } = await engine.generate("The tide was low and", options).result();
+ * console.log(finishReason); // length
+ * ```
+ */
 export interface GenerateOptions extends GenerateParams {
-  /** Ends the request, also in the middle of its prompt; the result says `aborted`. */
+  /** Ends the request, even while its prompt is being computed; the result's `finishReason` is then `aborted`. */
   signal?: AbortSignal | undefined;
 }
 
+/**
+ * The options of `Engine.chat`: those of `Engine.generate`, and what the chat template needs.
+ *
+ * @example
+ * ```ts
+ * const options: ChatOptions = { maxTokens: 16, template: { enable_thinking: false } };
+ * const { text } = await engine.chat([{ role: "user", content: "Hello." }], options).result();
+ * ```
+ */
 export interface ChatOptions extends GenerateOptions {
-  /** Handed to the chat template, such as `enable_thinking`. */
+  /** Variables for the chat template, such as `enable_thinking`. */
   template?: Record<string, unknown> | undefined;
-  /** Tools that the model may call, handed to the chat template. Its answer is text; what it means is the caller's to read. */
+  /** Tools that the model may call, passed to the chat template. The answer is text; the caller parses any tool calls in it. */
   tools?: readonly Tool[] | undefined;
 }
 
@@ -122,20 +168,27 @@ interface PendingCall {
 }
 
 /**
- * Whether an engine can be used: "recovering" while the GPU device was lost, or the tab that has the shared engine is gone, and the
- * model is loaded again (requests wait),
- * "failed" when nothing can be done any more, "closed" after `close()`.
+ * Whether an engine can be used. "recovering": the GPU device was lost, or the tab that ran the shared engine is gone, and the
+ * model is being loaded again while requests wait. "failed": the engine cannot recover. "closed": `close()` was called.
  */
 export type EngineState = "ready" | "recovering" | "failed" | "closed";
 
-/** For tests and debugging pages. */
+/**
+ * Calls for tests and debugging pages.
+ *
+ * @example
+ * ```ts
+ * await engine.generate("The tide was low and", { maxTokens: 4 }).result();
+ * console.log(await engine.debug.check()); // { requests: 0, blocks: 0 }
+ * ```
+ */
 export interface EngineDebug {
-  /** Destroys the GPU device, as if the driver had lost it: the engine recovers, once within a minute. */
+  /** Destroys the GPU device, as if the driver had lost it. The engine recovers from one loss a minute. */
   loseDevice(): Promise<void>;
   /**
-   * The conservation check: seats, blocks, states and outputs are held by requests that are under way, and by nothing else.
-   * Resolves to how many requests there are and how many KV blocks they hold.
-   * @throws TidepoolError `internal` if something is held by nobody or twice.
+   * Checks that requests under way hold all seats, blocks, states and outputs that are taken. Resolves to the number of requests
+   * and of the KV blocks that they hold.
+   * @throws TidepoolError `internal` if something has no holder, or two.
    */
   check(): Promise<{ requests: number; blocks: number }>;
 }
@@ -147,26 +200,65 @@ interface Submission {
   signal: AbortSignal | undefined;
 }
 
+/**
+ * A loaded model that answers requests. All work happens in a worker, so the caller's thread stays free.
+ *
+ * @example
+ * ```ts
+ * const engine = await Engine.load("tide-dense.gguf");
+ * for await (const { text } of engine.generate("The tide was low and", { maxTokens: 8 })) console.log(text);
+ * await engine.close();
+ * ```
+ */
 export class Engine {
   /**
-   * What was loaded and what was chosen: model, adapter, kernels, memory, limits, and what this platform lacks. Replaced by
-   * another when the KV pool has grown or the device was lost.
+   * The loaded model, the adapter, and the kernels, memory and limits that the engine chose, with the features that this platform
+   * lacks. The engine replaces this object when the KV pool grows and when the model is loaded again.
+   *
+   * @example
+   * ```ts
+   * const { model, adapter, kernels, limits } = engine.info;
+   * console.log(model.architecture, model.contextTokens); // qwen3 2304
+   * console.log(adapter.name, kernels.dtype, limits.blockTokens); // e.g. llvmpipe (LLVM 19.1.7, 256 bits) f32 32
+   * ```
    */
   info: EngineInfo;
-  /** For tests and debugging pages only. */
+  /**
+   * Calls for tests and debugging pages.
+   *
+   * @example
+   * ```ts
+   * await engine.debug.check(); // throws if something that no request uses is still taken
+   * ```
+   */
   readonly debug: EngineDebug = {
     loseDevice: async () => {
       await this.call({ method: "loseDevice" });
     },
     check: async () => (await this.call({ method: "check" })) as { requests: number; blocks: number },
   };
-  /** What is computed and stored. */
+  /**
+   * The KV cache of this engine, in all its tiers.
+   *
+   * @example
+   * ```ts
+   * const { ram, disk } = await engine.cache.stats();
+   * console.log(`${ram.records} records in RAM, ${disk.records} on disk`);
+   * ```
+   */
   readonly cache: EngineCache;
   private readonly port: WorkerPort;
   private readonly running = new Map<number, GenerationFeed>();
   private readonly calls = new Map<number, PendingCall>();
   private nextId = 1;
-  /** What the storage had to say, oldest first; each once. */
+  /**
+   * Notices about the storage, oldest first, each reported once.
+   *
+   * @example
+   * ```ts
+   * for (const { code, message } of engine.notices) console.log(`${code}: ${message}`);
+   * ```
+   */
   readonly notices: Notice[] = [];
   private readonly onNotice: ((notice: Notice) => void) | undefined;
   private readonly onChange: (engine: Engine) => void;
@@ -203,6 +295,20 @@ export class Engine {
   /**
    * Loads a model and starts the worker that runs it.
    * @throws TidepoolError `not_found`, `invalid_file`, `unsupported`, `no_adapter`, `out_of_memory`, `aborted`.
+   *
+   * @example
+   * ```ts
+   * await using engine = await Engine.load("tide-dense.gguf", { maxRequests: 2, cache: { directory: "kv" } });
+   * console.log(engine.state); // ready
+   * ```
+   *
+   * @example In a page
+   * ```ts
+   * const engine = await Engine.load("org/repo/model-q4_0.gguf", {
+   *   share: true, // with the other tabs of this page
+   *   onProgress: ({ phase, done, total }) => (document.title = `${phase} ${Math.round((100 * done) / total)}%`),
+   * });
+   * ```
    */
   static async load(model: Model, options: LoadOptions = {}): Promise<Engine> {
     const spec = modelSpec(model);
@@ -229,19 +335,44 @@ export class Engine {
     }
   }
 
-  /** Whether it answers, builds its device anew after a loss, or has come to an end. */
+  /**
+   * Whether the engine can be used.
+   *
+   * @example
+   * ```ts
+   * if (engine.state === "failed") throw engine.failure;
+   * console.log(engine.state); // ready
+   * ```
+   */
   get state(): EngineState {
     if (this.closing) return "closed";
     if (this.dead) return "failed";
     return this.recovering ? "recovering" : "ready";
   }
 
-  /** Why the state is "failed"; undefined in any other. */
+  /**
+   * The error that ended the engine if its state is "failed", otherwise undefined.
+   *
+   * @example
+   * ```ts
+   * console.log(engine.failure?.code ?? "no failure"); // no failure
+   * ```
+   */
   get failure(): TidepoolError | undefined {
     return this.closing ? undefined : this.dead;
   }
 
-  /** Continues a prompt as it stands (with the model's BOS where it asks for one); token ids are used as they are. */
+  /**
+   * Continues a prompt. A text gets the model's BOS token if the model asks for one; token ids are used unchanged.
+   *
+   * @example
+   * ```ts
+   * const generation = engine.generate("The tide was low and", { maxTokens: 8, stop: "\n" });
+   * for await (const { text } of generation) console.log(text);
+   * const { usage, timing } = await generation.result();
+   * console.log(`${usage.completionTokens} tokens, the first after ${timing.ttftMs} ms`);
+   * ```
+   */
   generate(prompt: string | readonly number[], options: GenerateOptions = {}): Generation {
     return this.submit(() => {
       const { signal, ...params } = generateOptions.read(options, "");
@@ -253,8 +384,21 @@ export class Engine {
   }
 
   /**
-   * Answers a conversation through the model's chat template. Keep the result's `tokens` in the assistant's message, and
-   * the next turn re-uses them exactly.
+   * Answers a conversation through the model's chat template. Put the result's `tokens` into the assistant's message, so that
+   * the next turn reuses exactly what was computed.
+   *
+   * @example
+   * ```ts
+   * const system = "You answer questions about the harbour. ".repeat(8);
+   * const messages: ChatMessage[] = [
+   *   { role: "system", content: system },
+   *   { role: "user", content: "What is the cargo of the Marlow?" },
+   * ];
+   * const { text, tokens } = await engine.chat(messages, { maxTokens: 16 }).result();
+   * messages.push({ role: "assistant", content: text, tokens }, { role: "user", content: "And its berth?" });
+   * const { usage } = await engine.chat(messages, { maxTokens: 16 }).result();
+   * console.log(usage.cachedTokens.gpu > 0); // true
+   * ```
    */
   chat(messages: readonly ChatMessage[], options: ChatOptions = {}): Generation {
     return this.submit(() => {
@@ -265,7 +409,15 @@ export class Engine {
     });
   }
 
-  /** Prompt tokens that a text or conversation would have. No GPU work. */
+  /**
+   * Counts the prompt tokens of a text or conversation, without any work on the GPU.
+   *
+   * @example
+   * ```ts
+   * console.log(await engine.countTokens("The tide was low")); // 4
+   * console.log(await engine.countTokens([{ role: "user", content: "The tide was low" }])); // 12
+   * ```
+   */
   async countTokens(
     prompt: string | readonly ChatMessage[],
     template?: Record<string, unknown>,
@@ -273,20 +425,43 @@ export class Engine {
     return (await this.call({ method: "countTokens", input: promptInput(prompt, template) })) as number;
   }
 
-  /** Token ids of a text, without BOS; special tokens in it are plain text. */
+  /**
+   * The token ids of a text, without BOS. The names of special tokens in the text are plain text.
+   *
+   * @example
+   * ```ts
+   * console.log((await engine.tokenize("The tide was low")).length); // 4
+   * ```
+   */
   async tokenize(text: string): Promise<number[]> {
     return (await this.call({ method: "tokenize", text: textRule().read(text, "text") })) as number[];
   }
 
-  /** The text of tokens, marks included. */
+  /**
+   * The text of token ids, including the names of special tokens.
+   *
+   * @example
+   * ```ts
+   * const tokens = await engine.tokenize("The tide was low");
+   * console.log(await engine.detokenize(tokens)); // The tide was low
+   * ```
+   */
   async detokenize(tokens: readonly number[]): Promise<string> {
     const given = promptTokens.read(tokens, "tokens");
     return (await this.call({ method: "detokenize", tokens: given })) as string;
   }
 
   /**
-   * Log-probabilities of given tokens, used as they are. Keys and values are stored as a request's are, unless `cache` says
-   * otherwise.
+   * The log-probabilities of given tokens, which are used unchanged. Keys and values are stored as those of a request are, unless
+   * `cache` forbids it.
+   *
+   * @example
+   * ```ts
+   * const tokens = await engine.tokenize("The tide was low and the harbour was quiet.");
+   * const { logprobs } = await engine.score(tokens);
+   * const mean = logprobs.reduce((sum, logprob) => sum + logprob, 0) / logprobs.length;
+   * console.log(`perplexity ${Math.exp(-mean)}`);
+   * ```
    */
   async score(tokens: readonly number[], options: ScoreOptions = {}): Promise<ScoreResult> {
     const { from = 0, logits = false, cache } = scoreOptions.read(options, "");
@@ -295,7 +470,17 @@ export class Engine {
     return (await this.call(call)) as ScoreResult;
   }
 
-  /** Computes a prompt, or brings it back from the cache, so that it is ready when it is needed. */
+  /**
+   * Computes a prompt ahead of time, or restores it from the cache, so that later requests that begin with it start at once.
+   *
+   * @example
+   * ```ts
+   * const system = { role: "system", content: "You answer questions about the harbour. ".repeat(8) } as const;
+   * await engine.warm([system]);
+   * const { usage } = await engine.chat([system, { role: "user", content: "Hello." }], { maxTokens: 4 }).result();
+   * console.log(usage.cachedTokens.gpu >= 64); // true
+   * ```
+   */
   async warm(prompt: string | readonly ChatMessage[], options: WarmOptions = {}): Promise<PromptUsage> {
     const { cache } = warmOptions.read(options, "");
     return (await this.call({
@@ -305,12 +490,31 @@ export class Engine {
     })) as PromptUsage;
   }
 
-  /** Ends all requests (as aborted), frees the GPU and stops the worker. May be called more than once. */
+  /**
+   * Aborts all requests, frees the GPU and stops the worker. Further calls do nothing.
+   *
+   * @example
+   * ```ts
+   * const engine = await Engine.load("tide-dense.gguf");
+   * await engine.close();
+   * console.log(engine.state); // closed
+   * ```
+   */
   close(): Promise<void> {
     return (this.closing ??= this.closeNow());
   }
 
-  /** `close()`, by `await using engine = await Engine.load(model)`. */
+  /**
+   * Calls `close()` at the end of the block.
+   *
+   * @example
+   * ```ts
+   * {
+   *   await using engine = await Engine.load("tide-dense.gguf");
+   *   await engine.generate("The tide was low and", { maxTokens: 4 }).result();
+   * } // closed here
+   * ```
+   */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
@@ -433,32 +637,72 @@ export class Engine {
   }
 }
 
-/** Options of what a model's header alone answers. */
+/**
+ * The options of `inspect` and `tokenize`, which read only a model's header.
+ *
+ * @example
+ * ```ts
+ * const options: HeaderOptions = { signal: AbortSignal.timeout(10_000) };
+ * console.log((await inspect("tide-dense.gguf", options)).format); // gguf
+ * ```
+ */
 export interface HeaderOptions extends EngineOptions {
-  /** Told of each request that failed and is made again: the phase is "retrying". */
+  /** Called for each request that failed and is repeated; the phase is "retrying". */
   onProgress?: ((progress: LoadProgress) => void) | undefined;
-  /** Ends it; the promise rejects with `aborted`. */
+  /** Cancels the call; the promise then rejects with `aborted`. */
   signal?: AbortSignal | undefined;
 }
 
-/** What a model is and needs, and whether it would run here. Reads its header alone. @throws TidepoolError. */
+/**
+ * What a model is, what it needs, and whether it would run here. Reads only the model's header.
+ * @throws TidepoolError
+ *
+ * @example
+ * ```ts
+ * const report = await inspect("tide-dense.gguf");
+ * console.log(report.architecture, report.runs, report.problems); // qwen3 true []
+ * ```
+ */
 export async function inspect(model: Model, options: HeaderOptions = {}): Promise<ModelReport> {
   return (await askHeader(model, options, { ask: "inspect" })) as ModelReport;
 }
 
-/** Token ids of a text, without BOS, special tokens in it being plain text. Reads the model's header alone. */
+/**
+ * The token ids of a text, without BOS. The names of special tokens in the text are plain text. Reads only the model's header.
+ *
+ * @example
+ * ```ts
+ * console.log((await tokenize("tide-dense.gguf", "The tide was low")).length); // 4
+ * ```
+ */
 export async function tokenize(model: Model, text: string, options: HeaderOptions = {}): Promise<number[]> {
   const given = textRule().read(text, "text");
   return (await askHeader(model, options, { ask: "tokenize", text: given })) as number[];
 }
 
-/** What a chat template is given besides the messages. */
+/**
+ * What a chat template gets besides the messages.
+ *
+ * @example
+ * ```ts
+ * const options: RenderOptions = { template: { enable_thinking: false } };
+ * const { text } = await render("tide-dense.gguf", [{ role: "user", content: "Hello." }], options);
+ * ```
+ */
 export interface RenderOptions extends HeaderOptions {
   template?: Record<string, unknown>;
   tools?: readonly Tool[];
 }
 
-/** The prompt that a conversation becomes through the model's chat template. Reads the model's header alone. */
+/**
+ * The prompt that a conversation becomes through the model's chat template. Reads only the model's header.
+ *
+ * @example
+ * ```ts
+ * const { text, tokens } = await render("tide-dense.gguf", [{ role: "user", content: "Hello." }]);
+ * console.log(text.includes("Hello."), tokens.length > 0); // true true
+ * ```
+ */
 export async function render(
   model: Model,
   messages: readonly ChatMessage[],

@@ -7,7 +7,16 @@ import { onAbort } from "../base.ts";
 import { TidepoolError } from "../errors.ts";
 import type { GenerationResult, StepOutput } from "../wire/protocol.ts";
 
-/** Text and tokens that one step added. */
+/**
+ * The text and tokens that one step added to an answer.
+ *
+ * @example
+ * ```ts
+ * let answer = "";
+ * const add = (chunk: GenerationChunk) => void (answer += chunk.text);
+ * for await (const chunk of engine.generate("The tide was low and", { maxTokens: 8 })) add(chunk);
+ * ```
+ */
 export type GenerationChunk = Omit<StepOutput, "id">;
 
 /** How a request ended. */
@@ -20,16 +29,23 @@ export const MAX_UNREAD_CHUNKS = 1024;
 const abandoned = new FinalizationRegistry<GenerationFeed>((feed) => feed.abandon());
 
 /**
- * A request under way: iterate it for chunks, or await `result()`. Leaving a `for await` loop early (`break`, `return`, an
- * exception) aborts the request; so does `abort()`, and dropping the last reference to a generation whose result nobody
- * awaits. If nobody reads, at most 1,024 chunks are kept apart and later ones are merged into the last; no text is lost.
+ * A request under way: iterate over it for chunks, or await `result()`. Leaving a `for await` loop early (`break`, `return`, an
+ * exception) aborts the request; so does `abort()`, and so does dropping the last reference to a generation whose result nobody
+ * awaits. If nobody reads, at most 1,024 chunks are kept separately and later ones are merged into the last; no text is lost.
  *
  * @example
  * ```ts
+ * let answer = "";
  * for await (const { text } of engine.generate("The tide was low and")) {
- *   output.append(text);
- *   if (output.textContent.length > 1000) break; // ends the request
+ *   answer += text;
+ *   if (answer.length > 20) break; // ends the request
  * }
+ * ```
+ *
+ * @example In a page
+ * ```ts
+ * const output = document.querySelector("output")!;
+ * for await (const { text } of engine.generate("The tide was low and")) output.append(text);
  * ```
  */
 export class Generation implements AsyncIterable<GenerationChunk> {
@@ -41,21 +57,47 @@ export class Generation implements AsyncIterable<GenerationChunk> {
     if (!feed.hasEnded) abandoned.register(this, feed, feed);
   }
 
-  /** The whole result. @throws TidepoolError if the request was refused or failed. */
+  /**
+   * Waits for the end of the request and resolves to its whole result.
+   * @throws TidepoolError if the request was refused or failed.
+   *
+   * @example
+   * ```ts
+   * const { text, usage } = await engine.generate("The tide was low and", { maxTokens: 8 }).result();
+   * console.log(usage.completionTokens); // 8
+   * ```
+   */
   async result(): Promise<GenerationResult> {
     const outcome = await this.feed.outcome();
     if ("error" in outcome) throw outcome.error;
     return outcome.result;
   }
 
-  /** Ends the request, also in the middle of its prompt; the result's `finishReason` is then `aborted`. */
+  /**
+   * Ends the request, even while its prompt is being computed; the result's `finishReason` is then `aborted`.
+   *
+   * @example
+   * ```ts
+   * const generation = engine.generate("The tide was low and");
+   * generation.abort();
+   * console.log((await generation.result()).finishReason); // aborted
+   * ```
+   */
   abort(): void {
     this.feed.abort();
   }
 
   /**
-   * Each step's chunk as it comes; ends or throws as `result()` does. Each chunk is read once, so there is one iterator.
-   * @throws TidepoolError `invalid_argument` for a second one.
+   * Yields each step's chunk as it arrives, then ends or throws as `result()` does. Each chunk is read once, so a generation has
+   * one iterator.
+   * @throws TidepoolError `invalid_argument` if there is an iterator already.
+   *
+   * @example
+   * ```ts
+   * let tokens = 0;
+   * for await (const chunk of engine.generate("The tide was low and", { maxTokens: 8 })) tokens += chunk.tokens.length;
+   * console.log(tokens); // 8
+   * ```
    */
   [Symbol.asyncIterator](): AsyncIterableIterator<GenerationChunk> {
     if (!this.feed.startReading()) {

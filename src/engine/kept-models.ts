@@ -11,10 +11,19 @@ import type { LoadProgress, ModelsCall, SourceOptions } from "../wire/protocol.t
 
 export type { PullResult, StoredModel, StoredModelFile, VerifyResult };
 
+/**
+ * The options of `models`: where models come from and are kept, a progress callback, and a signal.
+ *
+ * @example
+ * ```ts
+ * const options: ModelsCallOptions = { models: { directory: "models" }, signal: AbortSignal.timeout(60_000) };
+ * console.log(Array.isArray(await models.list(options))); // true
+ * ```
+ */
 export interface ModelsCallOptions extends SourceOptions {
-  /** Told how fetching or checking goes on. */
+  /** Called with progress while files are fetched or checked. */
   onProgress?: ((progress: LoadProgress) => void) | undefined;
-  /** Ends it; what was fetched is kept for the next time. */
+  /** Cancels the call; what was fetched by then is kept for the next time. */
   signal?: AbortSignal | undefined;
 }
 
@@ -24,23 +33,63 @@ async function ask<T>(call: ModelsCall, given: ModelsCallOptions): Promise<T> {
   return (await askWorker({ type: "models", options, call }, { onProgress, signal })) as T;
 }
 
-/** The models that are kept. Each call starts a worker of its own and ends it. */
+/**
+ * The downloaded models that are kept on this machine, or in this origin's storage. Each call starts a worker and ends it.
+ *
+ * @example
+ * ```ts
+ * await models.pull("https://models.example/tide-dense.gguf");
+ * await using engine = await Engine.load("https://models.example/tide-dense.gguf"); // needs no network
+ * ```
+ */
 export const models = {
-  /** All models that are kept, whole or in part, by name. */
+  /**
+   * Lists all kept models, complete or not, by name.
+   *
+   * @example
+   * ```ts
+   * for (const { name, bytesKept, sizeBytes } of await models.list()) console.log(name, bytesKept / sizeBytes);
+   * ```
+   */
   list: (options: ModelsCallOptions = {}): Promise<StoredModel[]> => ask({ method: "list" }, options),
 
   /**
-   * Fetches a model of the Hub or a URL, finishes one that was begun, or brings a kept one up to date.
+   * Downloads a model by Hub id or URL, completes a partial download, or updates a kept model.
    * @throws TidepoolError `not_found`, `invalid_file`, `invalid_argument`, `source`.
+   *
+   * @example
+   * ```ts
+   * const { name, sizeBytes, receivedBytes } = await models.pull("https://models.example/tide-dense.gguf");
+   * console.log(`${name}: received ${receivedBytes} of ${sizeBytes} bytes, the rest was here`);
+   * ```
    */
   pull: (model: string, options: ModelsCallOptions = {}): Promise<PullResult> =>
     ask({ method: "pull", model }, options),
 
-  /** Forgets a model, or one file of it (`org/repo/file.gguf`). @throws TidepoolError `not_found`, `source` if in use. */
+  /**
+   * Removes a kept model, or one of its files (`org/repo/file.gguf`).
+   * @throws TidepoolError `not_found`, or `source` if the model is in use.
+   *
+   * @example
+   * ```ts
+   * await models.pull("https://models.example/tide-dense.gguf");
+   * const { bytesFreed } = await models.remove("https://models.example/tide-dense.gguf");
+   * console.log(bytesFreed); // 1159840
+   * ```
+   */
   remove: (model: string, options: ModelsCallOptions = {}): Promise<{ bytesFreed: number }> =>
     ask({ method: "remove", model }, options),
 
-  /** Reads a model's files (all, without a name) and compares hashes; damaged files are removed and reported. */
+  /**
+   * Reads the files of one model, or of all models, and compares their hashes. Damaged files are removed and reported.
+   *
+   * @example
+   * ```ts
+   * await models.pull("https://models.example/tide-dense.gguf");
+   * const { checked, bad } = await models.verify("https://models.example/tide-dense.gguf");
+   * console.log(checked, bad); // 1 []
+   * ```
+   */
   verify: (model?: string, options: ModelsCallOptions = {}): Promise<VerifyResult> =>
     ask({ method: "verify", ...(model !== undefined && { model }) }, options),
 };

@@ -98,12 +98,12 @@ async function openRemote(
   }
 }
 
-/** What a pull brought: how much was fetched now, and what lies kept. */
+/** The outcome of a pull. */
 export interface PullResult {
   name: string;
   /** Bytes of the model's files. */
   sizeBytes: number;
-  /** Bytes that came over the network for it now. */
+  /** Bytes that this pull downloaded. */
   receivedBytes: number;
 }
 

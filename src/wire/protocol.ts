@@ -17,143 +17,165 @@ export interface NamedBlob {
 /** What to load: a path, a URL, or files. */
 export type ModelSpec = string | readonly NamedBlob[];
 
-/** Types of numbers that the kernels compute with. */
+/** The number types of the kernels. */
 export type Dtype = "f32" | "f16";
 
 export type { HubOptions, ModelsOptions };
 
-/** Where models that are named by a Hub id or a URL come from, and where they are kept. */
+/**
+ * Where models named by a Hub id or a URL come from, and where downloads are kept.
+ *
+ * @example
+ * ```ts
+ * const source: SourceOptions = { models: { directory: "models" } };
+ * const report = await inspect("https://models.example/tide-dense.gguf", source);
+ * console.log(report.runs); // true
+ * ```
+ */
 export interface SourceOptions {
   hub?: HubOptions | undefined;
   models?: ModelsOptions | undefined;
 }
 
-/** What can be set when a model is loaded. */
+/**
+ * The settings of an engine.
+ *
+ * @example
+ * ```ts
+ * const options: EngineOptions = { dtype: "f32", blockTokens: 16, maxRequests: 4, poolTokens: 8192 };
+ * const report = await inspect("tide-dense.gguf", options);
+ * console.log(report.memory?.dtype); // f32
+ * ```
+ */
 export interface EngineOptions extends SourceOptions {
-  /** Arithmetic and activations. Default "auto": f16 on a hardware adapter that has it, else f32. */
+  /** The type of arithmetic and activations. Default "auto": f16 on a hardware adapter that has it, otherwise f32. */
   dtype?: Dtype | "auto" | undefined;
-  /** Stored keys and values. Default: as `dtype`, and with dtype "auto" f16 on every adapter that has it. */
+  /** The type of stored keys and values. Default: `dtype`; with dtype "auto", f16 on every adapter that has it. */
   kvDtype?: Dtype | undefined;
-  /** Tokens a KV block: 16, 32 or 64. Default 32. */
+  /** Tokens per KV block: 16, 32 or 64. Default 32. */
   blockTokens?: number | undefined;
-  /** Prompt tokens a prefill step at most, 1 to 512. Default 256. */
+  /** The most prompt tokens in a prefill step, 1 to 512. Default 256. */
   chunkTokens?: number | undefined;
-  /** Requests that decode at once, 1 to 16. Default 8. */
+  /** The most requests that decode at once, 1 to 16. Default 8. */
   maxRequests?: number | undefined;
   /**
-   * Tokens of KV that the GPU pool may grow to, for all requests together. Default: what 1 GiB holds, at least 8,192, and
-   * no more than `maxRequests` contexts.
+   * How many tokens of KV the GPU pool may grow to, for all requests together. Default: as many as fit 1 GiB, at least 8,192,
+   * and at most `maxRequests` contexts.
    */
   poolTokens?: number | undefined;
-  /** The same in bytes; goes before `poolTokens`. */
+  /** The same in bytes; overrides `poolTokens`. */
   poolBytes?: number | undefined;
-  /** Tokens of KV that the GPU pool has at first; it doubles when requests need more. Default 2,048. */
+  /** How many tokens of KV the GPU pool starts with; it doubles when requests need more. Default 2,048. */
   poolStartTokens?: number | undefined;
   /**
-   * GPU memory that the model may take in all, in bytes: weights, KV pool, recurrent states and workspace. Less than it
-   * needs is an error; the pool grows no further than this allows. Default: no limit but the device's.
+   * The most GPU memory that the model may take, in bytes: weights, KV pool, recurrent states and workspace. Loading fails if
+   * the model needs more, and the pool does not grow beyond it. Default: the device's limit.
    */
   memoryBytes?: number | undefined;
-  /** Part of the wanted adapter's name. */
+  /** Part of the adapter's name; loading fails if the name does not contain it. */
   adapter?: string | undefined;
-  /** false: no subgroup operations. Default: used where the adapter has them. */
+  /** false: do not use subgroup operations. Default: use them if the adapter has them. */
   subgroups?: boolean | undefined;
   /**
-   * The longest that a prompt's text may take to become tokens, through chat template and tokenizer; what is late is
-   * ended with `timed_out`. 10 to 3,600,000. Default 10,000.
+   * The longest that chat template and tokenizer may take for a prompt, in ms, 10 to 3,600,000; a request that takes longer ends
+   * with `timed_out`. Default 10,000.
    */
   textTimeoutMs?: number | undefined;
   /** Lower tiers of the KV cache. */
   cache?: CacheOptions | undefined;
 }
 
-/** Where computed keys and values are kept. */
+/**
+ * Where and how computed keys and values are stored below the GPU.
+ *
+ * @example
+ * ```ts
+ * const cache: CacheOptions = { directory: "kv", diskBytes: 8 * 2 ** 30, policy: "lru", namespace: "alice" };
+ * await using engine = await Engine.load("tide-dense.gguf", { cache });
+ * console.log((await engine.cache.stats()).gpu.policy); // lru
+ * ```
+ */
 export interface CacheOptions {
   /**
-   * Node and Deno: a folder for the disk tier; without one there is no disk tier. Browsers: the name of the store,
+   * Node and Deno: a folder for the disk tier; without a folder there is no disk tier. Browsers: the name of the store,
    * default "tidepool-kv".
    */
   directory?: string | undefined;
   /** false: no disk tier. */
   disk?: boolean | undefined;
-  /**
-   * Budgets in bytes. RAM by default: 32,768 tokens of the model, from 256 MiB up to an eighth of the machine's memory.
-   * Disk by default: 4 GiB, at most half of the origin's quota in browsers and a tenth of the file system elsewhere.
-   */
+  /** Budget of the RAM tier. Default: 32,768 tokens of the model, at least 256 MiB and at most an eighth of the machine's memory. */
   ramBytes?: number | undefined;
+  /** Budget of the disk tier. Default: 4 GiB, at most half of the origin's quota in browsers and a tenth of the file system elsewhere. */
   diskBytes?: number | undefined;
-  /** How stored blocks come back: "auto" (default) loads, computes or does both by measured rates. */
+  /** How stored blocks are restored: "auto" (default) loads them, computes them, or does both, depending on measured rates. */
   restore?: "auto" | "load" | "compute" | "both" | undefined;
-  /** What is evicted first, and which snapshots are taken. Default "marconi". */
+  /** The policy that decides which snapshots are taken and what is evicted first. Default "marconi". */
   policy?: Exclude<PolicyName, "offline"> | undefined;
   /** Salts the keys, so that users of one app cannot find each other's prefixes. */
   namespace?: string | undefined;
-  /** Stored blocks expire so long after they were computed. Default: never. */
+  /** Stored blocks expire this many milliseconds after they were computed. Default: never. */
   maxAgeMs?: number | undefined;
   /**
-   * Stores blocks quantised; off by default, because it changes what is computed from them. What such an engine stores is
-   * marked, and is not served to an engine that stores exactly or in more bits.
+   * Quantises stored blocks to this many bits. Off by default, because it changes what is computed from them. Such blocks are
+   * marked and never served to an engine that stores exactly or in more bits.
    */
   atRestBits?: 8 | 4 | undefined;
-  /**
-   * Stores recurrent states in 16 bits: half of their bytes in RAM and on disk. Off by default, and marked, for the same
-   * reason.
-   */
+  /** Stores recurrent states in 16 bits, which halves their bytes in RAM and on disk. Off by default, and marked, for the same reason. */
   atRestStateBits?: 16 | undefined;
   /**
-   * Public keys of whom archives are imported from, as `newSigningKey` gives them; archives without a signature by one of
-   * them are refused. Default: any archive is imported, and its maker must be trusted as the maker of code is.
+   * Trusted public keys, as `newSigningKey` returns them; archives that none of them signed are refused. Default: any archive is
+   * imported, so its maker must be trusted like the maker of code.
    */
   trust?: readonly string[] | undefined;
 }
 
-/** What became of an archive. */
+/** The outcome of importing an archive. */
 export interface ArchiveImport {
-  /** Keys of the records that are stored now. */
+  /** Keys of the imported records. */
   keys: string[];
   /**
-   * How many were not taken, by reason: "fingerprint" (made with another model, or other settings of it), "encoding"
-   * (coarser than what this engine serves), "expired", "room" (they fit into no tier).
+   * How many records were not imported, by reason: "fingerprint" (from another model, or other settings of it), "encoding"
+   * (coarser than this engine serves), "expired", "room" (no tier has room for them).
    */
   rejected: Record<string, number>;
-  /** The prompt that the archive holds, as far as its records go. */
+  /** The prompt that the archive's records cover. */
   tokens: number[];
-  /** The public key of whoever signed it; absent if nobody did, or if this runtime cannot check signatures. */
+  /** The signer's public key; absent if the archive is not signed, or if this runtime cannot check signatures. */
   signedBy?: string;
 }
 
-/** Something about the disk that the user should hear of, said once. */
+/** A problem with the storage that the user should know of, reported once. */
 export interface Notice {
   code: string;
   message: string;
 }
 
-/** Something that this platform lacks, what is lost by it, and what can be done. */
+/** A feature that this platform lacks, what is lost without it, and what can be done about it. */
 export type Capability = Notice;
 
-/** What is said while a model loads. */
+/** Progress of a load. */
 export interface LoadProgress {
   /**
-   * Downloading and uploading go on at the same time. "waiting": another tab or process downloads the same model, told once
-   * and without amounts. "retrying": a request failed for now, the `done`th time in a row, and is made again, `total` times at
-   * most. "weights": the upload to the GPU. "finishing": all pipelines are ready; what may still be under way is the tokenizer
-   * and the GPU's part of the upload. Told once, without amounts.
+   * Downloading and uploading overlap. "waiting": another tab or process is downloading the same model; reported once, without
+   * amounts. "retrying": a request failed for the `done`th time in a row and is repeated, at most `total` times. "weights": the
+   * upload to the GPU. "finishing": all pipelines are ready, while the tokenizer and the GPU may still be working; reported once,
+   * without amounts.
    */
   phase: "header" | "waiting" | "retrying" | "download" | "weights" | "pipelines" | "finishing";
-  /** "retrying": which server, and what is wrong. */
+  /** "retrying": the server, and what is wrong. */
   reason?: string | undefined;
   /** Bytes kept or uploaded, pipelines ready, or failures. */
   done: number;
   total: number;
-  /** By the rate of late; absent while nobody can know. */
+  /** An estimate from the recent rate; absent while it is unknown. */
   secondsLeft?: number;
 }
 
-/** What was loaded and what was chosen for it. */
+/** The loaded model, and what the engine chose for it. */
 export interface EngineInfo {
   /**
-   * "alone": not shared with other tabs. "owner": this tab's worker has the model, for all tabs that share it. "guest": another
-   * tab's has.
+   * "alone": not shared with other tabs. "owner": this tab's worker runs the engine for all tabs that share it. "guest": another
+   * tab's worker does.
    */
   role: "alone" | "owner" | "guest";
   model: {
@@ -165,9 +187,9 @@ export interface EngineInfo {
     layers: number;
   };
   adapter: { name: string; software: boolean };
-  /** What was chosen from the adapter's features. */
+  /** The kernel variants that the engine chose for this adapter. */
   kernels: { dtype: Dtype; kvDtype: Dtype; subgroups: boolean };
-  /** Bytes on the GPU; both pools as they are now. `stateMaxBytes`: what the pool of recurrent states may grow to. */
+  /** Bytes on the GPU, with both pools at their present size. `stateMaxBytes`: what the pool of recurrent states may grow to. */
   memory: {
     weightBytes: number;
     kvPoolBytes: number;
@@ -178,30 +200,56 @@ export interface EngineInfo {
   };
   /** `poolTokens`: what the KV pool may grow to. */
   limits: { blockTokens: number; chunkTokens: number; maxRequests: number; poolTokens: number };
-  /** Whether text can be encoded and chats rendered, or why not. */
+  /** "ready", or why text cannot be encoded. */
   tokenizer: string;
+  /** "ready", or why chats cannot be rendered. */
   chatTemplate: string;
-  /** Where the file's template and tokenizer run: "own worker", "not needed", or why in the engine's thread. */
+  /** Where the file's template and tokenizer run: "own worker", "not needed", or why they run in the engine's thread. */
   textWorker: string;
-  /** What this platform lacks, each in a sentence; empty where nothing is missing. */
+  /** Features that this platform lacks; empty if nothing is missing. */
   capabilities: Capability[];
 }
 
-/** A part of a message's content. */
+/** A part of a message's content, in OpenAI's form. */
 export interface TextPart {
   type: "text";
   text: string;
 }
 
-/** A tool's call, in OpenAI's form. */
+/**
+ * A call of a tool, in OpenAI's form.
+ *
+ * @example
+ * ```ts
+ * const call: ToolCall = { id: "1", function: { name: "berthOf", arguments: { ship: "Marlow" } } };
+ * const message: ChatMessage = { role: "assistant", content: null, tool_calls: [call] };
+ * const answer: ChatMessage = { role: "tool", tool_call_id: "1", content: "12" };
+ * ```
+ */
 export interface ToolCall {
   id?: string | undefined;
   type?: "function" | undefined;
-  /** `arguments`: JSON text or the object itself; the chat template gets the one that it works with. */
+  /** `arguments`: JSON text or an object; the chat template gets the form that it supports. */
   function: { name: string; arguments?: string | Readonly<Record<string, unknown>> | undefined };
 }
 
-/** A tool that the model may call, in OpenAI's form; `parameters` is a JSON schema. */
+/**
+ * A tool that the model may call, in OpenAI's form; `parameters` is a JSON schema.
+ *
+ * @example
+ * ```ts
+ * const tool: Tool = {
+ *   type: "function",
+ *   function: {
+ *     name: "berthOf",
+ *     description: "The berth of a ship",
+ *     parameters: { type: "object", properties: { ship: { type: "string" } } },
+ *   },
+ * };
+ * const question: ChatMessage = { role: "user", content: "Where is the Marlow?" };
+ * await engine.chat([question], { tools: [tool], maxTokens: 4 }).result();
+ * ```
+ */
 export interface Tool {
   type: "function";
   function: {
@@ -211,28 +259,37 @@ export interface Tool {
   };
 }
 
-/** Who wrote a message. */
+/** The author of a message. */
 export type ChatRole = "system" | "developer" | "user" | "assistant" | "tool";
 
 /**
- * A message of a conversation, in OpenAI's form. Special tokens written in it are plain text. Numbers in arguments and schemas
- * print as JavaScript writes them; a `Number` object prints as a float ("1.0").
+ * A message of a conversation, in OpenAI's form. The names of special tokens in it are plain text. Numbers in arguments and
+ * schemas print as JavaScript writes them; a `Number` object prints as a float ("1.0").
+ *
+ * @example
+ * ```ts
+ * const messages: ChatMessage[] = [
+ *   { role: "system", content: "You answer in one sentence." },
+ *   { role: "user", content: [{ type: "text", text: "Tell me about the harbour." }] },
+ * ];
+ * await engine.chat(messages, { maxTokens: 16 }).result();
+ * ```
  */
 export interface ChatMessage {
   role: ChatRole;
-  /** Text, or parts whose texts are joined unless the chat template goes through parts; null: tool calls alone. */
+  /** Text; or parts, whose texts are joined unless the chat template handles parts; or null for a message of tool calls only. */
   content: string | readonly TextPart[] | null;
   /**
-   * Of an assistant's message: the tokens of a result, used in place of tokenising its text again. They count only if they
-   * decode to the content and hold nothing else but the end of the turn: the text is tokenised again if it was edited, or
-   * if there is a control token among them, which nobody would see.
+   * Of an assistant's message: the `tokens` of its result, which are used instead of tokenising the text again. They are used only
+   * if they decode to the content and hold nothing else except the end of the turn; the text is tokenised again if it was edited
+   * or if the tokens hold an invisible control token.
    */
   tokens?: readonly number[] | undefined;
   tool_calls?: readonly ToolCall[] | undefined;
-  /** Of a tool's message: the call that it answers. */
+  /** Of a tool's message: the id of the call that it answers. */
   tool_call_id?: string | undefined;
   name?: string | undefined;
-  /** What a model thought before its answer, for templates that print it. */
+  /** The model's reasoning before its answer, for templates that print it. */
   reasoning_content?: string | undefined;
 }
 
@@ -246,15 +303,42 @@ export type RequestInput =
       tools?: readonly Tool[];
     };
 
-/** What to do when prompt and new tokens do not fit the context or the pool. */
+/**
+ * What to do if the prompt and the new tokens do not fit the context or the pool: refuse the request, drop the prompt's beginning,
+ * or stop generating when the context is full.
+ *
+ * @example
+ * ```ts
+ * const overflow: Overflow = "error";
+ * const generation = engine.generate("The tide was low and", { overflow, maxTokens: 100_000 });
+ * await generation.result().catch((error: TidepoolError) => console.log(error.code)); // too_long
+ * ```
+ */
 export type Overflow = "error" | "truncateStart" | "stop";
 
-/** How far a call's keys and values may go: nowhere (nor are stored ones used), GPU and RAM, or the disk too. */
+/**
+ * How far down a call's keys and values are stored: nowhere (and no stored ones are used), on the GPU and in RAM, or on disk too.
+ *
+ * @example
+ * ```ts
+ * const cache: CacheScope = "memory";
+ * await engine.generate("A secret", { cache, maxTokens: 4 }).result(); // leaves nothing on disk
+ * ```
+ */
 export type CacheScope = "off" | "memory" | "disk";
 
-/** How to generate. */
+/**
+ * How to generate: sampling, length, stop texts and caching.
+ *
+ * @example
+ * ```ts
+ * const params: GenerateParams = { maxTokens: 4, logprobs: 2 };
+ * const { logprobs } = await engine.generate("The tide was low and", params).result();
+ * console.log(logprobs?.[0]?.top.length); // 2
+ * ```
+ */
 export interface GenerateParams {
-  /** New tokens at most. Default: to the end of the sequence or of the context. */
+  /** The most new tokens. Default: until the model ends its answer, or the context is full. */
   maxTokens?: number | undefined;
   /** 0 (default): greedy. */
   temperature?: number | undefined;
@@ -268,69 +352,96 @@ export interface GenerateParams {
   repetitionPenalty?: number | undefined;
   presencePenalty?: number | undefined;
   frequencyPenalty?: number | undefined;
-  /** Token id -> value added to its logit. */
+  /** Values to add to the logits of these token ids. */
   logitBias?: Readonly<Record<number, number>> | undefined;
-  /** Default 0. Same seed, same adapter, same text. */
+  /** Default 0. The same seed on the same adapter gives the same text. */
   seed?: number | undefined;
-  /** Text at which generation ends, or several, at most 64; the result does not contain it. */
+  /** One text, or up to 64, at which generation ends; the result does not contain it. */
   stop?: string | readonly string[] | undefined;
-  /** Report log-probabilities of the chosen token and of this many best, 0 to 20. Default: none. */
+  /** Reports the log-probabilities of each chosen token and of this many likeliest ones, 0 to 20. Default: none. */
   logprobs?: number | undefined;
   /** Default "error". */
   overflow?: Overflow | undefined;
-  /** How far this request's keys and values may go: nowhere, GPU and RAM, or (default) the disk too. */
+  /** How far down this request's keys and values are stored. Default "disk". */
   cache?: CacheScope | undefined;
   /**
-   * What this request stores in RAM and on disk expires so long after it was computed; above 0. What was there already
-   * keeps its own expiry. Default: the engine's `cache.maxAgeMs`.
+   * What this request stores in RAM and on disk expires this many milliseconds after it was computed; above 0. Records that were
+   * stored before keep their own expiry. Default: the engine's `cache.maxAgeMs`.
    */
   cacheMaxAgeMs?: number | undefined;
 }
 
-/** How to score given tokens. */
+/**
+ * The options of `Engine.score`.
+ *
+ * @example
+ * ```ts
+ * const options: ScoreOptions = { from: 2, logits: true, cache: "off" };
+ * const { logits } = await engine.score(await engine.tokenize("The tide was low"), options);
+ * console.log(logits?.length === 2 * engine.info.model.vocabSize); // true
+ * ```
+ */
 export interface ScoreOptions {
-  /** First position whose logits are wanted. Default 0. */
+  /** The first position whose logits are computed. Default 0. */
   from?: number | undefined;
-  /** Give the logits raw too. Default false. */
+  /** Whether the result includes the raw logits. Default false. */
   logits?: boolean | undefined;
-  /** How far their keys and values may go. Default "disk", as of a request. */
+  /** How far down the keys and values are stored. Default "disk". */
   cache?: CacheScope | undefined;
 }
 
-/** How to make a prompt ready. */
+/**
+ * The options of `Engine.warm`.
+ *
+ * @example
+ * ```ts
+ * const options: WarmOptions = { cache: "memory" };
+ * await engine.warm("The tide was low and ".repeat(16), options);
+ * ```
+ */
 export interface WarmOptions {
-  /** How far its keys and values may go. Default "disk"; with "off" nothing is left to find. */
+  /** How far down the keys and values are stored. Default "disk"; with "off" nothing is stored. */
   cache?: CacheScope | undefined;
 }
 
-/** A chosen token with the natural logarithm of its probability, and the likeliest ones beside it. */
+/** A chosen token with the natural logarithm of its probability, and the likeliest tokens at its position. */
 export interface TokenLogprob {
   token: number;
   logprob: number;
   top: { token: number; logprob: number }[];
 }
 
-/** Where a prompt's tokens came from: those computed and those cached add up to `promptTokens`. */
+/** Where a prompt's tokens came from; `computedTokens` and `cachedTokens` add up to `promptTokens`. */
 export interface PromptUsage {
   promptTokens: number;
   computedTokens: number;
   cachedTokens: { gpu: number; ram: number; disk: number };
-  /** How stored blocks were brought back; absent where there were none. */
+  /** How stored blocks were restored; absent if there were none. */
   restore?: "load" | "compute" | "both";
 }
 
+/** A request's tokens: those of its prompt, and those of its answer. */
 export interface Usage extends PromptUsage {
   completionTokens: number;
 }
 
-/** How long a request took: milliseconds to the first token, and rates of its two phases. */
+/**
+ * How long a request took: the time to its first token, and the rates of its two phases.
+ *
+ * @example
+ * ```ts
+ * const { timing } = await engine.generate("The tide was low and", { maxTokens: 8 }).result();
+ * const { ttftMs, decodeTokensPerSecond }: Timing = timing;
+ * console.log(`first token after ${ttftMs} ms, then ${decodeTokensPerSecond} tokens per second`);
+ * ```
+ */
 export interface Timing {
   ttftMs: number;
   prefillTokensPerSecond: number;
   decodeTokensPerSecond: number;
 }
 
-/** A request's whole result. */
+/** The result of a request. */
 export interface GenerationResult {
   text: string;
   tokens: number[];
@@ -375,16 +486,16 @@ export type Call =
   | { method: "cacheWatch"; on: boolean }
   | { method: "score"; tokens: readonly number[]; from: number; logits: boolean; cache?: CacheScope };
 
-/** Log-probabilities of given tokens: `logprobs[i]` is that of token `from + 1 + i` after those before it. */
+/** Log-probabilities of given tokens: `logprobs[i]` belongs to token `from + 1 + i`, given the tokens before it. */
 export interface ScoreResult {
   from: number;
   logprobs: number[];
   usage: PromptUsage;
-  /** Raw logits of the rows from `from` on, [rows, vocabulary], where asked for. */
+  /** The raw logits of the rows from `from` on, [rows, vocabulary], if `logits` was true. */
   logits?: Float32Array<ArrayBuffer>;
 }
 
-/** What a model's header says, and whether the model would run here. */
+/** What a model is, what it needs, and whether it would run here. */
 export interface ModelReport {
   name: string;
   format: "gguf" | "safetensors";
@@ -393,8 +504,9 @@ export interface ModelReport {
   /** Tensors by type. */
   tensors: Record<string, number>;
   parameters: number;
-  /** "ready", or why there is none. */
+  /** "ready", or why text cannot be encoded. */
   tokenizer: string;
+  /** "ready", or why chats cannot be rendered. */
   chatTemplate: string;
   shape?: {
     name: string;
@@ -406,28 +518,28 @@ export interface ModelReport {
     contextTokens: number;
   };
   adapter?: string;
-  /** What it would take on the GPU, known beforehand. */
+  /** What the model would take on the GPU. */
   memory?: {
     weightBytes: number;
     kvBytesPerToken: number;
-    /** Tokens of the KV pool at first, and what it may grow to. */
+    /** Tokens that the KV pool starts with, and what it may grow to. */
     kvStartTokens: number;
     kvPoolTokens: number;
     kvPoolBytes: number;
-    /** The pool of recurrent states at first, and what it may grow to. */
+    /** What the pool of recurrent states starts with, and what it may grow to. */
     stateStartBytes: number;
     statePoolBytes: number;
     workspaceBytes: number;
-    /** Everything, with the pools as they are at first, and at most. */
+    /** Everything together, with the pools at their first and at their largest size. */
     startBytes: number;
     maxBytes: number;
     dtype: Dtype;
     kvDtype: Dtype;
   };
   runs: boolean;
-  /** Why it would not run. */
+  /** The reasons why the model would not run. */
   problems: string[];
-  /** What this platform lacks, each in a sentence. */
+  /** Features that this platform lacks. */
   capabilities: Capability[];
 }
 
@@ -450,13 +562,13 @@ export type HeaderQuestion =
   | { ask: "tokenize"; text: string }
   | { ask: "render"; input: Extract<RequestInput, { kind: "chat" }> };
 
-/** What a conversation becomes through a model's chat template. */
+/** The prompt that a conversation becomes through a model's chat template. */
 export interface RenderedChat {
   text: string;
   tokens: number[];
 }
 
-/** Numbers of one tier. */
+/** Sizes and counts of one tier. */
 export interface CacheTierStats {
   bytes: number;
   budgetBytes: number;
@@ -469,12 +581,12 @@ export interface CacheTierStats {
   drops: number;
 }
 
-/** What the cache holds and what it did for requests, by tier. */
+/** What the cache holds, and what it has done for requests, by tier. */
 export interface CacheStats {
   gpu: {
     blocks: { total: number; free: number; cached: number; inUse: number };
     bytes: number;
-    /** Recurrent states; all zeros in models without recurrent layers. `taken`: admitted to the tree since the start. */
+    /** Snapshots of recurrent states; all zeros in models without recurrent layers. `taken`: admitted to the tree since the start. */
     snapshots: {
       total: number;
       free: number;
@@ -485,13 +597,13 @@ export interface CacheStats {
       bytes: number;
     };
     policy: string;
-    /** The weight of FLOP efficiency in use, where the policy has one, and how often the tuner has changed it. */
+    /** The weight of FLOP efficiency, if the policy has one, and how often the tuner has changed it. */
     alpha?: number;
     alphaChanges: number;
     lookups: number;
     tokensAsked: number;
     tokensMatched: number;
-    /** Lookups that found something: where inputs branch, or behind a former request's end. */
+    /** Lookups that found a prefix: at a branch of inputs, or at the end of an earlier request. */
     branchHits: number;
     endHits: number;
     flopsSaved: number;
@@ -499,11 +611,11 @@ export interface CacheStats {
   };
   ram: CacheTierStats;
   disk: CacheTierStats & { state: string };
-  /** What cached tokens would have taken to compute, by the rate measured in this session; 0 until one is. */
+  /** How long cached tokens would have taken to compute, at the rate measured in this session; 0 until there is one. */
   timeSavedMs: { gpu: number; ram: number; disk: number };
-  /** Blocks that were not copied down because too much was under way. */
+  /** Blocks that were not copied to a lower tier because too many copies were under way. */
   spillsDropped: number;
-  /** Records that wait for the disk. */
+  /** Records that wait to be written to disk. */
   waiting: number;
 }
 
@@ -516,55 +628,85 @@ export interface CacheEntry {
   bytes: number;
   createdAtMs: number;
   tiers: string[];
-  /** false: quantised at rest, or computed from what was. */
+  /** false: quantised, or computed from quantised blocks. */
   exact: boolean;
 }
 
-/** Bits of the places that have a block or a snapshot, as in `CacheTreeNode`: the RAM tier. */
+/**
+ * The bit of the RAM tier in a `CacheTreeNode`.
+ *
+ * @example
+ * ```ts
+ * const { nodes } = await engine.cache.tree();
+ * const blocks = nodes.flatMap(({ tiers }) => [...tiers]);
+ * console.log(`${blocks.filter((bits) => bits & TIER_RAM).length} blocks are in RAM`);
+ * ```
+ */
 export const TIER_RAM = 1;
-/** The bit of the disk tier. */
+/**
+ * The bit of the disk tier in a `CacheTreeNode`.
+ *
+ * @example
+ * ```ts
+ * const { nodes } = await engine.cache.tree();
+ * const isStored = nodes.every(({ tiers }) => tiers.every((bits) => bits & TIER_DISK));
+ * console.log(isStored ? "all blocks are on disk" : "some blocks are not on disk");
+ * ```
+ */
 export const TIER_DISK = 2;
-/** The bit of the GPU's pool. */
+/**
+ * The bit of the GPU's pool in a `CacheTreeNode`.
+ *
+ * @example
+ * ```ts
+ * const { nodes } = await engine.cache.tree();
+ * const onGpu = nodes.filter(({ tiers }) => tiers.some((bits) => bits & TIER_GPU));
+ * console.log(`${onGpu.length} of ${nodes.length} runs have blocks on the GPU`);
+ * ```
+ */
 export const TIER_GPU = 4;
 
-/** What is known of prompts at one moment, by their beginnings. */
+/** The cached prompts at one moment, as a tree of their common prefixes. */
 export interface CacheTree {
   blockTokens: number;
   bytesPerBlock: number;
   bytesPerSnapshot: number;
-  /** Parents before their children; what the GPU has first, of siblings the last used one first. */
+  /** Parents come before their children, what the GPU holds before the rest, and recently used siblings before others. */
   nodes: CacheTreeNode[];
-  /** Blocks on the GPU that the limit left out, and whether it left out stored ones too. */
+  /** Blocks on the GPU that the limit left out. */
   omittedBlocks: number;
+  /** Whether the limit left out stored blocks too. */
   moreStored: boolean;
 }
 
-/** A run of tokens that goes on without a branch. */
+/** A run of tokens without a branch. */
 export interface CacheTreeNode {
-  /** Of what the GPU has: above 0, and the same as long as the node lives. Of what only lower tiers have: below 0. */
+  /** Above 0 and constant if the GPU holds the node; below 0 if only lower tiers hold it. */
   id: number;
-  /** 0: the root. */
+  /** The parent's id; 0: the root. */
   parent: number;
-  /** Tokens before it, and to its end. It begins where its parent ends; a run that only lower tiers have may begin at any
-   * full block of its parent. */
+  /**
+   * The number of tokens before the run, and to its end. A run begins where its parent ends; one that only lower tiers hold may
+   * begin at any full block of its parent.
+   */
   start: number;
   end: number;
-  /** One entry for each block whose last token lies on it, in order: bits of the places that have the block. */
+  /** For each block whose last token is in the run, in order: the bits of the tiers that hold it. */
   tiers: Uint8Array;
-  /** Of the places that have the recurrent state at its end; 0: there is none. */
+  /** The bits of the tiers that hold the recurrent state at the end of the run; 0: none. */
   snapshot: number;
-  /** Requests that use it now. */
+  /** Requests that use the run now. */
   pins: number;
   uses: number;
-  /** Since its last use; of what only lower tiers have, since it was computed. -1: before anybody listened. */
+  /** Time since the last use, or since the computation of what only lower tiers hold; -1: older than the first listener. */
   idleMs: number;
 }
 
-/** A decision of the cache (see its kinds and reasons in src/cache/events.ts), or several of one kind in a row, added up. */
+/** A decision of the cache (src/cache/events.ts has its kinds and reasons), or the sum of several of one kind in a row. */
 export interface CacheEvent extends Omit<CacheDecision, "clock" | "lastAccess"> {
   /** Milliseconds since 1970. */
   timeMs: number;
-  /** evicted: since the last use. */
+  /** Of an eviction: the time since the last use. */
   idleMs?: number;
 }
 

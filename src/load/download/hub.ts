@@ -16,11 +16,19 @@ const MAX_FILES = 100_000;
 /** Choices that an error lists. */
 const MAX_CHOICES = 40;
 
-/** Where model repositories are found, and as whom. */
+/**
+ * The Hub from which models are downloaded.
+ *
+ * @example
+ * ```ts
+ * const hub: HubOptions = { baseUrl: "https://hub.example", token: "hf_..." };
+ * const options: LoadOptions = { hub };
+ * ```
+ */
 export interface HubOptions {
-  /** Address of the Hub, or of what speaks like it. Default: the public one. */
+  /** Address of the Hub, or of a compatible server. Default: the public Hub. */
   baseUrl?: string | undefined;
-  /** For private and gated repositories; sent to the Hub's own origin only. */
+  /** A token for private and gated repositories; sent only to the Hub's own origin. */
   token?: string | undefined;
 }
 

@@ -17,18 +17,26 @@ const STORE = "tidepool-models";
 /** How long removing and checking wait for a download of the same model to end. */
 const BUSY_MS = 2000;
 
-/** Where downloaded models are kept. */
+/**
+ * Where downloaded models are kept.
+ *
+ * @example
+ * ```ts
+ * const kept: ModelsOptions = { directory: "models" };
+ * console.log((await models.list({ models: kept })).every(({ bytesKept, sizeBytes }) => bytesKept <= sizeBytes)); // true
+ * ```
+ */
 export interface ModelsOptions {
   /**
-   * Node and Deno: a folder; default: TIDEPOOL_MODELS, else the user's cache folder. Browsers: the name of the store,
+   * Node and Deno: a folder; default: TIDEPOOL_MODELS, otherwise the user's cache folder. Browsers: the name of the store,
    * default "tidepool-models".
    */
   directory?: string | undefined;
-  /** false: nothing is kept, and each load comes over the network. */
+  /** false: nothing is kept, and every load downloads the model. */
   keep?: boolean | undefined;
 }
 
-/** One file of a kept model, whole or in part. */
+/** One file of a kept model, complete or not. */
 export interface StoredModelFile {
   /** Name or path within the model. */
   file: string;
@@ -37,24 +45,24 @@ export interface StoredModelFile {
   isComplete: boolean;
 }
 
-/** A model that is kept, whole or in part. */
+/** A kept model, complete or not. */
 export interface StoredModel {
-  /** What loads it: a Hub id or a URL. */
+  /** The Hub id or URL that loads it. */
   name: string;
   files: StoredModelFile[];
   sizeBytes: number;
   bytesKept: number;
-  /** All its files that were begun are whole. */
+  /** Whether all its files are complete, as far as their download has begun. */
   isComplete: boolean;
-  /** When its newest file was last written to, milliseconds since 1970. */
+  /** When its newest file was last written, in milliseconds since 1970. */
   atMs: number;
 }
 
-/** What checking found. Files that fail are removed, so that the next load fetches them again. */
+/** The outcome of checking kept models. Files that fail are removed, so that the next load downloads them again. */
 export interface VerifyResult {
   checked: number;
   bad: { model: string; file: string; problem: string }[];
-  /** Files that are not whole yet and so cannot be checked. */
+  /** Files that are not complete yet and so cannot be checked. */
   partial: number;
 }
 
