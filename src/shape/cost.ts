@@ -5,7 +5,15 @@
  */
 import { TidepoolError } from "../errors.ts";
 
-/** Costs in the tree's own unit of length, which is one token unless `scaleCost` says otherwise. */
+/**
+ * What a token costs to compute and to keep.
+ *
+ * @example
+ * ```ts
+ * const cost: Cost = { flopsLinear: 14e9, flopsQuadratic: 2e5, bytesPerToken: 65_536, bytesPerSnapshot: 0 };
+ * console.log(replay(trace, { policy: "lru", capacity: { bytes: 65_536 * 10_000 }, cost }).requests > 0); // true
+ * ```
+ */
 export interface Cost {
   /** Forward FLOPs of n tokens: flopsLinear * n + flopsQuadratic * n^2. */
   flopsLinear: number;
@@ -46,6 +54,21 @@ export type LayerShape =
   /** Feed-forward with `matrices` (2, or 3 when gated) of hiddenSize x inner; `active` experts run for each token. */
   | { kind: "mlp"; count: number; inner: number; matrices: number; active?: number };
 
+/**
+ * The layers and sizes of a model, from which its costs follow.
+ *
+ * @example
+ * ```ts
+ * const shape: ModelShape = {
+ *   ...{ name: "small", hiddenSize: 512, kvElementBytes: 2, stateElementBytes: 4 },
+ *   layers: [
+ *     { kind: "attention", count: 8, heads: 8, kvHeads: 2, headDim: 64 },
+ *     { kind: "mlp", count: 8, inner: 1536, matrices: 3 },
+ *   ],
+ * };
+ * console.log(costOf(shape).bytesPerToken); // 4096
+ * ```
+ */
 export interface ModelShape {
   name: string;
   hiddenSize: number;
@@ -70,7 +93,14 @@ export function scaleCost(cost: Cost, tokens: number): Cost {
   };
 }
 
-/** Adds up the layers of a shape. */
+/**
+ * The costs of a model: the sum over its layers.
+ *
+ * @example
+ * ```ts
+ * console.log(costOf(namedShapes["llama3-8b"]!).bytesPerToken); // 131072
+ * ```
+ */
 export function costOf(shape: ModelShape): Cost {
   const cost: Cost = { flopsLinear: 0, flopsQuadratic: 0, bytesPerToken: 0, bytesPerSnapshot: 0 };
   for (const layer of shape.layers) {
@@ -123,7 +153,15 @@ function recurrent(flopsLinear: number, bytesPerSnapshot: number): Cost {
   return { flopsLinear, flopsQuadratic: 0, bytesPerToken: 0, bytesPerSnapshot };
 }
 
-/** Shapes that `--model` knows by name. */
+/**
+ * The shapes of some published models, by name; `namedModel` gives their costs.
+ *
+ * @example
+ * ```ts
+ * const { name, hiddenSize } = namedShapes["llama3-8b"]!;
+ * console.log(name, hiddenSize); // llama3-8b 4096
+ * ```
+ */
 export const namedShapes: Readonly<Record<string, ModelShape>> = {
   // Marconi's model: state counted as D x N elements (not inner x N), as in the paper.
   "nvidia-hybrid-7b": {

@@ -9,7 +9,15 @@ import { someText } from "./arguments.ts";
 import type { ReplayOptions } from "./replay.ts";
 import type { Trace } from "./trace.ts";
 
-/** "lru,marconi" -> names. Throws `invalid_argument` with the known names. */
+/**
+ * Reads a list of policies, such as "lru,marconi".
+ * @throws TidepoolError `invalid_argument`, with the known names
+ *
+ * @example
+ * ```ts
+ * console.log(parsePolicies("lru,marconi")); // [ 'lru', 'marconi' ]
+ * ```
+ */
 export function parsePolicies(list: string): PolicyName[] {
   return someText
     .read(list, "policies")
@@ -23,7 +31,15 @@ export function parsePolicies(list: string): PolicyName[] {
     });
 }
 
-/** "4e10,blocks:1000,inf" -> capacities. Bytes may have a unit (see byte-size.ts). */
+/**
+ * Reads a list of capacities, such as "40GB,blocks:1000,inf". A number without a unit is in bytes.
+ * @throws TidepoolError `invalid_argument`
+ *
+ * @example
+ * ```ts
+ * console.log(parseCapacities("40GB,blocks:1000,inf")); // [ { bytes: 40000000000 }, { blocks: 1000 }, 'inf' ]
+ * ```
+ */
 export function parseCapacities(list: string): ReplayOptions["capacity"][] {
   return someText
     .read(list, "capacities")
@@ -45,15 +61,38 @@ function parseCapacity(word: string): ReplayOptions["capacity"] {
   return { bytes };
 }
 
-/** Names that `--model` knows. */
+/**
+ * The names that `namedModel` and the command's `--model` accept.
+ *
+ * @example
+ * ```ts
+ * console.log(modelNames.includes("llama3-8b")); // true
+ * ```
+ */
 export const modelNames: readonly string[] = Object.keys(namedShapes);
 
-/** The costs of a model that is known by name, see `modelNames`. */
+/**
+ * The costs of a model by its name (see `modelNames`); undefined if the name is unknown.
+ *
+ * @example
+ * ```ts
+ * console.log(namedModel("llama3-8b")?.bytesPerToken); // 131072
+ * ```
+ */
 export function namedModel(name: string): Cost | undefined {
   return Object.hasOwn(namedShapes, name) ? costOf(namedShapes[name]!) : undefined;
 }
 
-/** The costs of a shape file's text. Throws `invalid_file` with the file's name and the bad field. */
+/**
+ * The costs of a model whose shape is given as JSON (see `ModelShape`).
+ * @throws TidepoolError `invalid_file`, with the file's name and the bad field
+ *
+ * @example
+ * ```ts
+ * const text = JSON.stringify(namedShapes["llama3-8b"]);
+ * console.log(modelFromJson(text, "shape.json").bytesPerToken); // 131072
+ * ```
+ */
 export function modelFromJson(text: string, file: string): Cost {
   let json: unknown;
   try {
@@ -67,7 +106,14 @@ export function modelFromJson(text: string, file: string): Cost {
   return costOf(parseShape(json, file));
 }
 
-/** The models of the papers that the traces come from: Mooncake's for block traces, else Marconi's. */
+/**
+ * The name of the model in the paper that a trace comes from: Mooncake's for block traces, otherwise Marconi's.
+ *
+ * @example
+ * ```ts
+ * console.log(defaultModel(trace)); // nvidia-hybrid-7b
+ * ```
+ */
 export function defaultModel(trace: Trace): string {
   return trace.symbolTokens > 1 ? "llama3-70b" : "nvidia-hybrid-7b";
 }

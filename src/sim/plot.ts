@@ -19,7 +19,18 @@ const styles: Record<PolicyName, { colour: string; dash: string; width: number }
   offline: { colour: "#000000", dash: "1 4", width: 2 },
 };
 
-/** Draws token hit rate against capacity, a line for each policy, as the text of an SVG file. */
+/**
+ * Draws the token hit rate against capacity, one line for each policy, and returns the text of an SVG file.
+ *
+ * @example
+ * ```ts
+ * const capacities = parseCapacities("blocks:200,blocks:800,inf");
+ * const rows = capacities.flatMap((capacity) =>
+ *   parsePolicies("lru,marconi").map((policy) => replay(trace, { policy, capacity, cost })),
+ * );
+ * console.log(plotRows("chats", rows).startsWith("<svg")); // true
+ * ```
+ */
 export function plotRows(title: string, rows: readonly ReplayRow[]): string {
   const capacities = [...new Map(rows.map((row) => [String(row.capacity), row.capacity])).values()];
   const xOf = new Map(capacities.map((capacity, i) => [String(capacity), xAt(i, capacities.length)]));
@@ -81,7 +92,14 @@ function line(rows: readonly ReplayRow[], index: number, xOf: ReadonlyMap<string
   ];
 }
 
-/** Bytes as GB of 1e9, the rest as it is. */
+/**
+ * A capacity for people to read: bytes become GB (1e9 bytes), text stays unchanged.
+ *
+ * @example
+ * ```ts
+ * console.log(capacityLabel(40e9), capacityLabel("blocks:1000")); // 40 GB blocks:1000
+ * ```
+ */
 export function capacityLabel(capacity: number | string): string {
   return typeof capacity === "number" ? `${Number((capacity / 1e9).toPrecision(4))} GB` : capacity;
 }

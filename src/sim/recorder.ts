@@ -6,18 +6,36 @@
 import { blake2b } from "@noble/hashes/blake2.js";
 import { recorderOptions } from "./arguments.ts";
 
-/** How requests are made unrecognisable. */
+/**
+ * How a recorder hides the content of requests.
+ *
+ * @example
+ * ```ts
+ * const options: RecorderOptions = { blockTokens: 32, salt: crypto.getRandomValues(new Uint8Array(16)) };
+ * ```
+ */
 export interface RecorderOptions {
   /** Tokens in a hashed block. */
   blockTokens: number;
-  /** At least 16 random bytes. Without them the hashes tell nothing but which prefixes are equal; do not keep them. */
+  /** At least 16 random bytes. Discard them afterwards: without them the hashes reveal only which prefixes are equal. */
   salt: Uint8Array;
 }
 
 /** 48 bits of a hash: exact as a JSON number, and enough to tell the blocks of one trace apart. */
 const hashBytes = 6;
 
-/** Turns requests into a trace that can be kept: hashed blocks, lengths and times, no tokens. */
+/**
+ * Turns requests into a trace that can be stored: hashed blocks, lengths and times, but no tokens.
+ *
+ * @example
+ * ```ts
+ * const recorder = new Recorder({ blockTokens: 32, salt: crypto.getRandomValues(new Uint8Array(16)) });
+ * const lines = [recorder.header()];
+ * const sequence = Int32Array.from({ length: 100 }, (_, i) => i); // a request's tokens: 80 of input, 20 of output
+ * lines.push(recorder.line(0, sequence, 80));
+ * console.log(parseTrace("recorded", lines.join("\n")).requests.length); // 1
+ * ```
+ */
 export class Recorder {
   private readonly options: RecorderOptions;
 
@@ -26,13 +44,30 @@ export class Recorder {
     this.options = recorderOptions.read(options, "");
   }
 
-  /** The first line of the trace. */
+  /**
+   * The first line of the trace.
+   *
+   * @example
+   * ```ts
+   * const recorder = new Recorder({ blockTokens: 32, salt: new Uint8Array(16) });
+   * console.log(recorder.header()); // {"tidepool_trace":1,"block_tokens":32}
+   * ```
+   */
   header(): string {
     return JSON.stringify({ tidepool_trace: 1, block_tokens: this.options.blockTokens });
   }
 
-  /** The line of one finished request. `sequence` is its input and output, of which the first `inputTokens` are input.
-   * Blocks that complete during generation are in `output_ids`. */
+  /**
+   * The line of one finished request. `sequence` is its input followed by its output; the first `inputTokens` tokens are input.
+   * `output_ids` holds the blocks that became full during generation.
+   *
+   * @example
+   * ```ts
+   * const recorder = new Recorder({ blockTokens: 2, salt: new Uint8Array(16) });
+   * const { hash_ids, output_ids } = JSON.parse(recorder.line(0, Int32Array.of(1, 2, 3, 4, 5), 3));
+   * console.log(hash_ids.length, output_ids.length); // 1 1
+   * ```
+   */
   line(timestampMs: number, sequence: Int32Array, inputTokens: number): string {
     const blocks = this.chain(sequence);
     const inputBlocks = Math.floor(inputTokens / this.options.blockTokens);

@@ -13,56 +13,66 @@ import { sequencesOf } from "./sequences.ts";
 import type { Sequences } from "./sequences.ts";
 import type { Trace } from "./trace.ts";
 
-/** What is replayed with: a policy at a capacity. */
+/**
+ * The options of a replay: a policy, a capacity, and what the model's tokens cost.
+ *
+ * @example
+ * ```ts
+ * const options: ReplayOptions = { policy: "marconi", capacity: { bytes: 40e9 }, cost, alpha: 1 };
+ * console.log(replay(trace, options).alpha); // 1
+ * ```
+ */
 export interface ReplayOptions {
   policy: PolicyName;
-  /** Bytes, or blocks of the model's KV, or no limit. */
+  /** In bytes, in blocks of the model's KV, or without limit. */
   capacity: { bytes: number } | { blocks: number } | "inf";
-  /** Costs per token. */
+  /** What a token costs to compute and to keep. */
   cost: Cost;
-  /** Tokens in a block: `vllm`'s snapshots and the block hit rate of token traces. In a block trace one symbol of the
-   * tree is one trace block, and this is not used. Default 32. */
+  /**
+   * Tokens in a block, for `vllm`'s snapshots and for the block hit rate of token traces. Unused in a block trace, where one
+   * symbol of the tree is one block of the trace. Default 32.
+   */
   blockTokens?: number;
-  /** A fixed weight for `marconi` in place of the tuned one. */
+  /** A fixed weight for `marconi` instead of the tuned one. */
   alpha?: number;
-  /** Measures `seconds`. */
+  /** The clock that measures `seconds`. */
   clock?: Clock;
-  /** Told of every request once it has been served. */
+  /** Called after each request of the trace. */
   observe?: (request: Replayed) => void;
 }
 
-/** What became of one request of the trace. */
+/** The outcome of one request of the trace. */
 export interface Replayed {
-  /** In the trace. */
+  /** The request's index in the trace. */
   index: number;
   /** Input tokens that skipped prefill. */
   hitTokens: number;
-  /** Victims taken since the replay began. */
+  /** Evictions since the replay began. */
   evictions: number;
 }
 
-/** One line of the result. */
+/** The result of a replay: one policy at one capacity. */
 export interface ReplayRow {
   policy: PolicyName;
-  /** Bytes, "blocks:N" or "inf", as asked for. */
+  /** The requested capacity: bytes, "blocks:N" or "inf". */
   capacity: number | string;
   requests: number;
-  /** Blocks of the longest resident prefix over all block references. */
+  /** Blocks found in the cache, as a share of all blocks of the input. */
   blockHitRate: number;
-  /** Tokens that skipped prefill over input tokens. */
+  /** Input tokens that skipped prefill, as a share of all input tokens. */
   tokenHitRate: number;
   flopsSaved: number;
   bytesPeak: number;
   snapshotsTaken: number;
-  /** Victims taken: leaves removed or cut, snapshots dropped. */
+  /** Leaves removed or cut, and snapshots dropped. */
   evictions: number;
-  /** The weight in use at the end; null for policies without one. */
+  /** The policy's weight at the end; null if the policy has none. */
   alpha: number | null;
   /** Wall-clock time of the replay. */
   seconds: number;
 }
 
-/** Requests done, of all. */
+/** How many requests of the trace are done. */
 export interface ReplayProgress {
   done: number;
   total: number;
@@ -72,7 +82,17 @@ const defaultBlockTokens = 32;
 /** Requests between two progress reports. */
 const progressEvery = 64;
 
-/** Replays the whole trace at once. Throws `invalid_argument` naming the option that cannot be. */
+/**
+ * Replays a whole trace, one request after another, and counts what the cache saves.
+ * @throws TidepoolError `invalid_argument`, with the option's name
+ *
+ * @example
+ * ```ts
+ * const lru = replay(trace, { policy: "lru", capacity: { blocks: 200 }, cost });
+ * const marconi = replay(trace, { policy: "marconi", capacity: { blocks: 200 }, cost });
+ * console.log(marconi.tokenHitRate > lru.tokenHitRate); // true
+ * ```
+ */
 export function replay(trace: Trace, options: ReplayOptions): ReplayRow {
   const steps = replaySteps(trace, options);
   for (;;) {
@@ -81,7 +101,17 @@ export function replay(trace: Trace, options: ReplayOptions): ReplayRow {
   }
 }
 
-/** Replays in slices: yields progress between them, so that a worker can report, pause or cancel (by `return()`). */
+/**
+ * Replays a trace in slices and yields progress between them, so that a worker can report, pause or cancel (with `return()`).
+ *
+ * @example
+ * ```ts
+ * const steps = replaySteps(trace, { policy: "marconi", capacity: { blocks: 200 }, cost });
+ * let step = steps.next();
+ * for (; !step.done; step = steps.next()) console.log(`${step.value.done} of ${step.value.total}`);
+ * console.log(step.value.policy); // marconi
+ * ```
+ */
 export function* replaySteps(given: Trace, asked: ReplayOptions): Generator<ReplayProgress, ReplayRow> {
   const trace = traceRule.read(given, "trace");
   const options = replayOptions.read(asked, "");

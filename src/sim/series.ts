@@ -8,20 +8,44 @@ import type { Served } from "./serve.ts";
 import { PromptQueue, durationMs, quantile, type Timing } from "./timing.ts";
 import type { Trace } from "./trace.ts";
 
-/** Points of the distribution: 0, 0.5, 1, ... 100 per cent. */
+/**
+ * The shares at which a distribution is given: 0, 0.005, 0.01, ... 1.
+ *
+ * @example
+ * ```ts
+ * console.log(quantileShares.length, quantileShares[100]); // 201 0.5
+ * ```
+ */
 export const quantileShares: readonly number[] = Array.from({ length: 201 }, (_, i) => i / 200);
-/** Points in time: the trace's duration in equal parts, both ends included. */
+/**
+ * How many points in time a series has: the trace's duration in equal parts, including both ends.
+ *
+ * @example
+ * ```ts
+ * console.log(`a point every ${durationMs(trace) / (timePoints - 1)} ms`);
+ * ```
+ */
 export const timePoints = 121;
 
-/** What a replay looked like over time and over requests, as rows of numbers to draw. */
+/** The course of a replay over time and over requests, as numbers to draw. */
 export interface ReplaySeries {
-  /** Predicted time to first token at `quantileShares`, in milliseconds. */
+  /** Predicted time to first token at each of `quantileShares`, in milliseconds. */
   ttftMs: Float64Array;
-  /** Evictions since the beginning, at `timePoints` equally far apart. */
+  /** Evictions since the beginning, at `timePoints` points in equal distances. */
   evictions: Float64Array;
 }
 
-/** Collects the series of one replay: hand `observe` to it. */
+/**
+ * Collects the series of one replay, to which its `observe` is passed.
+ *
+ * @example
+ * ```ts
+ * const collector = new SeriesCollector(trace, timingFor(trace), cost);
+ * replay(trace, { policy: "lru", capacity: { blocks: 200 }, cost, observe: collector.observe });
+ * const { ttftMs, evictions } = collector.series();
+ * console.log(ttftMs.length === quantileShares.length, evictions.length === timePoints); // true true
+ * ```
+ */
 export class SeriesCollector {
   private readonly trace: Trace;
   private readonly queue: PromptQueue;
@@ -36,7 +60,15 @@ export class SeriesCollector {
     this.pointMs = durationMs(trace) / (timePoints - 1);
   }
 
-  /** Told of each request as it is replayed. */
+  /**
+   * Takes in the outcome of one request; the `observe` option of a replay.
+   *
+   * @example
+   * ```ts
+   * const collector = new SeriesCollector(trace, timingFor(trace), cost);
+   * collector.observe({ index: 0, hitTokens: 0, evictions: 0 });
+   * ```
+   */
   readonly observe = ({ index, hitTokens, evictions }: Replayed): void => {
     const { timestampMs, inputTokens } = this.trace.requests[index]!;
     this.ttftMs[index] = this.queue.ttftMs(timestampMs, inputTokens, hitTokens);
@@ -45,7 +77,16 @@ export class SeriesCollector {
     this.evictions[Math.min(point, timePoints - 1)] = evictions;
   };
 
-  /** What was collected so far. */
+  /**
+   * The series of the requests seen so far.
+   *
+   * @example
+   * ```ts
+   * const collector = new SeriesCollector(trace, timingFor(trace), cost);
+   * replay(trace, { policy: "lru", capacity: { blocks: 200 }, cost, observe: collector.observe });
+   * console.log(`median: ${collector.series().ttftMs[quantileShares.indexOf(0.5)]} ms to the first token`);
+   * ```
+   */
   series(): ReplaySeries {
     const evictions = this.evictions.slice();
     for (let i = 1; i < evictions.length; i++) evictions[i] = Math.max(evictions[i]!, evictions[i - 1]!);
@@ -53,7 +94,15 @@ export class SeriesCollector {
   }
 }
 
-/** The distribution of what was served; requests that were rejected are not in it. */
+/**
+ * The distribution of the times to first token of served requests, at `quantileShares`; rejected requests are left out.
+ *
+ * @example
+ * ```ts
+ * const { served } = serve(trace, { policy: "marconi", capacity: { blocks: 1000 }, cost });
+ * console.log(servedQuantiles(served).length === quantileShares.length); // true
+ * ```
+ */
 export function servedQuantiles({ ttftMs }: Served): Float64Array {
   return quantilesOf(ttftMs.filter((value) => !Number.isNaN(value)));
 }

@@ -24,25 +24,35 @@ import { percentilesOf, prefillMs, timingFor, type Percentiles } from "./timing.
 import { tokenCount, tokensOf } from "./tokens.ts";
 import type { Trace } from "./trace.ts";
 
+/**
+ * The options of `serve`: those of a replay, and the simulated server.
+ *
+ * @example
+ * ```ts
+ * const options: ServeOptions = { policy: "lru", capacity: { blocks: 1000 }, cost, seats: 16, chunkTokens: 512 };
+ * console.log(serve(trace, options).rejected); // 0
+ * ```
+ */
 export interface ServeOptions extends ReplayOptions {
-  /** Default: `timingFor` the trace. */
+  /** How long the server's steps take. Default: `timingFor` the trace. */
   timing?: Timing;
-  /** Prompt tokens of a step. Default 2048. */
+  /** Prompt tokens per step. Default 2048. */
   chunkTokens?: number;
   /** Requests that run at once. Default 256. */
   seats?: number;
-  /** In models with recurrent layers: the share of the capacity that is slots for snapshots. Default 0.5. */
+  /** The share of the capacity that holds snapshots, in models with recurrent layers. Default 0.5. */
   snapshotShare?: number;
 }
 
-/** What happened to each request, by its index in the trace; NaN for the rejected. */
+/** The outcome of each request, by its index in the trace; NaN for rejected requests. */
 export interface Served {
   ttftMs: Float64Array;
-  /** From the arrival to the beginning of the first step. */
+  /** From the arrival to the start of the request's first step. */
   queueMs: Float64Array;
   hitTokens: Float64Array;
 }
 
+/** The result of `serve`: that of a replay, with times. */
 export interface ServeRow extends ReplayRow {
   ttftMs: Percentiles;
   queueMs: Percentiles;
@@ -51,14 +61,29 @@ export interface ServeRow extends ReplayRow {
   served: Served;
 }
 
-/** Tokens, prompts and answers, of a trace that is served. */
+/**
+ * The most tokens, of prompts and answers together, that a served trace may have.
+ *
+ * @example
+ * ```ts
+ * console.log(tokenCount(trace) <= maxServedTokens); // true
+ * ```
+ */
 export const maxServedTokens = 1 << 25;
 
 const defaults = { blockTokens: 32, chunkTokens: 2048, seats: 256, snapshotShare: 0.5 };
 /** Steps between two progress reports. */
 const progressEvery = 256;
 
-/** Serves the whole trace at once. */
+/**
+ * Serves a whole trace in simulated time with the engine's own scheduler.
+ *
+ * @example
+ * ```ts
+ * const { ttftMs, tokenHitRate } = serve(trace, { policy: "marconi", capacity: { blocks: 1000 }, cost });
+ * console.log(tokenHitRate > 0, ttftMs.p50 <= ttftMs.p99); // true true
+ * ```
+ */
 export function serve(trace: Trace, options: ServeOptions): ServeRow {
   const steps = serveSteps(trace, options);
   for (;;) {
@@ -67,8 +92,19 @@ export function serve(trace: Trace, options: ServeOptions): ServeRow {
   }
 }
 
-/** Serves in slices: yields progress between them. Throws `invalid_argument` for the policy `offline`, which knows no
- * overlapping requests, for a trace above `maxServedTokens`, and for a capacity without room for one block. */
+/**
+ * Serves a trace in slices and yields progress between them.
+ * @throws TidepoolError `invalid_argument` for the policy `offline`, which cannot handle overlapping requests, for a trace above
+ * `maxServedTokens`, and for a capacity below one block
+ *
+ * @example
+ * ```ts
+ * const steps = serveSteps(trace, { policy: "lru", capacity: { blocks: 1000 }, cost });
+ * let step = steps.next();
+ * while (!step.done) step = steps.next(); // a worker would post step.value
+ * console.log(step.value.requests === trace.requests.length); // true
+ * ```
+ */
 export function* serveSteps(given: Trace, asked: ServeOptions): Generator<ReplayProgress, ServeRow> {
   const trace = traceRule.read(given, "trace");
   const options = serveOptions.read(asked, "");

@@ -6,12 +6,21 @@ import type { Cost } from "../shape/cost.ts";
 import { flopsBetween } from "../shape/cost.ts";
 import type { Trace } from "./trace.ts";
 
-/** A server that does one step at a time. */
+/**
+ * How fast a server is that runs one step at a time.
+ *
+ * @example
+ * ```ts
+ * const timing: Timing = { prefillTokensPerSecond: 20_000, decodeStepMs: 20, decodeRowMs: 0.05 };
+ * console.log(prefillMs(timing, { ...cost, flopsQuadratic: 0 }, 0, 2000)); // 100
+ * ```
+ */
 export interface Timing {
-  /** Prompt tokens a second at the beginning of a prompt; a token further back costs more, as its FLOPs do. */
+  /** Prompt tokens per second at the beginning of a prompt; later tokens cost more, in proportion to their FLOPs. */
   prefillTokensPerSecond: number;
-  /** A decode step: this long, and so much longer for each request in it. */
+  /** The duration of a decode step without its requests. */
   decodeStepMs: number;
+  /** What each request in a decode step adds to its duration. */
   decodeRowMs: number;
 }
 
@@ -22,7 +31,15 @@ const busyShare = 0.8;
 /** For traces whose requests all arrive at once. */
 const plainTokensPerSecond = 10_000;
 
-/** A server on which the trace makes sense: without a cache it would be busy four fifths of the time. */
+/**
+ * A server whose speed suits the trace: without a cache, prompts would keep it busy four fifths of the time.
+ *
+ * @example
+ * ```ts
+ * const { prefillTokensPerSecond } = timingFor(trace);
+ * console.log(prefillTokensPerSecond > 0); // true
+ * ```
+ */
 export function timingFor(trace: Trace): Timing {
   const { requests } = trace;
   const tokens = requests.reduce((sum, request) => sum + request.inputTokens, 0);
@@ -31,19 +48,43 @@ export function timingFor(trace: Trace): Timing {
   return { prefillTokensPerSecond: Number(rate.toPrecision(2)), decodeStepMs, decodeRowMs };
 }
 
-/** From the first arrival to the last. */
+/**
+ * The time from the first arrival to the last.
+ *
+ * @example
+ * ```ts
+ * console.log(durationMs(trace) > 0); // true
+ * ```
+ */
 export function durationMs({ requests }: Trace): number {
   return (requests.at(-1)?.timestampMs ?? 0) - (requests[0]?.timestampMs ?? 0);
 }
 
-/** Milliseconds of computing the prompt's tokens [from, to). */
+/**
+ * How many milliseconds the prompt's tokens [from, to) take.
+ *
+ * @example
+ * ```ts
+ * const timing = timingFor(trace);
+ * console.log(prefillMs(timing, cost, 0, 1000) > prefillMs(timing, cost, 500, 1000)); // true
+ * ```
+ */
 export function prefillMs(timing: Timing, cost: Cost, from: number, to: number): number {
   const flopsPerMs = (timing.prefillTokensPerSecond * cost.flopsLinear) / 1000;
   return flopsBetween(cost, from, to) / flopsPerMs;
 }
 
-/** Prompts in order of arrival before one server that does nothing else: the wait, then the tokens that the cache does not
- * have. The last token of a prompt is always computed. */
+/**
+ * A queue of prompts before a server that does nothing else. A prompt waits for those before it, then its tokens that the cache
+ * lacks are computed; its last token is always computed.
+ *
+ * @example
+ * ```ts
+ * const queue = new PromptQueue(timingFor(trace), cost);
+ * const first = queue.ttftMs(0, 1000, 0);
+ * console.log(queue.ttftMs(0, 1000, 0) > first); // true
+ * ```
+ */
 export class PromptQueue {
   private readonly timing: Timing;
   private readonly cost: Cost;
@@ -54,7 +95,17 @@ export class PromptQueue {
     this.cost = cost;
   }
 
-  /** Milliseconds from the arrival of a prompt to its first token. */
+  /**
+   * Adds a prompt, and returns the milliseconds from its arrival to its first token.
+   *
+   * @example
+   * ```ts
+   * const queue = new PromptQueue(timingFor(trace), cost);
+   * const computed = queue.ttftMs(0, 1000, 0);
+   * const cached = queue.ttftMs(60_000, 1000, 900);
+   * console.log(cached < computed); // true
+   * ```
+   */
   ttftMs(arrivalMs: number, inputTokens: number, hitTokens: number): number {
     const from = Math.max(0, Math.min(hitTokens, inputTokens - 1));
     const startMs = Math.max(arrivalMs, this.freeAtMs);
@@ -63,20 +114,34 @@ export class PromptQueue {
   }
 }
 
-/** The value below which a share of `sorted` (ascending) lies: nearest rank. NaN where there is none. */
+/**
+ * The value of ascending numbers at a share of them, by nearest rank; NaN if there are no numbers.
+ *
+ * @example
+ * ```ts
+ * console.log(quantile(Float64Array.of(1, 2, 3, 4), 0.5)); // 2
+ * ```
+ */
 export function quantile(sorted: Float64Array, share: number): number {
   const rank = Math.ceil(share * sorted.length);
   return sorted[Math.min(sorted.length, Math.max(1, rank)) - 1] ?? NaN;
 }
 
-/** The median and two of the slow end. */
+/** The median, and two percentiles of the slow end. */
 export interface Percentiles {
   p50: number;
   p90: number;
   p99: number;
 }
 
-/** By nearest rank; NaN where there are no values. */
+/**
+ * The percentiles of numbers in any order, by nearest rank; NaN if there are no numbers.
+ *
+ * @example
+ * ```ts
+ * console.log(percentilesOf(Float64Array.of(3, 1, 2))); // { p50: 2, p90: 3, p99: 3 }
+ * ```
+ */
 export function percentilesOf(values: Float64Array): Percentiles {
   const sorted = values.slice().sort();
   return { p50: quantile(sorted, 0.5), p90: quantile(sorted, 0.9), p99: quantile(sorted, 0.99) };

@@ -7,12 +7,26 @@ import { assert } from "../base.ts";
 import type { Trace } from "./trace.ts";
 import { sequenceOf } from "./trace.ts";
 
-/** Tokens of prompts and answers. */
+/**
+ * The number of tokens in a trace's prompts and answers.
+ *
+ * @example
+ * ```ts
+ * console.log(tokenCount(trace) > trace.requests.length); // true
+ * ```
+ */
 export function tokenCount(trace: Trace): number {
   return trace.requests.reduce((sum, request) => sum + request.inputTokens + request.outputTokens, 0);
 }
 
-/** The first `length` tokens of request `i`: its input, then its output. Equal for equal arguments. */
+/**
+ * The first `length` tokens of request `i`: its input, then its output. Equal arguments give equal tokens.
+ *
+ * @example
+ * ```ts
+ * console.log(tokensOf(trace, 0, trace.requests[0]!.inputTokens).length === trace.requests[0]!.inputTokens); // true
+ * ```
+ */
 export function tokensOf(trace: Trace, i: number, length: number): Int32Array {
   const request = trace.requests[i]!;
   const symbols = sequenceOf(request);

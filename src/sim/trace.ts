@@ -6,19 +6,19 @@
 import { TidepoolError } from "../errors.ts";
 import { someText } from "./arguments.ts";
 
-/** One request of a trace: when it came, how long it was, and what its prefix shares with others. */
+/** One request of a trace: when it arrived, its length, and what its prefix shares with others. */
 export interface TraceRequest {
-  /** Arrival since the trace's start. */
+  /** Arrival, since the start of the trace. */
   timestampMs: number;
   inputTokens: number;
   outputTokens: number;
-  /** Symbols of the input; the pieces behind them are what the request leaves in the cache (its output). */
+  /** Symbols of the input; the remaining symbols are the output, which the request leaves in the cache. */
   inputSymbols: number;
-  /** The request's symbols, in pieces that requests may share. */
+  /** The request's symbols, in pieces that several requests may share. */
   pieces: Int32Array[];
 }
 
-/** Requests in the order in which they came. */
+/** A list of requests in the order of their arrival. */
 export interface Trace {
   name: string;
   /** Tokens that one symbol stands for: 1 in token traces, the block size in block traces. */
@@ -26,7 +26,15 @@ export interface Trace {
   requests: TraceRequest[];
 }
 
-/** Input and output of a request as one sequence. */
+/**
+ * The input and output of a request as one sequence of symbols.
+ *
+ * @example
+ * ```ts
+ * const [request] = trace.requests;
+ * console.log(sequenceOf(request!).length === request!.inputTokens + request!.outputTokens); // true
+ * ```
+ */
 export function sequenceOf(request: TraceRequest): Int32Array {
   const sequence = new Int32Array(request.pieces.reduce((sum, piece) => sum + piece.length, 0));
   let at = 0;
@@ -40,7 +48,14 @@ export function sequenceOf(request: TraceRequest): Int32Array {
 /** Tokens in a block of Mooncake's traces. */
 export const mooncakeBlockTokens = 512;
 
-/** Bytes -> text; gzip is recognised by its first two bytes. */
+/**
+ * The text of a trace file. Files compressed by gzip are recognised by their first two bytes.
+ *
+ * @example
+ * ```ts
+ * console.log(await decodeTraceBytes(new TextEncoder().encode("{}"))); // {}
+ * ```
+ */
 export async function decodeTraceBytes(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
   const isGzip = bytes[0] === 0x1f && bytes[1] === 0x8b;
   if (!isGzip) return new TextDecoder().decode(bytes);
@@ -48,8 +63,18 @@ export async function decodeTraceBytes(bytes: Uint8Array<ArrayBuffer>): Promise<
   return await new Response(stream).text();
 }
 
-/** Reads a trace in any of the known formats, told apart by the first line's fields. `sessions` is the text of the
- * session file that a SWE schedule needs. Throws `invalid_file` with name, line and field. */
+/**
+ * Reads a trace in any of the known formats, which it recognises by the fields of the first line. `sessions` is the text of the
+ * session file that a SWE schedule needs.
+ * @throws TidepoolError `invalid_file`, with name, line and field
+ *
+ * @example
+ * ```ts
+ * const line = '{"timestamp": 0, "input_length": 1024, "output_length": 8, "hash_ids": [7, 9]}';
+ * const { symbolTokens, requests } = parseTrace("one request", line);
+ * console.log(symbolTokens, requests.length); // 512 1
+ * ```
+ */
 export function parseTrace(name: string, text: string, sessions?: { name: string; text: string }): Trace {
   const lines = new Lines(someText.read(name, "name"), someText.read(text, "text"));
   const first = lines.peek();

@@ -7,7 +7,7 @@ import { workload as workloadRule } from "./arguments.ts";
 import type { Trace, TraceRequest } from "./trace.ts";
 import { TokenRuns } from "./trace.ts";
 
-/** A length in tokens: log-normal around `median`, with a spread of `sigma` in the logarithm. */
+/** A random length in tokens: log-normal with this median and this standard deviation of the logarithm. */
 export interface LengthOf {
   median: number;
   sigma: number;
@@ -15,13 +15,20 @@ export interface LengthOf {
 
 interface Common {
   seed: number;
-  /** How many sessions start in a second (one after another, at equal distances). */
+  /** How many sessions start per second, at equal distances. */
   sessionsPerSecond: number;
   /** Mean pause between two turns of a session, in seconds (exponential). */
   pauseSeconds: number;
 }
 
-/** Chats with system prompts: each session has one of `systemPrompts` (Zipf), and turns of user text and answer. */
+/**
+ * Chats with system prompts: each session has one of `systemPrompts` (Zipf-distributed), then turns of user text and answer.
+ *
+ * @example
+ * ```ts
+ * const workload: ChatWorkload = { ...defaultWorkloads.chat, sessions: 10, systemPrompts: 2 };
+ * ```
+ */
 export interface ChatWorkload extends Common {
   kind: "chat";
   sessions: number;
@@ -32,8 +39,15 @@ export interface ChatWorkload extends Common {
   outputTokens: LengthOf;
 }
 
-/** Agents: one shared instruction, then steps of observation and action; observations older than `observationsKept` are
- * dropped, so that prompts part in the middle. */
+/**
+ * Agents: one shared instruction, then steps of observation and action. Observations older than `observationsKept` are dropped,
+ * so that prompts diverge in the middle.
+ *
+ * @example
+ * ```ts
+ * const workload: AgentWorkload = { ...defaultWorkloads.agents, sessions: 4, observationsKept: 2 };
+ * ```
+ */
 export interface AgentWorkload extends Common {
   kind: "agents";
   sessions: number;
@@ -45,8 +59,15 @@ export interface AgentWorkload extends Common {
   observationsKept: number;
 }
 
-/** Questions over documents: each session asks several questions, each a prompt of its own, about one of `documents`
- * (Zipf). */
+/**
+ * Questions about documents: each session asks several questions, each in a separate prompt, about one of `documents`
+ * (Zipf-distributed).
+ *
+ * @example
+ * ```ts
+ * const workload: DocumentWorkload = { ...defaultWorkloads.documents, sessions: 10, documents: 3 };
+ * ```
+ */
 export interface DocumentWorkload extends Common {
   kind: "documents";
   sessions: number;
@@ -57,7 +78,14 @@ export interface DocumentWorkload extends Common {
   outputTokens: LengthOf;
 }
 
-/** Few-shot prompts: one of `templates` (Zipf), each an instruction and `shots` examples, then a short query. */
+/**
+ * Few-shot prompts: one of `templates` (Zipf-distributed), each an instruction with `shots` examples, then a short query.
+ *
+ * @example
+ * ```ts
+ * const workload: FewShotWorkload = { ...defaultWorkloads["few-shot"], sessions: 10, shots: 4 };
+ * ```
+ */
 export interface FewShotWorkload extends Common {
   kind: "few-shot";
   sessions: number;
@@ -69,12 +97,27 @@ export interface FewShotWorkload extends Common {
   outputTokens: LengthOf;
 }
 
-/** What a generated trace is like; see `defaultWorkloads`. */
+/**
+ * The parameters of a generated trace; see `defaultWorkloads`.
+ *
+ * @example
+ * ```ts
+ * const workloads: Workload[] = Object.values(defaultWorkloads);
+ * console.log(workloads.map(({ kind }) => kind)); // [ 'chat', 'agents', 'documents', 'few-shot' ]
+ * ```
+ */
 export type Workload = ChatWorkload | AgentWorkload | DocumentWorkload | FewShotWorkload;
 
 const common: Common = { seed: 1, sessionsPerSecond: 1, pauseSeconds: 15 };
 
-/** One example of each kind, to begin from. */
+/**
+ * One workload of each kind, to start from.
+ *
+ * @example
+ * ```ts
+ * const trace = generate({ ...defaultWorkloads.documents, sessions: 10, seed: 7 });
+ * ```
+ */
 export const defaultWorkloads = {
   chat: {
     ...common,
@@ -124,7 +167,16 @@ export const defaultWorkloads = {
 /** Sessions are cut once a prompt is longer than this, as in Marconi's traces. */
 const maxInputTokens = 32_768;
 
-/** Makes the trace of a workload. Throws `invalid_argument` naming the parameter that cannot be. */
+/**
+ * Generates the trace of a workload. Equal parameters and seeds give equal traces.
+ * @throws TidepoolError `invalid_argument`, with the parameter's name
+ *
+ * @example
+ * ```ts
+ * const { requests } = generate({ ...defaultWorkloads.chat, sessions: 10, seed: 7 });
+ * console.log(requests.length >= 10); // true
+ * ```
+ */
 export function generate(given: Workload): Trace {
   const workload = workloadRule.read(given, "workload");
   const maker = new Maker(workload.seed);

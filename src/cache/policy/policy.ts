@@ -7,9 +7,26 @@
 import type { RadixNode, Walk } from "../tree/radix.ts";
 import { startOf } from "../tree/radix.ts";
 
-/** All policies by name; each is described at its own code in this folder. */
+/**
+ * The names of all policies.
+ *
+ * @example
+ * ```ts
+ * const capacity = { blocks: 200 };
+ * const rows = policyNames.map((policy) => replay(trace, { policy, capacity, cost }));
+ * console.log(rows.length === policyNames.length); // true
+ * ```
+ */
 export const policyNames = ["lru", "lfu", "length-aware", "vllm", "sglang", "marconi", "offline"] as const;
-/** A policy of admission and eviction. */
+/**
+ * The name of a policy for admission and eviction.
+ *
+ * @example
+ * ```ts
+ * const policy: PolicyName = "marconi";
+ * console.log(policyNames.includes(policy)); // true
+ * ```
+ */
 export type PolicyName = (typeof policyNames)[number];
 
 /** What is known of a request when its snapshots are planned, before its prefill. */
