@@ -1,5 +1,5 @@
 /** The models whose shapes the comparison knows, with capacities that make sense for them. It loads no weights. */
-import type { Cost, ModelShape } from "../../src/sim/index.ts";
+import type { Cost, CostShape } from "../../src/sim/index.ts";
 import { costOf, namedModel } from "../../src/sim/index.ts";
 
 export interface ModelChoice {
@@ -20,7 +20,7 @@ export const modelChoices: readonly ModelChoice[] = [
 ];
 
 /** As in the files' headers (demo/models/README.md), with KV in f16 and states in f32. */
-const shipped: Readonly<Record<string, ModelShape>> = {
+const shipped: Readonly<Record<string, CostShape>> = {
   "tide-dense": {
     ...{ name: "tide-dense", hiddenSize: 128, kvElementBytes: 2, stateElementBytes: 4 },
     layers: [

@@ -9,9 +9,10 @@ import type { Elem } from "../gpu/kernel.ts";
 import { blockBytes, maxSlots } from "../gpu/pool.ts";
 import { maxStateSlots, stateBytes } from "../gpu/state-pool.ts";
 import type { ModelFile, TensorInfo } from "../load/model-file.ts";
-import { kvLayers, stateLayers, type ModelShape } from "../shape/shape.ts";
+import type { ModelShape } from "../shape/shape.ts";
 import { usedTensors } from "./arch/tensor-names.ts";
-import { scratchContext, workspaceBytes } from "./workspace.ts";
+import { kvLayers, stateLayers } from "./mixer/kinds.ts";
+import { contextWithin, workspaceBytes } from "./workspace.ts";
 
 /** What decides how much memory a model takes. */
 export interface MemoryOptions {
@@ -237,7 +238,7 @@ function wantedBlocks(
     throw new TidepoolError("out_of_memory", message, { poolBytes, blockBytes: perBlock });
   }
   const byKeys = maxSlots(kvLayers(shape), blockTokens, kvDtype);
-  const scratch = scratchContext(shape, seats, MAX_BINDING_BYTES);
+  const scratch = contextWithin(shape, seats, MAX_BINDING_BYTES);
   const byScratch = scratch < shape.contextTokens ? Math.floor(scratch / blockTokens) : Infinity;
   const most = Math.min(byKeys, byScratch);
   if (wanted <= most) return { blocks: wanted, limited: undefined };

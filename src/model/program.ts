@@ -1,26 +1,31 @@
 /**
- * The layer table -> programs: for each phase the list of ops of one step, with the buffers between them. New mixers and
- * feed-forwards add their ops in mixers.ts and in `ffnOps` by kind; nothing else here changes with them.
+ * The layer table -> programs: for each phase the list of ops of one step, with the buffers between them. The ops of mixers
+ * and feed-forwards come from their kinds; nothing here changes with a new one.
  */
-import type { Elem, KernelTypes } from "../gpu/kernel.ts";
+import type { KernelTypes } from "../gpu/kernel.ts";
 import type { Op } from "../gpu/op.ts";
 import type { KvPoolBuffers } from "../gpu/pool.ts";
 import type { StateBuffers } from "../gpu/state-pool.ts";
 import { checkOp } from "./check.ts";
-import { activationOp } from "./ffn/mlp.ts";
+import { FEED_FORWARDS } from "./ffn/kinds.ts";
 import { embedOp, matmulOp, matvecOp } from "./matrix/products.ts";
-import {
-  attentionMixerOps,
-  recurrentMixerOps,
-  type MixerContext,
-  type RecurrentWeights,
-} from "./mixer/mixers.ts";
+import { MixerContext } from "./mixer/kind.ts";
+import { MIXERS } from "./mixer/kinds.ts";
 import { normOp } from "./norm.ts";
+import { OpContext, type OpEnvironment, type Phase } from "./op-context.ts";
 import { createSampler, type Sampler } from "./sampler.ts";
 import { softCapOp } from "./softcap.ts";
-import type { LayerShape, MlpFeedForward, Mixer } from "../shape/shape.ts";
-import type { AttentionWeights, FfnWeights, LayerWeights, MixerWeights, Projection } from "./weights.ts";
-import { makeWorkspace, type Phase, type ProgramInput, type Workspace } from "./workspace.ts";
+import type { LayerShape, Mixer } from "../shape/shape.ts";
+import type { StepData } from "./step.ts";
+import type { FfnWeights, LayerWeights, Weights } from "./weights.ts";
+import { makeWorkspace, type Workspace } from "./workspace.ts";
+
+export interface ProgramInput extends OpEnvironment {
+  weights: Weights;
+  step: StepData;
+  /** Rows whose logits are computed in one step, at most. */
+  logitRows: number;
+}
 
 /** Embedding to the last layer's output. */
 export interface Bodies {
@@ -52,7 +57,8 @@ export async function buildPrograms(
   input: ProgramInput,
   onPipeline: (done: number, total: number) => void,
 ): Promise<Programs> {
-  const space = makeWorkspace(input);
+  const { limits, dtype, logitRows } = input;
+  const space = makeWorkspace(input.kernels, input.shape, { ...limits, dtype, logitRows });
   const builder = new Builder(input, space, onPipeline);
   const { prefill, decode } = await builder.bodies();
   const head = await builder.head(matvecOp);
@@ -67,7 +73,6 @@ export async function buildPrograms(
     tokens: input.step.tokens,
   });
   const withStep = prefill.find((op) => op.pipeline.layouts.length > 1) as Op;
-  const buffers = Object.values(space) as GPUBuffer[];
   return {
     prefill,
     decode,
@@ -79,9 +84,9 @@ export async function buildPrograms(
     logits: space.logits,
     rebuild: (moved) => new Builder({ ...input, ...moved }, space, () => {}).bodies(),
     stepGroup: input.step.bind(input.kernels, withStep.pipeline),
-    workspaceBytes: buffers.reduce((sum, buffer) => sum + buffer.size, 0),
+    workspaceBytes: space.all.reduce((sum, buffer) => sum + buffer.size, 0),
     destroy() {
-      for (const buffer of buffers) buffer.destroy();
+      for (const buffer of space.all) buffer.destroy();
       sampler.destroy();
     },
   };
@@ -95,9 +100,8 @@ class Builder {
   private readonly onPipeline: (done: number, total: number) => void;
   private made = 0;
   private phase: Phase = "prefill";
-  /** The next attention mixer's layer in the KV pool, and the next recurrent one's in the state pool. */
-  private kvLayer = 0;
-  private stateLayer = 0;
+  /** The next mixer's layer in the KV pool, and in the state pool, if it keeps something there. */
+  private pools = { kv: 0, state: 0 };
 
   constructor(input: ProgramInput, space: Workspace, onPipeline: (done: number, total: number) => void) {
     this.input = input;
@@ -126,8 +130,7 @@ class Builder {
       };
       ops.push(await embedOp(kernels, this.types("f32"), options));
     }
-    this.kvLayer = 0;
-    this.stateLayer = 0;
+    this.pools = { kv: 0, state: 0 };
     for (const [index, layer] of weights.layers.entries()) {
       const previous = weights.layers[index - 1];
       const postNorm = previous?.ffn ? previous.ffn.postNorm : previous?.mixerPostNorm;
@@ -192,56 +195,25 @@ class Builder {
   private async mixerOps(index: number, layer: LayerWeights): Promise<Op[]> {
     const ops: Op[] = [];
     for (const [place, mixer] of (this.input.shape.layers[index]?.mixers ?? []).entries()) {
-      const weights = layer.mixers[place] as MixerWeights;
-      ops.push(...(await this.mixer(mixer, weights, place > 0)));
+      ops.push(...(await this.mixer(mixer, layer.mixers[place], place > 0)));
     }
     return ops;
   }
 
-  private mixer(mixer: Mixer, weights: MixerWeights, accumulate: boolean): Promise<Op[]> {
-    const context: MixerContext = {
-      ...{ input: this.input, space: this.space, phase: this.phase, accumulate },
-      project: (...call) => this.project(...call),
-    };
-    if (mixer.kind === "attention") {
-      return attentionMixerOps(context, this.kvLayer++, mixer, weights as AttentionWeights);
-    }
-    return recurrentMixerOps(context, this.stateLayer++, mixer, weights as RecurrentWeights);
+  private mixer(mixer: Mixer, weights: unknown, accumulate: boolean): Promise<Op[]> {
+    const kind = MIXERS.of(mixer);
+    const { kv, state } = kind.keeps(mixer, this.input.shape.hiddenSize);
+    const context = new MixerContext(this.input, this.space, this.phase, accumulate, this.pools);
+    this.pools = { kv: this.pools.kv + (kv ? 1 : 0), state: this.pools.state + (state ? 1 : 0) };
+    return kind.ops(mixer, weights, context);
   }
 
-  private async ffnOps(layer: LayerShape, weights: FfnWeights): Promise<Op[]> {
-    const { width, activation } = layer.ffn as MlpFeedForward;
-    const { normed, gateUp, activated, delta } = this.space;
-    const { kernels, dtype, shape } = this.input;
-    return [
-      ...(await this.project(weights.gateUp, normed, gateUp, 2 * width, dtype)),
-      await activationOp(kernels, this.types("f32"), {
-        ...{ gateUp, act: activated, ff: width, activation },
-      }),
-      ...(await this.project(weights.down, activated, delta, shape.hiddenSize, "f32")),
-    ];
+  private async ffnOps({ ffn }: LayerShape, { own }: FfnWeights): Promise<Op[]> {
+    if (!ffn) return [];
+    return FEED_FORWARDS.of(ffn).ops(ffn, own, new OpContext(this.input, this.space, this.phase));
   }
 
-  private async project(
-    projection: Projection,
-    x: GPUBuffer,
-    y: GPUBuffer,
-    outStride: number,
-    out: Elem,
-    accumulate = false,
-  ): Promise<Op[]> {
-    const maker: MatrixMaker = this.phase === "prefill" ? matmulOp : matvecOp;
-    const ops: Op[] = [];
-    for (const { weight, outOffset, bias } of projection) {
-      for (const piece of weight.pieces) {
-        const options = { weight, piece, x, y, outStride, outOffset, accumulate, ...(bias && { bias }) };
-        ops.push(await maker(this.input.kernels, this.types(out), options));
-      }
-    }
-    return ops;
-  }
-
-  private types(out: Elem): KernelTypes {
+  private types(out: KernelTypes["out"]): KernelTypes {
     return { elem: this.input.dtype, kv: this.input.kvDtype, out };
   }
 }

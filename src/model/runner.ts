@@ -26,10 +26,12 @@ import {
 import { buildPrograms, type Programs } from "./program.ts";
 import { INVALID_TOKEN, type SampledRow } from "./sampler.ts";
 import type { SamplingParams } from "./sampling.ts";
-import { kvLayers, stateLayers, type ModelShape } from "../shape/shape.ts";
+import type { ModelShape } from "../shape/shape.ts";
+import { kvLayers, stateLayers } from "./mixer/kinds.ts";
 import { StepData, type StateSlots, type StepRow } from "./step.ts";
 import { checkTensors } from "./arch/tensor-names.ts";
-import { destroyWeights, loadWeights, type OnPiece, type Weights } from "./weights.ts";
+import type { OnPiece } from "./tensor-loader.ts";
+import { destroyWeights, loadWeights, type Weights } from "./weights.ts";
 
 export type RunnerOptions = MemoryOptions;
 
@@ -354,6 +356,7 @@ async function makeParts(
       pool,
       states,
       step,
+      limits,
       dtype,
       kvDtype,
       logitRows: logitRows(shape, options),

@@ -1,55 +1,24 @@
 /**
- * What a program is built from, and the buffers between its ops: shared by all layers and both phases, as large as the
- * widest layer needs.
+ * The buffers between a program's ops: shared by all layers and both phases, as large as the widest layer needs. What a
+ * mixer or feed-forward needs its kind says, by name; parts that name the same buffer share it.
  */
 import type { Elem, Kernels } from "../gpu/kernel.ts";
 import { USAGE_COPY_DST, USAGE_COPY_SRC, USAGE_STORAGE } from "../gpu/op.ts";
-import type { KvPoolBuffers } from "../gpu/pool.ts";
-import type { StateBuffers } from "../gpu/state-pool.ts";
-import { scratchBytes, SPLIT_TOKENS } from "./mixer/attention.ts";
-import { deltaScratchBytes } from "./mixer/gated-delta.ts";
-import { mambaScratchBytes } from "./mixer/mamba2.ts";
-import { convChannels, mixersOf, type Mixer, type ModelShape, type RecurrentMixer } from "../shape/shape.ts";
-import type { StepData } from "./step.ts";
-import type { Weights } from "./weights.ts";
+import { mixersOf, type LayerShape, type ModelShape } from "../shape/shape.ts";
+import { FEED_FORWARDS } from "./ffn/kinds.ts";
+import type { BufferLimits, BufferSizes } from "./layer-part.ts";
+import { MIXERS } from "./mixer/kinds.ts";
+import type { PartBuffers } from "./op-context.ts";
 
-/** Prefill: many rows of one sequence. Decode: one row of each of several sequences. */
-export type Phase = "prefill" | "decode";
-
-export interface ProgramInput {
-  kernels: Kernels;
-  shape: ModelShape;
-  weights: Weights;
-  pool: Pick<KvPoolBuffers, "keys" | "values">;
-  /** The state pool; without layers in models that have no recurrent ones. */
-  states: StateBuffers;
-  step: StepData;
-  dtype: Elem;
-  kvDtype: Elem;
-  /** Rows whose logits are computed in one step, at most. */
-  logitRows: number;
-}
-
-export interface Workspace {
+export interface Workspace extends PartBuffers {
+  /** f32 [rows, hiddenSize]: the residual stream. */
   hidden: GPUBuffer;
-  normed: GPUBuffer;
-  /** Attention: q, k and v; and, where it is gated, queries with their gates. */
-  qkv: GPUBuffer;
-  queryGate: GPUBuffer;
-  /** What a mixer gives to its output matrix. */
-  attended: GPUBuffer;
-  /** Recurrent mixers, f32: the input matrix's rows, the convolution's, the recurrence's. */
-  mixed: GPUBuffer;
-  convolved: GPUBuffer;
-  recurred: GPUBuffer;
-  delta: GPUBuffer;
-  gateUp: GPUBuffer;
-  activated: GPUBuffer;
   headInput: GPUBuffer;
   logits: GPUBuffer;
-  scratch: GPUBuffer;
   /** Which rows of the step are not finite. */
   status: GPUBuffer;
+  /** All of them, those of the parts included. */
+  all: readonly GPUBuffer[];
 }
 
 /** What decides the sizes of a workspace. */
@@ -61,120 +30,74 @@ export interface WorkspaceLimits {
   logitRows: number;
 }
 
-export function makeWorkspace({ kernels, shape, dtype, step, logitRows }: ProgramInput): Workspace {
-  const { device } = kernels.gpu;
+export function makeWorkspace({ gpu }: Kernels, shape: ModelShape, limits: WorkspaceLimits): Workspace {
   const usage = USAGE_STORAGE | USAGE_COPY_SRC | USAGE_COPY_DST;
-  const sizes = Object.entries(workspaceSizes(shape, { ...step.limits, dtype, logitRows }));
-  const buffers = sizes.map(([label, size]) => [label, device.createBuffer({ label, size, usage })]);
-  return Object.fromEntries(buffers) as Workspace;
+  const make = (label: string, size: number) => gpu.device.createBuffer({ label, size, usage });
+  const { normed, delta, hidden, headInput, logits, status } = ownSizes(shape, limits);
+  const own = {
+    hidden: make("hidden", hidden),
+    normed: make("normed", normed),
+    delta: make("delta", delta),
+    headInput: make("headInput", headInput),
+    logits: make("logits", logits),
+    status: make("status", status),
+  };
+  const sizes = Object.entries(partSizes(shape, limits));
+  const parts = new Map(sizes.map(([name, size]) => [name, make(name, size)]));
+  return { ...own, parts, all: [...Object.values(own), ...parts.values()] };
 }
 
 /** Bytes of a workspace and of what lies beside it: the sampler's counts and the block tables. */
 export function workspaceBytes(shape: ModelShape, limits: WorkspaceLimits & { blockTokens: number }): number {
   const { seats, maxContext, blockTokens } = limits;
-  const sizes = Object.values(workspaceSizes(shape, limits)).reduce((sum, size) => sum + size, 0);
-  return sizes + 4 * seats * (shape.vocabSize + Math.ceil(maxContext / blockTokens));
+  const sizes = [...Object.values(ownSizes(shape, limits)), ...Object.values(partSizes(shape, limits))];
+  const sum = sizes.reduce((total, size) => total + size, 0);
+  return sum + 4 * seats * (shape.vocabSize + Math.ceil(maxContext / blockTokens));
 }
 
-/** Positions of a sequence for which the scratch of decode attention is one binding of `bytes` at most. */
-export function scratchContext(shape: ModelShape, seats: number, bytes: number): number {
-  const perSplit = mixersOf(shape).map((mixer) =>
-    mixer.kind === "attention" ? scratchBytes(mixer, seats, SPLIT_TOKENS) : 1,
-  );
-  return SPLIT_TOKENS * Math.floor(bytes / Math.max(1, ...perSplit));
+/** Positions of a sequence for which no part's buffer has more than `bytes`. */
+export function contextWithin(shape: ModelShape, seats: number, bytes: number): number {
+  const most = mixersOf(shape).map((mixer) => MIXERS.of(mixer).maxContext?.(mixer, seats, bytes) ?? Infinity);
+  return Math.min(Infinity, ...most);
 }
 
-/** Bytes of each buffer. */
-function workspaceSizes(shape: ModelShape, limits: WorkspaceLimits): Record<keyof Workspace, number> {
-  const { dtype, maxRows, logitRows } = limits;
-  const elem = dtype === "f16" ? 2 : 4;
-  const d = shape.hiddenSize;
-  const mixers = mixersOf(shape);
-  const widest = (width: (mixer: Mixer) => number) => Math.max(0, ...mixers.map(width));
-  const ffn = Math.max(0, ...shape.layers.map((layer) => layer.ffn?.width ?? 0));
-  const round = (bytes: number) => Math.max(16, Math.ceil(bytes / 16) * 16);
-  const rows = (width: number, bytes = elem) => round(maxRows * width * bytes);
+/** Bytes of the buffers that every model has. */
+function ownSizes(shape: ModelShape, { dtype, maxRows, logitRows }: WorkspaceLimits) {
+  const { hiddenSize, vocabSize } = shape;
   return {
-    hidden: rows(d, 4),
-    normed: rows(d),
-    qkv: rows(widest(qkvWidth)),
-    queryGate: rows(widest(queryGateWidth)),
-    attended: rows(widest((mixer) => innerWidth(mixer, d))),
-    mixed: rows(
-      widest((mixer) => mixedWidth(mixer, d)),
-      4,
-    ),
-    convolved: rows(
-      widest((mixer) => convolvedWidth(mixer, d)),
-      4,
-    ),
-    recurred: rows(
-      widest((mixer) => (isMatrixState(mixer) ? innerWidth(mixer, d) : 0)),
-      4,
-    ),
-    delta: rows(d, 4),
-    gateUp: rows(2 * ffn),
-    activated: rows(ffn),
-    headInput: round(logitRows * d * elem),
-    logits: round(logitRows * shape.vocabSize * 4),
-    scratch: round(widest((mixer) => scratchOf(mixer, limits))),
-    status: round(4 * maxRows),
+    hidden: bufferBytes(4 * maxRows * hiddenSize),
+    normed: bufferBytes(elemBytes(dtype) * maxRows * hiddenSize),
+    delta: bufferBytes(4 * maxRows * hiddenSize),
+    headInput: bufferBytes(elemBytes(dtype) * logitRows * hiddenSize),
+    logits: bufferBytes(4 * logitRows * vocabSize),
+    status: bufferBytes(4 * maxRows),
   };
 }
 
-/** Numbers in a row of a recurrent mixer's input matrix: everything that it reads of a token. */
-export function mixedWidth(mixer: Mixer, hiddenSize: number): number {
-  switch (mixer.kind) {
-    case "attention":
-      return 0;
-    case "short-conv":
-      return 3 * hiddenSize;
-    case "mamba2":
-      return innerWidth(mixer, hiddenSize) + convChannels(mixer, hiddenSize) + mixer.heads;
-    case "gated-delta":
-      return convChannels(mixer, hiddenSize) + innerWidth(mixer, hiddenSize) + 2 * mixer.valueHeads;
+/** Bytes of the buffers that its parts ask for: of each name the largest. */
+function partSizes(shape: ModelShape, { dtype, maxRows, seats, maxContext }: WorkspaceLimits): BufferSizes {
+  const { hiddenSize } = shape;
+  const limits: BufferLimits = { hiddenSize, elemBytes: elemBytes(dtype), maxRows, seats, maxContext };
+  const sizes: Record<string, number> = {};
+  for (const wanted of shape.layers.flatMap((layer) => wantedBy(layer, limits))) {
+    for (const [name, bytes] of Object.entries(wanted))
+      sizes[name] = Math.max(sizes[name] ?? 0, bufferBytes(bytes));
   }
+  return sizes;
 }
 
-/** Numbers in a row of what a mixer gives to its output matrix. */
-export function innerWidth(mixer: Mixer, hiddenSize: number): number {
-  switch (mixer.kind) {
-    case "attention":
-    case "mamba2":
-      return mixer.heads * mixer.headDim;
-    case "short-conv":
-      return hiddenSize;
-    case "gated-delta":
-      return mixer.valueHeads * mixer.valueDim;
-  }
+function wantedBy({ mixers, ffn }: LayerShape, limits: BufferLimits): BufferSizes[] {
+  return [
+    ...mixers.map((mixer) => MIXERS.of(mixer).buffers(mixer, limits)),
+    ...(ffn ? [FEED_FORWARDS.of(ffn).buffers(ffn, limits)] : []),
+  ];
 }
 
-export function qkvWidth(mixer: Mixer): number {
-  return mixer.kind === "attention" ? (mixer.heads + 2 * mixer.kvHeads) * mixer.headDim : 0;
+function elemBytes(dtype: Elem): number {
+  return dtype === "f16" ? 2 : 4;
 }
 
-function queryGateWidth(mixer: Mixer): number {
-  return mixer.kind === "attention" && mixer.gated ? 2 * mixer.heads * mixer.headDim : 0;
-}
-
-/** The short convolution writes straight to `attended`. */
-function convolvedWidth(mixer: Mixer, hiddenSize: number): number {
-  return isMatrixState(mixer) ? convChannels(mixer as RecurrentMixer, hiddenSize) : 0;
-}
-
-function isMatrixState(mixer: Mixer): boolean {
-  return mixer.kind === "mamba2" || mixer.kind === "gated-delta";
-}
-
-function scratchOf(mixer: Mixer, limits: { maxRows: number; seats: number; maxContext: number }): number {
-  switch (mixer.kind) {
-    case "attention":
-      return scratchBytes(mixer, limits.seats, limits.maxContext);
-    case "short-conv":
-      return 0;
-    case "mamba2":
-      return mambaScratchBytes(mixer, limits.maxRows);
-    case "gated-delta":
-      return deltaScratchBytes(mixer, limits.maxRows);
-  }
+/** Whole vec4s, and at least one. */
+function bufferBytes(bytes: number): number {
+  return Math.max(16, Math.ceil(bytes / 16) * 16);
 }

@@ -1,8 +1,16 @@
 /**
- * What a model is made of, as plain data: mixers, feed-forwards, layers, and what of them must be kept for each token
- * (keys and values) or each sequence (recurrent state). It reads no file; arch/rows.ts makes shapes, weights.ts and program.ts
- * use them.
+ * What a model is made of, as plain data: layers of mixers and a feed-forward, and what of them must be kept for each token
+ * (keys and values) or each sequence (recurrent state). It reads no file; model/arch/rows.ts makes shapes. What a kind of
+ * mixer or feed-forward is stands in mixer/ and ffn/.
  */
+import type { MlpFeedForward } from "./ffn/mlp.ts";
+import type { AttentionMixer } from "./mixer/attention.ts";
+import type { DeltaMixer } from "./mixer/gated-delta.ts";
+import type { MambaMixer } from "./mixer/mamba2.ts";
+import type { ShortConvMixer } from "./mixer/short-conv.ts";
+
+export type { Activation, MlpFeedForward } from "./ffn/mlp.ts";
+export type { AttentionMixer } from "./mixer/attention.ts";
 
 /** How a model stretches its positions. */
 export type RopeScaling =
@@ -45,74 +53,28 @@ export interface RopeParams {
 /** Which pairs of a head's entries RoPE rotates: (i, i + rot/2) or (2i, 2i + 1). */
 export type RopeLayout = "half" | "interleaved";
 
-/** Softmax attention with grouped-query heads. */
-export interface AttentionMixer {
-  kind: "attention";
-  heads: number;
-  kvHeads: number;
-  headDim: number;
-  /** Multiplies q.k before the softmax. */
-  scale: number;
-  /** A key is visible if it is fewer than `window` tokens back; 0: no limit. */
-  window: number;
-  /** Scores s become cap * tanh(s / cap); 0: no cap. */
-  softCap: number;
-  /** Index into the model's `ropeTables`; undefined: no rotation (NoPE). */
-  ropeTable: number | undefined;
-  /** RMS norm over each head of q and k, before rotation. */
-  qkNorm: boolean;
-  /** W_q gives each head a gate beside its query: the head's output is multiplied by sigmoid(gate) (Qwen3.5). */
-  gated: boolean;
+/** Every kind of mixer by its name. A kind outside this folder adds itself by declaration merging. */
+export interface Mixers {
+  attention: AttentionMixer;
+  "short-conv": ShortConvMixer;
+  mamba2: MambaMixer;
+  "gated-delta": DeltaMixer;
 }
 
-/** Gated short convolution (LFM2): W_out(C * conv(B * X)), over hiddenSize channels. */
-export interface ShortConvMixer {
-  kind: "short-conv";
-  /** Tokens that the convolution sees, the current one included. */
-  kernel: number;
+/** Every kind of feed-forward by its name, likewise. */
+export interface FeedForwards {
+  mlp: MlpFeedForward;
 }
 
-/** Mamba-2. inner = heads * headDim channels, stateSize numbers of state for each. */
-export interface MambaMixer {
-  kind: "mamba2";
-  heads: number;
-  headDim: number;
-  groups: number;
-  stateSize: number;
-  kernel: number;
-}
+export type Mixer = Mixers[keyof Mixers];
+export type FeedForward = FeedForwards[keyof FeedForwards];
 
-/** Gated delta rule: a keyDim x valueDim state for each value head. */
-export interface DeltaMixer {
-  kind: "gated-delta";
-  keyHeads: number;
-  valueHeads: number;
-  keyDim: number;
-  valueDim: number;
-  kernel: number;
-  /** Key head of value head h: floor(h / (valueHeads / keyHeads)), or h mod keyHeads. */
-  keyHeadOrder: "blocked" | "interleaved";
-  /** b and a come from one matrix, key head by key head: [b of its value heads; a of them] (Qwen3-Next). */
-  baGrouped: boolean;
-}
-
-export type RecurrentMixer = ShortConvMixer | MambaMixer | DeltaMixer;
-export type Mixer = AttentionMixer | RecurrentMixer;
-
-export type Activation = "silu" | "gelu_tanh";
-
-export interface MlpFeedForward {
-  kind: "mlp";
-  width: number;
-  activation: Activation;
-}
-
-/** What a layer does: mixers over positions, then a feed-forward. New kinds are new members of these unions. */
+/** What a layer does: mixers over positions, then a feed-forward. */
 export interface LayerShape {
   /** One, or several in parallel that read the same input and whose outputs are added (Falcon-H1). */
   mixers: readonly Mixer[];
   /** Absent in pure Mamba-2. */
-  ffn: MlpFeedForward | undefined;
+  ffn: FeedForward | undefined;
 }
 
 /** Everything about a model but its weights. Sizes are element counts. */
@@ -149,58 +111,12 @@ export interface KvLayer {
   headDim: number;
 }
 
-/** What the KV pool must hold of each attention mixer, in order. */
-export function kvLayers(shape: ModelShape): KvLayer[] {
-  return mixersOf(shape).flatMap((mixer) =>
-    mixer.kind === "attention" ? [{ kvHeads: mixer.kvHeads, headDim: mixer.headDim }] : [],
-  );
-}
-
 /** Numbers that one recurrent layer keeps of a sequence. */
 export interface StateLayer {
   floats: number;
 }
 
-/** What the state pool must hold of each recurrent mixer, in order. */
-export function stateLayers(shape: ModelShape): StateLayer[] {
-  return mixersOf(shape).flatMap((mixer) =>
-    mixer.kind === "attention" ? [] : [{ floats: stateFloats(mixer, shape.hiddenSize) }],
-  );
-}
-
 /** All mixers, layer by layer. */
 export function mixersOf(shape: ModelShape): Mixer[] {
   return shape.layers.flatMap(({ mixers }) => mixers);
-}
-
-/** Channels of the causal convolution in front of a recurrence. */
-export function convChannels(mixer: RecurrentMixer, hiddenSize: number): number {
-  switch (mixer.kind) {
-    case "short-conv":
-      return hiddenSize;
-    case "mamba2":
-      return mixer.heads * mixer.headDim + 2 * mixer.groups * mixer.stateSize;
-    case "gated-delta":
-      return 2 * mixer.keyHeads * mixer.keyDim + mixer.valueHeads * mixer.valueDim;
-  }
-}
-
-/** Numbers of the convolution's state: its last kernel - 1 inputs. They come first in a layer's state. */
-export function convStateFloats(mixer: RecurrentMixer, hiddenSize: number): number {
-  return (mixer.kernel - 1) * convChannels(mixer, hiddenSize);
-}
-
-function stateFloats(mixer: RecurrentMixer, hiddenSize: number): number {
-  return convStateFloats(mixer, hiddenSize) + matrixFloats(mixer);
-}
-
-function matrixFloats(mixer: RecurrentMixer): number {
-  switch (mixer.kind) {
-    case "short-conv":
-      return 0;
-    case "mamba2":
-      return mixer.heads * mixer.headDim * mixer.stateSize;
-    case "gated-delta":
-      return mixer.valueHeads * mixer.keyDim * mixer.valueDim;
-  }
 }

@@ -1,6 +1,7 @@
 /** The package's "./sim": cache policies on traces without a GPU. Re-exports only. */
-export type { Cost, LayerShape, ModelShape } from "../shape/cost.ts";
-export { costOf, namedShapes } from "../shape/cost.ts";
+export type { Cost } from "../shape/cost.ts";
+export type { CostLayer, CostShape } from "./cost-shape.ts";
+export { costOf, namedShapes } from "./cost-shape.ts";
 export type { PolicyName } from "../cache/policy/policy.ts";
 export { policyNames } from "../cache/policy/policy.ts";
 export {

@@ -1,7 +1,7 @@
 /** Reads the words of a replay's options: policies, capacities, models. It opens no files. */
 import { BYTE_SIZE, parseBytes } from "../byte-size.ts";
 import type { Cost } from "../shape/cost.ts";
-import { costOf, namedShapes, parseShape } from "../shape/cost.ts";
+import { costOf, namedShapes, parseShape } from "./cost-shape.ts";
 import type { PolicyName } from "../cache/policy/policy.ts";
 import { policyNames } from "../cache/policy/policy.ts";
 import { TidepoolError } from "../errors.ts";
@@ -84,7 +84,7 @@ export function namedModel(name: string): Cost | undefined {
 }
 
 /**
- * The costs of a model whose shape is given as JSON (see `ModelShape`).
+ * The costs of a model whose shape is given as JSON (see `CostShape`).
  * @throws TidepoolError `invalid_file`, with the file's name and the bad field
  *
  * @example

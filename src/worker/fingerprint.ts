@@ -8,7 +8,7 @@ import { assert } from "../base.ts";
 import type { TensorInfo } from "../load/model-file.ts";
 import type { RunnerOptions } from "../model/runner.ts";
 import type { ModelShape } from "../shape/shape.ts";
-import type { OnPiece } from "../model/weights.ts";
+import type { OnPiece } from "../model/tensor-loader.ts";
 import { checksum } from "../tier/record/checksum.ts";
 import { bytesToHex, fingerprintOf, type Key } from "../tier/record/keys.ts";
 

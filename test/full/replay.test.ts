@@ -3,7 +3,7 @@
  * numbers (marconi.md section 9) and against a grid of fixed weights. Prints the table.
  */
 import { describe, expect, test } from "vitest";
-import { costOf, namedShapes } from "../../src/shape/cost.ts";
+import { costOf, namedShapes } from "../../src/sim/cost-shape.ts";
 import type { PolicyName } from "../../src/cache/policy/policy.ts";
 import { alphaGrid } from "../../src/cache/policy/alpha-tuner.ts";
 import { replay } from "../../src/sim/replay.ts";

@@ -3,7 +3,7 @@
  * piece and in several, decode of sequences in different slots, states from nothing and from a slot.
  */
 import { Random } from "../../src/base.ts";
-import { convOp } from "../../src/model/mixer/short-conv.ts";
+import { convOp } from "../../src/model/mixer/convolution.ts";
 import type { StateSlots } from "../../src/model/step.ts";
 import { inEverySetting, type Case } from "../support/cases.ts";
 import { expectClose, lumpy, Rig, rounded, roundOff } from "../support/rig.ts";

@@ -9,7 +9,7 @@ import {
   deltaStateSize,
   type DeltaShape,
 } from "../../src/model/mixer/gated-delta.ts";
-import { gateOp, splitQGateOp } from "../../src/model/mixer/output-gate.ts";
+import { outputGateOp, splitQGateOp } from "../../src/model/mixer/output-gate.ts";
 import { NO_STATE, type StateSlots } from "../../src/model/step.ts";
 import { inEverySetting, type Case, type Setting } from "../support/cases.ts";
 import { expectClose, expectSame, lumpy, Rig, rounded, roundOff } from "../support/rig.ts";
@@ -410,7 +410,7 @@ async function checkGate(
     qg: buffers.qg,
     qkv: buffers.qkv,
   });
-  const gate = await gateOp(rig.kernels, rig.types, {
+  const gate = await outputGateOp(rig.kernels, rig.types, {
     ...heading,
     attended: buffers.attended,
     gate: buffers.qg,

@@ -5,7 +5,7 @@
  */
 import { attentionOps, kvWriteOp, scratchBytes } from "../../src/model/mixer/attention.ts";
 import { checkOp, firstBroken } from "../../src/model/check.ts";
-import { convOp } from "../../src/model/mixer/short-conv.ts";
+import { convOp } from "../../src/model/mixer/convolution.ts";
 import { activationOp } from "../../src/model/ffn/mlp.ts";
 import { matmulOp, matvecOp } from "../../src/model/matrix/products.ts";
 import { destroyWeight, uploadWeight } from "../../src/model/matrix/upload.ts";

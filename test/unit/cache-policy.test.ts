@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { Random } from "../../src/base.ts";
-import { costOf, flopsBetween, namedShapes, parseShape } from "../../src/shape/cost.ts";
+import { flopsBetween } from "../../src/shape/cost.ts";
+import { costOf, namedShapes, parseShape } from "../../src/sim/cost-shape.ts";
 import type { Cost } from "../../src/shape/cost.ts";
 import { createPrefixCache } from "../../src/cache/policy/create.ts";
 import { CandidateIndex, savedFlops } from "../../src/cache/policy/marconi.ts";

@@ -4,9 +4,9 @@ import { Random } from "../../src/base.ts";
 import { StateSlotPool, type StatePair } from "../../src/cache/state-slot-pool.ts";
 import type { ModelFile } from "../../src/load/model-file.ts";
 import { checkSeats, planMemory, planStates } from "../../src/model/memory.ts";
-import type { ModelShape, RecurrentMixer } from "../../src/shape/shape.ts";
+import type { Mixer, ModelShape } from "../../src/shape/shape.ts";
 import { stateBytes } from "../../src/gpu/state-pool.ts";
-import { stateLayers } from "../../src/shape/shape.ts";
+import { stateLayers } from "../../src/model/mixer/kinds.ts";
 import { testSeed } from "../support/seed.ts";
 
 test("random life agrees with a naive model: no slot twice, snapshots within their bound", () => {
@@ -67,7 +67,7 @@ test("misuse is refused: a pair given back twice, a running slot that the tree k
   expect(() => pool.givePair(pair)).toThrow(/no sequence has it/);
 });
 
-const shapeOf = (count: number, mixer: RecurrentMixer, hiddenSize: number): ModelShape =>
+const shapeOf = (count: number, mixer: Mixer, hiddenSize: number): ModelShape =>
   ({
     hiddenSize,
     layers: Array.from({ length: count }, () => ({ mixers: [mixer] })),
@@ -79,7 +79,7 @@ test.each([
     "Granite 4.0 H 350M",
     shapeOf(
       28,
-      { kind: "mamba2", heads: 48, headDim: 32, stateSize: 128, groups: 1, kernel: 4 } as RecurrentMixer,
+      { kind: "mamba2", heads: 48, headDim: 32, stateSize: 128, groups: 1, kernel: 4 } as Mixer,
       768,
     ),
     136,
@@ -89,7 +89,7 @@ test.each([
     "Falcon-H1 0.5B",
     shapeOf(
       36,
-      { kind: "mamba2", heads: 24, headDim: 64, stateSize: 128, groups: 1, kernel: 4 } as RecurrentMixer,
+      { kind: "mamba2", heads: 24, headDim: 64, stateSize: 128, groups: 1, kernel: 4 } as Mixer,
       1024,
     ),
     175,
@@ -99,7 +99,7 @@ test.each([
     "Mamba-2 130M",
     shapeOf(
       24,
-      { kind: "mamba2", heads: 24, headDim: 64, stateSize: 128, groups: 1, kernel: 4 } as RecurrentMixer,
+      { kind: "mamba2", heads: 24, headDim: 64, stateSize: 128, groups: 1, kernel: 4 } as Mixer,
       768,
     ),
     116,
@@ -117,14 +117,14 @@ test.each([
 
 test("a pool without snapshots starts with one pair, and seats that no binding holds are refused", () => {
   const mixer = { kind: "mamba2", heads: 24, headDim: 64, stateSize: 128, groups: 1, kernel: 4 };
-  const shape = shapeOf(1, mixer as RecurrentMixer, 768);
+  const shape = shapeOf(1, mixer as Mixer, 768);
   expect(planStates(shape, { seats: 3, snapshots: 0 })).toEqual({
     startSlots: 2,
     maxSlots: 8,
     maxSnapshots: 0,
   });
   expect(planStates(shape, { seats: 3, snapshots: 0, stateStartSlots: 99 }).startSlots).toBe(8);
-  expect(planStates(shapeOf(0, mixer as RecurrentMixer, 768), { seats: 3 }).maxSlots).toBe(0);
+  expect(planStates(shapeOf(0, mixer as Mixer, 768), { seats: 3 }).maxSlots).toBe(0);
   checkSeats(shape, { seats: 3 });
   expect(() => checkSeats(shape, { seats: 500 })).toThrow(
     /1002 states do not fit: at most \d+ .* fewer requests/,
@@ -133,7 +133,7 @@ test("a pool without snapshots starts with one pair, and seats that no binding h
 
 test("a state of which not even one request's fit is the model's fault, and no advice helps", () => {
   const mixer = { kind: "mamba2", heads: 1024, headDim: 64, stateSize: 1024, groups: 1, kernel: 4 };
-  const huge = shapeOf(1, mixer as RecurrentMixer, 768);
+  const huge = shapeOf(1, mixer as Mixer, 768);
   expect(() => checkSeats(huge, { seats: 1 })).toThrow(
     expect.objectContaining({
       code: "unsupported",
@@ -144,7 +144,7 @@ test("a state of which not even one request's fit is the model's fault, and no a
   const options = { dtype: "f32", kvDtype: "f32", blockTokens: 16, chunkTokens: 16 } as const;
   expect(() => planMemory(file, huge, { ...options, seats: 1 })).toThrow(/^huge\.gguf: the recurrent state/);
   const seats = { ...options, seats: 500 };
-  expect(() => planMemory(file, shapeOf(1, { ...mixer, heads: 24 } as RecurrentMixer, 768), seats)).toThrow(
+  expect(() => planMemory(file, shapeOf(1, { ...mixer, heads: 24 } as Mixer, 768), seats)).toThrow(
     /^huge\.gguf: 1002 states do not fit/,
   );
 });

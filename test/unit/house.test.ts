@@ -264,7 +264,7 @@ describe("shaders", () => {
       return converts && !/\bbounded/.test(text);
     });
     // A stored number times a sigmoid, which is at most 1.
-    expect(unbounded).toEqual(["shaders/gate.wgsl"]);
+    expect(unbounded).toEqual(["shaders/output-gate.wgsl"]);
   });
 });
 

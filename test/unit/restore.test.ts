@@ -5,7 +5,7 @@
 import { expect, it } from "vitest";
 import { BlockPool } from "../../src/cache/blocks.ts";
 import { createPrefixCache } from "../../src/cache/policy/create.ts";
-import { costOf } from "../../src/shape/cost.ts";
+import { costOf } from "../../src/sim/cost-shape.ts";
 import {
   MAX_LOADS,
   Restore,

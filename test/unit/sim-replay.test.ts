@@ -1,7 +1,7 @@
 /** Replays of the given traces against the reference's numbers (mooncake.md section 6, marconi.md section 9); those that
  * take minutes are in test/full. */
 import { describe, expect, test } from "vitest";
-import { costOf, namedShapes } from "../../src/shape/cost.ts";
+import { costOf, namedShapes } from "../../src/sim/cost-shape.ts";
 import type { PolicyName } from "../../src/cache/policy/policy.ts";
 import { replay, replaySteps } from "../../src/sim/replay.ts";
 import type { ReplayRow } from "../../src/sim/replay.ts";

@@ -1,6 +1,6 @@
 /** Serving a trace in simulated time: the real scheduler against what can be worked out by hand, and against the replay. */
 import { describe, expect, test } from "vitest";
-import { costOf, namedShapes } from "../../src/shape/cost.ts";
+import { costOf, namedShapes } from "../../src/sim/cost-shape.ts";
 import { replay } from "../../src/sim/replay.ts";
 import { quantileShares, SeriesCollector, servedQuantiles, timePoints } from "../../src/sim/series.ts";
 import { maxServedTokens, serve, serveSteps, type ServeOptions } from "../../src/sim/serve.ts";

@@ -1,5 +1,5 @@
 /**
- * The facts from a Hugging Face config.json, with the defaults that transformers has for each model type: what a config
+ * The hyperparameters from a Hugging Face config.json, with the defaults that transformers has for each model type: what a config
  * leaves out is not the same for all of them. Keys that change what is computed and that no code here reads are refused by
  * name (unread-keys.ts).
  */
@@ -11,8 +11,8 @@ import {
   MAX_HEAD_DIM,
   MAX_LAYERS,
   MAX_WIDTH,
-  type Facts,
-  type RopeFacts,
+  type Hyperparameters,
+  type RopeBase,
 } from "./hyperparameters.ts";
 import { Reader, type Settings } from "./settings-reader.ts";
 import { refuseUnreadConfig } from "./unread-keys.ts";
@@ -142,14 +142,14 @@ const DIALECTS: Readonly<Record<string, Dialect>> = {
 export const CONFIG_MODEL_TYPES: readonly string[] = Object.keys(DIALECTS);
 
 /**
- * Facts from config.json (`text_config` is used where there is one), and the keys that they were read from.
+ * Hyperparameters from config.json (`text_config` is used where there is one), and the keys that they were read from.
  * @param modelType one of CONFIG_MODEL_TYPES
  * @throws TidepoolError `invalid_file` or `unsupported`, naming the key.
  */
-export function factsFromConfig(
+export function hyperparametersFromConfig(
   config: Record<string, unknown>,
   modelType: string,
-): { facts: Facts; keys: ReadonlySet<string> } {
+): { params: Hyperparameters; keys: ReadonlySet<string> } {
   const dialect = DIALECTS[modelType] as Dialect;
   const settings = flattened(config);
   const read = new Reader(settings, "config.json", "", dialect.defaults);
@@ -159,7 +159,7 @@ export function factsFromConfig(
   const heads = read.perLayer("num_attention_heads", layers, MAX_WIDTH);
   const headDim = read.integer("head_dim", MAX_HEAD_DIM, Math.floor(hiddenSize / (heads[0] || 1)));
   const scalar = read.value("query_pre_attn_scalar");
-  const facts: Facts = {
+  const params: Hyperparameters = {
     name: String(read.value("_name_or_path") || modelType),
     ...{ layers, unusedLayers: 0, hiddenSize, contextTokens, heads, headDim },
     vocabSize: read.optional("vocab_size"),
@@ -168,13 +168,13 @@ export function factsFromConfig(
     activation: activationOf(read, dialect.activation),
     normEps: read.positive("rms_norm_eps"),
     ropeDims: Math.floor(headDim * partialRotation(read)),
-    ...ropeFacts(read, contextTokens, dialect),
+    ...ropeOf(read, contextTokens, dialect),
     ropeMagnitude: 1,
     ropeFinetuned: true,
     attentionScale: scalar === undefined ? undefined : 1 / Math.sqrt(read.positive("query_pre_attn_scalar")),
     softCap: read.positiveOrZero("attn_logit_softcapping"),
     finalSoftCap: read.positiveOrZero("final_logit_softcapping"),
-    ...windowFacts(read, layers, dialect),
+    ...windowsOf(read, layers, dialect),
     recurrentLayers: undefined,
     embeddingScale: 1,
     residualScale: 1,
@@ -184,8 +184,8 @@ export function factsFromConfig(
     ssm: { innerSize: 0, stateSize: 0, heads: 0, groups: 0 },
     attentionInterval: ATTENTION_INTERVAL,
   };
-  refuseUnreadConfig(settings, read.asked, modelType, facts);
-  return { facts, keys: read.asked };
+  refuseUnreadConfig(settings, read.asked, modelType, params);
+  return { params, keys: read.asked };
 }
 
 /** Objects that are read, as keys with dots; the text model's own settings go before those of the whole. */
@@ -230,15 +230,15 @@ function partialRotation(read: Reader): number {
   return read.positive("partial_rotary_factor", nested ?? 1);
 }
 
-type RopePart = Pick<Facts, "rope" | "localRope">;
+type RopePart = Pick<Hyperparameters, "rope" | "localRope">;
 
 /**
  * Until version 5 of transformers the base stands at the top and the scaling in `rope_scaling`; since then both stand in
  * `rope_parameters`, which Gemma 3 lists by layer type. A file may hold both forms.
  */
-function ropeFacts(read: Reader, contextTokens: number, { localRope }: Dialect): RopePart {
+function ropeOf(read: Reader, contextTokens: number, { localRope }: Dialect): RopePart {
   const older = ropeScaling(read, "rope_scaling.", contextTokens);
-  const at = (place: string, olderTheta: string, olderScaling?: RopeScaling): RopeFacts => {
+  const at = (place: string, olderTheta: string, olderScaling?: RopeScaling): RopeBase => {
     const theta = read.positive(olderTheta);
     const scaling = ropeScaling(read, place, contextTokens);
     return {
@@ -302,11 +302,11 @@ function yarnMagnitude(factor: number, multiplier: number): number {
   return factor > 1 ? 0.1 * multiplier * Math.log(factor) + 1 : 1;
 }
 
-function windowFacts(
+function windowsOf(
   read: Reader,
   layers: number,
   dialect: Dialect,
-): Pick<Facts, "window" | "localLayers" | "ropeLayers"> {
+): Pick<Hyperparameters, "window" | "localLayers" | "ropeLayers"> {
   const ropeLayers = dialect.ropeLayers?.(read, layers);
   const none = Array<boolean>(layers).fill(false);
   if (!dialect.localLayers) return { window: 0, localLayers: none, ropeLayers };

@@ -1,5 +1,5 @@
 /**
- * The facts from a GGUF file's metadata, with the defaults that llama.cpp has. Keys of the architecture that change what is
+ * The hyperparameters from a GGUF file's metadata, with the defaults that llama.cpp has. Keys of the architecture that change what is
  * computed and that no code here reads are refused by name (unread-keys.ts).
  */
 import {
@@ -11,7 +11,7 @@ import {
   MAX_HEAD_DIM,
   MAX_LAYERS,
   MAX_WIDTH,
-  type Facts,
+  type Hyperparameters,
 } from "./hyperparameters.ts";
 import { Reader, type Settings } from "./settings-reader.ts";
 import { refuseUnreadMetadata } from "./unread-keys.ts";
@@ -34,13 +34,13 @@ export interface GgufTraits {
 const WHERE = "GGUF metadata";
 
 /**
- * Facts from metadata, and the keys that they were read from.
+ * Hyperparameters from metadata, and the keys that they were read from.
  * @throws TidepoolError `invalid_file` or `unsupported`, naming the key.
  */
-export function factsFromMetadata(
+export function hyperparametersFromMetadata(
   metadata: Settings,
   traits: GgufTraits,
-): { facts: Facts; keys: ReadonlySet<string> } {
+): { params: Hyperparameters; keys: ReadonlySet<string> } {
   const read = new Reader(metadata, WHERE, `${traits.gguf}.`);
   const general = new Reader(metadata, WHERE);
   const { layers, unusedLayers } = layerCounts(read, traits);
@@ -49,28 +49,31 @@ export function factsFromMetadata(
   const heads = read.perLayer("attention.head_count", layers, MAX_WIDTH);
   const kvHeads = read.perLayer("attention.head_count_kv", layers, MAX_WIDTH, heads);
   const headDim = headDimOf(read, hiddenSize, heads.find((count) => count > 0) ?? 0);
-  const facts: Facts = {
+  const params: Hyperparameters = {
     name: String(general.value("general.name") ?? traits.gguf),
     ...{ layers, unusedLayers, hiddenSize, contextTokens, heads, kvHeads, headDim },
     vocabSize: vocabSizeOf(read, general),
     ffnWidth: read.perLayer("feed_forward_length", layers, MAX_WIDTH),
     activation: undefined,
     normEps: read.positive("attention.layer_norm_rms_epsilon"),
-    ...ropeFacts(read, headDim, contextTokens, traits),
+    ...ropeOf(read, headDim, contextTokens, traits),
     attentionScale: read.positiveOrZero("attention.scale") || undefined,
     softCap: read.positiveOrZero("attn_logit_softcapping"),
     finalSoftCap: read.positiveOrZero("final_logit_softcapping"),
-    ...windowFacts(read, layers, traits),
+    ...windowsOf(read, layers, traits),
     ...multipliers(read, traits),
     experts: read.integer("expert_count", MAX_EXPERTS, 0, 0),
-    ...recurrentFacts(read, layers, traits),
+    ...recurrentOf(read, layers, traits),
   };
   const keys = new Set([...read.asked, ...general.asked]);
-  refuseUnreadMetadata(metadata, keys, traits.gguf, facts);
-  return { facts, keys };
+  refuseUnreadMetadata(metadata, keys, traits.gguf, params);
+  return { params, keys };
 }
 
-function layerCounts(read: Reader, { deltaLayers }: GgufTraits): Pick<Facts, "layers" | "unusedLayers"> {
+function layerCounts(
+  read: Reader,
+  { deltaLayers }: GgufTraits,
+): Pick<Hyperparameters, "layers" | "unusedLayers"> {
   const all = read.integer("block_count", MAX_LAYERS);
   const unusedLayers = deltaLayers ? read.integer("nextn_predict_layers", all - 1, 0, 0) : 0;
   return { layers: all - unusedLayers, unusedLayers };
@@ -98,11 +101,11 @@ function vocabSizeOf(read: Reader, general: Reader): number | undefined {
 }
 
 type RopePart = Pick<
-  Facts,
+  Hyperparameters,
   "ropeDims" | "rope" | "localRope" | "ropeMagnitude" | "ropeLayers" | "ropeFinetuned"
 >;
 
-function ropeFacts(read: Reader, headDim: number, contextTokens: number, traits: GgufTraits): RopePart {
+function ropeOf(read: Reader, headDim: number, contextTokens: number, traits: GgufTraits): RopePart {
   const ropeDims = headDim === 0 ? 0 : read.integer("rope.dimension_count", headDim, headDim);
   const localDims = read.optional("rope.dimension_count_swa") ?? ropeDims;
   if (localDims !== ropeDims)
@@ -122,7 +125,7 @@ function ropeFacts(read: Reader, headDim: number, contextTokens: number, traits:
 }
 
 /** Local layers are never stretched. */
-function localRope(read: Reader, { window }: GgufTraits): Facts["localRope"] {
+function localRope(read: Reader, { window }: GgufTraits): Hyperparameters["localRope"] {
   if (typeof window !== "object") return undefined;
   const theta = read.positive(
     "rope.freq_base_swa",
@@ -146,11 +149,11 @@ function ropeScaling(read: Reader, contextTokens: number): RopeScaling {
   return { type, factor, originalContext, betaFast, betaSlow };
 }
 
-function windowFacts(
+function windowsOf(
   read: Reader,
   layers: number,
   { window: owners }: GgufTraits,
-): Pick<Facts, "window" | "localLayers"> {
+): Pick<Hyperparameters, "window" | "localLayers"> {
   const none = { window: 0, localLayers: Array<boolean>(layers).fill(false) };
   if (owners === undefined) return none;
   const window = read.integer("attention.sliding_window", MAX_CONTEXT, 0, 0);
@@ -168,7 +171,7 @@ function localPattern(read: Reader, layers: number, period: number): boolean[] {
 function multipliers(
   read: Reader,
   { multipliers: has }: GgufTraits,
-): Pick<Facts, "embeddingScale" | "residualScale" | "logitDivisor"> {
+): Pick<Hyperparameters, "embeddingScale" | "residualScale" | "logitDivisor"> {
   const factor = (name: string) => (has ? read.positiveOrZero(name) || 1 : 1);
   return {
     embeddingScale: factor("embedding_scale"),
@@ -177,9 +180,9 @@ function multipliers(
   };
 }
 
-type RecurrentPart = Pick<Facts, "convKernel" | "ssm" | "attentionInterval" | "recurrentLayers">;
+type RecurrentPart = Pick<Hyperparameters, "convKernel" | "ssm" | "attentionInterval" | "recurrentLayers">;
 
-function recurrentFacts(read: Reader, layers: number, { deltaLayers }: GgufTraits): RecurrentPart {
+function recurrentOf(read: Reader, layers: number, { deltaLayers }: GgufTraits): RecurrentPart {
   const size = (name: string) => read.integer(name, MAX_WIDTH, 0, 0);
   const convKernel = read.integer("ssm.conv_kernel", MAX_CONV_KERNEL, 0, 0);
   return {

@@ -1,16 +1,16 @@
 /**
- * The plain facts about a model, brought to one form from GGUF metadata (hyperparameters-gguf.ts) or a Hugging Face config.json
+ * The hyperparameters of a model, brought to one form from GGUF metadata (hyperparameters-gguf.ts) or a Hugging Face config.json
  * (hyperparameters-config.ts), with the bounds that both hold them to. It decides nothing about architectures: that is rows.ts.
  */
 import type { Activation, RopeScaling } from "../../shape/shape.ts";
 
 /** A base of the rotation and how its positions are stretched. */
-export interface RopeFacts {
+export interface RopeBase {
   theta: number;
   scaling: RopeScaling;
 }
 
-export interface Facts {
+export interface Hyperparameters {
   name: string;
   layers: number;
   /** Layers of the file behind these, which only predict further tokens. */
@@ -31,9 +31,9 @@ export interface Facts {
   normEps: number;
   ropeDims: number;
   /** Of all layers, or of those that see everything. */
-  rope: RopeFacts;
+  rope: RopeBase;
   /** Of layers with a sliding window, if they have their own. */
-  localRope: RopeFacts | undefined;
+  localRope: RopeBase | undefined;
   /** Multiplies cos and sin of every rotation, beside YaRN's own factor. */
   ropeMagnitude: number;
   /** Which layers rotate, if the settings say so. */

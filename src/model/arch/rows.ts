@@ -2,29 +2,30 @@
  * Architectures as rows of one table: a model file's metadata -> the shape of the model, layer by layer. Adding an
  * architecture that is made of known mixers and feed-forwards is adding a row here. It reads no tensors and no GPU.
  *
- * Facts come from GGUF metadata or from a Hugging Face config.json; both are first brought to one plain form (`Facts`).
+ * Hyperparameters come from GGUF metadata or from a Hugging Face config.json; both are first brought to one plain form (hyperparameters.ts).
  */
 import { inFile, TidepoolError } from "../../errors.ts";
 import type { GgufModelFile, ModelFile, SafetensorsModelFile } from "../../load/model-file.ts";
-import { CONFIG_MODEL_TYPES, factsFromConfig } from "./hyperparameters-config.ts";
-import { factsFromMetadata, type GgufTraits } from "./hyperparameters-gguf.ts";
-import { MAX_VOCAB, type Facts } from "./hyperparameters.ts";
+import { CONFIG_MODEL_TYPES, hyperparametersFromConfig } from "./hyperparameters-config.ts";
+import { hyperparametersFromMetadata, type GgufTraits } from "./hyperparameters-gguf.ts";
+import { MAX_VOCAB, type Hyperparameters } from "./hyperparameters.ts";
 import { checkSizes } from "./sizes.ts";
+import type { DeltaMixer } from "../../shape/mixer/gated-delta.ts";
+import type { MambaMixer } from "../../shape/mixer/mamba2.ts";
 import type {
   Activation,
   AttentionMixer,
-  DeltaMixer,
+  FeedForward,
   LayerShape,
-  MambaMixer,
   Mixer,
   ModelShape,
   RopeLayout,
   RopeParams,
 } from "../../shape/shape.ts";
-import { TensorNames } from "./tensor-names.ts";
+import { TensorNames } from "./tensor-lookup.ts";
 
-/** A row: what the facts alone do not say. */
-interface Architecture extends GgufTraits {
+/** A row: what the hyperparameters alone do not say. */
+export interface Architecture extends GgufTraits {
   /** `model_type` values of config.json; those of recurrent models are known by name only (hyperparameters-config.ts). */
   config: readonly string[];
   /** GGUF files hold q and k rows for this layout, safetensors always for "half". */
@@ -35,13 +36,13 @@ interface Architecture extends GgufTraits {
   zeroCentredNorms: boolean;
   scaleEmbedding: boolean;
   /** The rope table of layer `index`. Default: that of all layers, or of local ones if they have their own. */
-  ropeTable?(index: number, facts: Facts): number | undefined;
+  ropeTable?(index: number, params: Hyperparameters): number | undefined;
   /** Multiplies q.k where the file does not say. Default: 1 / sqrt(headDim). */
-  attentionScale?(facts: Facts): number;
+  attentionScale?(params: Hyperparameters): number;
   /** The mixers of layer `index`. Default: attention alone. */
-  mixers?(index: number, facts: Facts, attention: () => AttentionMixer): Mixer[];
-  /** No feed-forwards (Mamba-2). */
-  withoutFfn?: boolean;
+  mixers?(index: number, params: Hyperparameters, attention: () => AttentionMixer): Mixer[];
+  /** The feed-forward of layer `index`. Default: the gated one. */
+  ffn?(index: number, params: Hyperparameters): FeedForward | undefined;
   /** W_q carries a gate for each head. */
   gatedAttention?: boolean;
 }
@@ -54,7 +55,8 @@ const GEMMA3_27B_LAYERS = 62;
 /** SmolLM3: every fourth layer has no rotation, unless config.json lists the layers. */
 const SMOLLM3_NOPE_PERIOD = 4;
 
-const plain = {
+/** What most architectures have in common. */
+export const PLAIN = {
   qkNorm: false,
   postNorms: false,
   activation: "silu",
@@ -62,15 +64,15 @@ const plain = {
   scaleEmbedding: false,
 } as const;
 
-const ARCHITECTURES: readonly Architecture[] = [
-  { ...plain, gguf: "llama", config: ["llama", "mistral"], ropeLayout: "interleaved", window: "all" },
-  { ...plain, gguf: "qwen3", config: ["qwen3"], ropeLayout: "half", qkNorm: true },
+export const ARCHITECTURES: Architecture[] = [
+  { ...PLAIN, gguf: "llama", config: ["llama", "mistral"], ropeLayout: "interleaved", window: "all" },
+  { ...PLAIN, gguf: "qwen3", config: ["qwen3"], ropeLayout: "half", qkNorm: true },
   {
-    ...plain,
+    ...PLAIN,
     gguf: "smollm3",
     config: ["smollm3"],
     ropeLayout: "interleaved",
-    ropeTable: (index, facts) => (smollm3Rotates(index, facts) ? 0 : undefined),
+    ropeTable: (index, params) => (smollm3Rotates(index, params) ? 0 : undefined),
   },
   {
     gguf: "gemma3",
@@ -85,75 +87,75 @@ const ARCHITECTURES: readonly Architecture[] = [
     attentionScale: gemma3Scale,
   },
   {
-    ...plain,
+    ...PLAIN,
     gguf: "lfm2",
     config: ["lfm2"],
     window: "all",
     ropeLayout: "half",
     qkNorm: true,
-    mixers: (index, facts, attention) =>
-      isRecurrent(index, facts) ? [{ kind: "short-conv", kernel: facts.convKernel }] : [attention()],
+    mixers: (index, params, attention) =>
+      isRecurrent(index, params) ? [{ kind: "short-conv", kernel: params.convKernel }] : [attention()],
   },
   {
-    ...plain,
+    ...PLAIN,
     gguf: "granitehybrid",
     config: ["granitemoehybrid"],
     ropeLayout: "interleaved",
     multipliers: true,
     ropeIsOptional: true,
-    ropeTable: (_, facts) => (facts.ropeFinetuned ? 0 : undefined),
-    mixers: (index, facts, attention) => (isRecurrent(index, facts) ? [mamba(facts)] : [attention()]),
+    ropeTable: (_, params) => (params.ropeFinetuned ? 0 : undefined),
+    mixers: (index, params, attention) => (isRecurrent(index, params) ? [mamba(params)] : [attention()]),
   },
   {
-    ...plain,
+    ...PLAIN,
     gguf: "mamba2",
     config: ["mamba2"],
     ropeLayout: "half",
-    withoutFfn: true,
-    mixers: (_, facts) => [mamba(facts)],
+    ffn: () => undefined,
+    mixers: (_, params) => [mamba(params)],
   },
   {
-    ...plain,
+    ...PLAIN,
     gguf: "falcon-h1",
     config: ["falcon_h1"],
     ropeLayout: "half",
-    mixers: (_, facts, attention) => [attention(), mamba(facts)],
+    mixers: (_, params, attention) => [attention(), mamba(params)],
   },
   {
-    ...plain,
+    ...PLAIN,
     gguf: "qwen35",
     config: ["qwen3_5", "qwen3_5_text"],
     ropeLayout: "half",
     qkNorm: true,
     gatedAttention: true,
     deltaLayers: true,
-    mixers: (index, facts, attention) =>
-      isDelta(index, facts) ? [delta(facts, "interleaved", false)] : [attention()],
+    mixers: (index, params, attention) =>
+      isDelta(index, params) ? [delta(params, "interleaved", false)] : [attention()],
   },
   {
-    ...plain,
+    ...PLAIN,
     gguf: "qwen3next",
     config: ["qwen3_next"],
     ropeLayout: "half",
     qkNorm: true,
     gatedAttention: true,
     deltaLayers: true,
-    mixers: (index, facts, attention) =>
-      isDelta(index, facts) ? [delta(facts, "blocked", true)] : [attention()],
+    mixers: (index, params, attention) =>
+      isDelta(index, params) ? [delta(params, "blocked", true)] : [attention()],
   },
 ];
 
 /** A layer without KV heads is recurrent. */
-function isRecurrent(index: number, facts: Facts): boolean {
-  return facts.kvHeads[index] === 0;
+function isRecurrent(index: number, params: Hyperparameters): boolean {
+  return params.kvHeads[index] === 0;
 }
 
 /** Qwen3.5 and Qwen3-Next: attention in every fourth layer, unless the file names another interval or lists the layers. */
-function isDelta(index: number, facts: Facts): boolean {
-  return facts.recurrentLayers?.[index] ?? (index + 1) % facts.attentionInterval !== 0;
+function isDelta(index: number, params: Hyperparameters): boolean {
+  return params.recurrentLayers?.[index] ?? (index + 1) % params.attentionInterval !== 0;
 }
 
-function mamba({ ssm, convKernel }: Facts): MambaMixer {
+function mamba({ ssm, convKernel }: Hyperparameters): MambaMixer {
   const { innerSize, stateSize, heads, groups } = ssm;
   const shape = { kind: "mamba2", heads, headDim: innerSize / heads, groups, stateSize } as const;
   checkDivides("ssm.inner_size", innerSize, "ssm.time_step_rank", heads);
@@ -162,7 +164,7 @@ function mamba({ ssm, convKernel }: Facts): MambaMixer {
 }
 
 function delta(
-  { ssm, convKernel }: Facts,
+  { ssm, convKernel }: Hyperparameters,
   keyHeadOrder: DeltaMixer["keyHeadOrder"],
   baGrouped: boolean,
 ): DeltaMixer {
@@ -181,12 +183,12 @@ function checkDivides(whole: string, value: number, part: string, divisor: numbe
   );
 }
 
-function smollm3Rotates(index: number, facts: Facts): boolean {
-  const listed = facts.ropeLayers?.[index];
+function smollm3Rotates(index: number, params: Hyperparameters): boolean {
+  const listed = params.ropeLayers?.[index];
   return listed ?? (index + 1) % SMOLLM3_NOPE_PERIOD !== 0;
 }
 
-function gemma3Scale({ layers, hiddenSize, heads, headDim }: Facts): number {
+function gemma3Scale({ layers, hiddenSize, heads, headDim }: Hyperparameters): number {
   const size = layers === GEMMA3_27B_LAYERS ? Math.floor(hiddenSize / (heads[0] || 1)) : headDim;
   return 1 / Math.sqrt(size);
 }
@@ -221,9 +223,9 @@ function readGgufShape(file: GgufModelFile): ReadShape {
   const name = metadata.get("general.architecture");
   const row = ARCHITECTURES.find((candidate) => candidate.gguf === name);
   if (!row) throw unknownArchitecture(String(name));
-  const { facts, keys } = factsFromMetadata(metadata, row);
+  const { params, keys } = hyperparametersFromMetadata(metadata, row);
   return {
-    shape: build(row, facts, file),
+    shape: build(row, params, file),
     keys: new Set(["general.architecture", ...keys]),
   };
 }
@@ -237,9 +239,9 @@ function readConfigShape(file: SafetensorsModelFile): ReadShape {
     const message = `"${type}" is read from GGUF files only, not from safetensors`;
     throw new TidepoolError("unsupported", message, { architecture: row.gguf });
   }
-  const { facts, keys } = factsFromConfig(config, type);
+  const { params, keys } = hyperparametersFromConfig(config, type);
   return {
-    shape: build(row, facts, file),
+    shape: build(row, params, file),
     keys: new Set(["model_type", ...keys]),
   };
 }
@@ -252,38 +254,38 @@ function unknownArchitecture(name: string): TidepoolError {
   );
 }
 
-function build(row: Architecture, facts: Facts, file: ModelFile): ModelShape {
+function build(row: Architecture, params: Hyperparameters, file: ModelFile): ModelShape {
   const isGguf = file.format === "gguf";
-  checkExperts(row, facts);
+  checkExperts(row, params);
   return {
     architecture: row.gguf,
-    name: facts.name,
-    hiddenSize: facts.hiddenSize,
-    vocabSize: vocabSizeOf(facts, new TensorNames(file, row.postNorms)),
-    contextTokens: facts.contextTokens,
-    layers: Array.from({ length: facts.layers }, (_, index) => layerShape(row, facts, index)),
-    unusedLayers: facts.unusedLayers,
-    normEps: facts.normEps,
-    embeddingScale: row.scaleEmbedding ? Math.sqrt(facts.hiddenSize) : facts.embeddingScale,
-    residualScale: facts.residualScale,
-    logitScale: 1 / facts.logitDivisor,
-    logitSoftCap: facts.finalSoftCap,
-    ropeTables: ropeTables(facts),
+    name: params.name,
+    hiddenSize: params.hiddenSize,
+    vocabSize: vocabSizeOf(params, new TensorNames(file, row.postNorms)),
+    contextTokens: params.contextTokens,
+    layers: Array.from({ length: params.layers }, (_, index) => layerShape(row, params, index)),
+    unusedLayers: params.unusedLayers,
+    normEps: params.normEps,
+    embeddingScale: row.scaleEmbedding ? Math.sqrt(params.hiddenSize) : params.embeddingScale,
+    residualScale: params.residualScale,
+    logitScale: 1 / params.logitDivisor,
+    logitSoftCap: params.finalSoftCap,
+    ropeTables: ropeTables(params),
     ropeLayout: isGguf ? row.ropeLayout : "half",
     postNorms: row.postNorms,
     normOffset: row.zeroCentredNorms && !isGguf ? 1 : 0,
   };
 }
 
-function checkExperts(row: Architecture, { experts }: Facts): void {
+function checkExperts(row: Architecture, { experts }: Hyperparameters): void {
   if (experts === 0) return;
   const message = `"${row.gguf}" with ${experts} experts does not run yet`;
   throw new TidepoolError("unsupported", message, { architecture: row.gguf });
 }
 
 /** The embedding's rows: what the settings say is older than the last tokens that were added, or padded. */
-function vocabSizeOf(facts: Facts, names: TensorNames): number {
-  const rows = names.model("token_embd")?.shape[1] ?? facts.vocabSize;
+function vocabSizeOf(params: Hyperparameters, names: TensorNames): number {
+  const rows = names.model("token_embd")?.shape[1] ?? params.vocabSize;
   if (rows !== undefined && rows > 0 && rows <= MAX_VOCAB) return rows;
   throw new TidepoolError(
     "invalid_file",
@@ -291,7 +293,7 @@ function vocabSizeOf(facts: Facts, names: TensorNames): number {
   );
 }
 
-function ropeTables({ rope, localRope, ropeDims, ropeMagnitude }: Facts): RopeParams[] {
+function ropeTables({ rope, localRope, ropeDims, ropeMagnitude }: Hyperparameters): RopeParams[] {
   return [rope, ...(localRope ? [localRope] : [])].map((base) => ({
     ...base,
     rot: ropeDims,
@@ -299,25 +301,28 @@ function ropeTables({ rope, localRope, ropeDims, ropeMagnitude }: Facts): RopePa
   }));
 }
 
-function layerShape(row: Architecture, facts: Facts, index: number): LayerShape {
-  const attention = () => attentionMixer(row, facts, index);
-  const activation = facts.activation ?? row.activation;
+function layerShape(row: Architecture, params: Hyperparameters, index: number): LayerShape {
+  const attention = () => attentionMixer(row, params, index);
   return {
-    mixers: row.mixers?.(index, facts, attention) ?? [attention()],
-    ffn: row.withoutFfn ? undefined : { kind: "mlp", width: ffnWidth(facts, index), activation },
+    mixers: row.mixers?.(index, params, attention) ?? [attention()],
+    ffn: row.ffn ? row.ffn(index, params) : gatedFfn(row, params, index),
   };
 }
 
-function ffnWidth(facts: Facts, index: number): number {
-  const width = facts.ffnWidth[index] ?? 0;
+function gatedFfn(row: Architecture, params: Hyperparameters, index: number): FeedForward {
+  return { kind: "mlp", width: ffnWidth(params, index), activation: params.activation ?? row.activation };
+}
+
+function ffnWidth(params: Hyperparameters, index: number): number {
+  const width = params.ffnWidth[index] ?? 0;
   if (width > 0) return width;
   throw new TidepoolError("invalid_file", `layer ${index} has a feed-forward of width ${width}`);
 }
 
-function attentionMixer(row: Architecture, facts: Facts, index: number): AttentionMixer {
-  const isLocal = facts.localLayers[index] ?? false;
-  const heads = facts.heads[index] ?? 0;
-  const kvHeads = facts.kvHeads[index] ?? 0;
+function attentionMixer(row: Architecture, params: Hyperparameters, index: number): AttentionMixer {
+  const isLocal = params.localLayers[index] ?? false;
+  const heads = params.heads[index] ?? 0;
+  const kvHeads = params.kvHeads[index] ?? 0;
   if (kvHeads === 0 || heads % kvHeads !== 0) {
     throw new TidepoolError(
       "invalid_file",
@@ -328,11 +333,11 @@ function attentionMixer(row: Architecture, facts: Facts, index: number): Attenti
     kind: "attention",
     heads,
     kvHeads,
-    headDim: facts.headDim,
-    scale: facts.attentionScale ?? row.attentionScale?.(facts) ?? 1 / Math.sqrt(facts.headDim),
-    window: isLocal ? facts.window : 0,
-    softCap: facts.softCap,
-    ropeTable: row.ropeTable ? row.ropeTable(index, facts) : isLocal && facts.localRope ? 1 : 0,
+    headDim: params.headDim,
+    scale: params.attentionScale ?? row.attentionScale?.(params) ?? 1 / Math.sqrt(params.headDim),
+    window: isLocal ? params.window : 0,
+    softCap: params.softCap,
+    ropeTable: row.ropeTable ? row.ropeTable(index, params) : isLocal && params.localRope ? 1 : 0,
     qkNorm: row.qkNorm,
     gated: row.gatedAttention ?? false,
   };

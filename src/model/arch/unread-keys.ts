@@ -4,14 +4,14 @@
  * It reads no setting itself.
  */
 import { TidepoolError } from "../../errors.ts";
-import type { Facts } from "./hyperparameters.ts";
+import type { Hyperparameters } from "./hyperparameters.ts";
 import { shown, type Settings } from "./settings-reader.ts";
 
 /** A key of a family that may go unread. */
 interface Harmless {
   key: RegExp;
   /** Whether this value changes nothing in this model. Default: no value does. */
-  when?: (value: unknown, facts: Facts) => boolean;
+  when?: (value: unknown, params: Hyperparameters) => boolean;
   why: string;
 }
 
@@ -62,12 +62,12 @@ export function refuseUnreadMetadata(
   metadata: Settings,
   read: ReadonlySet<string>,
   architecture: string,
-  facts: Facts,
+  params: Hyperparameters,
 ): void {
   const prefix = `${architecture}.`;
   for (const [key, value] of metadata) {
     if (read.has(key) || !key.startsWith(prefix)) continue;
-    if (matters(key.slice(prefix.length), value, facts, METADATA_FAMILIES, METADATA_HARMLESS))
+    if (matters(key.slice(prefix.length), value, params, METADATA_FAMILIES, METADATA_HARMLESS))
       throw refusal("GGUF metadata", key, value, architecture);
   }
 }
@@ -100,11 +100,11 @@ export function refuseUnreadConfig(
   settings: Settings,
   read: ReadonlySet<string>,
   modelType: string,
-  facts: Facts,
+  params: Hyperparameters,
 ): void {
   for (const [key, value] of settings) {
     if (read.has(key)) continue;
-    if (matters(key, value, facts, CONFIG_FAMILIES, CONFIG_HARMLESS))
+    if (matters(key, value, params, CONFIG_FAMILIES, CONFIG_HARMLESS))
       throw refusal("config.json", key, value, modelType);
   }
 }
@@ -112,12 +112,12 @@ export function refuseUnreadConfig(
 function matters(
   key: string,
   value: unknown,
-  facts: Facts,
+  params: Hyperparameters,
   families: readonly RegExp[],
   harmless: readonly Harmless[],
 ): boolean {
   if (!families.some((family) => family.test(key)) || isOff(key, value)) return false;
-  return !harmless.some((each) => each.key.test(key) && (each.when?.(value, facts) ?? true));
+  return !harmless.some((each) => each.key.test(key) && (each.when?.(value, params) ?? true));
 }
 
 /** A switch that is off and a factor that is absent; `causal` alone does something when it is off. */

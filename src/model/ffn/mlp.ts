@@ -1,5 +1,5 @@
 /**
- * The feed-forward's own op: the gated activation between its matrix products (shaders/activation.wgsl).
+ * The gated feed-forward: W_down(activation(W_gate x) * W_up x). Its data and costs are in shape/ffn/mlp.ts.
  */
 import code from "../../../shaders/activation.wgsl";
 import bounded from "../../../shaders/lib/bounded.wgsl";
@@ -8,7 +8,59 @@ import { assert } from "../../base.ts";
 import type { Kernels, KernelTypes } from "../../gpu/kernel.ts";
 import type { Op } from "../../gpu/op.ts";
 import { largestFinite } from "../kernel-parts.ts";
-import type { Activation } from "../../shape/shape.ts";
+import { mlpCost, type Activation, type MlpFeedForward } from "../../shape/ffn/mlp.ts";
+import { LANES, need } from "../arch/need.ts";
+import { MATRIX } from "../arch/tensor-lookup.ts";
+import type { Projection } from "../tensor-loader.ts";
+import type { FeedForwardKind } from "./kind.ts";
+
+interface MlpWeights {
+  gateUp: Projection;
+  down: Projection;
+}
+
+export const mlp: FeedForwardKind<MlpFeedForward, MlpWeights> = {
+  kind: "mlp",
+  safetensorsNames: { ffn_gate: "mlp.gate_proj", ffn_up: "mlp.up_proj", ffn_down: "mlp.down_proj" },
+
+  check({ width }, _, where) {
+    need(width % LANES === 0, `${where}: the feed-forward width ${width} is not a multiple of ${LANES}`);
+  },
+
+  cost: ({ width }, units) => mlpCost(units, { width, matrices: 3 }),
+
+  tensors: () => [
+    ["ffn_gate", MATRIX, true],
+    ["ffn_up", MATRIX, true],
+    ["ffn_down", MATRIX, true],
+  ],
+
+  async load({ width }, layer) {
+    const d = layer.hiddenSize;
+    return {
+      gateUp: await layer.projection(d, [
+        ["ffn_gate", width],
+        ["ffn_up", width],
+      ]),
+      down: await layer.projection(width, [["ffn_down", d]]),
+    };
+  },
+
+  buffers: ({ width }, { maxRows, elemBytes }) => ({
+    gateUp: maxRows * 2 * width * elemBytes,
+    activated: maxRows * width * elemBytes,
+  }),
+
+  async ops({ width, activation }, { gateUp, down }, context) {
+    const [between, activated] = [context.buffer("gateUp"), context.buffer("activated")];
+    const input = { gateUp: between, act: activated, ff: width, activation };
+    return [
+      ...(await context.project(gateUp, context.normed, between, 2 * width, context.dtype)),
+      await activationOp(context.kernels, context.types(), input),
+      ...(await context.output(down, activated)),
+    ];
+  },
+};
 
 export interface ActivationInput {
   label?: string;

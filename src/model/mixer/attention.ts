@@ -1,6 +1,7 @@
 /**
- * Softmax attention over the paged KV cache as ops: writing k and v into their places, and reading them in prefill (one
- * kernel) or decode (runs of keys, then a merge). It holds no cache: which slot holds what is the block table's business.
+ * Softmax attention over the paged KV cache: its tensors, and its ops, which write k and v into their places and read them
+ * in prefill (one kernel) or decode (runs of keys, then a merge). Its data and costs are in shape/mixer/attention.ts. It
+ * holds no cache: which slot holds what is the block table's business.
  */
 import decodeCode from "../../../shaders/attention-decode.wgsl";
 import mergeCode from "../../../shaders/attention-merge.wgsl";
@@ -11,7 +12,207 @@ import stepLib from "../../../shaders/lib/step.wgsl";
 import { assert } from "../../base.ts";
 import type { Kernels, KernelTypes } from "../../gpu/kernel.ts";
 import { uniformBuffer, type Op } from "../../gpu/op.ts";
+import { attentionCost, type AttentionMixer } from "../../shape/mixer/attention.ts";
+import type { ModelShape } from "../../shape/shape.ts";
+import { LANES, need } from "../arch/need.ts";
+import { MATRIX, VECTOR, type LayerTensors, type TensorSpec } from "../arch/tensor-lookup.ts";
 import { absentBuffer, largestFinite, reduceFragment } from "../kernel-parts.ts";
+import { ropeOp } from "../rope.ts";
+import type { Part, Projection } from "../tensor-loader.ts";
+import type { MixerContext, MixerKind } from "./kind.ts";
+import { outputGateOp, splitQGateOp } from "./output-gate.ts";
+
+interface AttentionWeights {
+  /** q, k and v; if the mixer is gated, k and v, and `queryGate` has the queries. */
+  qkv: Projection;
+  /** [q; gate] head by head. */
+  queryGate: Projection | undefined;
+  qNorm: GPUBuffer | undefined;
+  kNorm: GPUBuffer | undefined;
+  output: Projection;
+}
+
+const MAX_HEAD_DIM = 256;
+
+export const attention: MixerKind<AttentionMixer, AttentionWeights> = {
+  kind: "attention",
+  safetensorsNames: {
+    attn_q: "self_attn.q_proj",
+    attn_k: "self_attn.k_proj",
+    attn_v: "self_attn.v_proj",
+    attn_output: "self_attn.o_proj",
+    attn_q_norm: "self_attn.q_norm",
+    attn_k_norm: "self_attn.k_norm",
+  },
+
+  keeps: ({ kvHeads, headDim }) => ({ kv: { kvHeads, headDim } }),
+
+  check: checkSizes,
+
+  cost: (mixer, units) => attentionCost(units, mixer),
+
+  tensors({ qkNorm }, layer) {
+    const specs: readonly TensorSpec[] = [
+      ["attn_output", MATRIX, true],
+      ...(isFused(layer) ? FUSED_QKV : QUERY_KEY_VALUE),
+    ];
+    return qkNorm ? [...specs, ...HEAD_NORMS] : specs;
+  },
+
+  async load(mixer, layer) {
+    const d = layer.hiddenSize;
+    const { heads, headDim, qkNorm, gated } = mixer;
+    const { queries, keysAndValues } = partsOf(mixer, isFused(layer));
+    const queryGate = gated ? await layer.projection(d, queries) : undefined;
+    return {
+      qkv: await layer.projection(d, gated ? keysAndValues : [...queries, ...keysAndValues]),
+      queryGate,
+      qNorm: qkNorm ? await layer.norm("attn_q_norm", headDim) : undefined,
+      kNorm: qkNorm ? await layer.norm("attn_k_norm", headDim) : undefined,
+      output: await layer.projection(heads * headDim, [["attn_output", d]]),
+    };
+  },
+
+  buffers(mixer, { maxRows, elemBytes, seats, maxContext }) {
+    const { heads, headDim, gated } = mixer;
+    const rows = (width: number) => maxRows * width * elemBytes;
+    return {
+      qkv: rows(qkvWidth(mixer)),
+      attended: rows(heads * headDim),
+      scratch: scratchBytes(mixer, seats, maxContext),
+      ...(gated && { queryGate: rows(2 * heads * headDim) }),
+    };
+  },
+
+  maxContext: (mixer, seats, bytes) =>
+    SPLIT_TOKENS * Math.floor(bytes / scratchBytes(mixer, seats, SPLIT_TOKENS)),
+
+  async ops(mixer, weights, context) {
+    return [
+      ...(await queryKeyValueOps(mixer, weights, context)),
+      ...(await rotateOps(mixer, weights, context)),
+      ...(await attendOps(mixer, context)),
+      ...(weights.queryGate ? [await gateOutput(mixer, context)] : []),
+      ...(await context.output(weights.output, context.buffer("attended"))),
+    ];
+  },
+};
+
+function checkSizes(mixer: AttentionMixer, shape: ModelShape, where: string): void {
+  const { heads, kvHeads, headDim, ropeTable } = mixer;
+  need(heads > 0 && kvHeads > 0, `${where}: attention with ${heads} heads over ${kvHeads} KV heads`);
+  need(heads % kvHeads === 0, `${where}: ${heads} heads cannot share ${kvHeads} KV heads evenly`);
+  need(
+    headDim >= LANES && headDim <= MAX_HEAD_DIM && headDim % LANES === 0,
+    `${where}: the head size ${headDim} is not a multiple of ${LANES} up to ${MAX_HEAD_DIM}`,
+  );
+  const rot = ropeTable === undefined ? 0 : (shape.ropeTables[ropeTable]?.rot ?? 0);
+  need(rot <= headDim, `${where}: ${rot} rotated entries in a head of ${headDim}`);
+  need(ropeTable === undefined || rot > 0, `${where}: a rotation (RoPE) of no entries`);
+}
+
+/** The tensor of queries, keys and values if they have none of their own. */
+const FUSED_NAME = "attn_qkv";
+
+const QUERY_KEY_VALUE: readonly TensorSpec[] = [
+  ["attn_q", MATRIX, true],
+  ["attn_k", MATRIX, true],
+  ["attn_v", MATRIX, true],
+];
+const FUSED_QKV: readonly TensorSpec[] = [[FUSED_NAME, MATRIX, true]];
+const HEAD_NORMS: readonly TensorSpec[] = [
+  ["attn_q_norm", VECTOR, true],
+  ["attn_k_norm", VECTOR, true],
+];
+
+/** Whether queries, keys and values stand one below the other in one tensor. */
+function isFused(layer: LayerTensors): boolean {
+  return !layer.has("attn_q") && layer.has(FUSED_NAME);
+}
+
+/** Queries (with their gates), keys and values: a tensor each, or rows of one. */
+function partsOf(
+  { heads, kvHeads, headDim, gated }: AttentionMixer,
+  fused: boolean,
+): Record<"queries" | "keysAndValues", Part[]> {
+  const queryRows = (gated ? 2 : 1) * heads * headDim;
+  const kvRows = kvHeads * headDim;
+  const of = queryRows + 2 * kvRows;
+  if (fused)
+    return {
+      queries: [[FUSED_NAME, queryRows, { first: 0, of }]],
+      keysAndValues: [[FUSED_NAME, 2 * kvRows, { first: queryRows, of }]],
+    };
+  return {
+    queries: [["attn_q", queryRows]],
+    keysAndValues: [
+      ["attn_k", kvRows],
+      ["attn_v", kvRows],
+    ],
+  };
+}
+
+function qkvWidth({ heads, kvHeads, headDim }: AttentionMixer): number {
+  return (heads + 2 * kvHeads) * headDim;
+}
+
+async function queryKeyValueOps(
+  mixer: AttentionMixer,
+  { qkv: projection, queryGate }: AttentionWeights,
+  context: MixerContext,
+): Promise<Op[]> {
+  const { kernels, normed, dtype } = context;
+  const { heads, kvHeads, headDim } = mixer;
+  const qkv = context.buffer("qkv");
+  const width = qkvWidth(mixer);
+  if (!queryGate) return context.project(projection, normed, qkv, width, dtype);
+  const qg = context.buffer("queryGate");
+  const keysAndValues = projection.map((part) => ({ ...part, outOffset: part.outOffset + heads * headDim }));
+  return [
+    ...(await context.project(queryGate, normed, qg, 2 * heads * headDim, dtype)),
+    ...(await context.project(keysAndValues, normed, qkv, width, dtype)),
+    await splitQGateOp(kernels, context.types(), { heads, kvHeads, headDim, qg, qkv }),
+  ];
+}
+
+async function rotateOps(
+  { heads, kvHeads, headDim, ropeTable }: AttentionMixer,
+  { qNorm, kNorm }: AttentionWeights,
+  context: MixerContext,
+): Promise<Op[]> {
+  if (ropeTable === undefined && !qNorm) return [];
+  const { kernels, shape } = context;
+  const rope = await ropeOp(kernels, context.types(), {
+    ...{ qkv: context.buffer("qkv"), heads, kvHeads, headDim },
+    rot: ropeTable === undefined ? 0 : (shape.ropeTables[ropeTable]?.rot ?? 0),
+    interleaved: shape.ropeLayout === "interleaved",
+    table: ropeTable ?? 0,
+    ...(qNorm && kNorm && { norm: { qWeight: qNorm, kWeight: kNorm, eps: shape.normEps } }),
+  });
+  return [rope];
+}
+
+async function attendOps(
+  { heads, kvHeads, headDim, scale, softCap, window }: AttentionMixer,
+  context: MixerContext,
+): Promise<Op[]> {
+  const { kernels, phase } = context;
+  const { blockTokens, maxContext } = context.limits;
+  const shared = { heads, kvHeads, headDim, blockTokens, qkv: context.buffer("qkv"), ...context.kv };
+  const ops = await attentionOps(kernels, context.types(), {
+    ...{ ...shared, out: context.buffer("attended"), scratch: context.buffer("scratch") },
+    ...{ phase, scale, cap: softCap, window, maxContext },
+  });
+  return [await kvWriteOp(kernels, context.types(), shared), ...ops];
+}
+
+function gateOutput({ heads, headDim }: AttentionMixer, context: MixerContext): Promise<Op> {
+  // A row is [q; gate] head by head (queryKeyValueOps).
+  return outputGateOp(context.kernels, context.types(), {
+    ...{ heads, headDim, attended: context.buffer("attended"), gate: context.buffer("queryGate") },
+    ...{ gateStride: 2 * heads * headDim, gateOffset: headDim, gatePerHead: 2 * headDim },
+  });
+}
 
 /** The sizes that all attention kernels of a layer share. */
 export interface HeadShape {

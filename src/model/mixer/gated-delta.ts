@@ -1,7 +1,8 @@
 /**
- * The gated delta rule (Gated DeltaNet, arXiv 2412.06464), the recurrent mixer of Qwen3-Next and Qwen3.5, as ops: token
- * by token in decode, in runs of 32 rows in prefill, then each head's norm and gate. The projections and the convolution
- * before it and the projection after it are not its business, nor is which slot a sequence has.
+ * The gated delta rule (Gated DeltaNet, arXiv 2412.06464), the recurrent mixer of Qwen3-Next and Qwen3.5: its tensors, and
+ * its ops: the input matrices, the convolution, the recurrence (token by token in decode, in runs of 32 rows in prefill), each
+ * head's norm and gate, and the output matrix. Its data and costs are in shape/mixer/gated-delta.ts. Which slot a sequence
+ * has is not its business.
  */
 import chunkColumnsCode from "../../../shaders/delta-chunk-columns.wgsl";
 import chunkCode from "../../../shaders/delta-chunk.wgsl";
@@ -15,7 +16,118 @@ import stepLib from "../../../shaders/lib/step.wgsl";
 import { assert } from "../../base.ts";
 import type { KernelSource, Kernels, KernelTypes, Pipeline } from "../../gpu/kernel.ts";
 import { uniformBuffer, type Op } from "../../gpu/op.ts";
+import { deltaCost, deltaSizes, type DeltaMixer } from "../../shape/mixer/gated-delta.ts";
+import { need, needPositive } from "../arch/need.ts";
+import { MATRIX, VECTOR, type TensorSpec } from "../arch/tensor-lookup.ts";
 import { largestFinite } from "../kernel-parts.ts";
+import type { Part, Projection } from "../tensor-loader.ts";
+import { checkConv, convolveOp, loadConv, type ConvWeights } from "./convolution.ts";
+import type { MixerContext, MixerKind } from "./kind.ts";
+
+interface DeltaWeights {
+  /** qkv, z, then b and a. */
+  input: Projection;
+  conv: ConvWeights;
+  /** f32 [valueHeads]; a = -exp(A_log). */
+  dtBias: GPUBuffer;
+  a: GPUBuffer;
+  /** f32 [valueDim]. */
+  norm: GPUBuffer;
+  output: Projection;
+}
+
+export const gatedDelta: MixerKind<DeltaMixer, DeltaWeights> = {
+  kind: "gated-delta",
+
+  keeps: (mixer) => ({ state: { floats: deltaSizes(mixer).stateFloats } }),
+
+  check({ keyHeads, valueHeads, keyDim, valueDim, kernel }, _, where) {
+    checkConv(kernel, where);
+    needPositive({ keyHeads, valueHeads, keyDim, valueDim }, `${where}: a gated delta rule`);
+    need(valueHeads % keyHeads === 0, `${where}: ${valueHeads} value heads for ${keyHeads} key heads`);
+    need(keyDim <= MAX_KEY_DIM, `${where}: keys of ${keyDim} entries, at most ${MAX_KEY_DIM}`);
+  },
+
+  cost: (mixer, units) => deltaCost(units, mixer),
+
+  tensors: (mixer) => [...OWN_TENSORS, ...gatesOf(mixer).map(([name]): TensorSpec => [name, MATRIX, true])],
+
+  async load(mixer, layer) {
+    const { values, channels } = deltaSizes(mixer);
+    const { valueHeads, valueDim, kernel } = mixer;
+    return {
+      input: await layer.projection(layer.hiddenSize, [
+        ["attn_qkv", channels],
+        ["attn_gate", values],
+        ...gatesOf(mixer),
+      ]),
+      conv: await loadConv(layer, "ssm_conv1d", channels, kernel),
+      dtBias: await layer.vector("ssm_dt", valueHeads, "bias"),
+      a: await layer.vector("ssm_a", valueHeads, ""),
+      norm: await layer.vector("ssm_norm", valueDim),
+      output: await layer.projection(values, [["ssm_out", layer.hiddenSize]]),
+    };
+  },
+
+  buffers(mixer, { maxRows, elemBytes }) {
+    const { values, channels, mixed } = deltaSizes(mixer);
+    return {
+      mixed: maxRows * mixed * 4,
+      convolved: maxRows * channels * 4,
+      recurred: maxRows * values * 4,
+      attended: maxRows * values * elemBytes,
+      scratch: deltaScratchBytes(mixer, maxRows),
+    };
+  },
+
+  async ops(mixer, weights, context) {
+    const { channels, mixed } = deltaSizes(mixer);
+    const sizes = { channels, kernel: mixer.kernel, stride: mixed, offset: 0 };
+    return [
+      ...(await context.project(weights.input, context.normed, context.buffer("mixed"), mixed, "f32")),
+      await convolveOp(context, weights.conv, sizes),
+      ...(await recurOps(mixer, weights, context)),
+      ...(await context.output(weights.output, context.buffer("attended"))),
+    ];
+  },
+};
+
+const OWN_TENSORS: readonly TensorSpec[] = [
+  ["attn_qkv", MATRIX, true],
+  ["attn_gate", MATRIX, true],
+  ["ssm_conv1d", MATRIX, true],
+  ["ssm_norm", VECTOR, true],
+  ["ssm_out", MATRIX, true],
+  ["ssm_dt", ["bias"], true],
+  ["ssm_a", [""], true],
+];
+
+/** b and a: a matrix each, or one. */
+function gatesOf({ valueHeads, baGrouped }: DeltaMixer): Part[] {
+  if (baGrouped) return [["ssm_ba", 2 * valueHeads]];
+  return [
+    ["ssm_beta", valueHeads],
+    ["ssm_alpha", valueHeads],
+  ];
+}
+
+function recurOps(
+  mixer: DeltaMixer,
+  { dtBias, a, norm }: DeltaWeights,
+  context: MixerContext,
+): Promise<Op[]> {
+  const { kernels, phase, shape } = context;
+  const { values, channels, mixed, convFloats } = deltaSizes(mixer);
+  const bOffset = channels + values;
+  return deltaOps(kernels, context.types(), {
+    ...{ ...mixer, phase, dtBias, a, norm, eps: shape.normEps },
+    ...{ mixed: context.buffer("mixed"), mixedStride: mixed, zOffset: channels, bOffset },
+    aOffset: mixer.baGrouped ? bOffset : bOffset + mixer.valueHeads,
+    ...{ convolved: context.buffer("convolved"), y: context.buffer("recurred") },
+    ...{ out: context.buffer("attended"), scratch: context.buffer("scratch") },
+    ...{ ...context.state, stateOffset: convFloats },
+  });
+}
 
 export interface DeltaShape {
   keyHeads: number;
@@ -86,7 +198,7 @@ export function deltaScratchBytes({ valueHeads }: DeltaShape, maxRows: number): 
 /** Heads whose outputs a workgroup of delta-norm.wgsl norms. */
 const NORM_HEADS = 16;
 
-export const MAX_KEY_DIM = 256;
+const MAX_KEY_DIM = 256;
 
 /** The mixer from the convolved row to the row of the output projection: three ops in prefill, two in decode. */
 export async function deltaOps(kernels: Kernels, types: KernelTypes, input: DeltaInput): Promise<Op[]> {

@@ -1,6 +1,7 @@
 /**
- * Mamba-2's recurrence as ops: one row of each sequence in decode, chunks of rows in prefill, and after either the skip
- * connection, the gate and the grouped norm. Projections and the convolution before it are ops of their own.
+ * Mamba-2: its tensors, and its ops: the input matrix, the convolution, the recurrence (one row of each sequence in decode,
+ * chunks of rows in prefill), then the skip connection, the gate, the grouped norm and the output matrix. Its data and costs
+ * are in shape/mixer/mamba2.ts.
  * Formulas: Dao and Gu, "Transformers are SSMs" (2024), section 6, with a scalar decay for each head.
  */
 import chunkCode from "../../../shaders/mamba-chunk.wgsl";
@@ -21,7 +22,100 @@ import stepLib from "../../../shaders/lib/step.wgsl";
 import { assert } from "../../base.ts";
 import type { Kernels, KernelTypes } from "../../gpu/kernel.ts";
 import { uniformBuffer, type Op } from "../../gpu/op.ts";
+import { mambaCost, mambaSizes, type MambaMixer } from "../../shape/mixer/mamba2.ts";
+import { needPositive, need } from "../arch/need.ts";
+import { MATRIX, VECTOR } from "../arch/tensor-lookup.ts";
 import { largestFinite, reduceFragment } from "../kernel-parts.ts";
+import type { Projection } from "../tensor-loader.ts";
+import { checkConv, convolveOp, loadConv, type ConvWeights } from "./convolution.ts";
+import type { MixerContext, MixerKind } from "./kind.ts";
+
+interface MambaWeights {
+  /** z, xBC and dt. */
+  input: Projection;
+  conv: ConvWeights;
+  /** f32 [heads]; a = -exp(A_log). */
+  dtBias: GPUBuffer;
+  a: GPUBuffer;
+  d: GPUBuffer;
+  /** f32 [inner]; some Falcon-H1 have none. */
+  norm: GPUBuffer | undefined;
+  output: Projection;
+}
+
+export const mamba2: MixerKind<MambaMixer, MambaWeights> = {
+  kind: "mamba2",
+
+  keeps: (mixer) => ({ state: { floats: mambaSizes(mixer).stateFloats } }),
+
+  check({ heads, headDim, groups, stateSize, kernel }, _, where) {
+    checkConv(kernel, where);
+    needPositive({ heads, headDim, groups, stateSize }, `${where}: Mamba-2`);
+    need(heads % groups === 0, `${where}: ${heads} heads do not fall into ${groups} groups`);
+  },
+
+  cost: (mixer, units) => mambaCost(units, { ...mixer, inner: mambaSizes(mixer).inner }),
+
+  tensors: () => [
+    ["ssm_in", MATRIX, true],
+    ["ssm_conv1d", MATRIX, true],
+    ["ssm_out", MATRIX, true],
+    ["ssm_norm", VECTOR, false],
+    ["ssm_dt", ["bias"], true],
+    ["ssm_a", [""], true],
+    ["ssm_d", [""], true],
+  ],
+
+  async load(mixer, layer) {
+    const { inner, channels, mixed } = mambaSizes(mixer);
+    const { heads, kernel } = mixer;
+    return {
+      input: await layer.projection(layer.hiddenSize, [["ssm_in", mixed]]),
+      conv: await loadConv(layer, "ssm_conv1d", channels, kernel),
+      dtBias: await layer.vector("ssm_dt", heads, "bias"),
+      a: await layer.vector("ssm_a", heads, ""),
+      d: await layer.vector("ssm_d", heads, ""),
+      norm: layer.has("ssm_norm") ? await layer.vector("ssm_norm", inner) : undefined,
+      output: await layer.projection(inner, [["ssm_out", layer.hiddenSize]]),
+    };
+  },
+
+  buffers(mixer, { maxRows, elemBytes }) {
+    const { inner, channels, mixed } = mambaSizes(mixer);
+    return {
+      mixed: maxRows * mixed * 4,
+      convolved: maxRows * channels * 4,
+      recurred: maxRows * inner * 4,
+      attended: maxRows * inner * elemBytes,
+      scratch: mambaScratchBytes(mixer, maxRows),
+    };
+  },
+
+  async ops(mixer, weights, context) {
+    const { inner, channels, mixed } = mambaSizes(mixer);
+    const sizes = { channels, kernel: mixer.kernel, stride: mixed, offset: inner };
+    return [
+      ...(await context.project(weights.input, context.normed, context.buffer("mixed"), mixed, "f32")),
+      await convolveOp(context, weights.conv, sizes),
+      ...(await recurOps(mixer, weights, context)),
+      ...(await context.output(weights.output, context.buffer("attended"))),
+    ];
+  },
+};
+
+function recurOps(
+  mixer: MambaMixer,
+  { dtBias, a, d, norm }: MambaWeights,
+  context: MixerContext,
+): Promise<Op[]> {
+  const { kernels, phase, shape } = context;
+  return mambaOps(kernels, context.types(), {
+    ...{ ...mixer, phase, dtBias, a, d, ...(norm && { norm }), eps: shape.normEps },
+    ...{ mixed: context.buffer("mixed"), convolved: context.buffer("convolved") },
+    ...{ y: context.buffer("recurred"), out: context.buffer("attended"), scratch: context.buffer("scratch") },
+    ...{ ...context.state, stateOffset: mambaSizes(mixer).convFloats },
+  });
+}
 
 /** inner = heads * headDim; convWidth = inner + 2 * groups * stateSize. */
 export interface MambaShape {

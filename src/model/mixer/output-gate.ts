@@ -1,14 +1,14 @@
 /**
- * The output gate of the attention of Qwen3-Next and Qwen3.5 as ops (shaders/gate.wgsl): their query projection gives
+ * The output gate of the attention of Qwen3-Next and Qwen3.5 as ops (shaders/output-gate.wgsl): their query projection gives
  * each head [q; gate]. One op moves the queries to where RoPE and attention read them, the other gates what attention made.
  */
-import code from "../../../shaders/gate.wgsl";
+import code from "../../../shaders/output-gate.wgsl";
 import stepLib from "../../../shaders/lib/step.wgsl";
 import { assert } from "../../base.ts";
 import type { Kernels, KernelTypes } from "../../gpu/kernel.ts";
 import { uniformBuffer, type Op } from "../../gpu/op.ts";
 
-export interface GateInput {
+export interface OutputGateInput {
   label?: string;
   /** elem [rows, heads * headDim], changed in place. */
   attended: GPUBuffer;
@@ -23,7 +23,7 @@ export interface GateInput {
 }
 
 /** attended *= sigmoid(gate), entry by entry. For [q; gate] rows: stride 2 heads headDim, offset headDim, 2 headDim a head. */
-export function gateOp(kernels: Kernels, types: KernelTypes, input: GateInput): Promise<Op> {
+export function outputGateOp(kernels: Kernels, types: KernelTypes, input: OutputGateInput): Promise<Op> {
   const { attended, gate, heads, headDim } = input;
   return perEntryOp(kernels, types, {
     label: input.label ?? "attention gate",
@@ -41,7 +41,7 @@ export function gateOp(kernels: Kernels, types: KernelTypes, input: GateInput): 
 
 export interface SplitQGateInput {
   label?: string;
-  /** elem [rows, 2 * heads * headDim]: head by head [q; gate]. The gates stay there for `gateOp`. */
+  /** elem [rows, 2 * heads * headDim]: head by head [q; gate]. The gates stay there for `outputGateOp`. */
   qg: GPUBuffer;
   /** elem [rows, (heads + 2 kvHeads) * headDim]: the q heads are written, k and v are left alone. */
   qkv: GPUBuffer;

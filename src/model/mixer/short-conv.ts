@@ -1,60 +1,61 @@
 /**
- * The causal depthwise convolution of recurrent layers (shaders/conv.wgsl) as an op: LFM2's gated short convolution, or
- * the convolution with silu in front of Mamba-2 and the gated delta rule.
+ * The gated short convolution (LFM2): W_out(C * conv(B * X)), with B, C and X from one matrix. Its data and costs are in
+ * shape/mixer/short-conv.ts, its kernel in convolution.ts.
  */
-import code from "../../../shaders/conv.wgsl";
-import bounded from "../../../shaders/lib/bounded.wgsl";
-import stepLib from "../../../shaders/lib/step.wgsl";
-import { assert } from "../../base.ts";
-import type { Kernels, KernelTypes } from "../../gpu/kernel.ts";
-import type { Op } from "../../gpu/op.ts";
-import { largestFinite } from "../kernel-parts.ts";
+import { shortConvCost, shortConvStateFloats, type ShortConvMixer } from "../../shape/mixer/short-conv.ts";
+import { MATRIX } from "../arch/tensor-lookup.ts";
+import type { Projection } from "../tensor-loader.ts";
+import { checkConv, convOp, loadConv, type ConvWeights } from "./convolution.ts";
+import type { MixerKind } from "./kind.ts";
 
-export interface ConvInput {
-  label?: string;
-  phase: "prefill" | "decode";
-  channels: number;
-  /** Tokens that the convolution sees, the current one included; at least 2. */
-  kernel: number;
-  /** f32 [rows, stride]. Gated: B, C and X from `offset` on, `channels` each. */
-  mixed: GPUBuffer;
-  stride: number;
-  offset: number;
-  /** true: C * conv(B * X). false: silu(conv(x) + bias). */
-  gated: boolean;
-  /** f32 [channels][kernel]. */
-  taps: GPUBuffer;
-  /** f32 [channels]. */
-  bias?: GPUBuffer;
-  /** f32 [slots][stateStride]: the last kernel - 1 inputs of each channel come first in a slot. */
-  state: GPUBuffer;
-  stateStride: number;
-  /** out_t [rows, channels]. */
-  out: GPUBuffer;
+interface ShortConvWeights {
+  /** B, C and X. */
+  input: Projection;
+  conv: ConvWeights;
+  output: Projection;
 }
 
-const WORKGROUP = 64;
+export const shortConv: MixerKind<ShortConvMixer, ShortConvWeights> = {
+  kind: "short-conv",
 
-export async function convOp(kernels: Kernels, types: KernelTypes, input: ConvInput): Promise<Op> {
-  const { channels, kernel, mixed, taps, bias, state, out, phase } = input;
-  assert(kernel >= 2, `a convolution over ${kernel} tokens keeps no state`);
-  const pipeline = await kernels.pipeline({ name: "conv", code, libs: [stepLib, bounded] }, types, {
-    WG: WORKGROUP,
-    CHANNELS: channels,
-    KERNEL: kernel,
-    STRIDE: input.stride,
-    OFFSET: input.offset,
-    STATE_STRIDE: input.stateStride,
-    GATED: input.gated ? 1 : 0,
-    BIAS: bias ? 1 : 0,
-    DECODE: phase === "decode" ? 1 : 0,
-    LIMIT: largestFinite(types.out),
-  });
-  const width = Math.ceil(channels / WORKGROUP);
-  return {
-    label: input.label ?? "conv",
-    pipeline,
-    group: kernels.bind(pipeline, 0, [mixed, taps, bias ?? taps, state, out]),
-    grid: (step) => [width, step.rows, 1],
-  };
-}
+  keeps: (mixer, hiddenSize) => ({ state: { floats: shortConvStateFloats(mixer, hiddenSize) } }),
+
+  check: ({ kernel }, _, where) => checkConv(kernel, where),
+
+  cost: (mixer, units) => shortConvCost(units, mixer),
+
+  tensors: () => [
+    ["shortconv.in_proj", MATRIX, true],
+    ["shortconv.conv", MATRIX, true],
+    ["shortconv.out_proj", MATRIX, true],
+  ],
+
+  async load({ kernel }, layer) {
+    const d = layer.hiddenSize;
+    return {
+      input: await layer.projection(d, [["shortconv.in_proj", 3 * d]]),
+      conv: await loadConv(layer, "shortconv.conv", d, kernel),
+      output: await layer.projection(d, [["shortconv.out_proj", d]]),
+    };
+  },
+
+  buffers: (_, { hiddenSize: d, maxRows, elemBytes }) => ({
+    mixed: maxRows * 3 * d * 4,
+    attended: maxRows * d * elemBytes,
+  }),
+
+  async ops({ kernel }, { input, conv, output }, context) {
+    const d = context.shape.hiddenSize;
+    const [mixed, out] = [context.buffer("mixed"), context.buffer("attended")];
+    const { taps, bias } = conv;
+    const convolve = await convOp(context.kernels, context.types(context.dtype), {
+      ...{ phase: context.phase, gated: true, taps, ...(bias && { bias }) },
+      ...{ channels: d, kernel, mixed, stride: 3 * d, offset: 0, ...context.state, out },
+    });
+    return [
+      ...(await context.project(input, context.normed, mixed, 3 * d, "f32")),
+      convolve,
+      ...(await context.output(output, out)),
+    ];
+  },
+};

@@ -3,13 +3,13 @@
  * shape/cost.ts.
  */
 import type { BlockPool } from "../../cache/blocks.ts";
-import { costOf, type Cost, type LayerShape as CostLayer } from "../../shape/cost.ts";
+import type { Cost } from "../../shape/cost.ts";
 import { createPrefixCache } from "../../cache/policy/create.ts";
 import type { PrefixCache } from "../../cache/prefix.ts";
 import { StateSlotPool } from "../../cache/state-slot-pool.ts";
 import type { AlphaTuner } from "../../cache/policy/alpha-tuner.ts";
 import type { Runner } from "../../model/runner.ts";
-import type { Mixer } from "../../shape/shape.ts";
+import { modelCost } from "../../model/cost.ts";
 import type { PoolSizes } from "../../schedule/scheduler.ts";
 import type { CacheOptions } from "../../wire/protocol.ts";
 
@@ -39,35 +39,7 @@ export function poolSizes({ pool, states, maxBlocks, plan }: Runner): PoolSizes 
 }
 
 export function cacheCost({ shape, options, pool, states }: Runner): Cost {
-  const cost = costOf({
-    name: shape.name,
-    hiddenSize: shape.hiddenSize,
-    kvElementBytes: options.kvDtype === "f16" ? 2 : 4,
-    stateElementBytes: 4,
-    layers: shape.layers.flatMap(({ mixers, ffn }) => [
-      ...mixers.map(mixerCost),
-      ...(ffn ? [{ kind: ffn.kind, count: 1, inner: ffn.width, matrices: 3 }] : []),
-    ]),
-  });
+  const cost = modelCost(shape, options.kvDtype);
   const bytesPerToken = pool.slotBytes / pool.options.blockTokens; // as they lie on the GPU
   return { ...cost, bytesPerToken, bytesPerSnapshot: states.slotBytes };
-}
-
-function mixerCost(mixer: Mixer): CostLayer {
-  switch (mixer.kind) {
-    case "attention": {
-      const { heads, kvHeads, headDim } = mixer;
-      return { kind: "attention", count: 1, heads, kvHeads, headDim };
-    }
-    case "short-conv":
-      return { kind: "short-conv", count: 1, convKernel: mixer.kernel };
-    case "mamba2": {
-      const { heads, headDim, stateSize, groups, kernel } = mixer;
-      return { kind: "mamba2", count: 1, inner: heads * headDim, stateSize, groups, convKernel: kernel };
-    }
-    case "gated-delta": {
-      const { valueHeads: heads, keyHeads, keyDim, valueDim, kernel } = mixer;
-      return { kind: "gated-delta", count: 1, heads, keyHeads, keyDim, valueDim, convKernel: kernel };
-    }
-  }
 }

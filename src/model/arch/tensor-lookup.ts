@@ -1,0 +1,101 @@
+/**
+ * Finds tensors by name: the engine asks by GGUF's names, and safetensors files are searched by Hugging Face's. It reads no
+ * tensor and does not know which a model needs (tensor-names.ts does).
+ */
+import { TidepoolError } from "../../errors.ts";
+import type { ModelFile, TensorInfo } from "../../load/model-file.ts";
+
+/** A part of a layer: its GGUF name, what may follow it, and whether the layer cannot do without it. */
+export type TensorSpec = readonly [name: string, suffixes: readonly string[], isRequired: boolean];
+
+/** What may follow the name of a matrix, and of a vector. */
+export const MATRIX = ["weight", "bias"];
+export const VECTOR = ["weight"];
+
+/** GGUF name without "blk.N." and ".weight" -> the name in safetensors, without the layer's prefix and ".weight". */
+const NORM_NAMES: Readonly<Record<string, string>> = {
+  attn_norm: "input_layernorm",
+  ffn_norm: "post_attention_layernorm",
+};
+
+/** Where the mixer and the feed-forward have norms after them too, the names shift (Gemma 3). */
+const POST_NORM_NAMES: Readonly<Record<string, string>> = {
+  attn_norm: "input_layernorm",
+  post_attention_norm: "post_attention_layernorm",
+  ffn_norm: "pre_feedforward_layernorm",
+  post_ffw_norm: "post_feedforward_layernorm",
+};
+
+const MODEL_NAMES: Readonly<Record<string, string>> = {
+  token_embd: "embed_tokens",
+  output_norm: "norm",
+  rope_freqs: "rope_freqs",
+};
+
+/** What stands before "layers.N" in text models, and in the text part of multi-modal ones. */
+const PREFIXES = ["model.", "language_model.model.", "model.language_model."];
+
+/** The tensors of one layer. */
+export interface LayerTensors {
+  has(name: string, suffix?: string): boolean;
+}
+
+export class TensorNames {
+  private readonly file: ModelFile;
+  private readonly postNorms: boolean;
+  private readonly layerNames: Readonly<Record<string, string>>;
+
+  /** @param partNames the names in safetensors of mixers' and feed-forwards' tensors, by those in GGUF */
+  constructor(file: ModelFile, postNorms: boolean, partNames: Readonly<Record<string, string>> = {}) {
+    this.file = file;
+    this.postNorms = postNorms;
+    this.layerNames = { ...partNames, ...(postNorms ? POST_NORM_NAMES : NORM_NAMES) };
+  }
+
+  /** A tensor of the whole model: "token_embd", "output_norm", "output". */
+  model(name: string, suffix = "weight"): TensorInfo | undefined {
+    if (this.file.format === "gguf") {
+      const other = name === "output_norm" ? "token_embd_norm" : name; // LFM2's final norm
+      return this.first([`${name}.${suffix}`, `${other}.${suffix}`]);
+    }
+    if (name === "output")
+      return this.first(["lm_head", "language_model.lm_head"].map((head) => `${head}.${suffix}`));
+    return this.first(PREFIXES.map((prefix) => `${prefix}${MODEL_NAMES[name] ?? name}.${suffix}`));
+  }
+
+  /** A tensor of a layer: "attn_q", "ffn_norm". */
+  layer(index: number, name: string, suffix = "weight"): TensorInfo | undefined {
+    if (this.file.format === "gguf") {
+      return this.file.tensors.get(`blk.${index}.${name}${suffix === "" ? "" : `.${suffix}`}`);
+    }
+    const other = this.layerNames[name];
+    return other === undefined
+      ? undefined
+      : this.first(PREFIXES.map((prefix) => `${prefix}layers.${index}.${other}.${suffix}`));
+  }
+
+  /** The tensors of a layer. */
+  at(index: number): LayerTensors {
+    return { has: (name, suffix) => this.layer(index, name, suffix) !== undefined };
+  }
+
+  /** The norm before the feed-forward: Falcon-H1 writes it without a suffix, Qwen3.5 under the name of a post-norm. */
+  ffnNorm(index: number): TensorInfo | undefined {
+    const named = this.layer(index, "ffn_norm") ?? this.layer(index, "ffn_norm", "");
+    return named ?? (this.postNorms ? undefined : this.layer(index, "post_attention_norm"));
+  }
+
+  /** @throws TidepoolError `invalid_file` naming the tensor. */
+  require(tensor: TensorInfo | undefined, name: string): TensorInfo {
+    if (tensor) return tensor;
+    throw new TidepoolError("invalid_file", `the tensor ${name} is missing`, { tensor: name });
+  }
+
+  private first(names: readonly string[]): TensorInfo | undefined {
+    for (const name of names) {
+      const tensor = this.file.tensors.get(name);
+      if (tensor) return tensor;
+    }
+    return undefined;
+  }
+}

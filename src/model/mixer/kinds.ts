@@ -1,0 +1,27 @@
+/**
+ * The kinds of mixers, and what those of a model keep. A new kind is a file beside this one and a row here.
+ */
+import type { KvLayer, ModelShape, StateLayer } from "../../shape/shape.ts";
+import { mixersOf } from "../../shape/shape.ts";
+import { Kinds } from "../layer-part.ts";
+import { attention } from "./attention.ts";
+import { gatedDelta } from "./gated-delta.ts";
+import type { Keeps, MixerKind } from "./kind.ts";
+import { mamba2 } from "./mamba2.ts";
+import { shortConv } from "./short-conv.ts";
+
+export const MIXERS = new Kinds<MixerKind>("mixer", [attention, shortConv, mamba2, gatedDelta]);
+
+/** What the KV pool must hold of each mixer that keeps keys and values, in order. */
+export function kvLayers(shape: ModelShape): KvLayer[] {
+  return keptBy(shape).flatMap(({ kv }) => (kv ? [kv] : []));
+}
+
+/** What the state pool must hold of each mixer that keeps a state, in order. */
+export function stateLayers(shape: ModelShape): StateLayer[] {
+  return keptBy(shape).flatMap(({ state }) => (state ? [state] : []));
+}
+
+function keptBy(shape: ModelShape): Keeps[] {
+  return mixersOf(shape).map((mixer) => MIXERS.of(mixer).keeps(mixer, shape.hiddenSize));
+}

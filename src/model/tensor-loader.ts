@@ -1,0 +1,240 @@
+/**
+ * Tensors -> GPU buffers. Matrices stream through in bounded pieces and stay quantised; norms and biases become f32 vectors.
+ * Projections that read the same input are stacked where their formats agree, so that one dispatch computes them all. It
+ * does not know which tensors a layer has.
+ */
+import { TidepoolError } from "../errors.ts";
+import { USAGE_COPY_DST, USAGE_STORAGE } from "../gpu/op.ts";
+import type { ModelFile, TensorInfo } from "../load/model-file.ts";
+import type { ModelShape } from "../shape/shape.ts";
+import type { LayerTensors, TensorNames } from "./arch/tensor-lookup.ts";
+import { floatsOf } from "./floats.ts";
+import {
+  canStack,
+  UploadBuffers,
+  uploadStacked,
+  type PackedWeight,
+  type WeightInfo,
+} from "./matrix/upload.ts";
+
+/** Matrices whose outputs stand side by side in one row, each at its offset. */
+export type Projection = readonly ProjectionPart[];
+
+export interface ProjectionPart {
+  weight: PackedWeight;
+  outOffset: number;
+  bias: GPUBuffer | undefined;
+}
+
+/** A matrix of a projection: its tensor's name, its rows, and which of the tensor's rows they are if it has more. */
+export type Part = readonly [name: string, rows: number, slice?: { first: number; of: number }];
+
+/** No vector (norm, bias, divisors) is longer than this. */
+const MAX_VECTOR_BYTES = 16 * 1024 * 1024;
+
+/** Hears of every piece of every tensor as it passes, in order within a tensor. */
+export type OnPiece = (tensor: TensorInfo, piece: Uint8Array) => void;
+
+export class TensorLoader {
+  readonly names: TensorNames;
+  readonly hiddenSize: number;
+  /** Every matrix that was loaded. */
+  readonly matrices: PackedWeight[] = [];
+  /** Bytes of GPU memory. */
+  gpuBytes = 0;
+  /** Elements of all tensors read. */
+  parameters = 0;
+  private readonly device: GPUDevice;
+  private readonly file: ModelFile;
+  private readonly normOffset: number;
+  private readonly buffers = new UploadBuffers();
+  private readonly onBytes: (bytes: number) => void;
+  private readonly onPiece: OnPiece;
+
+  /** @param onBytes hears of every piece that was read */
+  constructor(
+    device: GPUDevice,
+    file: ModelFile,
+    { hiddenSize, normOffset }: Pick<ModelShape, "hiddenSize" | "normOffset">,
+    names: TensorNames,
+    onBytes: (bytes: number) => void,
+    onPiece: OnPiece,
+  ) {
+    this.device = device;
+    this.file = file;
+    this.hiddenSize = hiddenSize;
+    this.normOffset = normOffset;
+    this.names = names;
+    this.onBytes = onBytes;
+    this.onPiece = onPiece;
+  }
+
+  layer(index: number): LayerLoader {
+    return new LayerLoader(this, index);
+  }
+
+  matrix(tensor: TensorInfo, columns: number, rows: number): Promise<PackedWeight> {
+    return this.upload([{ tensor, info: checkedInfo(tensor, columns, rows) }]);
+  }
+
+  /** Matrices with one input: stacked where all formats agree, else one by one. */
+  async projection(index: number, columns: number, parts: readonly Part[]): Promise<Projection> {
+    const tensors = parts.map(([name, rows, slice]) => {
+      const tensor = this.names.require(this.names.layer(index, name), `blk.${index}.${name}.weight`);
+      const info = { ...checkedInfo(tensor, columns, slice?.of ?? rows), rows };
+      const bias = this.names.layer(index, name, "bias");
+      if (!slice) return { tensor, rows, info, bias };
+      return { tensor: sliced(tensor, rows, slice), rows, info, bias: bias && sliced(bias, rows, slice) };
+    });
+    const first = tensors[0] as (typeof tensors)[number];
+    const stackable = tensors.every(({ info, bias }) => canStack(first.info, info) && !bias === !first.bias);
+    const groups = stackable ? [tensors] : tensors.map((tensor) => [tensor]);
+    const projection: ProjectionPart[] = [];
+    let outOffset = 0;
+    for (const group of groups) {
+      const weight = await this.upload(group.map(({ info, tensor }) => ({ info, tensor })));
+      projection.push({ weight, outOffset, bias: await this.biases(group) });
+      outOffset += weight.rows;
+    }
+    return projection;
+  }
+
+  private async biases(
+    group: readonly { rows: number; bias: TensorInfo | undefined }[],
+  ): Promise<GPUBuffer | undefined> {
+    if (!group[0]?.bias) return undefined;
+    const all = new Float32Array(group.reduce((sum, { rows }) => sum + rows, 0));
+    let at = 0;
+    for (const { rows, bias } of group) {
+      all.set(await this.vector(bias as TensorInfo, rows), at);
+      at += rows;
+    }
+    return this.vectorBuffer(all, "bias");
+  }
+
+  /** A vector with the shape's norm offset added. */
+  async norm(tensor: TensorInfo | undefined, name: string, width: number): Promise<GPUBuffer> {
+    const values = await this.vector(this.names.require(tensor, name), width);
+    const { normOffset } = this;
+    if (normOffset !== 0)
+      for (let i = 0; i < values.length; i++) values[i] = (values[i] as number) + normOffset;
+    return this.vectorBuffer(values, name);
+  }
+
+  async plain(tensor: TensorInfo | undefined, name: string, width: number): Promise<GPUBuffer> {
+    return this.vectorBuffer(await this.vector(this.names.require(tensor, name), width), name);
+  }
+
+  /** A whole F32, F16 or BF16 tensor as f32. */
+  async vector(tensor: TensorInfo, length?: number): Promise<Float32Array<ArrayBuffer>> {
+    const elements = tensor.shape.reduce((product, size) => product * size, 1);
+    if (tensor.sizeBytes > MAX_VECTOR_BYTES || (length !== undefined && elements !== length)) {
+      throw new TidepoolError(
+        "invalid_file",
+        `${tensor.name} has ${elements} elements, expected ${length ?? "fewer"}`,
+        {
+          tensor: tensor.name,
+        },
+      );
+    }
+    const bytes = new Uint8Array(tensor.sizeBytes);
+    let at = 0;
+    for await (const piece of this.counted(tensor)) {
+      bytes.set(piece, at);
+      at += piece.byteLength;
+    }
+    return floatsOf(tensor, bytes);
+  }
+
+  private async upload(parts: readonly { tensor: TensorInfo; info: WeightInfo }[]): Promise<PackedWeight> {
+    const weight = await uploadStacked(
+      this.device,
+      parts.map(({ info }) => info),
+      parts.map(({ tensor }) => this.counted(tensor)),
+      this.buffers,
+    );
+    this.gpuBytes += weight.bytes;
+    this.matrices.push(weight);
+    return weight;
+  }
+
+  private vectorBuffer(values: Float32Array<ArrayBuffer>, label: string): GPUBuffer {
+    const size = Math.max(16, values.byteLength);
+    const buffer = this.device.createBuffer({ label, size, usage: USAGE_STORAGE | USAGE_COPY_DST });
+    this.device.queue.writeBuffer(buffer, 0, values);
+    this.gpuBytes += size;
+    return buffer;
+  }
+
+  private async *counted(tensor: TensorInfo): AsyncGenerator<Uint8Array> {
+    this.parameters += tensor.shape.reduce((product, size) => product * size, 1);
+    for await (const piece of this.file.readTensor(tensor, { isTransient: true })) {
+      this.onPiece(tensor, piece);
+      yield piece;
+      this.onBytes(piece.byteLength);
+    }
+  }
+}
+
+/** The tensors of one layer, by their names without the layer's prefix. */
+export class LayerLoader implements LayerTensors {
+  readonly hiddenSize: number;
+  private readonly tensors: TensorLoader;
+  private readonly index: number;
+
+  constructor(tensors: TensorLoader, index: number) {
+    this.tensors = tensors;
+    this.index = index;
+    this.hiddenSize = tensors.hiddenSize;
+  }
+
+  has(name: string, suffix = "weight"): boolean {
+    return this.tensors.names.layer(this.index, name, suffix) !== undefined;
+  }
+
+  /** Matrices with one input of `columns` numbers. */
+  projection(columns: number, parts: readonly Part[]): Promise<Projection> {
+    return this.tensors.projection(this.index, columns, parts);
+  }
+
+  /** The weights of a norm: f32, with the shape's norm offset added. */
+  norm(name: string, length: number): Promise<GPUBuffer> {
+    const tensor = this.tensors.names.layer(this.index, name);
+    return this.tensors.norm(tensor, `blk.${this.index}.${name}.weight`, length);
+  }
+
+  /** Any other vector, as f32. */
+  vector(name: string, length: number, suffix = "weight"): Promise<GPUBuffer> {
+    const tensor = this.tensors.names.layer(this.index, name, suffix);
+    const label = `blk.${this.index}.${name}${suffix === "" ? "" : `.${suffix}`}`;
+    return this.tensors.plain(tensor, label, length);
+  }
+
+  /** The norm before the feed-forward, whose name differs among models. */
+  ffnNorm(): Promise<GPUBuffer> {
+    const tensor = this.tensors.names.ffnNorm(this.index);
+    return this.tensors.norm(tensor, `blk.${this.index}.ffn_norm`, this.hiddenSize);
+  }
+}
+
+function checkedInfo(tensor: TensorInfo, columns: number, rows: number): WeightInfo {
+  const [inner, outer] = tensor.shape;
+  if (tensor.shape.length !== 2 || inner !== columns || outer !== rows) {
+    const found = tensor.shape.join(" x ");
+    throw new TidepoolError("invalid_file", `${tensor.name} is ${found}, expected ${columns} x ${rows}`, {
+      tensor: tensor.name,
+    });
+  }
+  return { name: tensor.name, type: tensor.type, columns, rows };
+}
+
+/** Some rows of a matrix, or as many entries of its bias. */
+function sliced(tensor: TensorInfo, rows: number, { first, of }: { first: number; of: number }): TensorInfo {
+  const rowBytes = tensor.sizeBytes / of;
+  return {
+    ...tensor,
+    shape: [...tensor.shape.slice(0, -1), rows],
+    offset: tensor.offset + first * rowBytes,
+    sizeBytes: rows * rowBytes,
+  };
+}

@@ -1,0 +1,35 @@
+/**
+ * Softmax attention as plain data, and what it costs. Its tensors and ops are in model/mixer/attention.ts: a mixer is one
+ * pure file, which `sim` can import too, and one file for the GPU.
+ */
+import { stateless, type Cost, type CostUnits } from "../cost.ts";
+
+/** Softmax attention with grouped-query heads. */
+export interface AttentionMixer {
+  kind: "attention";
+  heads: number;
+  kvHeads: number;
+  headDim: number;
+  /** Multiplies q.k before the softmax. */
+  scale: number;
+  /** A key is visible if it is fewer than `window` tokens back; 0: no limit. */
+  window: number;
+  /** Scores s become cap * tanh(s / cap); 0: no cap. */
+  softCap: number;
+  /** Index into the model's `ropeTables`; undefined: no rotation (NoPE). */
+  ropeTable: number | undefined;
+  /** RMS norm over each head of q and k, before rotation. */
+  qkNorm: boolean;
+  /** W_q gives each head a gate beside its query: the head's output is multiplied by sigmoid(gate) (Qwen3.5). */
+  gated: boolean;
+}
+
+export function attentionCost(
+  { hiddenSize, kvElementBytes }: CostUnits,
+  { heads, kvHeads, headDim }: Pick<AttentionMixer, "heads" | "kvHeads" | "headDim">,
+): Cost {
+  const queries = heads * headDim;
+  const keysAndValues = 2 * kvHeads * headDim;
+  const projections = 2 * hiddenSize * (2 * queries + keysAndValues);
+  return stateless(projections, 4 * queries, keysAndValues * kvElementBytes);
+}
