@@ -31,6 +31,7 @@ import { cases as resume } from "../model/resume.cases.ts";
 import { cases as shipped } from "../model/shipped.cases.ts";
 import { cases as textWorker } from "../model/text-worker.cases.ts";
 import { cases as tiers } from "../model/tiers.cases.ts";
+import { cases as toyKinds } from "../model/toy-kinds.cases.ts";
 import { cases as snapshots } from "../model/snapshots.cases.ts";
 import { needingShared, type Case } from "../support/cases.ts";
 
@@ -70,4 +71,5 @@ export const allCases: Case[] = [
   ...live,
   ...shipped,
   ...textWorker,
+  ...toyKinds,
 ];

@@ -1,0 +1,72 @@
+/**
+ * A mixer and a feed-forward are one value each: what the rest of the model needs of them it asks them. Two toys are added
+ * from outside; that they compute the right thing is a GPU case (test/model/toy-kinds.cases.ts).
+ */
+import { expect, test } from "vitest";
+import { openModel } from "../../src/load/model-file.ts";
+import { openBytes } from "../../src/load/source.ts";
+import { shapeOf } from "../../src/model/arch/rows.ts";
+import { checkTensors } from "../../src/model/arch/tensor-names.ts";
+import { modelCost } from "../../src/model/cost.ts";
+import { FEED_FORWARDS } from "../../src/model/ffn/kinds.ts";
+import { MIXERS } from "../../src/model/mixer/kinds.ts";
+import { Runner } from "../../src/model/runner.ts";
+import { fakeGpu } from "../support/fake-gpu.ts";
+import { addToys, TOY, toyModel, toyTensors } from "../support/toy-kinds.ts";
+
+addToys();
+
+const OPTIONS = { dtype: "f32", kvDtype: "f32", blockTokens: 16, chunkTokens: 8, seats: 2 } as const;
+
+const open = (tensors: ReadonlyMap<string, Float32Array>) =>
+  openModel([openBytes(toyModel(tensors), "toy.gguf")]);
+
+test("weights, state, buffers and cost of a model of added kinds are those that the kinds name", async () => {
+  const { hiddenSize: d, layers } = TOY;
+  const { gpu } = fakeGpu(2 ** 28);
+  const tensors = toyTensors(1);
+  const read = new Set<string>();
+  const runner = await Runner.load(gpu, await open(tensors), OPTIONS, undefined, ({ name }) =>
+    read.add(name),
+  );
+  expect([...read].sort()).toEqual([...tensors.keys()].sort());
+  expect(runner.states.slotBytes).toBe(layers * d * 4);
+  expect(runner.pool.slotBytes).toBe(0);
+  expect(modelCost(runner.shape, "f32")).toEqual({
+    flopsLinear: layers * (2 * d + 4 * d * d),
+    flopsQuadratic: 0,
+    bytesPerToken: 0,
+    bytesPerSnapshot: layers * d * 4,
+  });
+  expect(runner.shape.layers[0]).toEqual({
+    mixers: [{ kind: "decaying-sum" }],
+    ffn: { kind: "linear", width: d },
+  });
+  runner.destroy();
+});
+
+test.each(["sum_decay", "sum_out", "ffn_linear"])(
+  "a file without its %s is refused by name",
+  async (name) => {
+    const tensors = new Map(toyTensors(1));
+    tensors.delete(`blk.1.${name}.weight`);
+    const file = await open(tensors);
+    expect(() => checkTensors(file, shapeOf(file))).toThrow(
+      `toy.gguf: the tensor blk.1.${name}.weight is missing`,
+    );
+  },
+);
+
+test("a tensor that no kind names is refused", async () => {
+  const file = await open(
+    new Map([...toyTensors(1), ["blk.0.sum_gate.weight", new Float32Array(TOY.hiddenSize)]]),
+  );
+  expect(() => checkTensors(file, shapeOf(file))).toThrow(/the tensor blk\.0\.sum_gate\.weight has no part/);
+});
+
+test("two kinds of one name are a mistake of ours, and so is a kind that is not there", () => {
+  expect(() => MIXERS.add(MIXERS.of({ kind: "attention" }))).toThrow(
+    /two kinds of mixer are named "attention"/,
+  );
+  expect(() => FEED_FORWARDS.of({ kind: "magic" })).toThrow(/no feed-forward is named "magic"/);
+});
