@@ -38,7 +38,6 @@ const SHOWN_AT: Record<string, string> = {
   EngineState: "Engine.state",
   GenerationResult: "Generation.result",
   CostLayer: "CostShape",
-  CostUnits: "CostShape",
   LengthOf: "defaultWorkloads",
   LoadProgress: "LoadOptions",
   ModelReport: "inspect",
