@@ -16,6 +16,7 @@ function shippedCase(name: string, feed: Feed, dtype: "f32" | "f16"): Case {
   return {
     name: `model/shipped/${name} ${feed} ${dtype}`,
     needs: { f16: dtype === "f16" },
+    varied: { group: "model/shipped", settings: [name, feed, dtype] },
     async run(env) {
       const { golden, expected, model } = await loadShipped(env, name);
       const setting: Setting = { dtype, kvDtype: dtype, blockTokens: 32, feed };

@@ -28,8 +28,8 @@ export interface Runtime {
 /**
  * In Chromium whole models run on SwiftShader: each model once. Kernels run on the same driver in Node; the engine behind its
  * worker is what the page's own tests drive; and what the engine does with its caches and with errors that the tests inject
- * is the same code in every runtime, which Node runs. One failing step and one lost device are left, since errors and losses
- * come from the browser's own GPU process.
+ * is the same code in every runtime, which Node runs. One of each is left where
+ * the browser has a part in it: its GPU process reports errors and losses, and its memory takes what the GPU gives back.
  */
 const CHROMIUM_LEAVES = [
   "kernel/",
@@ -38,17 +38,23 @@ const CHROMIUM_LEAVES = [
   "model/engine",
   "model/failed-steps",
   "model/formats",
+  "model/generate",
   "model/identity",
+  "model/live",
   "model/pool-growth",
   "model/quants",
   "model/refusals",
+  "model/resume",
   "model/snapshots",
   "model/text-worker",
+  "model/tiers",
 ];
 const CHROMIUM_KEEPS = [
   "model/archives/signed",
   "model/device-loss/while nothing runs",
   "model/failed-steps/llama: a step",
+  "model/generate/four at once",
+  "model/tiers/restored by load",
 ];
 /** Whole models run on SwiftShader in Chromium, and in Node on lavapipe; the slowest kernels only there. */
 const SWIFTSHADER_LEAVES = ["model/", "kernel/delta", "kernel/attention/decode/heads"];
@@ -71,6 +77,7 @@ const DENO_LEAVES = [
   "model/resume",
   "model/shipped",
   "model/snapshots",
+  "model/tiers",
 ];
 const DENO_KEEPS = [
   "model/archives/signed",
@@ -78,6 +85,12 @@ const DENO_KEEPS = [
   "model/device-loss/a second loss",
   "model/formats/qwen35",
   "model/generate/the published stories",
+  "model/tiers/restored by load",
+];
+/** Beginnings of names in these lists; a unit test holds that each names a case. */
+export const PREFIXES = [
+  ...[...CHROMIUM_LEAVES, ...CHROMIUM_KEEPS, ...SWIFTSHADER_LEAVES],
+  ...[...DENO_LEAVES, ...DENO_KEEPS],
 ];
 const IN_CHROMIUM: Runtime = {
   ...{ name: "chromium", program: "chromium", leaves: CHROMIUM_LEAVES, keeps: CHROMIUM_KEEPS, strength: 1 },

@@ -5,6 +5,7 @@ import { allCases } from "../runtime/cases.ts";
 import { chooseCases, type Case } from "../support/cases.ts";
 import { coveringPairs, type Combination } from "../support/pairs.ts";
 import { testSeed } from "../support/seed.ts";
+import { PREFIXES } from "../support/setup.ts";
 
 /** Every combination of the settings of each dimension. */
 const product = (dimensions: readonly Combination[]): Combination[] =>
@@ -40,6 +41,11 @@ const shapes = ["a", "b", "c", "d", "e", "f", "g"];
 test("every GPU case has a name of its own", () => {
   const names = allCases.map(({ name }) => name);
   expect(names.filter((name, index) => names.indexOf(name) !== index)).toEqual([]);
+});
+
+test("what a runtime leaves to another, and keeps all the same, names cases of the normal run", () => {
+  const names = allCases.filter(({ full }) => !full).map(({ name }) => name);
+  expect(PREFIXES.filter((prefix) => !names.some((name) => name.startsWith(prefix)))).toEqual([]);
 });
 
 describe("the combinations chosen", () => {
