@@ -13,7 +13,7 @@ import { print } from "./print.ts";
 import { keygen, privateKeyIn, publicKeyOf } from "./signing-keys.ts";
 
 const TRUST_HELP =
-  "An archive is trusted like code: name whom you trust (--trust), or let the library's `import(archive, { verify: n })` compute some of it again.";
+  "An archive must be trusted like code: list the public keys that you trust (--trust), or let the library's `import(archive, { verify: n })` compute some of it again.";
 const KEY_FILE = "tidepool-signing.pem";
 
 interface StoreFlags {
@@ -87,7 +87,7 @@ async function cacheImport(file: string, flags: StoreFlags): Promise<string> {
   const { keys, rejected, signedBy } = await store.import(await readFile(file));
   const refused = Object.values(rejected).reduce((sum, count) => sum + count, 0);
   const signer = signedBy === undefined ? "not signed" : `signed by ${signedBy}`;
-  return `${keys.length} records taken in, ${refused} refused; ${signer}`;
+  return `${keys.length} records imported, ${refused} refused; ${signer}`;
 }
 
 /** Adds the commands below `tidepool cache`. */
@@ -95,39 +95,41 @@ export function addCacheCommands(cache: Command): void {
   const line = (text: string): void => print(`${text}\n`);
   const store = (name: string, description: string) =>
     cache.command(name).description(description).requiredOption("--cache-dir <dir>", "the folder");
-  store("ls", "all records")
+  store("ls", "list all records")
     .option("--json")
     .action(async (flags) => line(await cacheList(flags)));
-  store("stats", "counts and bytes")
+  store("stats", "print how many records and bytes are stored")
     .option("--json")
     .action(async (flags) => line(await cacheStats(flags)));
-  store("verify", "check every record, drop the bad")
+  store("verify", "check every record and drop bad ones")
     .option("--json")
     .action(async (flags) => line(await cacheVerify(flags)));
-  store("clear", "forget everything")
-    .option("--namespace <name>", "or only this namespace's records")
+  store("clear", "delete all records")
+    .option("--namespace <name>", "delete only the records of this namespace")
     .action(async (flags) => line(await cacheClear(flags)));
-  store("import", "take an exported file in")
+  store("import", "import an exported file")
     .argument("<file>")
-    .option("--namespace <name>", "the namespace that it goes into")
+    .option("--namespace <name>", "import into this namespace")
     .option(
       "--trust <key>",
-      "take only what this public key has signed (a key, or a file); repeatable",
+      "import only what this public key (or the key in this file) signed; repeatable",
       texts,
     )
     .addHelpText("after", `\n${TRUST_HELP}`)
     .action(async (file: string, flags) => line(await cacheImport(file, flags)));
   cache
     .command("keygen")
-    .description("make a key for signing archives; prints the public one")
-    .option("--out <file>", "the private key's new file, for its owner alone", KEY_FILE)
+    .description("make a key pair for signing archives and print the public key")
+    .option("--out <file>", "new file for the private key, readable by its owner only", KEY_FILE)
     .action(async ({ out }: { out: string }) => line(await keygen(out)));
-  withCacheOptions(withEngineOptions(cache.command("export").description("a prompt's blocks as one file")))
+  withCacheOptions(
+    withEngineOptions(cache.command("export").description("write a prompt's blocks to one file")),
+  )
     .argument("<model>", MODEL_HELP)
     .argument("<prompt>", "text")
     .requiredOption("--out <file>", "the file to write")
     .option("--chat", "put the prompt into the model's chat template")
-    .option("--sign <keyfile>", "sign it with this private key (PEM, as `cache keygen` writes it)")
+    .option("--sign <keyfile>", "sign the file with this private key (PEM, as `cache keygen` writes it)")
     .addHelpText("after", `\n${TRUST_HELP}`)
     .action(async (model: string, prompt: string, flags: ExportFlags) => {
       const sign = flags.sign === undefined ? undefined : await privateKeyIn(flags.sign);

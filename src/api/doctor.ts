@@ -76,32 +76,30 @@ function pairs({ version, runtime, drivers, adapter, storage, runs }: Findings):
     ["subgroups", yes(features.subgroups)],
     ...limits.map(({ name, value, needed }): [string, string] => [name, `${value}, ${needed} needed`]),
     ["models", folderText(storage.models)],
-    ["stored prompts", storage.cache ? folderText(storage.cache) : "nowhere: --cache-dir names no folder"],
+    ["stored prompts", storage.cache ? folderText(storage.cache) : "not stored: no --cache-dir was given"],
     ["runs here", runs ? "yes" : `no: ${problem}`],
   ];
 }
 
 function folderText({ directory, exists, isWritable, freeBytes }: FolderReport): string {
-  const state = isWritable ? (exists ? "writable" : "will be made") : "cannot be written to";
+  const state = isWritable ? (exists ? "writable" : "will be created") : "not writable";
   return `${directory}: ${state}, ${byteText(freeBytes)} free`;
 }
 
 export function addDoctor(root: Command): void {
   root
     .command("doctor")
-    .description(
-      "what an engine needs of this machine: what is here, what is missing; exit code 1 if nothing can run",
-    )
+    .description("check whether this machine has what an engine needs; exit code 1 if no model can run")
     .option(
       "--install",
-      "where no adapter is found: install Mesa's software driver (Debian, Ubuntu; as root)",
+      "if there is no adapter, install Mesa's software driver (Debian and Ubuntu, as root)",
     )
-    .option("--cache-dir <dir>", "look at this folder for stored prompts, too")
+    .option("--cache-dir <dir>", "also check this folder for stored prompts")
     .option(
       "--models <dir>",
-      "where downloaded models are kept (default: TIDEPOOL_MODELS, else the user's cache)",
+      "folder for downloaded models (default: TIDEPOOL_MODELS, otherwise the user's cache folder)",
     )
-    .option("--verbose", "show what the GPU's library writes, too")
-    .option("--json", "one JSON object")
+    .option("--verbose", "also show the messages of the GPU library")
+    .option("--json", "print one JSON object")
     .action(doctor);
 }

@@ -33,32 +33,37 @@ const POLICIES: readonly NonNullable<CacheOptions["policy"]>[] = [
 ];
 
 /** What may be named as a model. */
-export const MODEL_HELP = `shipped with Tidepool: ${RUNNABLE_NAMES.join(", ")}; or a Hub id (org/repo, org/repo/file.gguf, with @revision), path or URL of a GGUF file or of a folder with safetensors`;
+export const MODEL_HELP = `a model shipped with Tidepool (${RUNNABLE_NAMES.join(", ")}), a Hub id (org/repo or org/repo/file.gguf, optionally with @revision), or the path or URL of a GGUF file or of a folder with safetensors`;
 
 export function withEngineOptions(command: Command): Command {
   return withSourceOptions(command)
-    .addOption(new Option("--dtype <type>", "arithmetic and activations").choices(["f32", "f16", "auto"]))
-    .addOption(new Option("--kv-dtype <type>", "stored keys and values").choices(["f32", "f16"]))
-    .option("--block-tokens <n>", "tokens a KV block: 16, 32 or 64", oneOf(16, 32, 64))
-    .option("--chunk-tokens <n>", "prompt tokens a prefill step at most", whole(1, 512))
+    .addOption(
+      new Option("--dtype <type>", "type of arithmetic and activations").choices(["f32", "f16", "auto"]),
+    )
+    .addOption(new Option("--kv-dtype <type>", "type of stored keys and values").choices(["f32", "f16"]))
+    .option("--block-tokens <n>", "tokens per KV block: 16, 32 or 64", oneOf(16, 32, 64))
+    .option("--chunk-tokens <n>", "most prompt tokens per prefill step", whole(1, 512))
     .option("--adapter <name-part>", "refuse an adapter whose name does not contain this")
-    .option("--memory <size>", "GPU memory that the model may take in all", size(1))
-    .option("--max-requests <n>", "requests that run at once, 1 to 16", whole(1, 16), 1)
-    .option("--no-subgroups", "no subgroup operations")
-    .option("--verbose", "show what the GPU's library writes, too");
+    .option("--memory <size>", "most GPU memory that the model may take, such as 2GB", size(1))
+    .option("--max-requests <n>", "most requests that run at once, 1 to 16", whole(1, 16), 1)
+    .option("--no-subgroups", "do not use subgroup operations")
+    .option("--verbose", "also show the messages of the GPU library");
 }
 
 export function withCacheOptions(command: Command): Command {
   return command
-    .option("--cache-dir <dir>", "keep computed keys and values in this folder")
-    .option("--gpu-cache <size>", "KV pool on the GPU, such as 512MB", size(1))
+    .option("--cache-dir <dir>", "store computed keys and values in this folder")
+    .option("--gpu-cache <size>", "most memory for the KV pool on the GPU, such as 512MB", size(1))
     .option("--ram-cache <size>", "budget of the RAM tier", size(0))
     .option("--disk-cache <size>", "budget of the disk tier", size(0))
     .addOption(
-      new Option("--policy <name>", "what is evicted first, and which snapshots are taken").choices(POLICIES),
+      new Option(
+        "--policy <name>",
+        "cache policy: what is evicted first, and which snapshots are taken",
+      ).choices(POLICIES),
     )
     .addOption(
-      new Option("--restore <way>", "how stored blocks come back").choices([
+      new Option("--restore <way>", "how stored blocks are restored").choices([
         "auto",
         "load",
         "compute",

@@ -72,17 +72,17 @@ async function inspect(model: string, flags: EngineFlags & { json?: boolean }): 
 
 export function addHeaderCommands(root: Command): void {
   withSourceOptions(
-    root.command("tokenize").description("token ids of a text, without BOS; reads the header alone"),
+    root.command("tokenize").description("print the token ids of a text, without BOS; reads only the header"),
   )
     .argument("<model>", MODEL_HELP)
-    .argument("<text>", "text; special tokens in it are plain text")
-    .option("--json", "a JSON array")
+    .argument("<text>", "text; names of special tokens in it are plain text")
+    .option("--json", "print a JSON array")
     .action(tokenize);
   withSourceOptions(
     root
       .command("render")
       .description(
-        "the prompt that a conversation becomes; reads the header alone, needs no weights and no GPU",
+        "print the prompt that a conversation becomes; reads only the header, needs no weights and no GPU",
       ),
   )
     .argument("<model>", MODEL_HELP)
@@ -92,10 +92,12 @@ export function addHeaderCommands(root: Command): void {
       "--template-vars <file>",
       "JSON object of variables for the chat template, such as enable_thinking",
     )
-    .option("--json", "one JSON object: { text, tokens }")
+    .option("--json", "print one JSON object: { text, tokens }")
     .action(render);
-  withEngineOptions(root.command("inspect").description("what a model is and needs; reads the header alone"))
+  withEngineOptions(
+    root.command("inspect").description("print what a model is and needs; reads only the header"),
+  )
     .argument("<model>", MODEL_HELP)
-    .option("--json", "one JSON object")
+    .option("--json", "print one JSON object")
     .action(inspect);
 }

@@ -20,11 +20,11 @@ export function withSourceOptions(command: Command): Command {
   return command
     .addOption(new Option("--hub <url>", "address of the Hub (default: the public one)").env("TIDEPOOL_HUB"))
     .addOption(
-      new Option("--hub-token <token>", "for private and gated repositories").env("TIDEPOOL_HUB_TOKEN"),
+      new Option("--hub-token <token>", "token for private and gated repositories").env("TIDEPOOL_HUB_TOKEN"),
     )
     .option(
       "--models <dir>",
-      "keep downloaded models here (default: TIDEPOOL_MODELS, else the user's cache)",
+      "folder for downloaded models (default: TIDEPOOL_MODELS, otherwise the user's cache folder)",
     );
 }
 
@@ -65,7 +65,7 @@ function modelLines({ name, files, sizeBytes, bytesKept, isComplete }: StoredMod
 async function pull(name: string, options: SourceOptions, json: boolean | undefined): Promise<string> {
   const result = await withBar((onProgress) => models.pull(name, { ...options, onProgress }));
   if (json) return JSON.stringify(result);
-  return `${result.name}: ${result.sizeBytes} bytes are kept, ${result.receivedBytes} came over the network`;
+  return `${result.name}: ${result.sizeBytes} bytes, of which ${result.receivedBytes} were downloaded now`;
 }
 
 async function remove(name: string, options: SourceOptions, json: boolean | undefined): Promise<string> {
@@ -82,10 +82,10 @@ async function verify(
   const result = await withBar((onProgress) => models.verify(name, { ...options, onProgress }));
   if (json) return JSON.stringify(result);
   const { checked, bad, partial } = result;
-  const said = `${checked} files checked, ${bad.length} bad${partial > 0 ? `, ${partial} not whole yet` : ""}`;
+  const said = `${checked} files checked, ${bad.length} bad${partial > 0 ? `, ${partial} incomplete` : ""}`;
   if (bad.length === 0) return said;
   const lines = bad.map(({ model, file, problem }) => `${model} ${file}: ${problem}`);
-  throw new TidepoolError("invalid_file", [`${said}; the bad are removed`, ...lines].join("\n"));
+  throw new TidepoolError("invalid_file", [`${said}; bad files were removed`, ...lines].join("\n"));
 }
 
 /** Adds the commands below `tidepool models`. */
@@ -94,17 +94,15 @@ export function addModelsCommands(group: Command): void {
     withSourceOptions(group.command(name).description(description)).option("--json", "one JSON value");
   const line = async (text: Promise<string>): Promise<void> => print(`${await text}\n`);
   const NAME = "org/repo, org/repo/file.gguf, either with @revision; or a URL";
-  add("ls", "the models that are kept").action((flags: ModelsFlags) =>
-    line(list(sourceOptions(flags), flags.json)),
-  );
-  add("pull", "fetch a model, finish one that was begun, or bring a kept one up to date")
+  add("ls", "list kept models").action((flags: ModelsFlags) => line(list(sourceOptions(flags), flags.json)));
+  add("pull", "download a model, complete a partial download, or update a kept model")
     .argument("<model>", NAME)
     .action((name: string, flags: ModelsFlags) => line(pull(name, sourceOptions(flags), flags.json)));
-  add("rm", "forget a model, or one file of it")
+  add("rm", "remove a model, or one of its files")
     .argument("<model>", NAME)
     .action((name: string, flags: ModelsFlags) => line(remove(name, sourceOptions(flags), flags.json)));
-  add("verify", "compare hashes; damaged files are removed")
-    .argument("[model]", `${NAME}; all without one`)
+  add("verify", "compare hashes and remove damaged files")
+    .argument("[model]", `${NAME}; default: all kept models`)
     .action((name: string | undefined, flags: ModelsFlags) =>
       line(verify(name, sourceOptions(flags), flags.json)),
     );

@@ -19,13 +19,13 @@ import { version } from "./version.ts";
 
 export function program(): Command {
   const root = new Command("tidepool")
-    .description("Runs language models on WebGPU and keeps what it has computed")
+    .description("Runs language models on WebGPU and keeps what it has computed.")
     .version(version(), "--version", "print the version");
   addRun(root);
   addScore(root);
   addHeaderCommands(root);
-  addModelsCommands(root.command("models").description("the models that are kept on this machine"));
-  addCacheCommands(root.command("cache").description("what is stored in a cache folder"));
+  addModelsCommands(root.command("models").description("manage the models that are kept on this machine"));
+  addCacheCommands(root.command("cache").description("manage what is stored in a cache folder"));
   addReplay(root);
   addDoctor(root);
   tellFaults(root);

@@ -13,7 +13,7 @@ export interface Terminal {
 
 const PHASES: Record<LoadProgress["phase"], string> = {
   header: "Reading the header",
-  waiting: "Waiting: another tab or process downloads this model",
+  waiting: "Waiting: another tab or process is downloading this model",
   retrying: "Trying again",
   download: "Downloading",
   weights: "Uploading weights",

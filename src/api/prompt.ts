@@ -26,8 +26,7 @@ export function modelAndPrompt(
   if (first !== undefined && second !== undefined) return { model: first, prompt: piped(second) };
   if (first !== undefined && !isModel(first)) return { model: DEFAULT_MODEL, prompt: piped(first) };
   if (isPiped) return { model: first ?? DEFAULT_MODEL, prompt: undefined };
-  const what =
-    first === undefined ? "there is no prompt" : `"${first}" is a model, and the prompt is missing`;
+  const what = first === undefined ? "prompt is missing" : `"${first}" is a model, but the prompt is missing`;
   throw new TidepoolError("invalid_argument", `${what}: give it as an argument or on standard input`);
 }
 

@@ -205,23 +205,26 @@ function table(rows: readonly Row[]): string {
 export function addReplay(root: Command): void {
   root
     .command("replay")
-    .description("replays a trace of requests against cache policies; no model and no GPU")
+    .description("replay a trace of requests with cache policies; needs no model and no GPU")
     .requiredOption(
       "--trace <file>",
-      "Mooncake, SWE schedule or chat trace (.gz too), or generate:KIND[:SEED]",
+      "Mooncake trace, SWE schedule or chat trace (also .gz), or generate:KIND[:SEED]",
     )
-    .option("--sessions <file>", "the sessions that a SWE schedule refers to (.gz too)")
+    .option("--sessions <file>", "the sessions that a SWE schedule refers to (also .gz)")
     .requiredOption(
       "--policy <names>",
       "lru, lfu, length-aware, vllm, sglang, marconi, offline; comma-separated",
     )
-    .requiredOption("--capacity <list>", "bytes, blocks:N or inf; comma-separated")
-    .option("--model <name>", "a named shape or a SHAPE.json: what a token costs")
-    .option("--block-tokens <n>", "tokens a block")
-    .option("--first <n>", "only the trace's first requests")
-    .option("--serve", "serve it in simulated time by the engine's scheduler: adds times to first token")
-    .option("--json", "an array of rows")
-    .option("--csv", "rows as CSV")
-    .option("--plot <file>", "write a chart of token hit rate against capacity, SVG")
+    .requiredOption("--capacity <list>", "bytes (such as 40GB), blocks:N or inf; comma-separated")
+    .option("--model <name>", "model whose costs are used: a name, or a SHAPE.json")
+    .option("--block-tokens <n>", "tokens per block")
+    .option("--first <n>", "replay only the first n requests")
+    .option(
+      "--serve",
+      "serve the trace in simulated time with the engine's scheduler; adds times to first token",
+    )
+    .option("--json", "print a JSON array of rows")
+    .option("--csv", "print rows as CSV")
+    .option("--plot <file>", "write a chart of token hit rate against capacity to this SVG file")
     .action(async (options: ReplayArguments) => print(`${(await runReplay(options)).trimEnd()}\n`));
 }

@@ -31,14 +31,17 @@ export function reportLines(report: ModelReport): string[] {
     pairs.push(["weights on the GPU", byteText(memory.weightBytes)]);
     pairs.push([
       "KV",
-      `${byteText(memory.kvBytesPerToken)} a token, ${byteText(memory.kvPoolBytes)} for ${memory.kvPoolTokens} tokens at most`,
+      `${byteText(memory.kvBytesPerToken)} per token, at most ${byteText(memory.kvPoolBytes)} for ${memory.kvPoolTokens} tokens`,
     ]);
     if (memory.statePoolBytes > 0) {
-      const states = `${byteText(memory.stateStartBytes)} at first, ${byteText(memory.statePoolBytes)} at most`;
+      const states = `${byteText(memory.stateStartBytes)} at the start, at most ${byteText(memory.statePoolBytes)}`;
       pairs.push(["recurrent states", states]);
     }
     pairs.push(["workspace", byteText(memory.workspaceBytes)]);
-    pairs.push(["together", `${byteText(memory.startBytes)} at first, ${byteText(memory.maxBytes)} at most`]);
+    pairs.push([
+      "together",
+      `${byteText(memory.startBytes)} at the start, at most ${byteText(memory.maxBytes)}`,
+    ]);
   }
   pairs.push(["runs here", report.runs ? "yes" : `no: ${report.problems.join("; ")}`]);
   return aligned(pairs);

@@ -75,12 +75,12 @@ export function usageLine({ usage }: Pick<GenerationResult, "usage">): string {
 export function addRun(root: Command): void {
   const command = root.command("run").description("continue a prompt, or answer it with --chat");
   withSamplingOptions(withCacheOptions(withEngineOptions(command)))
-    .argument("[model]", `${MODEL_HELP}; may be left out: ${DEFAULT_MODEL}`)
-    .argument("[prompt]", "text; - or none: standard input")
+    .argument("[model]", `${MODEL_HELP}; default: ${DEFAULT_MODEL}`)
+    .argument("[prompt]", "text; if it is - or absent, standard input is read")
     .usage("[options] [model] <prompt>")
     .option("--chat", "put the prompt into the model's chat template")
-    .option("--system <text>", "a system message before the prompt; implies --chat")
-    .option("--json", "one JSON object instead of streamed text")
+    .option("--system <text>", "system message before the prompt; implies --chat")
+    .option("--json", "print one JSON object instead of streaming text")
     .action(run);
 }
 
@@ -91,11 +91,26 @@ const isMinP = decimal("of at least 0 and below 1", (p) => p >= 0 && p < 1);
 function withSamplingOptions(command: Command): Command {
   const { maxTokens, temperature, topP, minP, seed } = RUN_DEFAULTS;
   return command
-    .option("--max-tokens <n>", "new tokens at most", whole(1), maxTokens)
-    .option("--temperature <t>", "how freely to sample; 0: greedy", isTemperature, temperature)
-    .option("--top-k <n>", "sample from this many likeliest tokens (default: from all)", whole(0))
-    .option("--top-p <p>", "sample from the likeliest tokens that add up to this", isTopP, topP)
-    .option("--min-p <p>", "no token below this share of the likeliest one's probability", isMinP, minP)
-    .option("--seed <s>", "another number gives another text", whole(0, MAX_SEED), seed)
-    .option("--stop <text>", "end before this text; may be given several times", texts);
+    .option("--max-tokens <n>", "most new tokens", whole(1), maxTokens)
+    .option("--temperature <t>", "sampling temperature; 0: greedy", isTemperature, temperature)
+    .option("--top-k <n>", "sample from this many likeliest tokens (default: all)", whole(0))
+    .option(
+      "--top-p <p>",
+      "sample from the likeliest tokens whose probabilities add up to this",
+      isTopP,
+      topP,
+    )
+    .option(
+      "--min-p <p>",
+      "exclude tokens below this share of the likeliest token's probability",
+      isMinP,
+      minP,
+    )
+    .option(
+      "--seed <s>",
+      "seed of the random choices; another seed gives another text",
+      whole(0, MAX_SEED),
+      seed,
+    )
+    .option("--stop <text>", "stop before this text; repeatable", texts);
 }

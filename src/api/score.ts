@@ -73,20 +73,25 @@ function tokensOf(value: unknown, file: string): number[] {
 
 export function addScore(root: Command): void {
   withCacheOptions(
-    withEngineOptions(root.command("score").description("log-probability of each token, and the perplexity")),
+    withEngineOptions(
+      root.command("score").description("print the log-probability of each token, and the perplexity"),
+    ),
   )
     .argument("<model>", MODEL_HELP)
-    .option("--tokens <ids>", "comma-separated token ids, used as they are", tokenList)
+    .option("--tokens <ids>", "comma-separated token ids, used unchanged", tokenList)
     .option("--tokens-file <file>", "JSON array of ids, or an object with a tokens array")
     .option("--text <text>", "text, without BOS")
-    .option("--logits <file>", "write raw logits, float32 little-endian, [tokens, vocabulary]")
-    .option("--from <n>", "first row that is wanted", whole(0), 0)
+    .option(
+      "--logits <file>",
+      "write the raw logits to this file: float32 little-endian, [tokens, vocabulary]",
+    )
+    .option("--from <n>", "first row to score", whole(0), 0)
     .addOption(
       new Option(
         "--cache <scope>",
-        'how far keys and values may go (default: "disk", if there is --cache-dir)',
+        'how far down keys and values are stored (default: "disk" with --cache-dir)',
       ).choices(["off", "memory", "disk"]),
     )
-    .option("--json", "one JSON object")
+    .option("--json", "print one JSON object")
     .action(score);
 }

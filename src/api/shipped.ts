@@ -46,7 +46,7 @@ export function shippedPath(name: string): string {
   try {
     return createRequire(here).resolve(`${MODELS_PACKAGE}/${name}.gguf`);
   } catch {
-    const remedy = `it comes in a package of its own (npm install ${MODELS_PACKAGE})`;
+    const remedy = `install its package (npm install ${MODELS_PACKAGE})`;
     throw new TidepoolError("not_found", `the model ${name} is not installed: ${remedy}`);
   }
 }

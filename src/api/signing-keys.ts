@@ -9,7 +9,7 @@ export async function keygen(path: string): Promise<string> {
   const { publicKey, privateKey } = await newSigningKey();
   const file = await createPrivateFile(path).catch((error: NodeJS.ErrnoException) => {
     if (error.code !== "EEXIST") throw error;
-    throw bad(`${path} exists, expected no file: a key is never written over`);
+    throw bad(`${path} exists, expected a new file: a key is never overwritten`);
   });
   await file.writeFile(privateKey).finally(() => file.close());
   return publicKey;

@@ -44,7 +44,7 @@ export function inFlags(message: string): string {
 
 /** Makes a wrong flag one line and a hint, for a command and all below it. */
 export function tellFaults(command: Command, path = command.name()): void {
-  command.showHelpAfterError(`"${path} --help" lists what it takes`);
+  command.showHelpAfterError(`"${path} --help" lists its options`);
   command.configureOutput({
     outputError: (text, write) => write(text.replace(/^error: /, "tidepool: ")),
   });

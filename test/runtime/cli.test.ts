@@ -224,7 +224,7 @@ describe("the command on the shipped model", { timeout: LIMIT_MS }, () => {
     ]);
     writeFileSync(join(folder, "mine.pub"), `${mine.publicKey}\n`);
     const trust = ["--trust", theirs.publicKey, "--trust", join(folder, "mine.pub")];
-    const imported = new RegExp(`^[1-9]\\d* records taken in, 0 refused; signed by ${mine.publicKey}\n$`);
+    const imported = new RegExp(`^[1-9]\\d* records imported, 0 refused; signed by ${mine.publicKey}\n$`);
     expect((await tidepool("cache", "import", file, ...trust, ...alice)).out).toMatch(imported);
     const list = async () => (await tidepool("cache", "ls", ...other)).out.trim().split("\n");
     const keysOfAlice = (await list()).map((line) => line.split(" ")[0]);

@@ -79,7 +79,7 @@ describe.skipIf(!present)("models by name", { timeout: LIMIT_MS }, () => {
     const { code, err } = await tidepool("models", "verify", "tide/dense");
     expect(code).toBe(1);
     expect(err).toMatch(
-      /1 files checked, 1 bad; the bad are removed\ntide\/dense model.gguf: its SHA-256 is [0-9a-f]{64}/,
+      /1 files checked, 1 bad; bad files were removed\ntide\/dense model.gguf: its SHA-256 is [0-9a-f]{64}/,
     );
     expect((await tidepool("models", "ls", "--json")).out).toBe("[]\n");
   });

@@ -63,7 +63,7 @@ describe("faults of a command line", () => {
       const lines = (await faultOf("run", "x", flag, value)).trim().split("\n");
       expect(lines.length, lines.join("\n")).toBe(2);
       expect(lines[0]).toContain(`tidepool: option '${flag} <`);
-      expect(lines[1]).toBe('"tidepool run --help" lists what it takes');
+      expect(lines[1]).toBe('"tidepool run --help" lists its options');
     }
   });
 
@@ -119,7 +119,7 @@ describe("the prompt", () => {
 
   test("is missed where nothing is piped in", () => {
     expect(() => modelAndPrompt("tide-hybrid", undefined, false)).toThrow(/"tide-hybrid" is a model/);
-    expect(() => modelAndPrompt(undefined, undefined, false)).toThrow(/there is no prompt/);
+    expect(() => modelAndPrompt(undefined, undefined, false)).toThrow(/prompt is missing/);
   });
 
   const piped = async function* (...parts: Uint8Array[]) {

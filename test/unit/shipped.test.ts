@@ -49,7 +49,5 @@ test("a name resolves to its file, and what is no name stays as it is", () => {
   expect(resolveModel("./tide-dense")).toBe("./tide-dense");
   expect(resolveModel("https://example.org/a.gguf")).toBe("https://example.org/a.gguf");
   for (const { name, runs } of SHIPPED_MODELS) if (!runs) expect(resolveModel(name)).toBe(name);
-  expect(() => shippedPath("tide-none")).toThrow(
-    "the model tide-none is not installed: it comes in a package",
-  );
+  expect(() => shippedPath("tide-none")).toThrow("the model tide-none is not installed: install its package");
 });
