@@ -7,6 +7,7 @@ import { TierStore } from "../../src/tier/store/store.ts";
 import type { EngineOptions, GenerationResult, ScoreResult } from "../../src/wire/protocol.ts";
 import type { Case, CaseEnv } from "../support/cases.ts";
 import { equal } from "../support/equal.ts";
+import { KeptBackend } from "../support/kept-backend.ts";
 import { TestSession } from "../support/session.ts";
 import { argmaxMisses, loadGolden, nmse, type Golden } from "./golden.ts";
 
@@ -17,6 +18,12 @@ const IN_NORMAL_RUN = ["lfm2", "granitehybrid", "qwen35"];
 
 /** As for a prefill from the first token (golden.cases.ts). */
 const GATE = 1e-9;
+
+/**
+ * For a state that was at rest in f16, whose numbers were rounded by at most 2^-12 of their binade: (2^-12)^2 / 3, as if
+ * nothing behind it made less of that.
+ */
+const HALF_GATE = 2e-8;
 
 const BLOCK = 16;
 
@@ -31,20 +38,24 @@ interface Bench {
   expected: Float32Array;
 }
 
-async function open(env: CaseEnv, variant: string, engine: EngineOptions): Promise<Bench> {
+async function open(env: CaseEnv, variant: string, engine: EngineOptions, given?: TierStore): Promise<Bench> {
+  const store = given ?? (await TierStore.open({ ramBytes: 2 ** 26 }));
   const { golden, expected, model } = await loadGolden(env, `goldens/models/${variant}`);
-  const store = await TierStore.open({ ramBytes: 2 ** 26 });
   return { session: await TestSession.load(env.gpu, model, engine, store), golden, expected };
 }
 
 /** Scores the rows from `from` on, which start from a state, and compares them with the reference's. */
-async function checkFrom({ session, golden, expected }: Bench, from: number): Promise<ScoreResult> {
+async function checkFrom(
+  { session, golden, expected }: Bench,
+  from: number,
+  gate = GATE,
+): Promise<ScoreResult> {
   const { tokens, vocabSize } = golden;
   const call = { method: "score", tokens, from, logits: true } as const;
   const result = (await session.session.call(call)) as ScoreResult;
   const wanted = expected.subarray(from * vocabSize);
   const error = nmse(result.logits as Float32Array, wanted);
-  if (!(error < GATE)) throw new Error(`from token ${from}: NMSE ${error.toExponential(2)}, gate ${GATE}`);
+  if (!(error < gate)) throw new Error(`from token ${from}: NMSE ${error.toExponential(2)}, gate ${gate}`);
   const misses = argmaxMisses(result.logits as Float32Array, wanted, vocabSize);
   if (misses.length > 0) throw new Error(`from token ${from}: arg-max differs in rows ${misses.join(", ")}`);
   return result;
@@ -85,12 +96,53 @@ function variantCase(variant: string): Case {
 }
 
 /** The same prompt again starts from the state at its last full block, and gives the same tokens. */
-async function checkWarm({ session, golden }: Bench, cold: GenerationResult, tier: "gpu" | "ram") {
+async function checkWarm({ session, golden }: Bench, cold: GenerationResult, tier: "gpu" | "ram" | "disk") {
   const warm = await session.generate(tokensInput(golden.tokens), { maxTokens: 8 }).done;
   equal(warm.tokens, cold.tokens, `tokens, from ${tier}`);
   const { cachedTokens, computedTokens, promptTokens } = warm.usage;
   equal(cachedTokens[tier] >= BLOCK * Math.floor((promptTokens - 1) / BLOCK), true, `cached in ${tier}`);
-  equal(computedTokens + cachedTokens.gpu + cachedTokens.ram, promptTokens, "sum");
+  equal(computedTokens + cachedTokens[tier], promptTokens, "sum");
+}
+
+/** States stored in f16: nearly the same logits and the same tokens, and nothing for an engine that stores exactly. */
+function halfCase(variant: string): Case {
+  return {
+    name: `model/snapshots/${variant} from states at rest in 16 bits, and never for an exact engine`,
+    full: variant !== "granitehybrid",
+    async run(env) {
+      const disk = new KeptBackend();
+      const halvingStore = () => disk.openStore({ atRestStateBits: 16 });
+      const store = await halvingStore();
+      const first = await open(env, variant, options("vllm"), store);
+      const cold = await first.session.generate(tokensInput(first.golden.tokens), { maxTokens: 8 }).done;
+      await first.session.session.mover?.drain(5000);
+      equal(new Set(store.list().map(({ encoding }) => encoding)).has("half"), true, "states are in 16 bits");
+      await checkHalf(first, cold, "ram").finally(() => first.session.close());
+      const second = await open(env, variant, options("vllm"), await halvingStore());
+      await checkHalf(second, cold, "disk").finally(() => second.session.close());
+      const exact = await open(env, variant, options("vllm"), await disk.openStore());
+      await checkUnserved(exact, cold).finally(() => exact.session.close());
+    },
+  };
+}
+
+/** The prompt starts from a state of that tier, with nothing on the GPU; scores do so from there or from RAM, its copy. */
+async function checkHalf(bench: Bench, cold: GenerationResult, tier: "ram" | "disk"): Promise<void> {
+  const { scheduler } = bench.session.session;
+  scheduler.forget();
+  await checkWarm(bench, cold, tier);
+  for (const from of [21, 32]) {
+    scheduler.forget();
+    const { ram, disk } = (await checkFrom(bench, from, HALF_GATE)).usage.cachedTokens;
+    equal(ram + disk >= BLOCK, true, `score from ${from} starts from a stored state`);
+  }
+  bench.session.checkIdle();
+}
+
+async function checkUnserved({ session, golden }: Bench, cold: GenerationResult): Promise<void> {
+  const { tokens, usage } = await session.generate(tokensInput(golden.tokens), { maxTokens: 8 }).done;
+  equal(usage.cachedTokens, { gpu: 0, ram: 0, disk: 0 }, "cached tokens of an engine that stores exactly");
+  equal(tokens, cold.tokens, "tokens");
 }
 
 /** Turns of one conversation; the second goes on from the state behind the first one's last token. */
@@ -200,4 +252,10 @@ const lateStopCase: Case = {
   },
 };
 
-export const cases: Case[] = [...VARIANTS.map(variantCase), conversationCase, batchCase, lateStopCase];
+export const cases: Case[] = [
+  ...VARIANTS.map(variantCase),
+  ...VARIANTS.map(halfCase),
+  conversationCase,
+  batchCase,
+  lateStopCase,
+];
