@@ -149,15 +149,22 @@ export class IdbBackend implements Backend {
 function connect(name: string): Promise<IDBDatabase> {
   return new Promise((resolve, reject) => {
     const request = indexedDB.open(name, SCHEMA_VERSION);
+    let isGivenUp = false;
     request.onupgradeneeded = () => {
       for (const old of [...request.result.objectStoreNames]) request.result.deleteObjectStore(old);
       request.result.createObjectStore(HEADS);
       request.result.createObjectStore(BODIES);
     };
-    request.onsuccess = () => resolve(request.result);
+    request.onsuccess = () => {
+      // A connection that nobody has would hold up the next version's upgrade.
+      if (isGivenUp) request.result.close();
+      else resolve(request.result);
+    };
     request.onerror = () => reject(toMediumError(request.error, name));
-    request.onblocked = () =>
+    request.onblocked = () => {
+      isGivenUp = true;
       reject(new MediumError("io", `${name}: another tab keeps an older version open`));
+    };
   });
 }
 
