@@ -29,7 +29,12 @@ const underWay = new Set<Promise<unknown>>();
 const devices = new Set<GPUDevice>();
 let isEnding = false;
 
-/** Finds npm `webgpu`. @throws TidepoolError `no_adapter` */
+/**
+ * Finds npm `webgpu`. Of a driver that offers more than 16 dynamic buffers Dawn warns twice, straight to standard error, while it
+ * looks for adapters: before any limit is asked for, and whatever flags and toggles it is given. Only a process above can
+ * leave that out (api/supervise.ts).
+ * @throws TidepoolError `no_adapter`
+ */
 export async function findDawn(): Promise<GPU> {
   if (instance) return instance;
   const dawn = await importDawn();
