@@ -271,10 +271,21 @@ async function refusesWrongLengths(env: CaseEnv): Promise<void> {
   }
 }
 
+const AS_REAL = "as real GPU";
+
 /** As the adapter wants it, and with the kernels for real GPUs on whatever adapter there is. */
 function inBothForms(name: string, run: (env: CaseEnv, how: How) => Promise<void>): Case[] {
   const asReal = (env: CaseEnv, setting: Setting) => run(env, { ...setting, software: false });
-  return [...inEverySetting(name, run), ...inEverySetting(name, asReal, "as real GPU")];
+  return [...inEverySetting(name, run), ...inEverySetting(name, asReal, AS_REAL)];
+}
+
+/** The formats that the normal run tries in the form for real GPUs too, whose kernels take a driver's compiler longest. */
+const KEY_FORMATS: ReadonlySet<string> = new Set(["F16", "Q4_0", "Q6_K"]);
+
+function formatCases(label: string, format: string, run: (env: CaseEnv, how: How) => Promise<void>): Case[] {
+  const onlyFull = ({ varied }: Case): boolean =>
+    !KEY_FORMATS.has(format) && varied?.settings.includes(AS_REAL) === true;
+  return inBothForms(label, run).map((one) => (onlyFull(one) ? { ...one, full: true } : one));
 }
 
 function casesOf(name: string, make: Maker, kernel: number): Case[] {
@@ -285,7 +296,7 @@ function casesOf(name: string, make: Maker, kernel: number): Case[] {
   };
   return [
     ...QUANT_REFERENCES.flatMap((reference) =>
-      inBothForms(`kernel/${name}/${reference.name}`, (env, how) =>
+      formatCases(`kernel/${name}/${reference.name}`, reference.name, (env, how) =>
         checkFormat(env, how, reference.name, kernel),
       ),
     ),
