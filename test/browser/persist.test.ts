@@ -26,7 +26,7 @@ import {
 /** For what waits on a software adapter, on a machine that does other work too. */
 const PATIENT_MS = 300_000;
 /** The document of most tests, where the model's context takes it. */
-const LONG_TOKENS = 1500;
+const LONG_TOKENS = IS_FULL ? 1500 : 500;
 const SHORT_TOKENS = 200;
 const WHERE = "What is the berth of the Marlow?";
 const WHAT = "What did the Petrel bring?";
