@@ -29,8 +29,8 @@ const ROUTES: readonly [Route, ...Route[]] = [
 function absence(): string | undefined {
   if ("gpu" in navigator && navigator.gpu) return undefined;
   return isSecureContext
-    ? "This browser has no WebGPU, which Tidepool computes with: open the page in a current Chrome, Edge, Safari or Firefox with hardware acceleration on."
-    : "This page was not opened over https or from localhost, and only there do browsers offer WebGPU, which Tidepool computes with.";
+    ? "This browser has no WebGPU, which Tidepool needs: open the page in a current Chrome, Edge, Safari or Firefox with hardware acceleration on."
+    : "This page was not opened over https or from localhost. Browsers offer WebGPU, which Tidepool needs, only there.";
 }
 
 const missing = absence();

@@ -82,7 +82,7 @@ export class CacheView {
     this.heard = engine;
     this.unhear = (): void => {};
     if (!engine) return;
-    this.log.say(`${engine.info.model.name} is listened to from now on.`);
+    this.log.say(`Decisions of ${engine.info.model.name} appear here from now on.`);
     this.unhear = engine.cache.onEvent((events, dropped) => {
       this.log.add(events, dropped);
       this.askTree(TREE_AFTER_MS);
@@ -126,7 +126,7 @@ export class CacheView {
       usual && button(`Load ${usual.name}`, () => background(this.host.load(usual)), { class: "main" });
     const words = state.loading
       ? "The model is loading; what is stored of it appears here."
-      : "No model is loaded. What its prompts left behind, on the GPU, in memory and on disk, appears here when one is.";
+      : "No model is loaded. When one is, this view shows what its prompts left on the GPU, in memory and on disk.";
     this.absent.replaceChildren(el("p", {}, words), ...(load && !state.loading ? [load] : []));
     if (engine && this.seen) this.setSeen(true);
   }
@@ -214,7 +214,7 @@ export class CacheView {
       const name = tier === "ram" ? "memory" : "disk";
       const place = tier === "ram" ? "ram" : "disk";
       const gone = before[place].records - after[place].records;
-      const left = gone > 0 ? `; ${numberText(gone)} record${gone === 1 ? "" : "s"} had to go` : "";
+      const left = gone > 0 ? `; ${numberText(gone)} record${gone === 1 ? "" : "s"} evicted` : "";
       this.log.say(`The budget of ${name} is ${bytesText(bytes)} now${left}.`);
       return `The budget of ${name} is ${bytesText(bytes)} now.`;
     });
@@ -248,7 +248,7 @@ export class CacheView {
   private async verify(engine: Engine): Promise<string> {
     const { checked, bad } = await engine.cache.verify();
     const reasons = Object.entries(bad).map(([reason, count]) => `${count} ${reason}`);
-    const outcome = reasons.length === 0 ? "all are sound" : `dropped: ${reasons.join(", ")}`;
+    const outcome = reasons.length === 0 ? "all are intact" : `dropped: ${reasons.join(", ")}`;
     return `${numberText(checked)} records checked: ${outcome}.`;
   }
 

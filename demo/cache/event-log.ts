@@ -20,7 +20,7 @@ interface Line {
 export class EventLog {
   readonly element: HTMLElement;
   private readonly list = el("ol", { class: "decisions" });
-  private readonly empty = el("p", { class: "note" }, "Nothing has been decided since this view was opened.");
+  private readonly empty = el("p", { class: "note" }, "No decisions since this view was opened.");
   private readonly names = new RequestNames();
   private readonly lines: Line[] = [];
 
@@ -37,7 +37,7 @@ export class EventLog {
   /** @param dropped events that got lost before these. */
   add(events: readonly CacheEvent[], dropped: number): void {
     if (dropped > 0)
-      this.put(undefined, "skip", `… ${dropped} more decisions than could be told`, Date.now());
+      this.put(undefined, "skip", `… and ${dropped} more decisions, too many to list`, Date.now());
     for (const event of events) this.take(event);
   }
 

@@ -46,7 +46,7 @@ export class LiveTree {
     this.element = el(
       "section",
       { class: "live-tree", "aria-label": "Prefix tree" },
-      el("div", { class: "tree-head" }, el("h3", {}, "What is known, by prompts' beginnings"), legend()),
+      el("div", { class: "tree-head" }, el("h3", {}, "Cached prompts, by common beginnings"), legend()),
       drawing,
       this.pointed,
       this.said,
@@ -74,7 +74,7 @@ export class LiveTree {
     const made = new SampleTree(SAMPLE_BLOCKS);
     this.draw(made.tree());
     this.canvas.takeTimes();
-    this.measured.textContent = "A made-up tree is drawn…";
+    this.measured.textContent = "Drawing a made-up tree…";
     this.sampling = setInterval(() => this.draw(made.next()), SAMPLE_EVERY_MS);
     setTimeout(() => {
       clearInterval(this.sampling);
@@ -125,7 +125,7 @@ export class LiveTree {
   }
 }
 
-const HINT = "Each row is a conversation, each block a run of its tokens; what two share is drawn once.";
+const HINT = "Each row is a conversation, and each block a run of its tokens. Shared blocks are drawn once.";
 
 function heightFor({ nodes }: CacheTree): number {
   const parents = new Set(nodes.map(({ parent }) => parent));
@@ -191,7 +191,7 @@ function summary({ nodes, omittedBlocks, moreStored }: CacheTree): string {
   const blocks = nodes.reduce((sum, { tiers }) => sum + tiers.length, 0);
   const snapshots = nodes.filter(({ snapshot }) => snapshot !== 0).length;
   const places = `${numberText(count(TIER_GPU))} on the GPU, ${numberText(count(TIER_RAM))} in memory, ${numberText(count(TIER_DISK))} on disk`;
-  const more = omittedBlocks > 0 || moreStored ? "; there are more than are drawn" : "";
+  const more = omittedBlocks > 0 || moreStored ? "; not all of them are drawn" : "";
   const states = snapshots > 0 ? `, ${counted(snapshots, "snapshot")}` : "";
   return `${counted(ends, "sequence")} with ${numberText(branches)} ${branches === 1 ? "branch" : "branches"}: ${counted(blocks, "block")} (${places})${states}${more}.`;
 }

@@ -14,8 +14,8 @@ interface Tier {
 
 export const TIERS: readonly Tier[] = [
   { id: "gpu", name: "GPU", what: "used without a copy" },
-  { id: "ram", name: "Memory", what: "a copy away, until the page closes" },
-  { id: "disk", name: "Disk", what: "there after a reload" },
+  { id: "ram", name: "Memory", what: "copied when used; kept until the page closes" },
+  { id: "disk", name: "Disk", what: "copied when used; kept after a reload" },
 ];
 
 export interface TierPanel {

@@ -50,12 +50,12 @@ export function wordsOf(event: CacheEvent, names: RequestNames): string {
     case "restored":
       return `brought ${thing(event)} back from ${event.tier === "disk" ? "disk" : "memory"} for ${names.of(event.requestId)}`;
     case "alpha":
-      return `changed the weight of computing saved to ${event.alpha ?? 0}: of late it would have saved more`;
+      return `changed the weight of saved computation to ${event.alpha ?? 0}: with it, recent requests would have saved more`;
   }
 }
 
 function matchedWords({ why, tokens }: CacheEvent, name: string): string {
-  if (why === "unknown") return `${name}: nothing of it is on the GPU`;
+  if (why === "unknown") return `${name}: none of it is on the GPU`;
   const known = `${name}: its first ${countedTokens(tokens)} are on the GPU`;
   return why === "branched"
     ? `${known}, shared with another conversation`
@@ -67,9 +67,9 @@ function snapshotWords({ why, requestId }: CacheEvent, names: RequestNames): str
     case "branch":
       return "second conversation with this prefix";
     case "end":
-      return `${names.of(requestId)} ended here and may go on`;
+      return `${names.of(requestId)} ended here and may continue`;
     case "interval":
-      return "its policy keeps one at every block";
+      return "the policy keeps one at every block";
     default:
       return "it came back from a lower tier";
   }

@@ -124,9 +124,7 @@ export class ChatView {
     if (id === undefined || id === this.current.id) return;
     const runs = [...this.running.keys()].find((one) => one.id === id);
     const found = runs ?? (await this.conversations.read(id));
-    this.problem.textContent = found
-      ? ""
-      : "There is no conversation of this address any more: it was deleted.";
+    this.problem.textContent = found ? "" : "This conversation no longer exists: it was deleted.";
     this.use(found ?? newConversation(Date.now()));
   }
 
@@ -163,7 +161,7 @@ export class ChatView {
   private ended(turn: Turn): TurnView {
     const view = this.viewOf(turn);
     if (turn.answer) view.finish(turn.answer);
-    else view.fail(turn.failure ?? "There is no answer: the page was closed before it came.");
+    else view.fail(turn.failure ?? "There is no answer: the page was closed before it arrived.");
     return view;
   }
 

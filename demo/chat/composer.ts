@@ -102,7 +102,7 @@ export class Composer {
     const hadFocus = [this.send, this.stop].some((one) => one === document.activeElement);
     this.canSend = canSend;
     this.label.textContent = label;
-    this.input.placeholder = label === "Message" ? "Write a message" : "Write a text to be continued";
+    this.input.placeholder = label === "Message" ? "Write a message" : "Write a text to continue";
     this.send.hidden = isRunning;
     this.stop.hidden = !isRunning;
     this.send.disabled = !canSend;
@@ -158,7 +158,7 @@ export class Composer {
   }
 
   private sayTight({ neededTokens, roomTokens }: Room): void {
-    const words = `This needs ${countedTokens(neededTokens)} with the conversation before it, and ${numberText(roomTokens)} fit beside an answer.`;
+    const words = `With the conversation so far this needs ${countedTokens(neededTokens)}; ${numberText(roomTokens)} fit and leave room for an answer.`;
     const cut = button("Keep the part that fits", () => background(this.cut(neededTokens - roomTokens)));
     this.tight.replaceChildren(el("span", {}, words), cut);
   }

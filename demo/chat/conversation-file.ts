@@ -32,7 +32,7 @@ export async function readConversationFile(file: File, nowMs: number): Promise<C
     return conversationOf(parsed(await file.text()), nowMs);
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
-    throw new Error(`${file.name} is no conversation that was exported here: ${reason}`);
+    throw new Error(`${file.name} is not an exported conversation: ${reason}`);
   }
 }
 
@@ -127,12 +127,12 @@ function list(value: unknown, at: string): unknown[] {
 }
 
 function text(value: unknown, at: string): string {
-  if (typeof value !== "string") throw new Error(`"${at}" is not a text`);
+  if (typeof value !== "string") throw new Error(`"${at}" is not a string`);
   return value;
 }
 
 function number(value: unknown, at: string): number {
-  if (typeof value !== "number" || value < 0) throw new Error(`"${at}" is not a number from 0 on`);
+  if (typeof value !== "number" || value < 0) throw new Error(`"${at}" is not a number of at least 0`);
   return value;
 }
 
@@ -143,6 +143,6 @@ function token(value: unknown, at: string): number {
 
 function oneOf<T extends string>(value: unknown, choices: readonly T[], at: string): T {
   const choice = choices.find((one) => one === value);
-  if (choice === undefined) throw new Error(`"${at}" is none of ${choices.join(", ")}`);
+  if (choice === undefined) throw new Error(`"${at}" is not one of ${choices.join(", ")}`);
   return choice;
 }

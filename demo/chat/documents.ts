@@ -30,7 +30,7 @@ export async function readDocument(file: File): Promise<AttachedDocument> {
   const { name, size } = file;
   if (size > DOCUMENT_BYTES_LIMIT)
     throw new Error(
-      `${name} is ${bytesText(size)} long, and at most ${bytesText(DOCUMENT_BYTES_LIMIT)} can be attached: attach a part of it`,
+      `${name} has ${bytesText(size)}, but at most ${bytesText(DOCUMENT_BYTES_LIMIT)} can be attached: attach a part of it`,
     );
   const text = textOf(new Uint8Array(await file.arrayBuffer()));
   if (text === undefined)

@@ -16,7 +16,7 @@ const FIELDS = [
     max: 2,
     step: 0.01,
     value: 0.7,
-    hint: "0 takes the likeliest token",
+    hint: "0 always takes the likeliest token",
   },
   { id: "top-p", label: "Top-p", min: 0.01, max: 1, step: 0.01, value: 0.9, hint: "1 is off" },
   { id: "min-p", label: "Min-p", min: 0, max: 0.99, step: 0.01, value: 0.05, hint: "0 is off" },
@@ -28,7 +28,7 @@ const FIELDS = [
     max: 1_000_000,
     step: 1,
     value: 256,
-    hint: "new ones for each answer",
+    hint: "most new tokens per answer",
   },
 ] as const;
 
@@ -61,10 +61,10 @@ export function settings(more: HTMLElement): Settings {
     "form",
     { class: "fields", "aria-label": "Sampling settings" },
     ...FIELDS.map(({ id, label, hint }) => labelled(label, inputs[id], hint)),
-    labelled("Seed", seed, "empty: another each time"),
+    labelled("Seed", seed, "empty: a new one each time"),
   );
   form.addEventListener("submit", (event) => event.preventDefault());
-  const systemHint = "For this conversation. After a change, all of it is read anew.";
+  const systemHint = "For this conversation. After a change the whole conversation is read again.";
   const element = el("details", { class: "panel" }, el("summary", {}, "Settings"));
   element.append(labelled("System prompt", system, systemHint), form, more);
   const made: Settings = {

@@ -146,7 +146,7 @@ function editForm(prompt: string, save: (prompt: string) => void, close: () => v
     "form",
     { class: "edit" },
     input,
-    el("small", {}, "The conversation goes on from here; what comes after is taken away."),
+    el("small", {}, "The conversation continues from here; later messages are removed."),
     el(
       "div",
       { class: "actions" },

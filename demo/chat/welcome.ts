@@ -42,8 +42,8 @@ function invitation({ engine, loading }: HostState, usual: string | undefined): 
   if (engine && engine.info.chatTemplate !== "ready")
     return "This model has no chat template: it continues what you write, each text on its own.";
   if (engine)
-    return "What the model has read once is kept. A second question starts at once, and still does after a reload: each answer says where its tokens came from.";
+    return "What the model has read is kept: a second question starts at once, even after a reload. Below each answer you see where its tokens came from.";
   return usual === undefined
-    ? "Choose a model to begin: a file of yours, or an address."
+    ? "Choose a model to begin: a file or an address."
     : `Choose a model, or just write: the first message loads ${usual}. It runs on your own GPU, and what it has read is kept, so that a second question starts at once.`;
 }

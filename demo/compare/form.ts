@@ -19,18 +19,23 @@ const traceLabels: Record<TraceKind, string> = {
 };
 
 const policyHints: Record<PolicyName, string> = {
-  lru: "least recently used goes first",
-  lfu: "least often used goes first",
-  "length-aware": "as lfu, later blocks of a prompt first",
-  vllm: "lru, and a snapshot at every block",
-  sglang: "lru, snapshots at branch points",
-  marconi: "recency and FLOPs saved for each byte",
-  offline: "a bound: it knows the future",
+  lru: "evicts what was used least recently",
+  lfu: "evicts what was used least often",
+  "length-aware": "like lfu, but later blocks of a prompt first",
+  vllm: "lru, with a snapshot at every block",
+  sglang: "lru, with snapshots at branches",
+  marconi: "weighs recency and FLOPs saved per byte",
+  offline: "an upper bound that knows the future",
 };
 
 /** Names of a workload's numbers. */
 const fieldLabels: Record<string, string> = {
-  ...{ seed: "Seed", sessions: "Sessions", sessionsPerSecond: "Sessions a second", pauseSeconds: "Pause, s" },
+  ...{
+    seed: "Seed",
+    sessions: "Sessions",
+    sessionsPerSecond: "Sessions per second",
+    pauseSeconds: "Pause, s",
+  },
   ...{
     systemPrompts: "System prompts",
     systemTokens: "System prompt",
@@ -104,7 +109,7 @@ export class SettingsForm {
     input.addEventListener("change", () => this.takeFiles([...(input.files ?? [])]));
     const names = this.files.map(({ name }) => name).join(", ");
     const hint =
-      "Mooncake's JSONL, a chat trace, or a SWE schedule together with its sessions; .gz too. Or drop it anywhere here.";
+      "Mooncake's JSONL, a chat trace, or a SWE schedule with its sessions; also .gz. You can also drop files anywhere on this page.";
     return field("Trace file", input, names === "" ? hint : names);
   }
 
@@ -229,14 +234,14 @@ export class SettingsForm {
         field("To, GB", this.to),
         field("Capacities", steps),
       ),
-      field("Prefill speed, tokens a second", rate),
+      field("Prefill speed, tokens per second", rate),
     );
   }
 }
 
 function recordedWords(count: number): string {
   return count === 0
-    ? "Nothing is recorded yet: what is asked under Chat is recorded as lengths and salted hashes, without its text."
+    ? "Nothing is recorded yet. Requests under Chat are recorded as lengths and salted hashes, without their text."
     : `${count} requests, as lengths and salted hashes, without their text.`;
 }
 

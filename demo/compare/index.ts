@@ -85,7 +85,7 @@ class ReplayView {
       el(
         "p",
         { class: "lead" },
-        "Replay a trace of requests, and see what each policy keeps, saves and gives up.",
+        "Replay a trace of requests, and see what each policy keeps, saves and evicts.",
       ),
     );
     const actions = el("div", { class: "compare-actions" }, this.run, this.cancel, this.link);
@@ -139,7 +139,9 @@ class ReplayView {
   /** A link cannot carry files: they are asked for. */
   private startFromLink(): void {
     if (this.settings.trace !== "file") this.start();
-    else this.status.textContent = "The link compares policies on a file: choose or drop it, then compare.";
+    else
+      this.status.textContent =
+        "This link compares policies on a file: choose or drop the file, then compare.";
   }
 
   private start(): void {
@@ -153,7 +155,7 @@ class ReplayView {
     this.startedMs = performance.now();
     this.cancel.hidden = this.bar.hidden = false;
     this.bar.value = 0;
-    this.status.textContent = "Making the trace …";
+    this.status.textContent = "Generating the trace…";
     this.show();
     this.comparison.start(this.shown, this.source());
   }
@@ -212,7 +214,7 @@ class ReplayView {
   private async copyLink(): Promise<void> {
     this.writeAddress();
     await navigator.clipboard.writeText(location.href);
-    this.status.textContent = "The link is copied: it opens this comparison.";
+    this.status.textContent = "Link copied: it opens this comparison.";
   }
 }
 

@@ -29,8 +29,8 @@ export function hitDrawing(findings: Findings, look: Look): Drawing {
     ...overCapacity(findings, ({ row }) => (isToken ? row.tokenHitRate : row.blockHitRate)),
     title: "Hit rate",
     note: isToken
-      ? "Share of prompt tokens that need no computing, because the cache has them."
-      : "Share of prompt blocks that lie in the longest cached prefix.",
+      ? "Share of prompt tokens that need not be computed because they are cached."
+      : "Share of prompt blocks in the longest cached prefix.",
     yLabel: isToken ? "prompt tokens reused" : "blocks reused",
     yText: percentText,
     yTick: (share) => `${Math.round(share * 100)}%`,
@@ -46,7 +46,7 @@ export function savedDrawing(findings: Findings, look: Look): Drawing {
   return {
     ...overCapacity(findings, ({ row }) => (isTokens ? row.tokenHitRate * tokens : row.flopsSaved)),
     title: "Saved",
-    note: `${isTokens ? "Prompt tokens" : "FLOPs of prefill"} that the whole trace need not compute.${all}`,
+    note: `${isTokens ? "Prompt tokens" : "FLOPs of prefill"} that need not be computed, over the whole trace.${all}`,
     yLabel: isTokens ? "tokens saved" : "FLOPs saved",
     yText: shortText,
   };
@@ -59,11 +59,15 @@ export function ttftDrawing(findings: Findings, look: Look): Drawing {
   const model = facts?.isServed
     ? "The engine's scheduler, in simulated time with overlapping requests"
     : "One queue of prompts, in order of arrival";
-  const rate = facts ? `; ${countText(facts.timing.prefillTokensPerSecond)} prompt tokens a second` : "";
+  const rate = facts ? `; ${countText(facts.timing.prefillTokensPerSecond)} prompt tokens per second` : "";
   return {
     ...{ title: "Time to first token", lines, xs: quantileShares.map((share) => share * 100) },
     note: `${model}${rate}.`,
-    ...{ xLabel: "share of requests that are as fast", xText: (x) => `p${x}`, xTick: (x) => `${x}%` },
+    ...{
+      xLabel: "share of requests that are at least as fast",
+      xText: (x) => `p${x}`,
+      xTick: (x) => `${x}%`,
+    },
     xMarks: [0, 25, 50, 75, 90, 99],
     ...{ yLabel: "time to first token", yText: durationText, logY: true },
     rows: [0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1].map((share) => quantileShares.indexOf(share)),
@@ -81,7 +85,7 @@ export function evictionDrawing(findings: Findings, look: Look): Drawing {
       lines: linesAt(findings, look, ({ series }) => [...series.evictions]),
       xs,
     },
-    note: "Leaves and snapshots that were given up since the trace began.",
+    note: "Leaves and snapshots that were evicted since the trace began.",
     ...{
       xLabel: "minutes in the trace",
       xText: (x) => `${x.toFixed(1)} min`,

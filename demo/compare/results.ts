@@ -85,17 +85,17 @@ export class ResultsView {
   }
 
   private capacityBar(): HTMLElement {
-    const label = el("label", { for: "compare-at" }, "Capacity looked at");
+    const label = el("label", { for: "compare-at" }, "Capacity shown");
     const save = button("All results as CSV", () => saveAll(this.findings), { class: "quiet" });
     return el("div", { class: "capacity-bar" }, label, this.capacity, this.capacityWords, save);
   }
 
   private summary(): HTMLElement {
     const heads = ["Policy", ...columns].map((name) => el("th", { scope: "col" }, name));
-    const caption = el("caption", { class: "spoken" }, "Results at the capacity looked at");
+    const caption = el("caption", { class: "spoken" }, "Results at the chosen capacity");
     const table = el("table", {}, caption, el("thead", {}, el("tr", {}, ...heads)), this.body);
     const scroller = el("div", { class: "plot-table summary", tabindex: 0, role: "region" }, table);
-    scroller.ariaLabel = "Results at the capacity looked at";
+    scroller.ariaLabel = "Results at the chosen capacity";
     return scroller;
   }
 

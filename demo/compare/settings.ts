@@ -62,16 +62,16 @@ export function problemOf(settings: Settings): string | undefined {
   const { policies, from, to, steps, rate, workload } = settings;
   if (policies.length === 0) return "Choose at least one policy.";
   if (!(from > 0) || !(to >= from) || to > limits.gigabytes) {
-    return `Capacities go from a number above 0 to one that is not smaller, at most ${limits.gigabytes} GB.`;
+    return `The first capacity must be above 0, and the last at least the first and at most ${limits.gigabytes} GB.`;
   }
   if (!Number.isInteger(steps) || steps < 1 || steps > limits.steps) {
-    return `The number of capacities is a whole number from 1 to ${limits.steps}.`;
+    return `The number of capacities must be a whole number from 1 to ${limits.steps}.`;
   }
-  if (rate !== undefined && !(rate > 0)) return "The prefill speed is a number above 0, or empty.";
+  if (rate !== undefined && !(rate > 0)) return "The prefill speed must be a number above 0, or empty.";
   if (!(workload.sessions >= 1) || workload.sessions > limits.sessions) {
-    return `Sessions are from 1 to ${limits.sessions}.`;
+    return `Sessions must be a number from 1 to ${limits.sessions}.`;
   }
-  if (!(workload.sessionsPerSecond > 0)) return "Sessions a second are a number above 0.";
+  if (!(workload.sessionsPerSecond > 0)) return "Sessions per second must be a number above 0.";
   return undefined;
 }
 

@@ -71,15 +71,16 @@ const NOTICES: Record<string, string> = {
     "Prompts cannot be stored here and are kept in memory until the page closes. Allow the site to store data, use a normal window, or free some room if the disk is full.",
   disk_full:
     "The browser's storage is full: new prompts are kept in memory only. Free some room on the disk, or clear other sites' data.",
-  disk_lost: "The stored prompts are gone, perhaps cleared. Nothing to do: new ones are stored again soon.",
-  disk_hung: "The disk does not answer, so prompts are kept in memory. Reload the page if this lasts.",
+  disk_lost:
+    "The stored prompts are gone, perhaps because the browser's data was cleared. You need not do anything: new prompts are stored again soon.",
+  disk_hung: "The disk does not respond, so prompts are kept in memory. Reload the page if this lasts.",
   disk_back: "Prompts are stored on the disk again.",
   models_no_room:
-    "The browser's storage has no room for this model: it works, and is downloaded again at each load. Remove models that are kept here, or free some room on the disk.",
+    "The browser's storage has no room for this model: it works, but is downloaded at each load. Remove models that are kept here, or free some room on the disk.",
   models_not_kept:
     "This browser keeps no files for the page, as in private windows: the model is downloaded at each load. Use a normal window to keep it.",
   device_recovered:
-    "The GPU was lost, as when its driver restarts or the machine sleeps. The model was loaded again, and answers go on where they were: nothing to do.",
+    "The GPU was lost, as when its driver restarts or the machine sleeps. The model was loaded again, and answers continue where they stopped. You need not do anything.",
 };
 
 export function noticeText({ code, message }: Notice): string {
@@ -94,14 +95,14 @@ const WAY_ON: Partial<Record<ErrorCode, string>> = {
   not_found: "Check the address.",
   too_long:
     "Start a new conversation, attach a shorter document, or lower the number of tokens under Settings.",
-  internal: "Load the model again; what is written here stays.",
+  internal: "Load the model again; your conversations stay.",
   timed_out: "Choose another model: this one's own chat template or tokenizer is too slow.",
   invalid_file: "Choose another file, or all files of the model together.",
-  device_lost: "Load the model again: what was computed and stored is found again.",
+  device_lost: "Load the model again: what was computed and stored is reused.",
   gpu_failed: "Send it again; if it fails again, load the model again.",
   not_finite: "Choose another file of this model: its weights are damaged or do not suit 16-bit floats.",
   closed: "Load the model again.",
-  worker_died: "Load the model again: what was computed and stored is found again.",
+  worker_died: "Load the model again: what was computed and stored is reused.",
 };
 
 /** Full storage says itself what to do. */

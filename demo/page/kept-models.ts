@@ -62,7 +62,7 @@ async function verified(name: string): Promise<string> {
   const { checked, bad, partial } = await models.verify(name);
   if (bad.length > 0)
     return `${name}: ${bad.map(({ file, problem }) => `${file} ${problem}`).join("; ")}. Removed: load it again.`;
-  return `${name}: ${checked} files are sound${partial > 0 ? `, ${partial} not whole yet` : ""}.`;
+  return `${name}: ${checked} files are intact${partial > 0 ? `, ${partial} incomplete` : ""}.`;
 }
 
 async function removed(name: string): Promise<string> {

@@ -117,7 +117,7 @@ const sentence = (text: string): string => `${text.charAt(0).toUpperCase()}${tex
 
 const STATES: Record<EngineState, string> = {
   ready: "ready",
-  recovering: "what the GPU had is lost: loading the model again",
+  recovering: "the GPU was lost: loading the model again",
   failed: "stopped",
   closed: "closed",
 };
@@ -136,7 +136,7 @@ function failureText({ name, error }: { name: string; error: unknown }): string 
 
 const PHASES: Record<LoadProgress["phase"], string> = {
   header: "Reading the header",
-  waiting: "Waiting: another tab downloads this model",
+  waiting: "Waiting: another tab is downloading this model",
   retrying: "Trying again",
   download: "Downloading",
   weights: "Uploading weights",
@@ -231,7 +231,7 @@ function fileForm(load: (choice: Choice) => void): HTMLElement {
     if (files.length > 0) load(choiceOf(files));
   });
   const hint =
-    "GGUF, or safetensors with its JSON files; all shards at once. Files can be dropped anywhere here.";
+    "A GGUF file, or safetensors with their JSON files; choose all shards together. You can also drop files anywhere on this page.";
   return el("div", { class: "drop" }, labelled("Model files", input, hint));
 }
 

@@ -20,7 +20,7 @@ const SHIPPED = [
   {
     name: "tide-hybrid",
     file: "tide-hybrid.gguf",
-    description: "the same world, with convolutions in most of its layers: little to keep for each token",
+    description: "the same world; most of its layers are convolutions, which keep little per token",
   },
 ];
 

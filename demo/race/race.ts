@@ -90,7 +90,7 @@ class Lane {
 
   async load(signal: AbortSignal): Promise<void> {
     const shipped = shippedModels.find(({ name }) => name === MODEL);
-    if (!shipped) throw new Error(`this build of the page has no ${MODEL}`);
+    if (!shipped) throw new Error(`this build of the page does not include ${MODEL}`);
     this.score = { computed: 0, cached: 0, ttftMs: [] };
     this.dots.replaceChildren();
     this.kept.textContent = "";
@@ -182,7 +182,7 @@ class Race {
     this.show(true);
     this.problem.textContent = this.equal.textContent = "";
     try {
-      this.said.textContent = "Both engines load…";
+      this.said.textContent = "Loading both engines…";
       for (const lane of this.lanes) await lane.load(running.signal);
       await this.ask(raceRequests(REQUESTS, SEED), running.signal);
       this.said.textContent = this.outcome();

@@ -124,7 +124,7 @@ describe.skipIf(!SHIPPED)("with the shipped models", { timeout: 3 * PATIENT_MS }
 
     const decisions = named("region", "Decisions").getByRole("listitem");
     for (const words of [
-      "Prompt 1: nothing of it is on the GPU.",
+      "Prompt 1: none of it is on the GPU.",
       /Prompt 2: its first \d+ tokens are on the GPU, shared with another conversation\./,
       /Kept \d+ blocks? of prompt 1, up to token \d+\./,
       /Copied \d+ blocks? to memory and disk/,

@@ -192,7 +192,7 @@ describe.skipIf(!SHIPPED)("with the shipped model", { timeout: 2 * PATIENT_MS },
     expect(await page.getByLabel("System prompt").inputValue()).toBe("");
     await attach("long.txt", LOG.repeat(20));
     await page.locator(".box .size", { hasText: "tokens" }).waitFor();
-    await page.getByRole("alert").filter({ hasText: "fit beside an answer" }).waitFor();
+    await page.getByRole("alert").filter({ hasText: "leave room for an answer" }).waitFor();
     await input.fill("What does the Tern carry?");
     await page.keyboard.press("Enter");
     const refused = page.getByRole("alert").filter({ hasText: "attach a shorter document" });
@@ -211,7 +211,7 @@ describe.skipIf(!SHIPPED)("with the shipped model", { timeout: 2 * PATIENT_MS },
     const purpose = page.locator(".composer .purpose");
     expect(await purpose.textContent()).toMatch(/^tide-dense is a small demonstration model/);
     await attach("long.txt", LOG.repeat(20));
-    const tight = page.getByRole("alert").filter({ hasText: "fit beside an answer" });
+    const tight = page.getByRole("alert").filter({ hasText: "leave room for an answer" });
     expect(await tight.count()).toBe(0); // no model is loaded that could count
     await named("button", "Use tide-dense").click();
     await tight.waitFor();
@@ -378,7 +378,7 @@ describe("without a model", { timeout: PATIENT_MS }, () => {
     await page.locator(".prompt", { hasText: "What is *it*?" }).waitFor();
     await listed().filter({ hasText: "Cargo" }).waitFor();
     await bringIn(text.replace('"shape": "answer"', '"shape": "poem"'));
-    await page.getByRole("alert").filter({ hasText: '"turns[0].shape" is none of' }).waitFor();
+    await page.getByRole("alert").filter({ hasText: '"turns[0].shape" is not one of' }).waitFor();
     await page.reload();
     await page.locator(".prompt", { hasText: "What is *it*?" }).waitFor();
   });

@@ -110,7 +110,7 @@ test("a link reproduces the view, and what is chosen is in the address", { timeo
   await finished();
   expect(await page.locator(".trace-line").innerText()).toContain("few-shot (seed 1): 120 requests");
   expect(await page.locator(".capacity-bar output").innerText()).toBe("3.2 GB");
-  await page.getByRole("slider", { name: "Capacity looked at" }).press("ArrowRight");
+  await page.getByRole("slider", { name: "Capacity shown" }).press("ArrowRight");
   await page.locator("#compare-hit").getByText("Blocks").click();
   const address = new URL(page.url());
   expect(address.hash).toContain("at=2");

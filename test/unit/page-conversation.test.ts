@@ -88,10 +88,10 @@ describe("files", () => {
   test.each([
     ["format", "other", '"format" is not'],
     ["version", 2, '"version" is not 1'],
-    ["title", 1, '"title" is not a text'],
+    ["title", 1, '"title" is not a string'],
     ["turns", {}, '"turns" is not a list'],
     ["turns", [{}], '"turns[0].documents" is not a list'],
-    ["turns", [{ ...turn("x"), shape: "poem" }], '"turns[0].shape" is none of'],
+    ["turns", [{ ...turn("x"), shape: "poem" }], '"turns[0].shape" is not one of'],
     [
       "turns",
       [turn("x", { answer: { ...answer(""), tokens: [0.5] } })],
