@@ -14,7 +14,7 @@ const UNITS: Readonly<Record<string, number>> = {
 };
 
 /** What `parseBytes` takes, for messages. */
-export const BYTE_SIZE = "bytes, with KB, MB, GB, TB or KiB, MiB, GiB, TiB if you like";
+export const BYTE_SIZE = "bytes (units: KB, MB, GB, TB, KiB, MiB, GiB, TiB)";
 
 /** The whole number of bytes that a size stands for; NaN if the text is no size. */
 export function parseBytes(text: string): number {

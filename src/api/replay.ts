@@ -101,7 +101,7 @@ function generated(word: string): Trace {
     const kinds = Object.keys(defaultWorkloads).join(", ");
     throw new TidepoolError(
       "invalid_argument",
-      `trace "${word}" is not generate:KIND[:SEED] with one of ${kinds}`,
+      `trace "${word}" is not valid: expected generate:KIND[:SEED] with one of ${kinds}`,
     );
   }
   return generate({ ...workload, seed: Number(seed) });

@@ -57,7 +57,7 @@ export async function findProvider(): Promise<GPU> {
     throw new TidepoolError(
       "no_adapter",
       globalThis.isSecureContext === false
-        ? "WebGPU is for secure pages only, and this one is not: serve it over https or from localhost"
+        ? "WebGPU needs a secure page, and this page is not secure: serve it over https or from localhost"
         : "this browser has no WebGPU: navigator.gpu is missing; use a current Chromium, Safari 26 or Firefox 141+",
     );
   }
@@ -76,7 +76,7 @@ export async function openGpu(provider: GPU, options: GpuOptions = {}): Promise<
   if (!adapter) {
     throw new TidepoolError(
       "no_adapter",
-      "WebGPU is here but offers no adapter: there is no GPU driver that it can use, or the browser's hardware acceleration is off; a driver with Vulkan, Metal or Direct3D 12 is needed",
+      "WebGPU is available but offers no adapter: there is no GPU driver that it can use, or the browser's hardware acceleration is off; install a driver with Vulkan, Metal or Direct3D 12, or turn on hardware acceleration",
       { missing: "adapter" },
     );
   }

@@ -25,7 +25,10 @@ export function parsePolicies(list: string): PolicyName[] {
     .map((word) => {
       const name = policyNames.find((known) => known === word.trim());
       if (name === undefined) {
-        throw new TidepoolError("invalid_argument", `policy "${word}" is none of ${policyNames.join(", ")}`);
+        throw new TidepoolError(
+          "invalid_argument",
+          `policy "${word}" is not one of ${policyNames.join(", ")}`,
+        );
       }
       return name;
     });
@@ -55,7 +58,7 @@ function parseCapacity(word: string): ReplayOptions["capacity"] {
   if (!(bytes > 0)) {
     throw new TidepoolError(
       "invalid_argument",
-      `capacity "${word}" is not a positive number of ${BYTE_SIZE}; nor blocks:N or inf`,
+      `capacity is "${word}", expected a positive number of ${BYTE_SIZE}, blocks:N or inf`,
     );
   }
   return { bytes };

@@ -89,7 +89,10 @@ export function parseTrace(name: string, text: string, sessions?: { name: string
     }
     return parseSchedule(lines, parseSessions(new Lines(sessions.name, sessions.text)));
   }
-  throw new TidepoolError("invalid_file", `${name}: line 1 has the fields of no known trace format`);
+  throw new TidepoolError(
+    "invalid_file",
+    `${name}: line 1 does not have the fields of any known trace format`,
+  );
 }
 
 type Fields = Record<string, unknown>;
@@ -185,7 +188,7 @@ export class TokenRuns {
       this.next += length;
     }
     if (run.length < length) {
-      throw new TidepoolError("invalid_file", `piece ${key} has ${run.length} tokens, and later ${length}`);
+      throw new TidepoolError("invalid_file", `piece ${key} has ${run.length} tokens, but later ${length}`);
     }
     return run.length === length ? run : run.subarray(0, length);
   }

@@ -78,8 +78,8 @@ test("a generated workload needs no file", async () => {
 });
 
 test.each([
-  [{ policy: "best" }, /policy "best" is none of/],
-  [{ capacity: "much" }, /capacity "much" is not/],
+  [{ policy: "best" }, /policy "best" is not one of/],
+  [{ capacity: "much" }, /capacity is "much", expected/],
   [{ model: "gpt" }, /model "gpt" is neither/],
   [{ blockTokens: "0" }, /--block-tokens must be/],
   [{ first: "none" }, /--first must be/],

@@ -46,7 +46,7 @@ test("an agent schedule: the fifth-last observation goes once six turns have bot
 
 test("bad traces are refused with file, line and field", () => {
   expect(() => parseTrace("f", "")).toThrow("f is empty");
-  expect(() => parseTrace("f", "{}\n")).toThrow(/f: line 1 has the fields of no known/);
+  expect(() => parseTrace("f", "{}\n")).toThrow(/f: line 1 does not have the fields of any known/);
   expect(() => parseTrace("f", "[1]\n")).toThrow("f: line 1: not an object");
   const good = { timestamp: 0, input_length: 1, output_length: 1, hash_ids: [0] };
   expect(() => parseTrace("f", jsonl(good) + "{\n")).toThrow(/f: line 2: not JSON/);
@@ -109,9 +109,9 @@ test("option words: units, blocks, inf, and refusals that name the word", () => 
     { bytes: 1e9 },
   ]);
   for (const bad of ["", "0", "-1", "blocks:0", "12XB"])
-    expect(() => parseCapacities(bad), bad).toThrow(/capacity "/);
+    expect(() => parseCapacities(bad), bad).toThrow(/capacity is "/);
   expect(parsePolicies("lru, marconi")).toEqual(["lru", "marconi"]);
-  expect(() => parsePolicies("lru,mru")).toThrow(/policy "mru" is none of lru, lfu/);
+  expect(() => parsePolicies("lru,mru")).toThrow(/policy "mru" is not one of lru, lfu/);
 });
 
 test("the plot has one line for each policy and one point for each row", () => {
