@@ -174,7 +174,7 @@ test(
   { timeout: patientMs },
   async () => {
     await open("trace=file&policies=lru&model=llama3-8b&from=1&to=1&steps=1");
-    await page.getByText("choose or drop it").waitFor();
+    await page.getByText("choose or drop the file").waitFor();
     await page.getByRole("button", { name: "Compare" }).click();
     await page.getByText("Choose a trace file").waitFor();
     const choose = async (name: string, buffer: Buffer): Promise<void> => {

@@ -46,7 +46,7 @@ async function newKey(name: string): Promise<{ file: string; publicKey: string }
     0o600,
   ]);
   const again = await tidepool("cache", "keygen", "--out", file);
-  expect([again.code, again.err]).toEqual([1, expect.stringContaining("exists, expected no file")]);
+  expect([again.code, again.err]).toEqual([1, expect.stringContaining("exists, expected a new file")]);
   return { file, publicKey: out.trim() };
 }
 

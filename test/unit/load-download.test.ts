@@ -203,7 +203,7 @@ describe("notes", () => {
 describe("the bar", () => {
   test("says that it waits for another's download, without amounts", () => {
     const line = progressLine({ phase: "waiting", done: 0, total: 0 }, 80);
-    expect(line).toBe("Waiting: another tab or process downloads this model");
+    expect(line).toBe("Waiting: another tab or process is downloading this model");
     expect(progressLine({ phase: "waiting", done: 0, total: 0 }, 20)).toHaveLength(19);
   });
 
