@@ -56,8 +56,14 @@ const CHROMIUM_KEEPS = [
   "model/generate/four at once",
   "model/tiers/restored by load",
 ];
-/** Whole models run on SwiftShader in Chromium, and in Node on lavapipe; the slowest kernels only there. */
-const SWIFTSHADER_LEAVES = ["model/", "kernel/delta", "kernel/attention/decode/heads"];
+/**
+ * Whole models run on SwiftShader in Chromium, and in Node on lavapipe; the slowest kernels only there. How each format is
+ * decoded is the same in both matrix kernels, of which matvec compiles in less time.
+ */
+const SWIFTSHADER_LEAVES = ["model/", "kernel/delta", "kernel/attention/decode/heads", "kernel/matmul/"];
+const SWIFTSHADER_KEEPS = ["F16", "Q4_0", "Q6_K", "options", "stacked", "independence"].map(
+  (what) => `kernel/matmul/${what}`,
+);
 /**
  * Deno has a WebGPU and a compiler of its own, so that kernels and each model run in it, and its own workers. What is left
  * out is the engine's own, and the same code in every runtime.
@@ -89,7 +95,7 @@ const DENO_KEEPS = [
 ];
 /** Beginnings of names in these lists; a unit test holds that each names a case. */
 export const PREFIXES = [
-  ...[...CHROMIUM_LEAVES, ...CHROMIUM_KEEPS, ...SWIFTSHADER_LEAVES],
+  ...[...CHROMIUM_LEAVES, ...CHROMIUM_KEEPS, ...SWIFTSHADER_LEAVES, ...SWIFTSHADER_KEEPS],
   ...[...DENO_LEAVES, ...DENO_KEEPS],
 ];
 const IN_CHROMIUM: Runtime = {
@@ -168,6 +174,7 @@ async function softwareMachine(deno: string, log: Log): Promise<Machine> {
       program: "node",
       driverFile: swiftShader,
       leaves: SWIFTSHADER_LEAVES,
+      keeps: SWIFTSHADER_KEEPS,
       strength: 1,
     });
   else
