@@ -34,6 +34,11 @@ export class SampleTree {
       blockTokens: BLOCK_TOKENS,
       bytesPerBlock: 65_536,
       bytesPerSnapshot: 0,
+      tiers: [
+        { name: "gpu", bit: TIER_GPU },
+        { name: "ram", bit: TIER_RAM },
+        { name: "disk", bit: TIER_DISK },
+      ],
       omittedBlocks: 0,
       moreStored: false,
     };

@@ -48,7 +48,7 @@ export interface CacheEvent {
   /** Logical time, of those that use or evict. */
   clock?: number;
   /** spilled: the lowest tier that it is meant for; restored: where it came from. */
-  tier?: "ram" | "disk";
+  tier?: string;
   /** Whether a snapshot is spilled, restored or evicted, not (only) blocks. */
   isSnapshot?: boolean;
   alpha?: number;

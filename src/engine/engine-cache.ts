@@ -289,7 +289,7 @@ export class StoredCache {
   }
 
   /**
-   * Sizes and counts of RAM and disk.
+   * Sizes and counts of the lower tiers.
    *
    * @example
    * ```ts
@@ -297,8 +297,8 @@ export class StoredCache {
    * console.log(disk.state); // e.g. open
    * ```
    */
-  async stats(): Promise<Pick<CacheStats, "ram" | "disk">> {
-    return (await this.ask({ method: "cacheStats" })) as Pick<CacheStats, "ram" | "disk">;
+  async stats(): Promise<Pick<CacheStats, "tiers" | "ram" | "disk">> {
+    return (await this.ask({ method: "cacheStats" })) as Pick<CacheStats, "tiers" | "ram" | "disk">;
   }
 
   /**

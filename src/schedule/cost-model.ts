@@ -13,10 +13,8 @@ const RATE_WEIGHT = 0.5;
 const FULL_CHUNK_BLOCKS = 8;
 
 /** Rates that are assumed until they are measured: a restore finds out soon, but must begin somehow. */
-const ASSUMED_BYTES_PER_SECOND: Record<LowerTier, number> = { ram: 4e9, disk: 5e8 };
+const ASSUMED_BYTES_PER_SECOND = { memory: 4e9, medium: 5e8 };
 const ASSUMED_FLOPS_PER_SECOND = { gpu: 5e11, software: 1e9 };
-
-const TIERS = ["gpu", "ram", "disk"] as const;
 
 /** What is assumed follows from these, before anything is measured. */
 export interface CostFacts {
@@ -24,22 +22,26 @@ export interface CostFacts {
   bytesPerBlock: number;
   flopsPerToken: number;
   isSoftware: boolean;
+  /** The tiers below the GPU. */
+  tiers: readonly { name: LowerTier; isInMemory: boolean }[];
 }
 
 export class CostModel {
   /** What cached tokens would have taken to compute. */
-  readonly timeSavedMs = { gpu: 0, ram: 0, disk: 0 };
+  readonly timeSavedMs: Record<LowerTier | "gpu", number>;
   /** Cached tokens whose worth is not known yet. */
-  private readonly uncounted = { gpu: 0, ram: 0, disk: 0 };
+  private uncounted: Readonly<Record<LowerTier | "gpu", number>> = {};
   private facts: CostFacts;
-  private readonly loads: Record<LowerTier, LoadRate>;
+  private readonly loads = new Map<LowerTier, LoadRate>();
   /** Tokens per second, 0 until measured. */
   private computeRate = 0;
   private computedAtMs = -Infinity;
 
   constructor(facts: CostFacts) {
     this.facts = facts;
-    this.loads = { ram: new LoadRate(facts.blockTokens), disk: new LoadRate(facts.blockTokens) };
+    this.timeSavedMs = Object.fromEntries(
+      ["gpu", ...facts.tiers.map(({ name }) => name)].map((name) => [name, 0]),
+    );
   }
 
   /** Another device computes from now on. */
@@ -50,14 +52,18 @@ export class CostModel {
 
   /** The loads of one tier, to be told when one begins and ends. */
   loadsOf(tier: LowerTier): LoadRate {
-    return this.loads[tier];
+    let rate = this.loads.get(tier);
+    if (rate === undefined) this.loads.set(tier, (rate = new LoadRate(this.facts.blockTokens)));
+    return rate;
   }
 
   /** What loading one block is expected to take. */
   loadMs(tier: LowerTier): number {
-    const { blockTokens, bytesPerBlock } = this.facts;
-    const assumed = (blockTokens * ASSUMED_BYTES_PER_SECOND[tier]) / bytesPerBlock;
-    return (1000 * blockTokens) / (this.loads[tier].perSecond || assumed);
+    const { blockTokens, bytesPerBlock, tiers } = this.facts;
+    const isInMemory = tiers.some((each) => each.name === tier && each.isInMemory);
+    const assumed =
+      (blockTokens * ASSUMED_BYTES_PER_SECOND[isInMemory ? "memory" : "medium"]) / bytesPerBlock;
+    return (1000 * blockTokens) / (this.loadsOf(tier).perSecond || assumed);
   }
 
   /** What computing one block is expected to take. */
@@ -82,17 +88,16 @@ export class CostModel {
   }
 
   /** Counts a request's cached tokens as time saved, as soon as a rate of computing is known. */
-  credit(cachedTokens: { gpu: number; ram: number; disk: number }): void {
-    for (const tier of TIERS) this.uncounted[tier] += cachedTokens[tier];
+  credit(cachedTokens: Readonly<Record<LowerTier | "gpu", number>>): void {
+    this.uncounted = added(this.uncounted, cachedTokens);
     this.count();
   }
 
   private count(): void {
     if (this.computeRate === 0) return;
-    for (const tier of TIERS) {
-      this.timeSavedMs[tier] += (1000 * this.uncounted[tier]) / this.computeRate;
-      this.uncounted[tier] = 0;
-    }
+    for (const [tier, tokens] of Object.entries(this.uncounted))
+      this.timeSavedMs[tier] = (this.timeSavedMs[tier] ?? 0) + (1000 * tokens) / this.computeRate;
+    this.uncounted = {};
   }
 }
 
@@ -126,6 +131,15 @@ export class LoadRate {
     this.sinceMs = nowMs;
     this.tokens = 0;
   }
+}
+
+/** Sums by name. */
+function added(
+  a: Readonly<Record<string, number>>,
+  b: Readonly<Record<string, number>>,
+): Record<string, number> {
+  const names = new Set([...Object.keys(a), ...Object.keys(b)]);
+  return Object.fromEntries([...names].map((name) => [name, (a[name] ?? 0) + (b[name] ?? 0)]));
 }
 
 /** Geometric, so that a rate that was far too high is left as soon as one that was far too low. */

@@ -20,8 +20,8 @@ import type { StateRestore } from "./restore/state-restore.ts";
 /** How far a request's blocks may go: nowhere (nor are they looked for), GPU and RAM, or down to the disk. */
 export type StorageScope = "off" | "memory" | "disk";
 
-/** Tiers below the GPU. */
-export type LowerTier = "ram" | "disk";
+/** A tier below the GPU, by the name that the store has for it. */
+export type LowerTier = string;
 
 export type RequestState = "waiting" | "prefilling" | "decoding" | "done";
 
@@ -71,7 +71,7 @@ export class Request {
   /** Prompt tokens whose keys and values were found on the GPU when it first ran. */
   cachedTokens: number | undefined;
   /** Prompt tokens that were loaded from lower tiers, by tier, when it first ran. */
-  readonly loadedTokens: Record<LowerTier, number> = { ram: 0, disk: 0 };
+  loadedTokens: Readonly<Record<LowerTier, number>> = {};
   /** Positions whose keys and values have been submitted. */
   computed = 0;
   /** Samples submitted and not committed yet. */
@@ -101,13 +101,18 @@ export class Request {
     this.epoch++;
     if (this.generatedCount > 0) return;
     this.cachedTokens = undefined;
-    Object.assign(this.loadedTokens, { ram: 0, disk: 0 });
+    this.loadedTokens = {};
     this.restoredBy = undefined;
   }
 
   /** Its block table. */
   get slots(): readonly number[] {
     return this.lease?.table ?? [];
+  }
+
+  /** Counts tokens that a tier has brought back. */
+  countLoaded(tier: LowerTier, tokens: number): void {
+    this.loadedTokens = { ...this.loadedTokens, [tier]: (this.loadedTokens[tier] ?? 0) + tokens };
   }
 
   get generatedCount(): number {

@@ -283,7 +283,7 @@ export class Scheduler {
     restore.loaded(block, tier !== undefined);
     if (!isWanted) return;
     const first = request.generatedCount === 0;
-    if (tier !== undefined && first) request.loadedTokens[tier] += this.options.blockTokens;
+    if (tier !== undefined && first) request.countLoaded(tier, this.options.blockTokens);
   }
 
   /**
@@ -517,7 +517,7 @@ export class Scheduler {
     const { snapshot, mode } = restore;
     const lease = request.lease as Lease;
     const loaded = restore.loadedTokens(request.computed, this.options.blockTokens);
-    if (request.generatedCount === 0) Object.assign(request.loadedTokens, loaded);
+    if (request.generatedCount === 0) request.loadedTokens = { ...request.loadedTokens, ...loaded };
     this.cache.startFrom(lease, snapshot);
     request.computed = snapshot.at;
     request.seatState?.start(snapshot.at, snapshot.slot);

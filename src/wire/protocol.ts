@@ -411,11 +411,19 @@ export interface TokenLogprob {
   top: { token: number; logprob: number }[];
 }
 
+/** Numbers of the GPU and of each lower tier by its name. */
+export interface CountsByPlace {
+  gpu: number;
+  ram: number;
+  disk: number;
+  [tier: string]: number;
+}
+
 /** Where a prompt's tokens came from; `computedTokens` and `cachedTokens` add up to `promptTokens`. */
 export interface PromptUsage {
   promptTokens: number;
   computedTokens: number;
-  cachedTokens: { gpu: number; ram: number; disk: number };
+  cachedTokens: CountsByPlace;
   /** How stored blocks were restored; absent if there were none. */
   restore?: "load" | "compute" | "both";
 }
@@ -581,6 +589,13 @@ export interface CacheTierStats {
   drops: number;
 }
 
+/** Numbers of one tier with its name; `state` of one that is not in this process's memory: open, closed or lost. */
+export interface NamedTierStats extends CacheTierStats {
+  name: string;
+  kind: "sync" | "async";
+  state?: string;
+}
+
 /** What the cache holds, and what it has done for requests, by tier. */
 export interface CacheStats {
   gpu: {
@@ -609,10 +624,13 @@ export interface CacheStats {
     flopsSaved: number;
     evictions: number;
   };
+  /** The lower tiers, the fastest first. */
+  tiers: readonly NamedTierStats[];
+  /** The same of the two usual ones. */
   ram: CacheTierStats;
   disk: CacheTierStats & { state: string };
   /** How long cached tokens would have taken to compute, at the rate measured in this session; 0 until there is one. */
-  timeSavedMs: { gpu: number; ram: number; disk: number };
+  timeSavedMs: CountsByPlace;
   /** Blocks that were not copied to a lower tier because too many copies were under way. */
   spillsDropped: number;
   /** Records that wait to be written to disk. */
@@ -666,11 +684,19 @@ export const TIER_DISK = 2;
  */
 export const TIER_GPU = 4;
 
+/** A place that blocks can be in, and its bit in `CacheTreeNode`. */
+export interface CachePlace {
+  name: string;
+  bit: number;
+}
+
 /** The cached prompts at one moment, as a tree of their common prefixes. */
 export interface CacheTree {
   blockTokens: number;
   bytesPerBlock: number;
   bytesPerSnapshot: number;
+  /** The GPU, and the lower tiers, the fastest first. */
+  tiers: readonly CachePlace[];
   /** Parents come before their children, what the GPU holds before the rest, and recently used siblings before others. */
   nodes: CacheTreeNode[];
   /** Blocks on the GPU that the limit left out. */

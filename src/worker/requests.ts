@@ -158,11 +158,11 @@ export class Requests {
 }
 
 function usageOf({ promptLength, cachedTokens = 0, loadedTokens, restoredBy }: Request): PromptUsage {
-  const { ram, disk } = loadedTokens;
+  const loaded = Object.values(loadedTokens).reduce((sum, tokens) => sum + tokens, 0);
   return {
     promptTokens: promptLength,
-    computedTokens: promptLength - cachedTokens - ram - disk,
-    cachedTokens: { gpu: cachedTokens, ram, disk },
+    computedTokens: promptLength - cachedTokens - loaded,
+    cachedTokens: { gpu: cachedTokens, ram: 0, disk: 0, ...loadedTokens },
     ...(restoredBy && { restore: restoredBy }),
   };
 }

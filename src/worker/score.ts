@@ -54,7 +54,7 @@ export async function scoreTokens(rooms: ScoreRooms, input: ScoreInput): Promise
     if (!(await good)) done = 0;
     if (done === 0 || lease.released) throw voided();
     const cachedTokens = before?.cachedTokens ?? { gpu: lease.tokens, ram: 0, disk: 0 };
-    const cached = cachedTokens.gpu + cachedTokens.ram + cachedTokens.disk;
+    const cached = Object.values(cachedTokens).reduce((sum, tokens) => sum + tokens, 0);
     const usage = { promptTokens: tokens.length, computedTokens: tokens.length - cached, cachedTokens };
     return { from, usage, ...scored };
   } finally {

@@ -251,7 +251,7 @@ class Run {
   }
 
   private isOpen(store: TierStore): boolean {
-    return store.diskState === "open";
+    return store.stateOf("disk") === "open";
   }
 
   /** What befalls a disk at rest. */

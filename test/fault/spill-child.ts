@@ -17,6 +17,6 @@ process.stdout.write("opened\n");
 for (let seed = Number(firstChain); ; seed++) {
   for (const draft of chain(seed, CHAIN_BLOCKS, { payloadBytes: SPILL_PAYLOAD_BYTES })) store.put(draft);
   const { left } = await store.drain(60_000);
-  if (left === 0 && store.diskState === "open") process.stdout.write(`${seed}\n`);
+  if (left === 0 && store.stateOf("disk") === "open") process.stdout.write(`${seed}\n`);
   if (seed % 4 === 3) await store.maintain();
 }

@@ -82,7 +82,7 @@ async function open(kind: BrowserBackend, place: string): Promise<string> {
     reopenDelayMs: 0,
     onNotice: (code) => notices.push(code),
   });
-  return store.diskState;
+  return store.stateOf("disk");
 }
 
 const draftsOf = (seed: number) => chain(seed, CHAIN_BLOCKS, { payloadBytes: PAYLOAD_BYTES });

@@ -77,7 +77,7 @@ describe.each(Object.entries(PLACES))("a disk %s", (_, place) => {
     await settle(timer, cleared);
     expect(timer.nowMs() - startMs).toBeGreaterThan(2 * LIMIT_MS);
     expect(await settle(timer, refreshed)).toBe(true);
-    expect([notices, store.diskState]).toEqual([[], "open"]);
+    expect([notices, store.stateOf("disk")]).toEqual([[], "open"]);
     expect(store.has(keysOf(KEPT))).toHaveLength(KEPT.length);
     world.slow = undefined;
     await settle(timer, store.close());

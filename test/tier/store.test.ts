@@ -390,7 +390,7 @@ describe("store", () => {
     putAll(store, A);
     await settle(timer, store.drain(1000));
     expect(notices).toEqual(["disk_hung"]);
-    expect(store.diskState).toBe("lost");
+    expect(store.stateOf("disk")).toBe("lost");
     expect(store.has(keysOf(A))).toHaveLength(4);
     world.rates = {};
     timer.advance(200);

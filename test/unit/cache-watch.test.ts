@@ -164,7 +164,7 @@ function naiveCounts(
   for (const tokens of known) {
     const there = Math.floor(cache.tree.walk(tokens).tokens / BLOCK);
     chainKeys(fingerprint, "", tokens, BLOCK).forEach((key, block) => {
-      const found = (block < there ? TIER_GPU : 0) | (store.tiersOf(key).ram ? TIER_RAM : 0);
+      const found = (block < there ? TIER_GPU : 0) | (store.tiersOf(key).includes("ram") ? TIER_RAM : 0);
       bits.set(key, found);
     });
   }

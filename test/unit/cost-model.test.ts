@@ -2,7 +2,11 @@ import { describe, expect, it } from "vitest";
 import { CostModel } from "../../src/schedule/cost-model.ts";
 
 const BLOCK = 32;
-const facts = { blockTokens: BLOCK, bytesPerBlock: 1e5, flopsPerToken: 2e6, isSoftware: true };
+const tiers = [
+  { name: "ram", isInMemory: true },
+  { name: "disk", isInMemory: false },
+];
+const facts = { blockTokens: BLOCK, bytesPerBlock: 1e5, flopsPerToken: 2e6, isSoftware: true, tiers };
 
 describe("the rate of computing", () => {
   it("is assumed until a chunk of a block or more is measured, and then is that chunk's", () => {

@@ -75,7 +75,11 @@ class Simulation {
     const prompt = Array.from({ length: (STORED_BLOCKS + 1) * BLOCK_TOKENS }, (_, index) => index + 1);
     const request = this.scheduler.submit({ id: 1, prompt, maxNewTokens: 1, stopIds: new Set() });
     while (request.state !== "done") this.turn();
-    return { ms: this.nowMs, mode: request.restoredBy, loaded: request.loadedTokens.disk / BLOCK_TOKENS };
+    return {
+      ms: this.nowMs,
+      mode: request.restoredBy,
+      loaded: (request.loadedTokens["disk"] ?? 0) / BLOCK_TOKENS,
+    };
   }
 
   private terms(blocks: number): RestoreTerms {

@@ -243,7 +243,7 @@ describe("scheduler", () => {
       for (const { request, prompt, max } of submitted) {
         const wanted = alone(prompt, max);
         const got = request.tokens.slice(prompt.length);
-        const { ram, disk } = request.loadedTokens;
+        const { ram = 0, disk = 0 } = request.loadedTokens;
         expect((request.cachedTokens ?? 0) + ram + disk).toBeLessThan(prompt.length);
         if (request.finishReason === "aborted") expect(wanted.slice(0, got.length)).toEqual(got);
         else expect(got).toEqual(wanted);

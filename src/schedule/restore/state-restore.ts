@@ -94,11 +94,12 @@ export class StateRestore {
 
   /** The tokens from `start` on that loading has brought, by tier. */
   loadedTokens(start: number, blockTokens: number): Record<LowerTier, number> {
-    const tokens: Record<LowerTier, number> = { ram: 0, disk: 0 };
+    const tokens: Record<LowerTier, number> = {};
     this.tiers.forEach((tier, index) => {
       const block = this.from + index;
       const end = block === this.to ? this.snapshot.at : (block + 1) * blockTokens;
-      if (tier) tokens[tier] += Math.max(0, end - Math.max(start, block * blockTokens));
+      const loaded = Math.max(0, end - Math.max(start, block * blockTokens));
+      if (tier) tokens[tier] = (tokens[tier] ?? 0) + loaded;
     });
     return tokens;
   }

@@ -1,5 +1,5 @@
 /**
- * The disk side of the store: one Backend, its budget, and what to do when it fails. Every call is bounded in time. A
+ * A tier on a disk, or on another place that has to be waited for: one Backend, its budget, and what to do when it fails. Every call is bounded in time. A
  * failure never leaves this file as an exception: a read becomes a miss, a write "not written", and a disk that is lost
  * (cleared by the user, hung, refusing) is let go with one notice; a new one may be opened later.
  * It does not know RAM, the queue, or what a record must match (store.ts).
@@ -7,18 +7,23 @@
 import { background, type Clock } from "../../base.ts";
 import { MediumError, type Backend, type Delta, type MediumFault } from "../disk/backend.ts";
 import type { Key } from "../record/keys.ts";
-import { TierIndex, type ChooseVictim } from "./tier-index.ts";
+import { newCounts } from "./store-stats.ts";
+import { TierIndex, type ChooseVictim, type TierName } from "./tier-index.ts";
 import { within, type Timer } from "../disk/timer.ts";
 import type { Queued } from "./write-queue.ts";
 
-export type NoticeCode =
-  | "disk_unavailable" // could not be opened at the start
-  | "disk_full" // no room, although the budget allows more
-  | "disk_lost" // cleared, closed or failing again and again
-  | "disk_hung" // gave no answer, and no sign of work, in time
-  | "disk_back"; // opened again
+/** What became of a tier; a notice's code has the tier's name before it, such as `disk_full`. */
+type Fate =
+  | "unavailable" // could not be opened at the start
+  | "full" // no room, although the budget allows more
+  | "lost" // cleared, closed or failing again and again
+  | "hung" // gave no answer, and no sign of work, in time
+  | "back"; // opened again
+
+export type NoticeCode = `${TierName}_${Fate}`;
 
 export interface DiskOptions {
+  name: TierName;
   /** Makes a backend that is not open yet; called again for each attempt to reopen. */
   make: () => Backend | Promise<Backend>;
   maxBytes: number;
@@ -44,6 +49,9 @@ const FULL_SHARE = 0.9;
 type WriteOutcome = "written" | "full" | "failed";
 
 export class DiskTier {
+  readonly kind = "async";
+  readonly name: TierName;
+  readonly counts = newCounts();
   readonly index = new TierIndex();
   state: "closed" | "open" | "lost" = "closed";
   /** Records evicted to make room. */
@@ -58,10 +66,11 @@ export class DiskTier {
   /** What is being written, and all before it: not evicted meanwhile. */
   private needed: ReadonlySet<Key> = new Set();
   private reopenAtMs = 0;
-  private readonly told = new Set<NoticeCode>();
+  private readonly told = new Set<Fate>();
 
   constructor(options: DiskOptions) {
     this.options = options;
+    this.name = options.name;
     this.maxBytes = options.maxBytes;
   }
 
@@ -71,7 +80,7 @@ export class DiskTier {
 
   /** The first opening. */
   async open(): Promise<void> {
-    if (await this.tryOpen("disk_unavailable")) await this.sweep();
+    if (await this.tryOpen("unavailable")) await this.sweep();
     else this.scheduleReopen();
   }
 
@@ -85,10 +94,10 @@ export class DiskTier {
     this.told.clear();
     this.fullBytes = Infinity;
     await this.sweep();
-    this.options.onNotice("disk_back", "the disk store is open again");
+    this.options.onNotice(`${this.name}_back`, `the ${this.name} store is open again`);
   }
 
-  private async tryOpen(code: NoticeCode | undefined): Promise<boolean> {
+  private async tryOpen(fate: Fate | undefined): Promise<boolean> {
     let backend: Backend | undefined;
     const making = async (): Promise<Backend> => this.options.make();
     try {
@@ -100,7 +109,7 @@ export class DiskTier {
       this.apply(delta);
       return true;
     } catch (error) {
-      if (code !== undefined) this.tellOnce(code, messageOf(error));
+      if (fate !== undefined) this.tellOnce(fate, messageOf(error));
       if (backend !== undefined) background(this.abandon(backend), "closing a disk store that did not open");
       return false;
     }
@@ -210,7 +219,7 @@ export class DiskTier {
   private async evictTo(bytes: number): Promise<boolean> {
     const victims: Key[] = [];
     while (this.index.bytes > bytes) {
-      const key = this.index.victim("disk", this.options.choose, this.needed);
+      const key = this.index.victim(this.name, this.options.choose, this.needed);
       if (key === undefined) break;
       victims.push(key);
       this.index.delete(key);
@@ -308,17 +317,17 @@ export class DiskTier {
   private onFault(label: string, error: unknown): void {
     const fault: MediumFault = error instanceof MediumError ? error.fault : "io";
     const message = `${label}: ${messageOf(error)}`;
-    if (fault === "full") this.tellOnce("disk_full", message);
-    else if (fault === "hung") this.lose("disk_hung", message);
-    else if (fault !== "io" || ++this.errorsInARow >= MAX_ERRORS_IN_A_ROW) this.lose("disk_lost", message);
+    if (fault === "full") this.tellOnce("full", message);
+    else if (fault === "hung") this.lose("hung", message);
+    else if (fault !== "io" || ++this.errorsInARow >= MAX_ERRORS_IN_A_ROW) this.lose("lost", message);
   }
 
-  private lose(code: NoticeCode, message: string): void {
+  private lose(fate: Fate, message: string): void {
     const { backend } = this;
     this.backend = undefined;
     this.index.clear();
     this.scheduleReopen();
-    this.tellOnce(code, message);
+    this.tellOnce(fate, message);
     if (backend !== undefined) background(this.abandon(backend), "closing a lost disk store");
   }
 
@@ -331,10 +340,10 @@ export class DiskTier {
     }
   }
 
-  private tellOnce(code: NoticeCode, message: string): void {
-    if (this.told.has(code)) return;
-    this.told.add(code);
-    this.options.onNotice(code, message);
+  private tellOnce(fate: Fate, message: string): void {
+    if (this.told.has(fate)) return;
+    this.told.add(fate);
+    this.options.onNotice(`${this.name}_${fate}`, message);
   }
 }
 

@@ -1,34 +1,35 @@
 /**
- * Looks after a store when nobody asks: sees what other tabs and processes did, drops what has expired, reopens a lost
- * disk, compacts, and checks every record when it is told to.
+ * Looks after a store when nobody asks: sees what other tabs and processes did, drops what has expired, reopens lost
+ * tiers, compacts, and checks every record when it is told to.
  */
 import { background } from "../../base.ts";
 import type { Remover } from "./remover.ts";
 import type { Key } from "../record/keys.ts";
 import { matcher, type TabHint } from "./tab-hints.ts";
-import { decodeRecord, isExpired, type RecordInfo } from "../record/record.ts";
+import { decodeRecord, isExpired, type MissReason, type RecordInfo } from "../record/record.ts";
 import { ROTTEN, type StoreParts } from "./store-parts.ts";
 import type { MissCounts } from "./store-stats.ts";
-import type { WriteBehind } from "./write-behind.ts";
+import type { DiskTier } from "./disk-tier.ts";
+import type { Writers } from "./writers.ts";
 
-/** Hints from other tabs within this time are answered by one look at the disk. */
+/** Hints from other tabs within this time are answered by one look at the tiers. */
 const HINT_DELAY_MS = 20;
 
 export class Maintenance {
   private readonly parts: StoreParts;
-  private readonly behind: WriteBehind;
+  private readonly writers: Writers;
   private readonly remover: Remover;
   private refreshing: Promise<boolean> | undefined;
   private refreshedAtMs = -Infinity;
   private readonly cancelTimers = new Set<() => void>();
 
-  constructor(parts: StoreParts, behind: WriteBehind, remover: Remover) {
+  constructor(parts: StoreParts, writers: Writers, remover: Remover) {
     this.parts = parts;
-    this.behind = behind;
+    this.writers = writers;
     this.remover = remover;
   }
 
-  /** The disk has just been opened: the lists are new, and idle work begins. */
+  /** The tiers have just been opened: the lists are new, and idle work begins. */
   start(): void {
     this.refreshedAtMs = this.parts.clock.nowMs();
     this.scheduleMaintenance();
@@ -49,7 +50,8 @@ export class Maintenance {
 
   private async refreshNow(): Promise<boolean> {
     this.refreshedAtMs = this.parts.clock.nowMs();
-    return (await this.parts.disk?.refresh()) ?? false;
+    const seen = await Promise.all(this.parts.far.map((tier) => tier.refresh()));
+    return seen.some(Boolean);
   }
 
   async refreshIfStale(): Promise<boolean> {
@@ -60,7 +62,7 @@ export class Maintenance {
   onHint(message: TabHint): void {
     const late = message.type === "cleared" ? this.forgetForOthers(matcher(message.filter)) : [];
     this.later(HINT_DELAY_MS, async () => {
-      await this.behind.writing;
+      await this.writers.written();
       await this.refresh();
       if (late.length > 0) await this.remover.drop(late);
     });
@@ -69,25 +71,31 @@ export class Maintenance {
   /** Forgets what another tab has cleared. Returns the records whose writing can only be undone once it is over. */
   private forgetForOthers(matches: (info: RecordInfo) => boolean): Key[] {
     this.remover.forgetNear(matches);
-    return this.behind.queue
+    return this.writers
       .infos()
       .filter(matches)
       .map((info) => info.key);
   }
 
   /**
-   * One step of idle work: reopens a lost disk, drops what has expired and what no chain leads to any more, compacts. Says
+   * One step of idle work: reopens lost tiers, drops what has expired and what no chain leads to any more, compacts. Says
    * whether there is more.
    */
   async maintain(): Promise<boolean> {
-    if (this.parts.closed || this.parts.disk === undefined) return false;
-    await this.parts.disk.reopenIfDue();
+    const { closed, far, tiers } = this.parts;
+    if (closed || far.length === 0) return false;
+    await Promise.all(far.map((tier) => tier.reopenIfDue()));
     const nowMs = this.parts.nowEpochMs();
-    const infos = [...this.parts.ram.index.values(), ...this.parts.disk.index.values()];
+    const infos = tiers.flatMap(({ index }) => [...index.values()]);
     const expired = infos.filter((info) => isExpired(info, nowMs));
     if (expired.length > 0) await this.remover.drop([...new Set(expired.map((info) => info.key))]);
-    const isMoreToSweep = await this.parts.disk.sweep();
-    return (await this.parts.disk.maintain()) === "more" || isMoreToSweep;
+    const isMore = await Promise.all(far.map((tier) => this.tidy(tier)));
+    return isMore.some(Boolean);
+  }
+
+  private async tidy(tier: DiskTier): Promise<boolean> {
+    const isMoreToSweep = await tier.sweep();
+    return (await tier.maintain()) === "more" || isMoreToSweep;
   }
 
   scheduleMaintenance(): void {
@@ -108,21 +116,28 @@ export class Maintenance {
     this.cancelTimers.add(cancel);
   }
 
-  /** Reads and checks every record on the disk, and drops the bad ones. */
+  /** Reads and checks every record of the asynchronous tiers, and drops the bad ones. */
   async verify(): Promise<{ checked: number; bad: Partial<MissCounts> }> {
     const bad: Partial<MissCounts> = {};
-    const disk = this.parts.disk;
     let checked = 0;
-    for (const { key } of [...(disk?.index.values() ?? [])]) {
-      if (!disk?.index.has(key)) continue; // evicted or cleared since the list was made
-      checked++;
-      const bytes = await disk?.read(key);
-      const found = bytes instanceof Uint8Array ? decodeRecord(bytes) : { ok: false as const, reason: bytes };
-      const reason = found.ok ? (found.record.key === key ? undefined : "key") : (found.reason ?? "closed");
-      if (reason === undefined) continue;
-      bad[reason] = (bad[reason] ?? 0) + 1;
-      if (ROTTEN.has(reason)) await this.remover.drop([key]);
+    for (const tier of this.parts.far) {
+      for (const { key } of [...tier.index.values()]) {
+        if (!tier.index.has(key)) continue; // evicted or cleared since the list was made
+        checked++;
+        const reason = await this.faultOf(tier, key);
+        if (reason === undefined) continue;
+        bad[reason] = (bad[reason] ?? 0) + 1;
+        if (ROTTEN.has(reason)) await this.remover.dropRotten(tier, reason, key);
+      }
     }
     return { checked, bad };
+  }
+
+  private async faultOf(tier: DiskTier, key: Key): Promise<MissReason | undefined> {
+    const bytes = await tier.read(key);
+    if (!(bytes instanceof Uint8Array)) return bytes;
+    const found = decodeRecord(bytes);
+    if (!found.ok) return found.reason;
+    return found.record.key === key ? undefined : "key";
   }
 }

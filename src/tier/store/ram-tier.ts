@@ -1,24 +1,34 @@
 /**
- * The RAM side of the store: encoded records within a budget. Synchronous, so that putting a record never waits.
- * What it evicts is handed to its owner, who decides whether the record still has to go to the disk.
+ * A tier in this process's memory: encoded records within a budget. Synchronous, so that putting a record never waits.
+ * What it evicts is handed to its owner, who decides whether the record still has to go to a slower tier.
  */
 import type { Key } from "../record/keys.ts";
 import type { RecordInfo } from "../record/record.ts";
 import { RamBackend } from "../disk/ram.ts";
-import { TierIndex, type ChooseVictim } from "./tier-index.ts";
+import { newCounts } from "./store-stats.ts";
+import { TierIndex, type ChooseVictim, type TierName } from "./tier-index.ts";
 import type { Queued } from "./write-queue.ts";
 
+export interface RamTierOptions {
+  name: TierName;
+  maxBytes: number;
+  choose: ChooseVictim | undefined;
+  onEvict: (tier: RamTier, evicted: Queued) => void;
+}
+
 export class RamTier {
+  readonly kind = "sync";
+  readonly name: TierName;
+  readonly counts = newCounts();
   readonly index = new TierIndex();
   private readonly backend = new RamBackend();
-  private readonly choose: ChooseVictim | undefined;
-  private readonly onEvict: (evicted: Queued) => void;
+  private readonly options: RamTierOptions;
   private maxBytes: number;
 
-  constructor(maxBytes: number, choose: ChooseVictim | undefined, onEvict: (evicted: Queued) => void) {
-    this.maxBytes = maxBytes;
-    this.choose = choose;
-    this.onEvict = onEvict;
+  constructor(options: RamTierOptions) {
+    this.options = options;
+    this.name = options.name;
+    this.maxBytes = options.maxBytes;
   }
 
   get budgetBytes(): number {
@@ -59,12 +69,12 @@ export class RamTier {
 
   private evictTo(bytes: number, keep: ReadonlySet<Key>): void {
     while (this.index.bytes > bytes) {
-      const key = this.index.victim("ram", this.choose, keep);
+      const key = this.index.victim(this.name, this.options.choose, keep);
       if (key === undefined) return;
       const info = this.index.get(key) as RecordInfo;
       const record = this.backend.peek(key) as Uint8Array;
       this.delete(key);
-      this.onEvict({ info, record });
+      this.options.onEvict(this, { info, record });
     }
   }
 }

@@ -6,16 +6,19 @@ import type { Key } from "../record/keys.ts";
 import type { KvBits, KvLayout } from "../record/kv-quant.ts";
 import type { Expected, MissReason, RecordDraft, StoredRecord } from "../record/record.ts";
 import type { ChooseVictim, TierName } from "./tier-index.ts";
+import type { TierSpec } from "./tiers.ts";
 import type { Timer } from "../disk/timer.ts";
 
 export interface StoreOptions {
-  /** Budget of the RAM tier. */
-  ramBytes: number;
+  /** The tiers, the fastest first. Default: RAM, and a disk if `disk` is given, with the budgets below (tiers.ts). */
+  tiers?: readonly TierSpec[];
+  /** Budget of the RAM tier. Default: 0. */
+  ramBytes?: number;
   /** Budget of the disk tier; no effect without `disk`. */
   diskBytes?: number;
-  /** Makes the disk's backend, not open yet; called again to reopen after a loss. Without it there is no disk tier. */
+  /** Makes the disk's backend, as in `AsyncTierSpec.make`. Without it there is no disk tier. */
   disk?: () => Backend | Promise<Backend>;
-  /** Bound of the write-behind queue. Default 64 MiB. */
+  /** Bound of each write-behind queue: there is one for each asynchronous tier. Default 64 MiB. */
   queueBytes?: number;
   /** Stores block records in so many bits; off by default. Finer records than this are served too, coarser ones not. */
   atRestBits?: KvBits;
@@ -23,15 +26,15 @@ export interface StoreOptions {
   atRestStateBits?: 16;
   /** Who goes when a tier is full; least recently used by default. */
   choose?: ChooseVictim;
-  /** Told when the disk is lost, full or back; each once an outage. */
+  /** Told when a tier is lost, full or back; each once an outage. */
   onNotice?: (code: NoticeCode, message: string) => void;
   /** Name of the channel on which tabs tell each other of changes; none by default. */
   hintsChannel?: string;
-  /** A disk call without an answer for so long means that the disk hangs. Default 10,000. */
+  /** A call of a backend without an answer for so long means that it hangs. Default 10,000. */
   ioTimeoutMs?: number;
-  /** How long a lost disk is left alone. Default 30,000. */
+  /** How long a lost tier is left alone. Default 30,000. */
   reopenDelayMs?: number;
-  /** A key that is absent is looked for again on the disk if the list is older than this. Default 1,000. */
+  /** A key that is absent is looked for again in the asynchronous tiers if the list is older than this. Default 1,000. */
   refreshAfterMs?: number;
   /** Idle work is done so often by itself; 0 (default): only when maintain() is called. */
   maintainEveryMs?: number;

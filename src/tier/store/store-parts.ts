@@ -1,20 +1,20 @@
 /**
- * What the rooms of one store share: its tiers, their counts, the clocks, and which records it serves. Who puts, writes
- * behind, looks, reads and forgets are store.ts, write-behind.ts, lookup.ts, reader.ts, remover.ts and maintenance.ts.
+ * What the rooms of one store share: its tiers, the clocks, and which records it serves. Who puts, writes behind, looks,
+ * reads and forgets are store.ts, write-behind.ts, lookup.ts, reader.ts, remover.ts and maintenance.ts.
  */
 import { systemClock, type Clock } from "../../base.ts";
-import type { Backend } from "../disk/backend.ts";
 import { DiskTier } from "./disk-tier.ts";
 import type { Key } from "../record/keys.ts";
 import { openTabHints, type TabHints, type TabHint } from "./tab-hints.ts";
 import { RamTier } from "./ram-tier.ts";
 import { coarseness, type Encoding, type MissReason, type RecordInfo } from "../record/record.ts";
 import type { StoreOptions } from "./store-options.ts";
-import { newCounts } from "./store-stats.ts";
 import { systemTimer, type Timer } from "../disk/timer.ts";
+import type { TierName } from "./tier-index.ts";
+import { checkTiers, usualTiers, type AsyncTierSpec, type SyncTierSpec, type Tier } from "./tiers.ts";
 import type { Queued } from "./write-queue.ts";
 
-/** Reasons after which a record on disk will never be good again. */
+/** Reasons after which a stored record will never be good again. */
 export const ROTTEN: ReadonlySet<MissReason> = new Set([
   "short",
   "magic",
@@ -26,7 +26,7 @@ export const ROTTEN: ReadonlySet<MissReason> = new Set([
 ]);
 
 export interface PartsHooks {
-  onRamEvicted(evicted: Queued): void;
+  onEvicted(tier: RamTier, evicted: Queued): void;
   onHint(message: TabHint): void;
 }
 
@@ -34,29 +34,37 @@ export class StoreParts {
   readonly options: StoreOptions;
   readonly clock: Clock;
   readonly timer: Timer;
-  readonly ram: RamTier;
-  readonly disk: DiskTier | undefined;
+  /** All tiers, the fastest first. */
+  readonly tiers: readonly Tier[];
+  /** Those in memory, and those that have to be waited for. */
+  readonly near: readonly RamTier[];
+  readonly far: readonly DiskTier[];
   readonly hints: TabHints;
-  readonly counts = { ram: newCounts(), disk: newCounts() };
-  /** Records in RAM that are to be on the disk when RAM lets them go. */
-  readonly wantsDisk = new Set<Key>();
   closed = false;
+  private readonly hooks: PartsHooks;
 
   constructor(options: StoreOptions, hooks: PartsHooks) {
     this.options = options;
+    this.hooks = hooks;
     this.clock = options.clock ?? systemClock;
     this.timer = options.timer ?? systemTimer;
-    this.ram = new RamTier(options.ramBytes, options.choose, (evicted) => hooks.onRamEvicted(evicted));
-    this.disk = options.disk === undefined ? undefined : this.makeDisk(options.disk);
+    const specs = checkTiers(options.tiers ?? usualTiers(options));
+    this.tiers = specs.map((spec) => (spec.kind === "sync" ? this.makeNear(spec) : this.makeFar(spec)));
+    this.near = this.tiers.filter((tier) => tier.kind === "sync");
+    this.far = this.tiers.filter((tier) => tier.kind === "async");
     const channel = options.hintsChannel;
     const silent: TabHints = { post: () => undefined, close: () => undefined };
     this.hints = channel === undefined ? silent : openTabHints(channel, (message) => hooks.onHint(message));
   }
 
-  private makeDisk(make: () => Backend | Promise<Backend>): DiskTier {
+  private makeNear({ name, maxBytes }: SyncTierSpec): RamTier {
+    const onEvict = (tier: RamTier, evicted: Queued): void => this.hooks.onEvicted(tier, evicted);
+    return new RamTier({ name, maxBytes, choose: this.options.choose, onEvict });
+  }
+
+  private makeFar({ name, maxBytes, make }: AsyncTierSpec): DiskTier {
     return new DiskTier({
-      make,
-      maxBytes: this.options.diskBytes ?? 0,
+      ...{ name, make, maxBytes },
       ioTimeoutMs: this.options.ioTimeoutMs ?? 10_000,
       reopenDelayMs: this.options.reopenDelayMs ?? 30_000,
       choose: this.options.choose,
@@ -64,6 +72,35 @@ export class StoreParts {
       clock: this.clock,
       onNotice: (code, message) => this.options.onNotice?.(code, message),
     });
+  }
+
+  /** The fastest tier, in whose name records count that are in memory on their way to a slower one. */
+  get first(): RamTier {
+    return this.near[0] as RamTier;
+  }
+
+  tier(name: TierName): Tier | undefined {
+    return this.tiers.find((tier) => tier.name === name);
+  }
+
+  /** Whether `tier` is `lowest` or faster than that. */
+  isWithin(tier: Tier, lowest: TierName): boolean {
+    return this.tiers.indexOf(tier) <= this.tiers.findIndex(({ name }) => name === lowest);
+  }
+
+  /** Whether a tier in memory has the record. */
+  isNear(key: Key): boolean {
+    return this.near.some(({ index }) => index.has(key));
+  }
+
+  /** A record that a tier in memory has. Without side effects on the order of use. */
+  peekNear(key: Key): Queued | undefined {
+    return this.near.find(({ index }) => index.has(key))?.peek(key);
+  }
+
+  /** Puts a record into the fastest of `tiers` that takes it. Whether one did. */
+  putNear({ info, record }: Queued, tiers: readonly RamTier[] = this.near): boolean {
+    return tiers.some((tier) => tier.set(info, record));
   }
 
   /**

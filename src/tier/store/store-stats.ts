@@ -1,7 +1,9 @@
-/** The store's numbers by tier. Counting happens in store.ts. */
+/** The store's numbers by tier. Counting happens in store.ts and its rooms. */
+import type { BackendUsage } from "../disk/backend.ts";
 import type { DiskTier } from "./disk-tier.ts";
-import type { RamTier } from "./ram-tier.ts";
 import { MISS_REASONS, type MissReason } from "../record/record.ts";
+import type { TierName } from "./tier-index.ts";
+import type { Tier } from "./tiers.ts";
 
 export type MissCounts = Record<MissReason, number>;
 
@@ -11,22 +13,30 @@ export interface TierStats {
   budgetBytes: number;
   hits: number;
   misses: MissCounts;
-  /** Records that came into this tier from the one below (RAM), or left it for the one above (disk). */
+  /** Records that came into this tier from a slower one, or left it for a faster one. */
   promotions: number;
-  /** Records that left this tier for the one below (RAM), or came in from above (disk). */
+  /** Records that left this tier for a slower one, or came in from a faster one. */
   demotions: number;
-  /** Records that this tier gave up and no lower one holds. */
+  /** Records that this tier gave up and no slower one holds. */
   drops: number;
 }
 
+/** Of a tier that has to be waited for. */
+export interface AsyncTierStats extends TierStats, BackendUsage {
+  state: "none" | DiskTier["state"];
+}
+
+/** Of one tier of the list, with its name; `state` and what is on the medium if it has to be waited for. */
+export type NamedTierStats = { name: TierName } & (
+  ({ kind: "sync" } & TierStats) | ({ kind: "async" } & AsyncTierStats)
+);
+
 export interface StoreStats {
+  /** All tiers, the fastest first. */
+  tiers: NamedTierStats[];
+  /** The same of the two usual tiers; zeros if there is no such tier. */
   ram: TierStats;
-  disk: TierStats & {
-    state: "none" | DiskTier["state"];
-    bytesOnMedium: number;
-    segments: number;
-    badEntries: number;
-  };
+  disk: AsyncTierStats;
   queue: { bytes: number; records: number; dropped: number };
 }
 
@@ -37,7 +47,31 @@ export function newCounts(): Counts {
   return { hits: 0, misses, promotions: 0, demotions: 0, drops: 0 };
 }
 
-export function tierStats(tier: RamTier | DiskTier | undefined, counts: Counts): TierStats {
-  const held = { bytes: tier?.index.bytes ?? 0, records: tier?.index.size ?? 0 };
-  return { ...held, budgetBytes: tier?.budgetBytes ?? 0, ...counts, misses: { ...counts.misses } };
+const NO_TIER: AsyncTierStats = {
+  ...{ bytes: 0, records: 0, budgetBytes: 0, ...newCounts() },
+  ...{ state: "none", bytesOnMedium: 0, segments: 0, badEntries: 0 },
+};
+
+export async function tierStats(tier: Tier): Promise<NamedTierStats> {
+  const { name, index, counts, budgetBytes } = tier;
+  const held = { bytes: index.bytes, records: index.size, budgetBytes };
+  const common = { name, ...held, ...counts, misses: { ...counts.misses } };
+  return tier.kind === "sync"
+    ? { ...common, kind: "sync" }
+    : { ...common, kind: "async", state: tier.state, ...(await tier.usage()) };
+}
+
+/** The numbers of a store without tiers. */
+export function noStats(): StoreStats {
+  return { ...{ tiers: [], ram: NO_TIER, disk: NO_TIER }, queue: { bytes: 0, records: 0, dropped: 0 } };
+}
+
+/** The numbers of the tier of this name, in the form of the usual two. */
+export function statsOf(tiers: readonly NamedTierStats[], name: TierName): AsyncTierStats {
+  const {
+    name: _name,
+    kind: _kind,
+    ...stats
+  } = tiers.find((tier) => tier.name === name) ?? { name, kind: "sync" };
+  return { ...NO_TIER, ...stats };
 }

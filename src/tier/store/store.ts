@@ -1,10 +1,11 @@
 /**
- * The store: records in RAM and on disk, each within a budget of bytes, looked up by key. put() never waits: the disk is
- * written behind, from a bounded queue. get() looks in RAM, then on the disk, and checks what it finds there; whatever
- * fails a check is a miss with a reason, and is dropped. Without a disk, or after losing it, the store goes on in RAM and
- * tells so once. Only the last tier forgets: what RAM evicts is on the disk or on its way there.
+ * The store: records in an ordered list of tiers (tiers.ts), usually RAM and a disk, each within a budget of bytes, looked
+ * up by key. put() never waits: asynchronous tiers are written behind, from bounded queues. get() looks in the tiers in
+ * order, and checks what it finds in asynchronous ones; whatever fails a check is a miss with a reason, and is dropped.
+ * Without an asynchronous tier, or after losing it, the store goes on with the others and tells so once. What a tier in
+ * memory evicts is in a slower one or on its way there: only the slowest forgets.
  *
- * This file puts, moves and closes, and is the door to the rooms: write-behind.ts, lookup.ts, reader.ts, remover.ts and
+ * This file puts, moves and closes, and is the door to the rooms: writers.ts, lookup.ts, reader.ts, remover.ts and
  * maintenance.ts, which share store-parts.ts. It knows nothing of GPU slots, prefix trees or models: keys and bytes only
  * (cache/ and worker/ know the rest).
  */
@@ -17,10 +18,12 @@ import { coarserOf, encodeRecord, infoOf, type Encoding, type RecordInfo } from 
 import type { Asked, Filter, GetResult, PutDraft, PutOutcome, StoreOptions } from "./store-options.ts";
 import { halveState } from "../record/state-half.ts";
 import { StoreParts } from "./store-parts.ts";
-import { tierStats, type MissCounts, type StoreStats } from "./store-stats.ts";
+import { statsOf, tierStats, type AsyncTierStats, type MissCounts, type StoreStats } from "./store-stats.ts";
 import type { TierName } from "./tier-index.ts";
 import { Maintenance } from "./maintenance.ts";
-import { WriteBehind } from "./write-behind.ts";
+import type { RamTier } from "./ram-tier.ts";
+import type { WriteBehind } from "./write-behind.ts";
+import { Writers } from "./writers.ts";
 import type { Queued } from "./write-queue.ts";
 
 export type { StoredTiers } from "./lookup.ts";
@@ -29,30 +32,30 @@ export { WRITE_BATCH_BYTES } from "./write-behind.ts";
 
 export class TierStore {
   private readonly parts: StoreParts;
-  private readonly behind: WriteBehind;
+  private readonly writers: Writers;
   private readonly lookup: Lookup;
   private readonly remover: Remover;
   private readonly maintenance: Maintenance;
   private readonly reader: Reader;
 
-  /** Opens a store. A disk that cannot be opened is a notice, not an error. */
+  /** Opens a store. A tier that cannot be opened is a notice, not an error. */
   static async open(options: StoreOptions): Promise<TierStore> {
     const store = new TierStore(options);
-    await store.parts.disk?.open();
+    await Promise.all(store.parts.far.map((tier) => tier.open()));
     store.maintenance.start();
     return store;
   }
 
   private constructor(options: StoreOptions) {
     this.parts = new StoreParts(options, {
-      onRamEvicted: (evicted) => this.onRamEvicted(evicted),
+      onEvicted: (tier, evicted) => this.onEvicted(tier, evicted),
       onHint: (message) => this.maintenance.onHint(message),
     });
-    this.behind = new WriteBehind(this.parts);
-    this.remover = new Remover(this.parts, this.behind);
-    this.maintenance = new Maintenance(this.parts, this.behind, this.remover);
-    this.reader = new Reader(this.parts, this.behind, this.remover, this.maintenance);
-    this.lookup = new Lookup(this.parts, this.behind, (tier, key) => this.reader.miss(tier, "expired", key));
+    this.writers = new Writers(this.parts);
+    this.remover = new Remover(this.parts, this.writers);
+    this.maintenance = new Maintenance(this.parts, this.writers, this.remover);
+    this.reader = new Reader(this.parts, this.writers, this.remover, this.maintenance);
+    this.lookup = new Lookup(this.parts, this.writers, (tier, key) => this.reader.miss(tier, "expired", key));
   }
 
   /** Whether a record so coarse, or computed from one so coarse, is served here. */
@@ -65,28 +68,53 @@ export class TierStore {
     return this.parts.nowEpochMs();
   }
 
-  get diskState(): StoreStats["disk"]["state"] {
-    return this.parts.disk?.state ?? "none";
+  /** The tiers by name, the fastest first. */
+  get tierNames(): TierName[] {
+    return this.parts.tiers.map(({ name }) => name);
+  }
+
+  /** What an asynchronous tier is in; "none" if there is no such tier. */
+  stateOf(name: TierName): AsyncTierStats["state"] {
+    return this.parts.far.find((tier) => tier.name === name)?.state ?? "none";
+  }
+
+  /** Whether records can be stored where they outlive the process. */
+  get isLasting(): boolean {
+    return this.writers.all.some(({ isOpen }) => isOpen);
+  }
+
+  /** Whether a tier is in this process's memory. */
+  isInMemory(name: TierName): boolean {
+    return this.parts.tier(name)?.kind === "sync";
+  }
+
+  /** The slowest tier that can be stored to now: of all, or of those in memory. */
+  slowest(where: "memory" | "anywhere"): TierName {
+    const { near, tiers } = this.parts;
+    const usable =
+      where === "memory" ? near : tiers.filter((tier) => tier.kind === "sync" || tier.state === "open");
+    return (usable.at(-1) ?? this.parts.first).name;
   }
 
   // ---- putting ----
 
   /**
-   * Stores a record in RAM and, unless `lowest` is "ram", on disk, if the records before it in its chain are there, on
-   * their way, or in RAM. Never waits and never fails: under pressure the queue
-   * drops the record that is cheapest to rebuild. The payload is copied, unless it has room for its header.
+   * Stores a record in memory and in all asynchronous tiers down to `lowest`, which is the slowest unless it is given: in those
+   * that have the records before it in its chain, or get them now. Never waits and never fails: under pressure a queue drops
+   * the record that is cheapest to rebuild. The payload is copied, unless it has room for its header.
    */
-  put(draft: PutDraft, lowest: TierName = "disk"): PutOutcome {
+  put(draft: PutDraft, lowest: TierName = this.tierNames.at(-1) as TierName): PutOutcome {
     if (this.parts.closed) return "refused";
     const key = recordKey(draft.kind, draft.parentKey, draft.tokens);
-    const known = this.parts.ram.index.get(key);
-    if (known !== undefined && this.parts.accepts(known)) {
-      this.parts.ram.index.touch(key);
-      if (lowest === "ram" || this.behind.isDiskBound(key)) return "known";
-      return this.putEncoded(this.parts.ram.get(key) as Uint8Array, lowest);
+    const writers = this.writers.within(lowest);
+    const known = this.parts.peekNear(key);
+    if (known !== undefined && this.parts.accepts(known.info)) {
+      for (const { index } of this.parts.near) index.touch(key);
+      if (writers.length === 0 || Writers.haveAll(writers, key)) return "known";
+      return this.putEncoded(known.record, writers);
     }
-    if (lowest === "disk" && known === undefined && this.behind.isDiskBound(key)) return "known";
-    return this.putEncoded(this.encode(draft, key), lowest);
+    if (known === undefined && Writers.haveAll(writers, key)) return "known";
+    return this.putEncoded(this.encode(draft, key), writers);
   }
 
   private encode(draft: PutDraft, key: Key): Uint8Array {
@@ -109,28 +137,30 @@ export class TierStore {
     return quantised && { payload: quantised, encoding: atRestBits === 8 ? "kivi8" : "kivi4" };
   }
 
-  private putEncoded(record: Uint8Array, lowest: TierName): PutOutcome {
+  private putEncoded(record: Uint8Array, writers: readonly WriteBehind[]): PutOutcome {
     const info = infoOf(record);
-    const toDisk = lowest === "disk" && this.parts.disk !== undefined;
-    const inRam = this.parts.ram.set(info, record);
-    if (toDisk && inRam) this.parts.wantsDisk.add(info.key);
-    if (toDisk) this.behind.enqueue({ info, record });
-    if (inRam || this.behind.queue.has(info.key)) return "stored";
-    this.parts.counts.ram.drops++;
+    const isNear = this.parts.putNear({ info, record });
+    for (const writer of writers) {
+      if (isNear) writer.wanted.add(info.key);
+      writer.enqueue({ info, record });
+    }
+    if (isNear || this.writers.isQueued(info.key)) return "stored";
+    this.parts.first.counts.drops++;
     return "refused";
   }
 
-  /** A record that RAM has evicted goes to the disk if it is wanted there and has not got there yet. */
-  private onRamEvicted(evicted: Queued): void {
-    const { key } = evicted.info;
-    if (this.parts.wantsDisk.delete(key)) this.behind.enqueue(evicted);
-    if (this.behind.isDiskBound(key)) this.parts.counts.ram.demotions++;
-    else this.parts.counts.ram.drops++;
+  /** A record that memory evicts goes to the next tier in memory, or from the last to those where it is wanted. */
+  private onEvicted(tier: RamTier, evicted: Queued): void {
+    const { near } = this.parts;
+    const isNear = this.parts.putNear(evicted, near.slice(near.indexOf(tier) + 1));
+    if (!isNear) this.writers.release(evicted);
+    if (isNear || this.writers.isBound(evicted.info.key)) tier.counts.demotions++;
+    else tier.counts.drops++;
   }
 
-  /** Waits until all that was put is on the disk, but no longer than `timeoutMs`. Says how many records are left. */
+  /** Waits until all that was put is where it belongs, but no longer than `timeoutMs`. Says how many records are left. */
   drain(timeoutMs: number): Promise<{ left: number }> {
-    return this.behind.drain(timeoutMs);
+    return this.writers.drain(timeoutMs);
   }
 
   // ---- looking and getting ----
@@ -148,8 +178,8 @@ export class TierStore {
     return this.lookup.has(keys);
   }
 
-  /** Which tiers have a usable record of this key. Without side effects, also on the order of use. */
-  tiersOf(key: Key): { ram: boolean; disk: boolean } {
+  /** Which tiers have a usable record of this key, the fastest first. Without side effects, also on the order of use. */
+  tiersOf(key: Key): TierName[] {
     return this.lookup.tiersOf(key);
   }
 
@@ -182,86 +212,91 @@ export class TierStore {
 
   // ---- moving, dropping, clearing ----
 
-  /** Brings a record from disk to RAM; false if it is in neither. */
+  /** Brings a record into memory; false if it is nowhere. */
   async promote(key: Key): Promise<boolean> {
-    return this.parts.ram.index.has(key) || (await this.get(key)).hit;
+    return this.parts.isNear(key) || (await this.get(key)).hit;
   }
 
   /**
-   * Sends a record that RAM has on to the disk, behind those before it: for a request that may store there what another one
-   * has computed. Whether the disk has it, or will.
+   * Sends a record that memory has on to the asynchronous tiers, behind those before it: for a request that may store there
+   * what another one has computed. Whether one of them has it, or will.
    */
   persist(key: Key): boolean {
-    if (this.behind.isDiskBound(key)) return true;
-    const item = this.parts.ram.peek(key);
-    return item !== undefined && this.parts.accepts(item.info) && this.behind.enqueue(item);
+    const item = this.parts.peekNear(key);
+    if (item !== undefined && this.parts.accepts(item.info)) return this.writers.enqueueAll(item);
+    return this.writers.isBound(key);
   }
 
   /**
-   * Frees a record's RAM once it is on the disk or on its way there; false if it is not in RAM, not meant for the disk, or
-   * would be lost.
+   * Frees a record's place in the fastest tier in memory that has it, once a slower tier has it or will; false if it is not in
+   * memory, not meant for a slower tier, or would be lost.
    */
   demote(key: Key): boolean {
-    const item = this.parts.ram.peek(key);
-    if (item === undefined) return false;
-    if (this.parts.wantsDisk.has(key)) this.behind.enqueue(item);
-    if (!this.behind.isDiskBound(key)) return false;
-    this.parts.ram.delete(key);
-    this.parts.wantsDisk.delete(key);
-    this.parts.counts.ram.demotions++;
+    const { near } = this.parts;
+    const tier = near.find(({ index }) => index.has(key));
+    const item = tier?.peek(key);
+    if (tier === undefined || item === undefined) return false;
+    const isNear = this.parts.putNear(item, near.slice(near.indexOf(tier) + 1));
+    if (!isNear && !this.isHandedOn(item)) return false;
+    tier.delete(key);
+    if (!isNear) this.writers.unwant(key);
+    tier.counts.demotions++;
     return true;
   }
 
-  /** Forgets records in all tiers; false if the disk may bring them back after a restart. */
+  /** Whether an asynchronous tier has a record of memory, or will: those that want it are sent it. */
+  private isHandedOn(item: Queued): boolean {
+    for (const writer of this.writers.all) if (writer.wanted.has(item.info.key)) writer.enqueue(item);
+    return this.writers.isBound(item.info.key);
+  }
+
+  /** Forgets records in all tiers; false if a tier may bring them back after a restart. */
   drop(keys: readonly Key[]): Promise<boolean> {
     return this.remover.drop(keys);
   }
 
-  /** Forgets everything, or a namespace's or a model's records, and gives the disk's room back. */
+  /** Forgets everything, or a namespace's or a model's records, and gives their room back. */
   clear(filter: Filter = {}): Promise<{ complete: boolean }> {
     return this.remover.clear(filter);
   }
 
   // ---- looking after ----
 
-  /** One step of idle work: reopens a lost disk, drops what has expired, compacts. Says whether there is more. */
+  /** One step of idle work: reopens lost tiers, drops what has expired, compacts. Says whether there is more. */
   maintain(): Promise<boolean> {
     return this.maintenance.maintain();
   }
 
-  /** Reads and checks every record on the disk, and drops the bad ones. */
+  /** Reads and checks every record of the asynchronous tiers, and drops the bad ones. */
   verify(): Promise<{ checked: number; bad: Partial<MissCounts> }> {
     return this.maintenance.verify();
   }
 
   async stats(): Promise<StoreStats> {
-    const usage = (await this.parts.disk?.usage()) ?? { bytesOnMedium: 0, segments: 0, badEntries: 0 };
-    const disk = tierStats(this.parts.disk, this.parts.counts.disk);
+    const tiers = await Promise.all(this.parts.tiers.map(tierStats));
     return {
-      ram: tierStats(this.parts.ram, this.parts.counts.ram),
-      disk: { ...disk, state: this.parts.disk?.state ?? "none", ...usage },
-      queue: {
-        bytes: this.behind.queue.bytes,
-        records: this.behind.queue.size,
-        dropped: this.behind.queue.dropped,
-      },
+      tiers,
+      ...{ ram: statsOf(tiers, "ram"), disk: statsOf(tiers, "disk") },
+      queue: this.writers.totals,
     };
   }
 
-  async setBudgets(budgets: { ramBytes?: number; diskBytes?: number; queueBytes?: number }): Promise<void> {
-    if (budgets.queueBytes !== undefined) this.behind.queue.maxBytes = budgets.queueBytes;
-    if (budgets.ramBytes !== undefined) this.parts.ram.setMaxBytes(budgets.ramBytes);
-    if (budgets.diskBytes !== undefined) await this.parts.disk?.setMaxBytes(budgets.diskBytes);
+  /** Sets budgets: of a tier under its name and "Bytes", such as `ramBytes`, and of each queue. */
+  async setBudgets(budgets: Readonly<Record<`${TierName}Bytes`, number>>): Promise<void> {
+    for (const [name, bytes] of Object.entries(budgets)) {
+      if (name === "queueBytes") this.writers.maxBytes = bytes;
+      else await this.parts.tier(name.slice(0, -"Bytes".length))?.setMaxBytes(bytes);
+    }
   }
 
-  /** Drains the queue for at most `drainMs`, and gives everything back. */
+  /** Drains the queues for at most `drainMs`, and gives everything back. */
   async close(drainMs = 5000): Promise<{ left: number }> {
     if (this.parts.closed) return { left: 0 };
     this.parts.closed = true;
     const drained = await this.drain(drainMs);
     this.maintenance.stop();
     this.parts.hints.close();
-    await this.parts.disk?.close();
+    await Promise.all(this.parts.far.map((tier) => tier.close()));
     return drained;
   }
 }

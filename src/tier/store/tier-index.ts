@@ -5,7 +5,8 @@
 import type { Key } from "../record/keys.ts";
 import type { RecordInfo } from "../record/record.ts";
 
-export type TierName = "ram" | "disk";
+/** What a tier is called in lists, numbers and events; the names are those of the store's list of tiers (tiers.ts). */
+export type TierName = string;
 
 /**
  * Chooses the record that a full tier gives up. `entries` come in order of last use, oldest first, without those that are

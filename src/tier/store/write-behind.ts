@@ -1,9 +1,9 @@
 /**
- * Writes records to the disk behind their putting: takes batches from the bounded queue, one at a time, and gives up what
- * waits when there is no disk any more. What it gives up RAM may still hold. It decides nothing about what is wanted.
+ * Writes records to one asynchronous tier behind their putting: takes batches from the bounded queue, one at a time, and gives
+ * up what waits when the tier is lost. What it gives up memory may still hold. It decides nothing about what is wanted.
  *
- * A chain on the disk has no holes: a record is queued behind those before it, which RAM may have, and not at all if one
- * of them is nowhere to be had. Written in that order, a chain that a crash cuts short is a shorter chain.
+ * A chain in such a tier has no holes: a record is queued behind those before it, which memory may have, and not at all if
+ * one of them is nowhere to be had. Written in that order, a chain that a crash cuts short is a shorter chain.
  */
 import { background } from "../../base.ts";
 import type { DiskTier } from "./disk-tier.ts";
@@ -19,37 +19,45 @@ const DEFAULT_QUEUE_BYTES = 64 * 2 ** 20;
 export const WRITE_BATCH_BYTES = 16 * 2 ** 20;
 
 export class WriteBehind {
+  readonly tier: DiskTier;
   readonly queue: WriteQueue;
+  /** Records in memory that are to be in this tier when memory lets them go. */
+  readonly wanted = new Set<Key>();
   /** The end of the batch under way. */
   writing: Promise<void> = Promise.resolve();
   private readonly parts: StoreParts;
   private pumping: Promise<void> | undefined;
 
-  constructor(parts: StoreParts) {
+  constructor(parts: StoreParts, tier: DiskTier) {
     this.parts = parts;
+    this.tier = tier;
     this.queue = new WriteQueue(parts.options.queueBytes ?? DEFAULT_QUEUE_BYTES);
   }
 
-  /** Whether an acceptable copy is on the disk or on its way. */
-  isDiskBound(key: Key): boolean {
-    const info = this.parts.disk?.index.get(key);
+  get isOpen(): boolean {
+    return this.tier.state === "open";
+  }
+
+  /** Whether an acceptable copy is in the tier or on its way. */
+  isBound(key: Key): boolean {
+    const info = this.tier.index.get(key);
     return this.queue.has(key) || (info !== undefined && this.parts.accepts(info));
   }
 
-  /** Queues a record behind what its chain still lacks on the disk. Whether the disk has it now, or will. */
+  /** Queues a record behind what its chain still lacks in the tier. Whether the tier has it now, or will. */
   enqueue(item: Queued): boolean {
-    if (this.parts.disk?.state !== "open") return false;
-    if (this.isDiskBound(item.info.key)) return true;
+    if (!this.isOpen) return false;
+    if (this.isBound(item.info.key)) return true;
     for (const link of this.chainTo(item)) if (!this.push(link)) break;
     this.kick();
-    return this.isDiskBound(item.info.key);
+    return this.isBound(item.info.key);
   }
 
-  /** A record and those before it that the disk lacks, first things first; nothing if one of them is not in RAM either. */
+  /** A record and those before it that the tier lacks, first things first; nothing if one of them is not in memory either. */
   private chainTo(item: Queued): Queued[] {
     const chain = [item];
-    for (let { info } = item; !isFirst(info) && !this.isDiskBound(info.parentKey);) {
-      const parent = this.parts.ram.peek(info.parentKey);
+    for (let { info } = item; !isFirst(info) && !this.isBound(info.parentKey);) {
+      const parent = this.parts.peekNear(info.parentKey);
       if (parent === undefined || !this.isLasting(parent.info)) return [];
       chain.push(parent);
       ({ info } = parent);
@@ -63,10 +71,8 @@ export class WriteBehind {
 
   /** Whether there was room for it in the queue. */
   private push(item: Queued): boolean {
-    if (this.parts.ram.index.has(item.info.key)) this.parts.wantsDisk.add(item.info.key);
-    for (const { info } of this.queue.push(item)) {
-      if (!this.parts.ram.index.has(info.key)) this.parts.counts.ram.drops++;
-    }
+    if (this.parts.isNear(item.info.key)) this.wanted.add(item.info.key);
+    for (const { info } of this.queue.push(item)) this.countIfLost(info.key);
     return this.queue.has(item.info.key);
   }
 
@@ -80,43 +86,51 @@ export class WriteBehind {
   }
 
   private async pump(): Promise<void> {
-    while (this.queue.waitingCount > 0 && this.parts.disk?.state === "open") {
-      const batch = this.queue.takeBatch(Math.min(WRITE_BATCH_BYTES, this.parts.disk.limitBytes));
+    while (this.queue.waitingCount > 0 && this.isOpen) {
+      const batch = this.queue.takeBatch(Math.min(WRITE_BATCH_BYTES, this.tier.limitBytes));
       const settle = (): void => this.queue.settle(batch);
-      this.writing = this.writeBatch(this.parts.disk, batch).finally(settle);
+      this.writing = this.writeBatch(batch).finally(settle);
       await this.writing;
     }
-    if (this.parts.disk?.state !== "open") this.dropQueue();
+    if (!this.isOpen) this.dropQueue();
   }
 
-  /** Without a disk nothing waits for it: RAM keeps what it holds, the rest is given up. */
+  /** Nothing waits for a lost tier: memory keeps what it holds, the rest is given up. */
   private dropQueue(): void {
-    this.parts.counts.ram.drops += this.queue
-      .infos()
-      .filter(({ key }) => !this.parts.ram.index.has(key)).length;
+    const infos = this.queue.infos();
     this.queue.remove(() => true);
+    for (const { key } of infos) this.countIfLost(key);
   }
 
-  private async writeBatch(disk: DiskTier, batch: readonly Queued[]): Promise<void> {
-    const fresh = batch.filter(({ info }) => !this.isStored(disk, info.key));
-    const coarser = fresh.filter(({ info }) => disk.index.has(info.key)).map(({ info }) => info.key);
-    if (coarser.length > 0) await disk.remove(coarser);
+  /** Counts a record as dropped if it did not get here and no other tier has it. */
+  private countIfLost(key: Key): void {
+    if (!this.isHeldElsewhere(key)) this.parts.first.counts.drops++;
+  }
+
+  private isHeldElsewhere(key: Key): boolean {
+    return this.parts.isNear(key) || this.parts.far.some((tier) => tier !== this.tier && tier.index.has(key));
+  }
+
+  private async writeBatch(batch: readonly Queued[]): Promise<void> {
+    const { tier } = this;
+    const fresh = batch.filter(({ info }) => !this.isStored(info.key));
+    const coarser = fresh.filter(({ info }) => tier.index.has(info.key)).map(({ info }) => info.key);
+    if (coarser.length > 0) await tier.remove(coarser);
     if (fresh.length === 0) return;
-    const evicted = disk.evicted;
-    const written = new Set(await disk.write(fresh));
-    this.parts.counts.disk.drops += disk.evicted - evicted;
-    this.parts.counts.disk.demotions += written.size;
-    const lost = fresh.filter((item) => !written.has(item) && !this.parts.ram.index.has(item.info.key));
-    this.parts.counts.ram.drops += lost.length;
+    const evicted = tier.evicted;
+    const written = new Set(await tier.write(fresh));
+    tier.counts.drops += tier.evicted - evicted;
+    tier.counts.demotions += written.size;
+    for (const item of fresh) if (!written.has(item)) this.countIfLost(item.info.key);
     if (written.size > 0) this.parts.hints.post({ type: "changed" });
   }
 
-  private isStored(disk: DiskTier, key: Key): boolean {
-    const info = disk.index.get(key);
+  private isStored(key: Key): boolean {
+    const info = this.tier.index.get(key);
     return info !== undefined && this.parts.accepts(info);
   }
 
-  /** Waits until all that was put is on the disk, but no longer than `timeoutMs`. Says how many records are left. */
+  /** Waits until all that was put is in the tier, but no longer than `timeoutMs`. Says how many records are left. */
   async drain(timeoutMs: number): Promise<{ left: number }> {
     const emptied = async (): Promise<void> => {
       this.kick();

@@ -5,6 +5,7 @@ import type { PrefixCache } from "../../cache/prefix.ts";
 import type { AlphaTuner } from "../../cache/policy/alpha-tuner.ts";
 import { TidepoolError } from "../../errors.ts";
 import type { Scheduler } from "../../schedule/scheduler.ts";
+import { noStats } from "../../tier/store/store-stats.ts";
 import type { TierStore } from "../../tier/store/store.ts";
 import type { Runner } from "../../model/runner.ts";
 import { exportPrefix } from "../../tier/store/prefix-file.ts";
@@ -48,11 +49,8 @@ export async function answerCacheCall(
     case "cacheClear":
       return clear(rooms, call.namespace);
     case "cacheBudgets": {
-      const { ramBytes, diskBytes } = call;
-      return storeOf(rooms).setBudgets({
-        ...(ramBytes !== undefined && { ramBytes }),
-        ...(diskBytes !== undefined && { diskBytes }),
-      });
+      const { method: _method, ...budgets } = call;
+      return storeOf(rooms).setBudgets(budgets);
     }
     case "cacheTree":
       return rooms.watch.tree(call.limit);
@@ -71,8 +69,8 @@ export async function answerStoreCall(
 ): Promise<unknown> {
   switch (call.method) {
     case "cacheStats": {
-      const { ram, disk } = await store.stats();
-      return { ram, disk };
+      const { queue: _queue, ...stats } = await store.stats();
+      return stats;
     }
     case "cacheList":
       return store.list().map(entryOf);
@@ -127,24 +125,13 @@ async function cacheStats({ cache, runner, mover, tuner }: CacheRooms): Promise<
     ...{ policy: cache.policy.name, alphaChanges: tuner?.changes ?? 0, branchHits, endHits },
     ...(cache.policy.alpha !== undefined && { alpha: cache.policy.alpha }),
   };
-  const store = await mover?.store.stats();
-  const none = {
-    bytes: 0,
-    budgetBytes: 0,
-    records: 0,
-    hits: 0,
-    misses: {},
-    promotions: 0,
-    demotions: 0,
-    drops: 0,
-  };
+  const { tiers, ram, disk, queue } = (await mover?.store.stats()) ?? noStats();
   return {
     gpu: { ...gpu, lookups, tokensAsked, tokensMatched, flopsSaved, evictions },
-    ram: store?.ram ?? none,
-    disk: store?.disk ?? { ...none, state: "none" },
-    timeSavedMs: { ...(mover?.timeSavedMs ?? { gpu: 0, ram: 0, disk: 0 }) },
+    ...{ tiers, ram, disk },
+    timeSavedMs: { gpu: 0, ram: 0, disk: 0, ...mover?.timeSavedMs },
     spillsDropped: mover?.dropped ?? 0,
-    waiting: store?.queue.records ?? 0,
+    waiting: queue.records,
   };
 }
 

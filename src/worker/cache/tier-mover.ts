@@ -92,8 +92,8 @@ export class TierMover implements LowerTiers {
     const keys = this.keysOf(sequence).slice(from);
     const tiers = this.store.has(keys);
     if (sequence.storage !== "memory") return tiers.length;
-    const onDisk = tiers.indexOf("disk");
-    return onDisk < 0 ? tiers.length : onDisk;
+    const outside = tiers.findIndex((tier) => !this.store.isInMemory(tier));
+    return outside < 0 ? tiers.length : outside;
   }
 
   /** The furthest snapshot in (after, limit] that is stored with all blocks before it. */
@@ -119,8 +119,8 @@ export class TierMover implements LowerTiers {
   }
 
   private hasState(sequence: Sequence, parent: Key, at: number): boolean {
-    const tiers = this.store.has([recordKey("snapshot", parent, this.tailOf(sequence, at))]);
-    return tiers.length > 0 && (sequence.storage !== "memory" || tiers[0] !== "disk");
+    const [tier] = this.store.has([recordKey("snapshot", parent, this.tailOf(sequence, at))]);
+    return tier !== undefined && (sequence.storage !== "memory" || this.store.isInMemory(tier));
   }
 
   /** The tokens between the last full block and `at`. */
@@ -152,7 +152,7 @@ export class TierMover implements LowerTiers {
   }
 
   owed(sequence: Sequence, end: number): number[] {
-    if (sequence.storage !== "disk" || this.store.diskState !== "open") return [];
+    if (sequence.storage !== "disk" || !this.store.isLasting) return [];
     const from = this.offered.get(sequence) ?? 0;
     this.offered.set(sequence, Math.max(from, end));
     const keys = this.keysOf(sequence);
@@ -161,7 +161,7 @@ export class TierMover implements LowerTiers {
   }
 
   owesState(sequence: Sequence, at: number): boolean {
-    if (sequence.storage !== "disk" || this.store.diskState !== "open") return false;
+    if (sequence.storage !== "disk" || !this.store.isLasting) return false;
     const key = recordKey("snapshot", this.parentOf(sequence, at), this.tailOf(sequence, at));
     return this.isMissing(sequence, key);
   }
@@ -179,7 +179,9 @@ export class TierMover implements LowerTiers {
     const tiers = this.store.has(this.keysOf(sequence).slice(from, from + blocks));
     return {
       mode: this.options.restore,
-      loadMs: Array.from({ length: blocks }, (_, index) => this.costs.loadMs(tiers[index] ?? "disk")),
+      loadMs: Array.from({ length: blocks }, (_, index) =>
+        this.costs.loadMs(tiers[index] ?? this.store.slowest("anywhere")),
+      ),
       computeMs: () => this.costs.computeMs(),
       nowMs: () => this.options.nowMs(),
     };
@@ -209,14 +211,15 @@ export class TierMover implements LowerTiers {
   }
 
   /** Counts a request's cached tokens as time saved. */
-  credit(cachedTokens: { gpu: number; ram: number; disk: number }): void {
+  credit(cachedTokens: Readonly<Record<LowerTier | "gpu", number>>): void {
     this.costs.credit(cachedTokens);
   }
 
   /** Brings one block's bytes into its slot if it is still wanted then; the tier they came from, or undefined. */
   async load(move: Move, isWanted: () => boolean): Promise<LowerTier | undefined> {
     if (move.snapshot) return this.loadState(move.request, move.snapshot, isWanted);
-    const [expected = "disk"] = this.store.has([this.keysOf(move.request)[move.block] as Key]);
+    const key = this.keysOf(move.request)[move.block] as Key;
+    const [expected = this.store.slowest("anywhere")] = this.store.has([key]);
     const rate = this.costs.loadsOf(expected);
     rate.begin(this.options.nowMs());
     let loaded = 0;
@@ -417,19 +420,19 @@ export class TierMover implements LowerTiers {
     const maxAgeMs = sequence.maxAgeMs ?? this.options.maxAgeMs;
     const expiry = maxAgeMs === undefined ? {} : { expiresAtMs: Date.now() + maxAgeMs };
     const own = { kind, fingerprint: this.fingerprint, namespace: this.namespace };
-    const lowest = sequence.storage === "memory" ? "ram" : "disk";
+    const lowest = sequence.storage === "memory" ? this.store.slowest("memory") : undefined;
     const outcome = this.store.put({ ...draft, ...own, ...expiry }, lowest);
-    if (this.listener && outcome === "stored") this.tellSpilled(kind, sequence, draft, lowest);
+    if (this.listener && outcome === "stored")
+      this.tellSpilled(kind, sequence, draft, lowest ?? this.store.slowest("anywhere"));
   }
 
   private tellSpilled(
     kind: RecordKind,
     sequence: Sequence,
     { blockIndex, tokens, payload }: Omit<PutDraft, OwnFields>,
-    lowest: LowerTier,
+    tier: LowerTier,
   ): void {
     const isSnapshot = kind === "snapshot";
-    const tier = this.store.diskState === "open" ? lowest : "ram";
     this.listener?.({
       ...{
         kind: "spilled",
@@ -466,8 +469,10 @@ export class TierMover implements LowerTiers {
   }
 }
 
-function costFacts({ pool, flopsPerToken, isSoftware = false }: TierMoverOptions): CostFacts {
-  return { blockTokens: pool.options.blockTokens, bytesPerBlock: pool.slotBytes, flopsPerToken, isSoftware };
+function costFacts({ store, pool, flopsPerToken, isSoftware = false }: TierMoverOptions): CostFacts {
+  const { blockTokens } = pool.options;
+  const tiers = store.tierNames.map((name) => ({ name, isInMemory: store.isInMemory(name) }));
+  return { blockTokens, bytesPerBlock: pool.slotBytes, flopsPerToken, isSoftware, tiers };
 }
 
 function requestOf(sequence: Sequence): { requestId?: number } {

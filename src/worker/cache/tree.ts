@@ -1,14 +1,21 @@
 /**
- * The tree as the caller sees it: what the GPU holds, with the tiers that have copies, and behind it what only RAM and disk
+ * The tree as the caller sees it: what the GPU holds, with the tiers that have copies, and behind it what only slower tiers
  * still hold. The outline is taken at one moment; hashing and looking up go on in slices, so that no decode step waits long.
  * Nothing is changed by it, not even the order of use.
  */
-import { systemClock } from "../../base.ts";
+import { assert, systemClock } from "../../base.ts";
 import { Outliner, type OutlineNode } from "../../cache/tree/outline.ts";
 import type { PrefixCache } from "../../cache/prefix.ts";
 import { recordKey, type Key } from "../../tier/record/keys.ts";
 import type { StoredTiers, TierStore } from "../../tier/store/store.ts";
-import { TIER_DISK, TIER_GPU, TIER_RAM, type CacheTree, type CacheTreeNode } from "../../wire/protocol.ts";
+import {
+  TIER_DISK,
+  TIER_GPU,
+  TIER_RAM,
+  type CachePlace,
+  type CacheTree,
+  type CacheTreeNode,
+} from "../../wire/protocol.ts";
 
 /** Work between two looks at what else there is to do. */
 const SLICE_MS = 3;
@@ -29,9 +36,16 @@ export class TreeReader {
   /** Ids of chains that only lower tiers have, by their first key: of the reading before, so that they stay. */
   private chainIds = new Map<Key, number>();
   private nextChainId = -1;
+  /** The places that a block can be in, with their bits. */
+  private readonly places: readonly CachePlace[];
 
   constructor(rooms: TreeRooms) {
     this.rooms = rooms;
+    this.places = placesOf(rooms.lower?.store.tierNames ?? []);
+  }
+
+  private bitsOf(tiers: readonly string[]): number {
+    return this.places.reduce((bits, { name, bit }) => (tiers.includes(name) ? bits | bit : bits), 0);
   }
 
   /** @param limit blocks at most, and nodes; what was used last goes first. */
@@ -43,7 +57,7 @@ export class TreeReader {
     const { bytesPerSnapshot } = cache.cost;
     const reading = new Reading(limit, blockTokens);
     for (const edge of edges) reading.nodes.push(this.nodeOf(edge));
-    const facts = { blockTokens, bytesPerBlock, bytesPerSnapshot };
+    const facts = { blockTokens, bytesPerBlock, bytesPerSnapshot, tiers: this.places };
     if (!lower) return { ...facts, nodes: reading.nodes, omittedBlocks, moreStored: false };
     await this.addTiers(edges, reading, lower);
     const moreStored = await this.addStored(reading, lower.store);
@@ -80,7 +94,7 @@ export class TreeReader {
       this.keys.set(edge.label, keys);
       const node = reading.nodes[index] as CacheTreeNode;
       for (const [block, key] of keys.entries()) {
-        node.tiers[block]! |= bitsOf(store.tiersOf(key));
+        node.tiers[block]! |= this.bitsOf(store.tiersOf(key));
         reading.ends.push({ key, node: node.id, at: reading.endOf(edge.start, block) });
         reading.seen.add(key);
       }
@@ -94,7 +108,7 @@ export class TreeReader {
   private snapshotBits({ key, tail }: Path, store: TierStore, reading: Reading): number {
     const state = recordKey("snapshot", key, tail);
     reading.seen.add(state);
-    return bitsOf(store.tiersOf(state));
+    return this.bitsOf(store.tiersOf(state));
   }
 
   private async hash(edge: OutlineNode, before: Path, reading: Reading): Promise<Key[]> {
@@ -147,7 +161,7 @@ export class TreeReader {
   /** A snapshot that only lower tiers have: at the end of its node where one ends there, else a node of its own. */
   private addState(reading: Reading, end: ChainEnd, { info, tiers }: StoredTiers, id: number): void {
     const at = end.at + info.tokenCount;
-    const bits = bitsOf(tiers);
+    const bits = this.bitsOf(tiers);
     const parent = reading.byId(end.node);
     if (parent?.end === at && parent.snapshot === 0) parent.snapshot = bits;
     else
@@ -175,7 +189,7 @@ export class TreeReader {
     while (next !== undefined && reading.blocks + bits.length < reading.limit) {
       ({ key } = next.info);
       reading.seen.add(key);
-      bits.push(bitsOf(next.tiers));
+      bits.push(this.bitsOf(next.tiers));
       await reading.breathe();
       const children: StoredTiers[] = store.childrenOf(key);
       const [only] = children;
@@ -271,8 +285,16 @@ function storedNode(createdAtMs: number): CacheTreeNode {
   };
 }
 
-function bitsOf({ ram, disk }: { ram: boolean; disk: boolean }): number {
-  return (ram ? TIER_RAM : 0) | (disk ? TIER_DISK : 0);
+/** The GPU and the tiers below it; those without a bit of their own get the next free ones. A block's bits fit one byte. */
+export function placesOf(tiers: readonly string[]): CachePlace[] {
+  const fixed: Readonly<Record<string, number>> = { gpu: TIER_GPU, ram: TIER_RAM, disk: TIER_DISK };
+  let free = 2 * TIER_GPU;
+  return ["gpu", ...tiers].map((name) => {
+    const bit = fixed[name] ?? free;
+    if (bit === free) free *= 2;
+    assert(bit < 256, `more tiers than a block has bits for: ${tiers.join(", ")}`);
+    return { name, bit };
+  });
 }
 
 function concat(a: Int32Array, b: Int32Array): Int32Array {
