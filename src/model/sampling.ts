@@ -40,7 +40,7 @@ export const MAX_LOGPROBS = 20;
 const bias = number("from -100 to 100", (value) => Math.abs(value) <= 100);
 
 /** Greedy, without filters and penalties. */
-const samplingDefaults: SamplingParams = {
+const SAMPLING_DEFAULTS: SamplingParams = {
   temperature: 0,
   topK: 0,
   topP: 1,
@@ -54,7 +54,7 @@ const samplingDefaults: SamplingParams = {
 };
 
 /** What each parameter may be; the ids of a logit bias are compared with the vocabulary later. */
-export const samplingFields: Fields<Partial<SamplingParams>> = {
+export const SAMPLING_FIELDS: Fields<Partial<SamplingParams>> = {
   temperature: number("from 0 to 100", (t) => t >= 0 && t <= 100),
   topK: integer(0, Number.MAX_SAFE_INTEGER),
   topP: number("above 0 and at most 1", (p) => p > 0 && p <= 1),
@@ -69,12 +69,12 @@ export const samplingFields: Fields<Partial<SamplingParams>> = {
 
 /**
  * Fills `given` up with the defaults and checks the ids of the logit bias against the vocabulary.
- * @param given what `samplingFields` has let pass
+ * @param given what `SAMPLING_FIELDS` has let pass
  * @throws TidepoolError `invalid_argument`
  */
 export function samplingParams(given: Partial<SamplingParams>, vocab: number): SamplingParams {
   const set = Object.entries(given).filter(([, value]) => value !== undefined);
-  const params: SamplingParams = { ...samplingDefaults, ...Object.fromEntries(set) };
+  const params: SamplingParams = { ...SAMPLING_DEFAULTS, ...Object.fromEntries(set) };
   const bad = Object.keys(params.logitBias).find((id) => Number(id) >= vocab);
   if (bad === undefined) return params;
   return refuseValue("logitBias", `token ${bad}`, `ids from 0 to ${vocab - 1}`);

@@ -27,7 +27,7 @@ import {
   type Fields,
   type Rule,
 } from "../check.ts";
-import { samplingFields } from "../model/sampling.ts";
+import { SAMPLING_FIELDS } from "../model/sampling.ts";
 import { MAX_STOP_CHARS, MAX_STOP_STRINGS } from "../text/stop.ts";
 import type {
   CacheOptions,
@@ -106,7 +106,7 @@ export const engineFields: Fields<EngineOptions> = {
 export const cacheScope: Rule<CacheScope> = oneOf({ off: true, memory: true, disk: true });
 
 export const generateFields: Fields<GenerateParams> = {
-  ...samplingFields,
+  ...SAMPLING_FIELDS,
   maxTokens: integer(1, Number.MAX_SAFE_INTEGER),
   stop: orOne(
     text(1, MAX_STOP_CHARS),

@@ -72,7 +72,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   state[stateWrite(sequence) * STATE_STRIDE + c] = sum;
 }`;
 
-const decayingSum: MixerKind<DecayingSum, SumWeights> = {
+const DECAYING_SUM: MixerKind<DecayingSum, SumWeights> = {
   kind: "decaying-sum",
   keeps: (_, hiddenSize) => ({ state: { floats: hiddenSize } }),
   check() {},
@@ -112,7 +112,7 @@ async function sumOp(decay: GPUBuffer, sums: GPUBuffer, context: MixerContext): 
   };
 }
 
-const linear: FeedForwardKind<Linear, Projection> = {
+const LINEAR: FeedForwardKind<Linear, Projection> = {
   kind: "linear",
   check() {},
   cost: ({ width }, { hiddenSize }) => stateless(2 * width * hiddenSize, 0, 0),
@@ -125,8 +125,8 @@ const linear: FeedForwardKind<Linear, Projection> = {
 /** Adds both kinds and the architecture "toy" that is made of them, once. */
 export function addToys(): void {
   if (ARCHITECTURES.some(({ gguf }) => gguf === "toy")) return;
-  MIXERS.add(decayingSum);
-  FEED_FORWARDS.add(linear);
+  MIXERS.add(DECAYING_SUM);
+  FEED_FORWARDS.add(LINEAR);
   ARCHITECTURES.push({
     ...PLAIN,
     gguf: "toy",

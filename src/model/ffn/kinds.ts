@@ -3,6 +3,6 @@
  */
 import { Kinds } from "../layer-part.ts";
 import type { FeedForwardKind } from "./kind.ts";
-import { mlp } from "./mlp.ts";
+import { MLP } from "./mlp.ts";
 
-export const FEED_FORWARDS = new Kinds<FeedForwardKind>("feed-forward", [mlp]);
+export const FEED_FORWARDS = new Kinds<FeedForwardKind>("feed-forward", [MLP]);

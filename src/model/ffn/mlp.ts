@@ -19,7 +19,7 @@ interface MlpWeights {
   down: Projection;
 }
 
-export const mlp: FeedForwardKind<MlpFeedForward, MlpWeights> = {
+export const MLP: FeedForwardKind<MlpFeedForward, MlpWeights> = {
   kind: "mlp",
   safetensorsNames: { ffn_gate: "mlp.gate_proj", ffn_up: "mlp.up_proj", ffn_down: "mlp.down_proj" },
 

@@ -34,7 +34,7 @@ interface AttentionWeights {
 
 const MAX_HEAD_DIM = 256;
 
-export const attention: MixerKind<AttentionMixer, AttentionWeights> = {
+export const ATTENTION: MixerKind<AttentionMixer, AttentionWeights> = {
   kind: "attention",
   safetensorsNames: {
     attn_q: "self_attn.q_proj",

@@ -36,7 +36,7 @@ interface DeltaWeights {
   output: Projection;
 }
 
-export const gatedDelta: MixerKind<DeltaMixer, DeltaWeights> = {
+export const GATED_DELTA: MixerKind<DeltaMixer, DeltaWeights> = {
   kind: "gated-delta",
 
   keeps: (mixer) => ({ state: { floats: deltaSizes(mixer).stateFloats } }),

@@ -4,13 +4,13 @@
 import type { KvLayer, ModelShape, StateLayer } from "../../shape/shape.ts";
 import { mixersOf } from "../../shape/shape.ts";
 import { Kinds } from "../layer-part.ts";
-import { attention } from "./attention.ts";
-import { gatedDelta } from "./gated-delta.ts";
+import { ATTENTION } from "./attention.ts";
+import { GATED_DELTA } from "./gated-delta.ts";
 import type { Keeps, MixerKind } from "./kind.ts";
-import { mamba2 } from "./mamba2.ts";
-import { shortConv } from "./short-conv.ts";
+import { MAMBA2 } from "./mamba2.ts";
+import { SHORT_CONV } from "./short-conv.ts";
 
-export const MIXERS = new Kinds<MixerKind>("mixer", [attention, shortConv, mamba2, gatedDelta]);
+export const MIXERS = new Kinds<MixerKind>("mixer", [ATTENTION, SHORT_CONV, MAMBA2, GATED_DELTA]);
 
 /** What the KV pool must hold of each mixer that keeps keys and values, in order. */
 export function kvLayers(shape: ModelShape): KvLayer[] {

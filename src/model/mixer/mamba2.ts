@@ -43,7 +43,7 @@ interface MambaWeights {
   output: Projection;
 }
 
-export const mamba2: MixerKind<MambaMixer, MambaWeights> = {
+export const MAMBA2: MixerKind<MambaMixer, MambaWeights> = {
   kind: "mamba2",
 
   keeps: (mixer) => ({ state: { floats: mambaSizes(mixer).stateFloats } }),

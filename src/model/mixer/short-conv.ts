@@ -15,7 +15,7 @@ interface ShortConvWeights {
   output: Projection;
 }
 
-export const shortConv: MixerKind<ShortConvMixer, ShortConvWeights> = {
+export const SHORT_CONV: MixerKind<ShortConvMixer, ShortConvWeights> = {
   kind: "short-conv",
 
   keeps: (mixer, hiddenSize) => ({ state: { floats: shortConvStateFloats(mixer, hiddenSize) } }),
