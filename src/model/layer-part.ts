@@ -67,8 +67,4 @@ export class Kinds<K extends { readonly kind: string }> {
     assert(found, `no ${this.what} is named "${kind}"`);
     return found;
   }
-
-  all(): K[] {
-    return [...this.byName.values()];
-  }
 }

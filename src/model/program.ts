@@ -67,8 +67,8 @@ export async function buildPrograms(
   const check = await checkOp(input.kernels, { hidden, delta, status, d: input.shape.hiddenSize });
   const sampler = await createSampler(input.kernels, {
     vocab: input.shape.vocabSize,
-    seats: input.step.limits.seats,
-    maxRows: input.step.limits.seats,
+    seats: input.limits.seats,
+    maxRows: input.limits.seats,
     logits: space.logits,
     tokens: input.step.tokens,
   });

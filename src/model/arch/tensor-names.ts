@@ -15,10 +15,15 @@ const POST_NORMS: readonly TensorSpec[] = [
 ];
 
 /** The names of a model's tensors, those of its mixers and feed-forwards included. */
-export function namesIn(file: ModelFile, { postNorms }: ModelShape): TensorNames {
-  const kinds = [...MIXERS.all(), ...FEED_FORWARDS.all()];
-  const partNames = kinds.map(({ safetensorsNames }) => safetensorsNames ?? {});
-  return new TensorNames(file, postNorms, Object.assign({}, ...partNames) as Record<string, string>);
+export function namesIn(file: ModelFile, { layers, postNorms }: ModelShape): TensorNames {
+  const kinds = layers.flatMap(({ mixers, ffn }) => [
+    ...mixers.map((mixer) => MIXERS.of(mixer)),
+    ...(ffn ? [FEED_FORWARDS.of(ffn)] : []),
+  ]);
+  const partNames = [...new Set(kinds)].flatMap(({ safetensorsNames }) =>
+    Object.entries(safetensorsNames ?? {}),
+  );
+  return new TensorNames(file, postNorms, Object.fromEntries(partNames));
 }
 
 function layerTensors({ mixers, ffn }: LayerShape, layer: LayerTensors, postNorms: boolean): TensorSpec[] {
