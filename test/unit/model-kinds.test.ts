@@ -11,6 +11,8 @@ import { modelCost } from "../../src/model/cost.ts";
 import { FEED_FORWARDS } from "../../src/model/ffn/kinds.ts";
 import { MIXERS } from "../../src/model/mixer/kinds.ts";
 import { Runner } from "../../src/model/runner.ts";
+import type { LayerShape, Mixer, ModelShape } from "../../src/shape/shape.ts";
+import { costOf, type CostLayer } from "../../src/sim/cost-shape.ts";
 import { fakeGpu } from "../support/fake-gpu.ts";
 import { addToys, TOY, toyModel, toyTensors } from "../support/toy-kinds.ts";
 
@@ -63,6 +65,43 @@ test("a tensor that no kind names is refused", async () => {
   );
   expect(() => checkTensors(file, shapeOf(file))).toThrow(/the tensor blk\.0\.sum_gate\.weight has no part/);
 });
+
+/** One layer of each kind, and the same as replays describe it. */
+const DESCRIBED: readonly (readonly [Partial<LayerShape>, CostLayer])[] = [
+  [
+    { mixers: [{ kind: "attention", heads: 6, kvHeads: 2, headDim: 16 } as Mixer] },
+    { kind: "attention", count: 1, heads: 6, kvHeads: 2, headDim: 16 },
+  ],
+  [{ mixers: [{ kind: "short-conv", kernel: 3 }] }, { kind: "short-conv", count: 1, convKernel: 3 }],
+  [
+    { mixers: [{ kind: "mamba2", heads: 6, headDim: 16, groups: 2, stateSize: 32, kernel: 4 }] },
+    { kind: "mamba2", count: 1, inner: 96, groups: 2, stateSize: 32, convKernel: 4 },
+  ],
+  [
+    {
+      mixers: [
+        { kind: "gated-delta", valueHeads: 6, keyHeads: 2, keyDim: 8, valueDim: 16, kernel: 4 } as Mixer,
+      ],
+    },
+    { kind: "gated-delta", count: 1, heads: 6, keyHeads: 2, keyDim: 8, valueDim: 16, convKernel: 4 },
+  ],
+  [
+    { ffn: { kind: "mlp", width: 80, activation: "silu" } },
+    { kind: "mlp", count: 1, inner: 80, matrices: 3 },
+  ],
+];
+
+test.each(DESCRIBED)(
+  "a layer costs what its description in a replay costs: $mixers $ffn",
+  (layer, described) => {
+    const hiddenSize = 32;
+    const layers = [{ mixers: [], ffn: undefined, ...layer }];
+    const units = { hiddenSize, kvElementBytes: 2, stateElementBytes: 4 };
+    const cost = costOf({ name: "one layer", ...units, layers: [described] });
+    expect(cost.flopsLinear).toBeGreaterThan(0);
+    expect(modelCost({ hiddenSize, layers } as unknown as ModelShape, "f16")).toEqual(cost);
+  },
+);
 
 test("two kinds of one name are a mistake of ours, and so is a kind that is not there", () => {
   expect(() => MIXERS.add(MIXERS.of({ kind: "attention" }))).toThrow(
