@@ -6,32 +6,24 @@
 import { assert } from "../base.ts";
 import { inFile, TidepoolError } from "../errors.ts";
 import { adapterLine, type Gpu } from "../gpu/device.ts";
-import { Kernels } from "../gpu/kernel.ts";
-import { KvPool } from "../gpu/pool.ts";
-import { StatePool } from "../gpu/state-pool.ts";
 import { guarded } from "../gpu/guard.ts";
-import { CommandRecorder } from "../gpu/recorder.ts";
 import type { StepShape } from "../gpu/op.ts";
+import type { KvPool } from "../gpu/pool.ts";
+import { CommandRecorder } from "../gpu/recorder.ts";
+import type { StatePool } from "../gpu/state-pool.ts";
 import type { ModelFile } from "../load/model-file.ts";
+import type { ModelShape } from "../shape/shape.ts";
 import { shapeOf } from "./arch/rows.ts";
+import { checkTensors } from "./arch/tensor-names.ts";
 import { firstBroken } from "./check.ts";
-import {
-  contextOf,
-  deviceFull,
-  logitRows,
-  planMemory,
-  type MemoryOptions,
-  type MemoryPlan,
-} from "./memory.ts";
-import { buildPrograms, type Programs } from "./program.ts";
+import { logitRows, planMemory, type MemoryOptions, type MemoryPlan } from "./memory.ts";
+import type { Programs } from "./program.ts";
+import { makeRunnerParts, type RunnerParts, type RunnerProgress } from "./runner-parts.ts";
 import { INVALID_TOKEN, type SampledRow } from "./sampler.ts";
 import type { SamplingParams } from "./sampling.ts";
-import type { ModelShape } from "../shape/shape.ts";
-import { kvLayers, stateLayers } from "./mixer/kinds.ts";
-import { StepData, type StateSlots, type StepRow } from "./step.ts";
-import { checkTensors } from "./arch/tensor-names.ts";
+import type { StateSlots, StepRow } from "./step.ts";
 import type { OnPiece } from "./tensor-loader.ts";
-import { destroyWeights, loadWeights, type Weights } from "./weights.ts";
+import { destroyWeights } from "./weights.ts";
 
 export type RunnerOptions = MemoryOptions;
 
@@ -75,20 +67,6 @@ export interface ScoreStep {
   state?: StateSlots;
 }
 
-export interface RunnerProgress {
-  phase: "weights" | "pipelines";
-  done: number;
-  total: number;
-}
-
-interface Parts {
-  weights: Weights;
-  pool: KvPool;
-  states: StatePool;
-  step: StepData;
-  programs: Programs;
-}
-
 export class Runner {
   readonly gpu: Gpu;
   readonly shape: ModelShape;
@@ -98,9 +76,15 @@ export class Runner {
   readonly pool: KvPool;
   readonly states: StatePool;
   readonly recorder: CommandRecorder;
-  private readonly parts: Parts;
+  private readonly parts: RunnerParts;
 
-  private constructor(gpu: Gpu, shape: ModelShape, options: RunnerOptions, plan: MemoryPlan, parts: Parts) {
+  private constructor(
+    gpu: Gpu,
+    shape: ModelShape,
+    options: RunnerOptions,
+    plan: MemoryPlan,
+    parts: RunnerParts,
+  ) {
     this.plan = plan;
     this.gpu = gpu;
     this.shape = shape;
@@ -127,12 +111,10 @@ export class Runner {
     checkTypes(gpu, options);
     const plan = planMemory(file, shape, options);
     const chosen = { ...options, poolTokens: plan.maxBlocks * options.blockTokens };
-    const make = () => makeParts(gpu, file, shape, chosen, plan, onProgress, onPiece);
-    const parts = await reportOutOfMemory(gpu.device, make, (why) => deviceFull(plan, chosen, why)).catch(
-      (error: unknown) => {
-        throw inFile(file.name, error);
-      },
-    );
+    const input = { gpu, file, shape, options: chosen, plan, onProgress, onPiece };
+    const parts = await makeRunnerParts(input).catch((error: unknown) => {
+      throw inFile(file.name, error);
+    });
     return new Runner(gpu, shape, chosen, plan, parts);
   }
 
@@ -325,47 +307,6 @@ export class Runner {
   }
 }
 
-async function makeParts(
-  gpu: Gpu,
-  file: ModelFile,
-  shape: ModelShape,
-  options: RunnerOptions,
-  plan: MemoryPlan,
-  onProgress: (progress: RunnerProgress) => void,
-  onPiece: OnPiece | undefined,
-): Promise<Parts> {
-  const { device } = gpu;
-  const { blockTokens, chunkTokens, seats, dtype, kvDtype } = options;
-  const onBytes = (done: number, total: number) => onProgress({ phase: "weights", done, total });
-  const weights = await loadWeights(device, file, shape, onBytes, onPiece);
-  const pool = new KvPool(device, {
-    layers: kvLayers(shape),
-    blockTokens,
-    slots: plan.startBlocks,
-    dtype: kvDtype,
-  });
-  const states = new StatePool(device, stateLayers(shape), plan.states.startSlots);
-  const maxContext = contextOf(shape, options, plan.maxBlocks);
-  const limits = { blockTokens, maxRows: Math.max(chunkTokens, seats), seats, maxContext };
-  const step = new StepData(device, shape, weights.ropeDivisors, limits);
-  const programs = await buildPrograms(
-    {
-      kernels: new Kernels(gpu),
-      shape,
-      weights,
-      pool,
-      states,
-      step,
-      limits,
-      dtype,
-      kvDtype,
-      logitRows: logitRows(shape, options),
-    },
-    (done, total) => onProgress({ phase: "pipelines", done, total }),
-  );
-  return { weights, pool, states, step, programs };
-}
-
 /** @param position where NaN or infinity was first seen */
 export function notFinite(position: number, details: Record<string, unknown> = {}): TidepoolError {
   const message = `the model computed a number that is not finite at token position ${position}: the model's weights may be damaged`;
@@ -385,25 +326,4 @@ function checkTypes(gpu: Gpu, { dtype, kvDtype }: RunnerOptions): void {
     const message = `f16 was asked for, and the adapter "${adapterLine(gpu.adapter)}" has no shader-f16; use f32`;
     throw new TidepoolError("unsupported", message);
   }
-}
-
-/** Runs `make` and turns the device's errors into ours. */
-async function reportOutOfMemory<T>(
-  device: GPUDevice,
-  make: () => Promise<T>,
-  report: (why: string) => TidepoolError,
-): Promise<T> {
-  device.pushErrorScope("validation");
-  device.pushErrorScope("out-of-memory");
-  let made: T;
-  try {
-    made = await make();
-  } catch (error) {
-    await Promise.all([device.popErrorScope(), device.popErrorScope()]);
-    throw error;
-  }
-  const [problem, refused] = await Promise.all([device.popErrorScope(), device.popErrorScope()]);
-  if (problem) throw report(problem.message);
-  if (refused) throw new TidepoolError("gpu_failed", `the GPU refused to load the model: ${refused.message}`);
-  return made;
 }

@@ -11,13 +11,8 @@ import { TidepoolError, toWire } from "../errors.ts";
 import { unlessLost, type Gpu } from "../gpu/device.ts";
 import { guarded } from "../gpu/guard.ts";
 import type { ModelFile } from "../load/model-file.ts";
-import {
-  Runner,
-  type RunnerOptions,
-  type RunnerProgress,
-  type RunnerRow,
-  type StepResult,
-} from "../model/runner.ts";
+import { Runner, type RunnerOptions, type RunnerRow, type StepResult } from "../model/runner.ts";
+import type { RunnerProgress } from "../model/runner-parts.ts";
 import type { SampledRow } from "../model/sampler.ts";
 import { samplingParams, type SamplingParams } from "../model/sampling.ts";
 import type { StateSlots } from "../model/step.ts";

@@ -282,6 +282,6 @@ describe("read-backs", () => {
   test("an error scope is opened where it is closed: in the guard, or around making buffers and pipelines", () => {
     const scoped = sources.filter((file) => /pushErrorScope\(/.test(readFileSync(file, "utf8")));
     const known = ["guard", "kernel", "pool", "state-pool"].map((name) => `src/gpu/${name}.ts`);
-    expect(scoped.filter((file) => ![...known, "src/model/runner.ts"].includes(file))).toEqual([]);
+    expect(scoped.filter((file) => ![...known, "src/model/runner-parts.ts"].includes(file))).toEqual([]);
   });
 });

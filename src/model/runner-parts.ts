@@ -1,0 +1,114 @@
+/**
+ * What a runner is made of: weights, pools, a step's data and programs, made in this order when a model is loaded. It runs
+ * nothing (runner.ts does).
+ */
+import { TidepoolError } from "../errors.ts";
+import type { Gpu } from "../gpu/device.ts";
+import { Kernels } from "../gpu/kernel.ts";
+import { KvPool } from "../gpu/pool.ts";
+import { StatePool } from "../gpu/state-pool.ts";
+import type { ModelFile } from "../load/model-file.ts";
+import type { ModelShape } from "../shape/shape.ts";
+import { contextOf, deviceFull, logitRows, type MemoryOptions, type MemoryPlan } from "./memory.ts";
+import { kvLayers, stateLayers } from "./mixer/kinds.ts";
+import { buildPrograms, type Programs } from "./program.ts";
+import { StepData } from "./step.ts";
+import type { OnPiece } from "./tensor-loader.ts";
+import { loadWeights, type Weights } from "./weights.ts";
+
+export interface RunnerProgress {
+  phase: "weights" | "pipelines";
+  done: number;
+  total: number;
+}
+
+export interface RunnerParts {
+  weights: Weights;
+  pool: KvPool;
+  states: StatePool;
+  step: StepData;
+  programs: Programs;
+}
+
+/** What is being loaded, and who hears of it. */
+export interface PartsInput {
+  gpu: Gpu;
+  file: ModelFile;
+  shape: ModelShape;
+  options: MemoryOptions;
+  plan: MemoryPlan;
+  onProgress: (progress: RunnerProgress) => void;
+  onPiece: OnPiece | undefined;
+}
+
+/** @throws TidepoolError `out_of_memory` if the device's memory does not hold them, `gpu_failed`, or as `loadWeights`. */
+export function makeRunnerParts(input: PartsInput): Promise<RunnerParts> {
+  const { gpu, plan, options } = input;
+  return reportOutOfMemory(
+    gpu.device,
+    () => makeParts(input),
+    (why) => deviceFull(plan, options, why),
+  );
+}
+
+async function makeParts({
+  gpu,
+  file,
+  shape,
+  options,
+  plan,
+  onProgress,
+  onPiece,
+}: PartsInput): Promise<RunnerParts> {
+  const { device } = gpu;
+  const { blockTokens, chunkTokens, seats, dtype, kvDtype } = options;
+  const onBytes = (done: number, total: number) => onProgress({ phase: "weights", done, total });
+  const weights = await loadWeights(device, file, shape, onBytes, onPiece);
+  const pool = new KvPool(device, {
+    layers: kvLayers(shape),
+    blockTokens,
+    slots: plan.startBlocks,
+    dtype: kvDtype,
+  });
+  const states = new StatePool(device, stateLayers(shape), plan.states.startSlots);
+  const maxContext = contextOf(shape, options, plan.maxBlocks);
+  const limits = { blockTokens, maxRows: Math.max(chunkTokens, seats), seats, maxContext };
+  const step = new StepData(device, shape, weights.ropeDivisors, limits);
+  const programs = await buildPrograms(
+    {
+      kernels: new Kernels(gpu),
+      shape,
+      weights,
+      pool,
+      states,
+      step,
+      limits,
+      dtype,
+      kvDtype,
+      logitRows: logitRows(shape, options),
+    },
+    (done, total) => onProgress({ phase: "pipelines", done, total }),
+  );
+  return { weights, pool, states, step, programs };
+}
+
+/** Runs `make` and turns the device's errors into ours. */
+async function reportOutOfMemory<T>(
+  device: GPUDevice,
+  make: () => Promise<T>,
+  report: (why: string) => TidepoolError,
+): Promise<T> {
+  device.pushErrorScope("validation");
+  device.pushErrorScope("out-of-memory");
+  let made: T;
+  try {
+    made = await make();
+  } catch (error) {
+    await Promise.all([device.popErrorScope(), device.popErrorScope()]);
+    throw error;
+  }
+  const [problem, refused] = await Promise.all([device.popErrorScope(), device.popErrorScope()]);
+  if (problem) throw report(problem.message);
+  if (refused) throw new TidepoolError("gpu_failed", `the GPU refused to load the model: ${refused.message}`);
+  return made;
+}
