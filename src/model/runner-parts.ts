@@ -30,7 +30,7 @@ export interface RunnerParts {
   programs: Programs;
 }
 
-/** What is being loaded, and who hears of it. */
+/** What is being loaded, and what is called on the way. */
 export interface PartsInput {
   gpu: Gpu;
   file: ModelFile;

@@ -32,7 +32,7 @@ export type Part = readonly [name: string, rows: number, slice?: { first: number
 /** No vector (norm, bias, divisors) is longer than this. */
 const MAX_VECTOR_BYTES = 16 * 1024 * 1024;
 
-/** Hears of every piece of every tensor as it passes, in order within a tensor. */
+/** Called with every piece of every tensor as it passes, in order within a tensor. */
 export type OnPiece = (tensor: TensorInfo, piece: Uint8Array) => void;
 
 export class TensorLoader {
@@ -51,7 +51,7 @@ export class TensorLoader {
   private readonly onBytes: (bytes: number) => void;
   private readonly onPiece: OnPiece;
 
-  /** @param onBytes hears of every piece that was read */
+  /** @param onBytes called with the size of every piece that was read */
   constructor(
     device: GPUDevice,
     file: ModelFile,

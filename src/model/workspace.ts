@@ -1,6 +1,6 @@
 /**
- * The buffers between a program's ops: shared by all layers and both phases, as large as the widest layer needs. What a
- * mixer or feed-forward needs its kind says, by name; parts that name the same buffer share it.
+ * The buffers between a program's ops: shared by all layers and both phases, as large as the widest layer needs. The
+ * kind of a mixer or feed-forward names the buffers that it needs; parts that name the same buffer share it.
  */
 import type { Elem, Kernels } from "../gpu/kernel.ts";
 import { USAGE_COPY_DST, USAGE_COPY_SRC, USAGE_STORAGE } from "../gpu/op.ts";

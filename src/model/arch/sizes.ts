@@ -1,7 +1,7 @@
 /**
  * What the kernels ask of a model's sizes, checked before anything is made of them: a file that goes outside is refused with
- * the size named, and what the kernels assert stays our own mistakes. What a mixer or feed-forward asks stands with its
- * kind. Whether tensors have these sizes is for tensor-loader.ts.
+ * the size named, and what the kernels assert stays our own mistakes. The limits of a mixer or feed-forward stand
+ * with its kind. Whether tensors have these sizes is for tensor-loader.ts.
  */
 import type { ModelShape } from "../../shape/shape.ts";
 import { FEED_FORWARDS } from "../ffn/kinds.ts";
