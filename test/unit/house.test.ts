@@ -285,3 +285,12 @@ describe("read-backs", () => {
     expect(scoped.filter((file) => ![...known, "src/model/runner-parts.ts"].includes(file))).toEqual([]);
   });
 });
+
+test("what index.html names exists: in the page's sources, or among its public files", () => {
+  const named = [...readFileSync("index.html", "utf8").matchAll(/(?:href|src)="\/([^"]+)"/g)];
+  expect(named.length).toBeGreaterThan(3);
+  const absent = named
+    .map(([, path = ""]) => path)
+    .filter((path) => !existsSync(path) && !existsSync(join("demo/public", path)));
+  expect(absent).toEqual([]);
+});
