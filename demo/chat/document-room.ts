@@ -49,7 +49,7 @@ export async function roomFor(
 export const fits = ({ neededTokens, roomTokens }: Room): boolean => neededTokens <= roomTokens;
 
 /** The beginning of a text that has at most `limit` tokens, cut where a line ends if one does. Empty if none fits. */
-export async function beginningOf(text: string, limit: number, countTokens: CountTokens): Promise<string> {
+async function beginningOf(text: string, limit: number, countTokens: CountTokens): Promise<string> {
   let part = text;
   for (let cuts = 0; cuts < CUTS_LIMIT && limit > 0; cuts++) {
     const tokens = await countTokens(part);

@@ -8,7 +8,7 @@ import { clear, createStore, entries, promisifyRequest, set, update, type UseSto
 import { Recorder } from "../../src/sim/index.ts";
 
 /** Requests that are kept; beyond it recording stops, because a trace must not lose its beginning. */
-export const maxRecorded = 20_000;
+const maxRecorded = 20_000;
 const blockTokens = 16;
 const saltBytes = 32;
 /** A string, so that it stands before all lines, whose keys are arrays: times, and chance for those of one time. */

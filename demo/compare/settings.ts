@@ -39,7 +39,7 @@ export const traceKinds: readonly TraceKind[] = [
 
 export const limits = { steps: 16, sessions: 20_000, gigabytes: 1e6 } as const;
 
-export function defaultSettings(): Settings {
+function defaultSettings(): Settings {
   const { name: model, from, to } = choiceOf("");
   return {
     trace: "chat",

@@ -12,7 +12,7 @@ import { modelAndPrompt, readPrompt } from "./prompt.ts";
 import { DEFAULT_MODEL } from "./shipped.ts";
 
 /** How an answer is sampled and where it ends, unless flags say otherwise. */
-export const RUN_DEFAULTS = { maxTokens: 200, temperature: 0.7, topP: 0.9, minP: 0.05, seed: 0 } as const;
+const RUN_DEFAULTS = { maxTokens: 200, temperature: 0.7, topP: 0.9, minP: 0.05, seed: 0 } as const;
 
 interface RunFlags extends EngineFlags {
   chat?: boolean;
@@ -67,7 +67,7 @@ function runJson({ text, tokens, finishReason, usage, timing }: GenerationResult
 }
 
 /** Where the prompt's tokens came from. */
-export function usageLine({ usage }: Pick<GenerationResult, "usage">): string {
+function usageLine({ usage }: Pick<GenerationResult, "usage">): string {
   const { promptTokens, computedTokens, cachedTokens } = usage;
   return `${promptTokens} prompt tokens: ${cachedTokens.disk} from disk, ${computedTokens} computed`;
 }

@@ -4,8 +4,14 @@
  */
 import { isSigningKey, type SigningKey } from "../archive-signing.ts";
 import { callback, flag, object, rule, signal, stringOr, text, type Fields, type Rule } from "../check.ts";
-import type { ChatOptions, GenerateOptions, HeaderOptions, LoadOptions, Model } from "./engine.ts";
-import type { ModelsCallOptions } from "./kept-models.ts";
+import type {
+  ChatOptions,
+  GenerateOptions,
+  HeaderOptions,
+  LoadOptionsOf,
+  Model,
+  ModelsCallOptions,
+} from "./options.ts";
 import { engineFields, generateFields, sourceFields, templateVariables, tools } from "../wire/arguments.ts";
 
 /** Characters of a shared engine's name, at most. */
@@ -37,7 +43,7 @@ export const headerOptions = object<HeaderOptions>("options", {
   signal,
 });
 
-const loadFields: Fields<LoadOptions> = {
+const loadFields: Fields<LoadOptionsOf<never>> = {
   ...engineFields,
   onProgress: callback(),
   onNotice: callback(),
@@ -45,7 +51,7 @@ const loadFields: Fields<LoadOptions> = {
   signal,
   share,
 };
-export const loadOptions = object<LoadOptions>("options", loadFields);
+export const loadOptions = object<LoadOptionsOf<never>>("options", loadFields);
 
 export const generateOptions = object<GenerateOptions>("options", { ...generateFields, signal });
 

@@ -7,12 +7,19 @@ import { chatOptions, generateOptions, headerOptions, loadOptions, model as mode
 import { assert, RUNTIME, unlessAborted } from "../base.ts";
 import { text as textRule } from "../check.ts";
 import { fromWire, TidepoolError } from "../errors.ts";
+import type {
+  ChatOptions,
+  GenerateOptions,
+  HeaderOptions,
+  LoadOptionsOf,
+  Model,
+  RenderOptions,
+} from "./options.ts";
 import { Generation, GenerationFeed } from "./generation.ts";
 import type {
   Call,
   ChatMessage,
   EngineInfo,
-  EngineOptions,
   FromWorker,
   GenerateParams,
   HeaderQuestion,
@@ -25,7 +32,6 @@ import type {
   RequestInput,
   ScoreOptions,
   ScoreResult,
-  Tool,
   ToWorker,
   WarmOptions,
 } from "../wire/protocol.ts";
@@ -42,6 +48,7 @@ import {
 import { askWorker, startWorker, type WorkerPort } from "../wire/port.ts";
 
 export { Generation, type GenerationChunk } from "./generation.ts";
+export type { ChatOptions, GenerateOptions, HeaderOptions, Model, RenderOptions } from "./options.ts";
 export type {
   ArchiveImport,
   CacheEntry,
@@ -84,23 +91,6 @@ export type {
 } from "../wire/protocol.ts";
 
 /**
- * What to load: a Hub id (`org/repo` or `org/repo/file.gguf`, optionally with `@revision`), a path (Node and Deno), a URL
- * (including `file:` in Node and Deno), or the files of a model. Downloaded files are kept and used by later loads. In a page,
- * a string that begins with `/`, `./` or `../` is an address relative to the page.
- *
- * @example
- * ```ts
- * const models: Model[] = [
- *   "org/repo@main", // the model in a repository of the Hub
- *   "org/repo/model-q4_0.gguf", // one of its files
- *   "./tide-dense.gguf", // a path in Node and Deno, an address in a page
- *   new URL("https://example.com/model.gguf"),
- * ];
- * ```
- */
-export type Model = string | URL | File | readonly File[];
-
-/**
  * The options of `Engine.load`: the engine's own settings, callbacks, and a signal that cancels the load.
  *
  * @example
@@ -113,57 +103,7 @@ export type Model = string | URL | File | readonly File[];
  * await using engine = await Engine.load("tide-dense.gguf", options);
  * ```
  */
-export interface LoadOptions extends EngineOptions {
-  /** Called with progress while the model loads. */
-  onProgress?: ((progress: LoadProgress) => void) | undefined;
-  /** Called when the storage is missing, full, lost or available again. */
-  onNotice?: ((notice: Notice) => void) | undefined;
-  /**
-   * Called after `state` or `info` has changed: the device was lost, the model was loaded again, the KV pool grew, or the engine
-   * failed.
-   */
-  onChange?: ((engine: Engine) => void) | undefined;
-  /** Cancels the load; the promise then rejects with `aborted`. */
-  signal?: AbortSignal | undefined;
-  /**
-   * Browsers only: shares one engine, and one copy of the weights on the GPU, between the tabs of an origin that load the same
-   * model with the same options and the same name (`true` stands for "shared"). One tab's worker runs the engine; if that tab
-   * closes or crashes, another tab takes over and requests continue where they stopped. `info.role` is this tab's part.
-   * Default: not shared.
-   */
-  share?: boolean | string | undefined;
-}
-
-/**
- * The options of `Engine.generate`: sampling, length, caching, and a signal that ends the request.
- *
- * @example
- * ```ts
- * const options: GenerateOptions = { maxTokens: 8, temperature: 0.7, seed: 1, signal: AbortSignal.timeout(10_000) };
- * const { finishReason } = await engine.generate("The tide was low and", options).result();
- * console.log(finishReason); // length
- * ```
- */
-export interface GenerateOptions extends GenerateParams {
-  /** Ends the request, even while its prompt is being computed; the result's `finishReason` is then `aborted`. */
-  signal?: AbortSignal | undefined;
-}
-
-/**
- * The options of `Engine.chat`: those of `Engine.generate`, and what the chat template needs.
- *
- * @example
- * ```ts
- * const options: ChatOptions = { maxTokens: 16, template: { enable_thinking: false } };
- * const { text } = await engine.chat([{ role: "user", content: "Hello." }], options).result();
- * ```
- */
-export interface ChatOptions extends GenerateOptions {
-  /** Variables for the chat template, such as `enable_thinking`. */
-  template?: Record<string, unknown> | undefined;
-  /** Tools that the model may call, passed to the chat template. The answer is text; the caller parses any tool calls in it. */
-  tools?: readonly Tool[] | undefined;
-}
+export type LoadOptions = LoadOptionsOf<Engine>;
 
 interface PendingCall {
   resolve(value: unknown): void;
@@ -315,7 +255,7 @@ export class Engine {
    */
   static async load(model: Model, options: LoadOptions = {}): Promise<Engine> {
     const spec = modelSpec(model);
-    const checked = loadOptions.read(options, "");
+    const checked = loadOptions.read(options, "") as LoadOptions;
     const { onProgress, onNotice: _onNotice, onChange: _onChange, ...more } = checked;
     const { signal, share, ...engineOptions } = more;
     const name = shareName(share);
@@ -641,22 +581,6 @@ export class Engine {
 }
 
 /**
- * The options of `inspect` and `tokenize`, which read only a model's header.
- *
- * @example
- * ```ts
- * const options: HeaderOptions = { signal: AbortSignal.timeout(10_000) };
- * console.log((await inspect("tide-dense.gguf", options)).format); // gguf
- * ```
- */
-export interface HeaderOptions extends EngineOptions {
-  /** Called for each request that failed and is repeated; the phase is "retrying". */
-  onProgress?: ((progress: LoadProgress) => void) | undefined;
-  /** Cancels the call; the promise then rejects with `aborted`. */
-  signal?: AbortSignal | undefined;
-}
-
-/**
  * What a model is, what it needs, and whether it would run here. Reads only the model's header.
  * @throws TidepoolError
  *
@@ -681,20 +605,6 @@ export async function inspect(model: Model, options: HeaderOptions = {}): Promis
 export async function tokenize(model: Model, text: string, options: HeaderOptions = {}): Promise<number[]> {
   const given = textRule().read(text, "text");
   return (await askHeader(model, options, { ask: "tokenize", text: given })) as number[];
-}
-
-/**
- * What a chat template gets besides the messages.
- *
- * @example
- * ```ts
- * const options: RenderOptions = { template: { enable_thinking: false } };
- * const { text } = await render("tide-dense.gguf", [{ role: "user", content: "Hello." }], options);
- * ```
- */
-export interface RenderOptions extends HeaderOptions {
-  template?: Record<string, unknown>;
-  tools?: readonly Tool[];
 }
 
 /**

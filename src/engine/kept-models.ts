@@ -5,27 +5,13 @@
 import { modelsOptions } from "./arguments.ts";
 import type { PullResult } from "../load/named-model.ts";
 import type { StoredModel, StoredModelFile, VerifyResult } from "../load/download/model-store.ts";
+import type { ModelsCallOptions } from "./options.ts";
 import { modelName } from "../wire/arguments.ts";
 import { askWorker } from "../wire/port.ts";
-import type { LoadProgress, ModelsCall, SourceOptions } from "../wire/protocol.ts";
+import type { ModelsCall } from "../wire/protocol.ts";
 
+export type { ModelsCallOptions } from "./options.ts";
 export type { PullResult, StoredModel, StoredModelFile, VerifyResult };
-
-/**
- * The options of `models`: where models come from and are kept, a progress callback, and a signal.
- *
- * @example
- * ```ts
- * const options: ModelsCallOptions = { models: { directory: "models" }, signal: AbortSignal.timeout(60_000) };
- * console.log(Array.isArray(await models.list(options))); // true
- * ```
- */
-export interface ModelsCallOptions extends SourceOptions {
-  /** Called with progress while files are fetched or checked. */
-  onProgress?: ((progress: LoadProgress) => void) | undefined;
-  /** Cancels the call; what was fetched by then is kept for the next time. */
-  signal?: AbortSignal | undefined;
-}
 
 async function ask<T>(call: ModelsCall, given: ModelsCallOptions): Promise<T> {
   const { onProgress, signal, ...options } = modelsOptions.read(given, "");

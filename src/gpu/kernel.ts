@@ -144,7 +144,7 @@ const GPU_SHADER_STAGE_COMPUTE = 4;
  * Reads the binding kinds out of a shader's own declarations, so that they stand in one place only.
  * Bindings of a group must be declared in order from 0, groups from 0.
  */
-export function parseBindings(text: string): BindingKind[][] {
+function parseBindings(text: string): BindingKind[][] {
   const groups: BindingKind[][] = [];
   const declaration = /@group\((\d+)\)\s*@binding\((\d+)\)\s*var<\s*(uniform|storage)\s*(?:,\s*(\w+))?\s*>/g;
   for (const [, group, binding, space, access] of text.matchAll(declaration)) {

@@ -228,6 +228,6 @@ export function blankBehind(
 }
 
 /** Their content lasts until the GPU work submitted before has run. */
-export function destroyAll({ keys, values }: KvPoolBuffers): void {
+function destroyAll({ keys, values }: KvPoolBuffers): void {
   for (const buffer of [...keys, ...values]) buffer.destroy();
 }

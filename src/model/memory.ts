@@ -68,7 +68,7 @@ export interface StatePlan {
 }
 
 /** KV positions of a new pool where nothing else is asked for: it grows when requests need more. */
-export const START_TOKENS = 2048;
+const START_TOKENS = 2048;
 
 /** What a pool may grow to where nothing else is asked for: so many bytes, but so many KV positions at least. */
 const POOL_BYTES = 2 ** 30;

@@ -19,7 +19,7 @@ import process from "node:process";
 import { background, systemClock, type Clock } from "../base.ts";
 import { codeOf, createPrivateFile, readPrivateFile } from "./private-files.ts";
 
-export const HEARTBEAT_MS = 10_000;
+const HEARTBEAT_MS = 10_000;
 export const STALE_MS = 60_000;
 
 /** A heartbeat older than this by the file's time is nobody's: what is left of containers that are gone. */

@@ -6,7 +6,7 @@
 import type { ChildProcess } from "node:child_process";
 import type { MessagePort, Worker as Thread, WorkerOptions } from "node:worker_threads";
 import { TidepoolError } from "../errors.ts";
-import type { Spawned } from "./spawn.ts";
+import type { Spawned } from "./spawned.ts";
 
 /** What a thread gets to hear when its end has come, and to say when it is ready for it. */
 export interface ThreadData {
@@ -157,7 +157,7 @@ const INPUT_TYPE = /^--(input-type|experimental-default-type)(=|$)/;
 const LOADING = /^(--import|--require|-r|--(experimental-)?loader|--conditions|-C)(=|$)/;
 
 /** Settings of a worker thread: those of this one, but for what would keep it from starting. */
-export function inherited(): Pick<WorkerOptions, "execArgv" | "env"> {
+function inherited(): Pick<WorkerOptions, "execArgv" | "env"> {
   const isGivenText = process.execArgv.some((flag) => INPUT_TYPE.test(flag));
   return { ...(isGivenText && { execArgv: loadingFlags(process.execArgv) }), ...environment() };
 }

@@ -5,17 +5,9 @@
 import { RUNTIME } from "../base.ts";
 import { TidepoolError } from "../errors.ts";
 import { findScript, spawnInNode } from "./spawn-node.ts";
+import type { Spawned } from "./spawned.ts";
 
-/** A worker under way, the same in browsers, Deno and Node. */
-export interface Spawned<ToIt, FromIt> {
-  post(message: ToIt, transfer?: Transferable[]): void;
-  /** Says who hears; replaces the listeners before. `onDeath` is told why it died. */
-  listen(onMessage: (message: FromIt) => void, onDeath: (why: string) => void): void;
-  /** Node: whether the process lives on for this worker's sake; at first it does. Elsewhere this does nothing. */
-  keepAlive(on: boolean): void;
-  /** Ends it, in Node after it has ended its work on the GPU. */
-  terminate(): Promise<void>;
-}
+export type { Spawned } from "./spawned.ts";
 
 /**
  * Starts a worker. `onWeb` must be `() => new Worker(new URL(FILE, import.meta.url), { type: "module", name })`, all

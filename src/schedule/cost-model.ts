@@ -105,7 +105,7 @@ export class CostModel {
  * Tokens per second of all loads from one tier, while any is under way: what one takes by itself says little, because
  * several share the medium. Measured anew each time as many have ended as may be under way at once, or none is left.
  */
-export class LoadRate {
+class LoadRate {
   /** 0 until measured. */
   perSecond = 0;
   private readonly windowTokens: number;

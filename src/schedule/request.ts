@@ -13,15 +13,15 @@
  */
 
 import type { Lease } from "../cache/prefix.ts";
-import type { Restore, RestoreMode } from "./restore/block-restore.ts";
+import type { Restore, RestoreMode, LowerTier } from "./restore/block-restore.ts";
+
 import type { SeatState } from "./seat-state.ts";
 import type { StateRestore } from "./restore/state-restore.ts";
 
+export type { LowerTier } from "./restore/block-restore.ts";
+
 /** How far a request's blocks may go: nowhere (nor are they looked for), GPU and RAM, or down to the disk. */
 export type StorageScope = "off" | "memory" | "disk";
-
-/** A tier below the GPU, by the name that the store has for it. */
-export type LowerTier = string;
 
 export type RequestState = "waiting" | "prefilling" | "decoding" | "done";
 

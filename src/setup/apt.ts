@@ -9,7 +9,7 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 /** Dawn refuses lavapipe 22.3 (Debian 12's own); 24 is the oldest that counts as good without a try. */
-export const MESA_OLDEST_MAJOR = 24;
+const MESA_OLDEST_MAJOR = 24;
 
 export type Need = "chromium" | "lavapipe";
 

@@ -12,18 +12,13 @@ import {
   object,
   oneOf,
   rule,
-  text,
   variants,
   word,
   type Fields,
   type Rule,
 } from "../check.ts";
-import type { RecorderOptions } from "./recorder.ts";
-import type { ReplayOptions } from "./replay.ts";
-import type { ServeOptions } from "./serve.ts";
-import type { Timing } from "./timing.ts";
+import type { LengthOf, RecorderOptions, ReplayOptions, ServeOptions, Timing, Workload } from "./settings.ts";
 import type { Trace } from "./trace.ts";
-import type { LengthOf, Workload } from "./workload.ts";
 
 /** Sessions, documents and the like of a generated trace, at most. */
 const MAX_COUNT = 1_000_000;
@@ -38,9 +33,7 @@ const positive = number("above 0", (value) => value > 0);
 const notNegative = number("of 0 or more", (value) => value >= 0);
 const blockTokens = integer(1, MAX_BLOCK_TOKENS);
 
-export const someText = text();
-
-export const policyName = oneOf<PolicyName>({
+const policyName = oneOf<PolicyName>({
   ...{ lru: true, lfu: true, "length-aware": true, vllm: true, sglang: true, marconi: true, offline: true },
 });
 

@@ -5,7 +5,7 @@ import { costOf, namedShapes, parseShape } from "./cost-shape.ts";
 import type { PolicyName } from "../cache/policy/policy.ts";
 import { policyNames } from "../cache/policy/policy.ts";
 import { TidepoolError } from "../errors.ts";
-import { someText } from "./arguments.ts";
+import { text as someText } from "../check.ts";
 import type { ReplayOptions } from "./replay.ts";
 import type { Trace } from "./trace.ts";
 
@@ -19,7 +19,7 @@ import type { Trace } from "./trace.ts";
  * ```
  */
 export function parsePolicies(list: string): PolicyName[] {
-  return someText
+  return someText()
     .read(list, "policies")
     .split(",")
     .map((word) => {
@@ -44,7 +44,7 @@ export function parsePolicies(list: string): PolicyName[] {
  * ```
  */
 export function parseCapacities(list: string): ReplayOptions["capacity"][] {
-  return someText
+  return someText()
     .read(list, "capacities")
     .split(",")
     .map((word) => parseCapacity(word.trim()));

@@ -5,21 +5,8 @@
  */
 import { blake2b } from "@noble/hashes/blake2.js";
 import { recorderOptions } from "./arguments.ts";
-
-/**
- * How a recorder hides the content of requests.
- *
- * @example
- * ```ts
- * const options: RecorderOptions = { blockTokens: 32, salt: crypto.getRandomValues(new Uint8Array(16)) };
- * ```
- */
-export interface RecorderOptions {
-  /** Tokens in a hashed block. */
-  blockTokens: number;
-  /** At least 16 random bytes. Discard them afterwards: without them the hashes reveal only which prefixes are equal. */
-  salt: Uint8Array;
-}
+import type { RecorderOptions } from "./settings.ts";
+export type { RecorderOptions } from "./settings.ts";
 
 /** 48 bits of a hash: exact as a JSON number, and enough to tell the blocks of one trace apart. */
 const hashBytes = 6;

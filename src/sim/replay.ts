@@ -2,9 +2,7 @@
  * Replays a trace against the very objects of cache/, sequentially (one request finishes before the next begins), and
  * counts what was reused. It contains no cache and no policy of its own, and measures no GPU.
  */
-import type { Clock } from "../base.ts";
 import { systemClock } from "../base.ts";
-import type { Cost } from "../shape/cost.ts";
 import { flopsBetween, scaleCost } from "../shape/cost.ts";
 import { createPrefixCache } from "../cache/policy/create.ts";
 import type { PolicyName } from "../cache/policy/policy.ts";
@@ -12,44 +10,8 @@ import { replayOptions, trace as traceRule } from "./arguments.ts";
 import { sequencesOf } from "./sequences.ts";
 import type { Sequences } from "./sequences.ts";
 import type { Trace } from "./trace.ts";
-
-/**
- * The options of a replay: a policy, a capacity, and what the model's tokens cost.
- *
- * @example
- * ```ts
- * const options: ReplayOptions = { policy: "marconi", capacity: { bytes: 40e9 }, cost, alpha: 1 };
- * console.log(replay(trace, options).alpha); // 1
- * ```
- */
-export interface ReplayOptions {
-  policy: PolicyName;
-  /** In bytes, in blocks of the model's KV, or without limit. */
-  capacity: { bytes: number } | { blocks: number } | "inf";
-  /** What a token costs to compute and to keep. */
-  cost: Cost;
-  /**
-   * Tokens in a block, for `vllm`'s snapshots and for the block hit rate of token traces. Unused in a block trace, where one
-   * symbol of the tree is one block of the trace. Default 32.
-   */
-  blockTokens?: number;
-  /** A fixed weight for `marconi` instead of the tuned one. */
-  alpha?: number;
-  /** The clock that measures `seconds`. */
-  clock?: Clock;
-  /** Called after each request of the trace. */
-  observe?: (request: Replayed) => void;
-}
-
-/** The outcome of one request of the trace. */
-export interface Replayed {
-  /** The request's index in the trace. */
-  index: number;
-  /** Input tokens that skipped prefill. */
-  hitTokens: number;
-  /** Evictions since the replay began. */
-  evictions: number;
-}
+import type { ReplayOptions } from "./settings.ts";
+export type { Replayed, ReplayOptions } from "./settings.ts";
 
 /** The result of a replay: one policy at one capacity. */
 export interface ReplayRow {

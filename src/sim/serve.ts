@@ -17,32 +17,14 @@ import type { Request } from "../schedule/request.ts";
 import type { Plan } from "../schedule/scheduler.ts";
 import { Scheduler } from "../schedule/scheduler.ts";
 import { serveOptions, trace as traceRule } from "./arguments.ts";
-import type { ReplayOptions, ReplayProgress, ReplayRow } from "./replay.ts";
+import type { ReplayProgress, ReplayRow } from "./replay.ts";
 import { capacityName } from "./replay.ts";
 import type { Timing } from "./timing.ts";
 import { percentilesOf, prefillMs, timingFor, type Percentiles } from "./timing.ts";
 import { tokenCount, tokensOf } from "./tokens.ts";
 import type { Trace } from "./trace.ts";
-
-/**
- * The options of `serve`: those of a replay, and the simulated server.
- *
- * @example
- * ```ts
- * const options: ServeOptions = { policy: "lru", capacity: { blocks: 1000 }, cost, seats: 16, chunkTokens: 512 };
- * console.log(serve(trace, options).rejected); // 0
- * ```
- */
-export interface ServeOptions extends ReplayOptions {
-  /** How long the server's steps take. Default: `timingFor` the trace. */
-  timing?: Timing;
-  /** Prompt tokens per step. Default 2048. */
-  chunkTokens?: number;
-  /** Requests that run at once. Default 256. */
-  seats?: number;
-  /** The share of the capacity that holds snapshots, in models with recurrent layers. Default 0.5. */
-  snapshotShare?: number;
-}
+import type { ServeOptions } from "./settings.ts";
+export type { ServeOptions } from "./settings.ts";
 
 /** The outcome of each request, by its index in the trace; NaN for rejected requests. */
 export interface Served {
@@ -118,7 +100,7 @@ export function* serveSteps(given: Trace, asked: ServeOptions): Generator<Replay
   return run.row((clock.nowMs() - startMs) / 1000);
 }
 
-export function checkServable(trace: Trace, { policy }: Pick<ServeOptions, "policy">): void {
+function checkServable(trace: Trace, { policy }: Pick<ServeOptions, "policy">): void {
   if (policy === "offline") {
     const reason = "knows requests one after another, not how they overlap";
     throw new TidepoolError("invalid_argument", `the policy offline cannot be served: it ${reason}`);

@@ -5,24 +5,8 @@
 import type { Cost } from "../shape/cost.ts";
 import { flopsBetween } from "../shape/cost.ts";
 import type { Trace } from "./trace.ts";
-
-/**
- * How fast a server is that runs one step at a time.
- *
- * @example
- * ```ts
- * const timing: Timing = { prefillTokensPerSecond: 20_000, decodeStepMs: 20, decodeRowMs: 0.05 };
- * console.log(prefillMs(timing, { ...cost, flopsQuadratic: 0 }, 0, 2000)); // 100
- * ```
- */
-export interface Timing {
-  /** Prompt tokens per second at the beginning of a prompt; later tokens cost more, in proportion to their FLOPs. */
-  prefillTokensPerSecond: number;
-  /** The duration of a decode step without its requests. */
-  decodeStepMs: number;
-  /** What each request in a decode step adds to its duration. */
-  decodeRowMs: number;
-}
+import type { Timing } from "./settings.ts";
+export type { Timing } from "./settings.ts";
 
 const decodeStepMs = 20;
 const decodeRowMs = 0.05;

@@ -4,7 +4,7 @@
  * workload.ts); token ids of any size become dense 32-bit numbers.
  */
 import { TidepoolError } from "../errors.ts";
-import { someText } from "./arguments.ts";
+import { text as someText } from "../check.ts";
 
 /** One request of a trace: when it arrived, its length, and what its prefix shares with others. */
 export interface TraceRequest {
@@ -46,7 +46,7 @@ export function sequenceOf(request: TraceRequest): Int32Array {
 }
 
 /** Tokens in a block of Mooncake's traces. */
-export const mooncakeBlockTokens = 512;
+const mooncakeBlockTokens = 512;
 
 /**
  * The text of a trace file. Files compressed by gzip are recognised by their first two bytes.
@@ -76,7 +76,7 @@ export async function decodeTraceBytes(bytes: Uint8Array<ArrayBuffer>): Promise<
  * ```
  */
 export function parseTrace(name: string, text: string, sessions?: { name: string; text: string }): Trace {
-  const lines = new Lines(someText.read(name, "name"), someText.read(text, "text"));
+  const lines = new Lines(someText().read(name, "name"), someText().read(text, "text"));
   const first = lines.peek();
   if ("hash_ids" in first || "tidepool_trace" in first) return parseBlockTrace(lines);
   if ("sys" in first) return parseChat(lines);

@@ -6,107 +6,23 @@ import { Random } from "../base.ts";
 import { workload as workloadRule } from "./arguments.ts";
 import type { Trace, TraceRequest } from "./trace.ts";
 import { TokenRuns } from "./trace.ts";
-
-/** A random length in tokens: log-normal with this median and this standard deviation of the logarithm. */
-export interface LengthOf {
-  median: number;
-  sigma: number;
-}
-
-interface Common {
-  seed: number;
-  /** How many sessions start per second, at equal distances. */
-  sessionsPerSecond: number;
-  /** Mean pause between two turns of a session, in seconds (exponential). */
-  pauseSeconds: number;
-}
-
-/**
- * Chats with system prompts: each session has one of `systemPrompts` (Zipf-distributed), then turns of user text and answer.
- *
- * @example
- * ```ts
- * const workload: ChatWorkload = { ...defaultWorkloads.chat, sessions: 10, systemPrompts: 2 };
- * ```
- */
-export interface ChatWorkload extends Common {
-  kind: "chat";
-  sessions: number;
-  systemPrompts: number;
-  systemTokens: LengthOf;
-  turns: LengthOf;
-  userTokens: LengthOf;
-  outputTokens: LengthOf;
-}
-
-/**
- * Agents: one shared instruction, then steps of observation and action. Observations older than `observationsKept` are dropped,
- * so that prompts diverge in the middle.
- *
- * @example
- * ```ts
- * const workload: AgentWorkload = { ...defaultWorkloads.agents, sessions: 4, observationsKept: 2 };
- * ```
- */
-export interface AgentWorkload extends Common {
-  kind: "agents";
-  sessions: number;
-  instructionTokens: LengthOf;
-  taskTokens: LengthOf;
-  turns: LengthOf;
-  observationTokens: LengthOf;
-  outputTokens: LengthOf;
-  observationsKept: number;
-}
-
-/**
- * Questions about documents: each session asks several questions, each in a separate prompt, about one of `documents`
- * (Zipf-distributed).
- *
- * @example
- * ```ts
- * const workload: DocumentWorkload = { ...defaultWorkloads.documents, sessions: 10, documents: 3 };
- * ```
- */
-export interface DocumentWorkload extends Common {
-  kind: "documents";
-  sessions: number;
-  documents: number;
-  documentTokens: LengthOf;
-  turns: LengthOf;
-  questionTokens: LengthOf;
-  outputTokens: LengthOf;
-}
-
-/**
- * Few-shot prompts: one of `templates` (Zipf-distributed), each an instruction with `shots` examples, then a short query.
- *
- * @example
- * ```ts
- * const workload: FewShotWorkload = { ...defaultWorkloads["few-shot"], sessions: 10, shots: 4 };
- * ```
- */
-export interface FewShotWorkload extends Common {
-  kind: "few-shot";
-  sessions: number;
-  templates: number;
-  instructionTokens: LengthOf;
-  shots: number;
-  shotTokens: LengthOf;
-  queryTokens: LengthOf;
-  outputTokens: LengthOf;
-}
-
-/**
- * The parameters of a generated trace; see `defaultWorkloads`.
- *
- * @example
- * ```ts
- * const workloads: Workload[] = Object.values(defaultWorkloads);
- * console.log(workloads.map(({ kind }) => kind)); // [ 'chat', 'agents', 'documents', 'few-shot' ]
- * ```
- */
-export type Workload = ChatWorkload | AgentWorkload | DocumentWorkload | FewShotWorkload;
+import type {
+  AgentWorkload,
+  ChatWorkload,
+  Common,
+  DocumentWorkload,
+  FewShotWorkload,
+  LengthOf,
+  Workload,
+} from "./settings.ts";
+export type {
+  AgentWorkload,
+  ChatWorkload,
+  DocumentWorkload,
+  FewShotWorkload,
+  LengthOf,
+  Workload,
+} from "./settings.ts";
 
 const common: Common = { seed: 1, sessionsPerSecond: 1, pauseSeconds: 15 };
 

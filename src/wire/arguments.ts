@@ -103,7 +103,7 @@ export const engineFields: Fields<EngineOptions> = {
   cache: cacheOptions,
 };
 
-export const cacheScope: Rule<CacheScope> = oneOf({ off: true, memory: true, disk: true });
+const cacheScope: Rule<CacheScope> = oneOf({ off: true, memory: true, disk: true });
 
 export const generateFields: Fields<GenerateParams> = {
   ...SAMPLING_FIELDS,

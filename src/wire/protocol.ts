@@ -760,3 +760,6 @@ export type FromWorker =
   | { type: "notice"; notice: Notice }
   | { type: "cacheEvents"; events: CacheEvent[]; dropped: number }
   | { type: "closed" };
+
+/** What a loaded model is asked. */
+export type Ask = Extract<ToWorker, { type: "submit" | "abort" | "call" }>;

@@ -17,8 +17,7 @@ import {
   tools,
   treeLimit,
 } from "../wire/arguments.ts";
-import type { Ask } from "./local.ts";
-import type { Call, GenerateParams, RequestInput, Resume, TokenLogprob } from "../wire/protocol.ts";
+import type { Ask, Call, GenerateParams, RequestInput, Resume, TokenLogprob } from "../wire/protocol.ts";
 
 type Of<M extends Call["method"]> = Extract<Call, { method: M }>;
 

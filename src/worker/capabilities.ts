@@ -6,7 +6,7 @@
 import { RUNTIME } from "../base.ts";
 import { adapterLine, type Gpu } from "../gpu/device.ts";
 import type { MemoryPlan } from "../model/memory.ts";
-import { hasOpfs } from "./cache/open-store.ts";
+import { hasOpfs, NO_OPFS } from "./cache/open-store.ts";
 import type { Capability, EngineOptions } from "../wire/protocol.ts";
 
 /** Of a device and of the storage that the options ask for. */
@@ -19,12 +19,6 @@ export async function missingCapabilities(gpu: Gpu, options: EngineOptions): Pro
 export function missingOfPlan({ limited }: Pick<MemoryPlan, "limited">): Capability[] {
   return limited === undefined ? [] : [{ code: "pool_limited", message: limited }];
 }
-
-const NO_OPFS: Capability = {
-  code: "no_opfs",
-  message:
-    "the browser offers no OPFS here, as in some private windows: stored prompts go to IndexedDB, which is slower and may be cleared sooner; an ordinary window of a current browser has it",
-};
 
 function missingOfGpu({ adapter, features }: Gpu, options: EngineOptions): Capability[] {
   const name = adapterLine(adapter);

@@ -18,19 +18,18 @@ import { openStore } from "./cache/open-store.ts";
 import { openForLoad, timedPost } from "./models.ts";
 import { gpuOptions, optionsAgain, runnerOptions } from "./options.ts";
 import type {
+  Ask,
   Call,
   Capability,
   EngineInfo,
   EngineOptions,
   ModelSpec,
   Notice,
-  ToWorker,
 } from "../wire/protocol.ts";
+
+export type { Ask } from "../wire/protocol.ts";
 import type { Reopen } from "./recovery.ts";
 import { Session, type Post } from "./session.ts";
-
-/** What a loaded model is asked. */
-export type Ask = Extract<ToWorker, { type: "submit" | "abort" | "call" }>;
 
 /** Work that can be ended; `ended` resolves when it is, and has given back what it held. */
 export interface Endable {

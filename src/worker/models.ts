@@ -26,7 +26,7 @@ function retrying({ url, reason, failures, attempts, waitMs }: Retry): LoadProgr
 }
 
 /** Passes progress on with the seconds that are left, each phase by its own rate. */
-export function withSecondsLeft(tell: (progress: LoadProgress) => void): (progress: LoadProgress) => void {
+function withSecondsLeft(tell: (progress: LoadProgress) => void): (progress: LoadProgress) => void {
   const meters = new Map<LoadProgress["phase"], RateMeter>();
   return (progress) => {
     const meter = meters.get(progress.phase) ?? new RateMeter();

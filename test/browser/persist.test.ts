@@ -148,7 +148,7 @@ describe.skipIf(!present)("stored prompts in Chromium", { timeout: 2 * PATIENT_M
     expect(await drain(page)).toBe(0);
     const names = await page.evaluate(async () => (await indexedDB.databases()).map(({ name }) => name));
     expect(names).toContain("tidepool-kv");
-    expect(await page.evaluate(() => codes)).toEqual(["opfs_unavailable"]);
+    expect(await page.evaluate(() => codes)).toEqual(["no_opfs"]);
     await page.reload();
     await openEngine(page, { restore: "load" });
     const warm = await ask(page, 1, documentTokens, WHERE);

@@ -7,7 +7,7 @@ import type { Backend } from "../../src/tier/disk/backend.ts";
 import { sameBytes } from "../../src/tier/record/checksum.ts";
 import { IdbBackend } from "../../src/tier/disk/idb.ts";
 import { spawnOpfsBackend } from "../../src/tier/disk/opfs-start.ts";
-import type { NoticeCode } from "../../src/tier/store/disk-tier.ts";
+import type { NoticeCode } from "../../src/tier/tiers/disk-tier.ts";
 import { TierStore } from "../../src/tier/store/store.ts";
 import { runCases, TEST_SEGMENT_BYTES, type Fixture, type SuiteResult } from "./conformance.ts";
 import { chain, keyOf, payloadOf } from "./make.ts";

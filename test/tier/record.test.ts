@@ -12,7 +12,7 @@ import {
   type RecordDraft,
   type RecordInfo,
 } from "../../src/tier/record/record.ts";
-import { TierIndex } from "../../src/tier/store/tier-index.ts";
+import { TierIndex } from "../../src/tier/tiers/tier-index.ts";
 import {
   decodeLogEntry,
   encodeRecordEntry,

@@ -9,7 +9,7 @@ import { SegmentBackend } from "../../src/tier/disk/segments.ts";
 import type { Delta } from "../../src/tier/disk/backend.ts";
 import { headerBytesOf, infoOf } from "../../src/tier/record/record.ts";
 import { TierStore } from "../../src/tier/store/store.ts";
-import type { AsyncTierSpec, SyncTierSpec, TierSpec } from "../../src/tier/store/tiers.ts";
+import type { AsyncTierSpec, SyncTierSpec, TierSpec } from "../../src/tier/tiers/tier-list.ts";
 import { placesOf } from "../../src/worker/cache/tree.ts";
 import { FakeMedium, World } from "../fault/fake-disk.ts";
 import { FakeTimer } from "../fault/fake-timer.ts";

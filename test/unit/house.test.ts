@@ -77,6 +77,8 @@ interface Import {
   specifier: string;
   /** The file that a relative specifier names, from the repository's root. */
   file: Source | undefined;
+  /** Whether only the file's address is taken, as for a worker. */
+  isAddress: boolean;
 }
 
 const SPECIFIER =
@@ -87,7 +89,7 @@ function importsOf(from: Source): Import[] {
   return [...text.matchAll(SPECIFIER)].map((match) => {
     const specifier = match[1] ?? match[2] ?? match[3] ?? match[4] ?? "";
     const file = specifier.startsWith(".") ? posix.join(dirname(from), specifier) : undefined;
-    return { from, specifier, file };
+    return { from, specifier, file, isAddress: match[4] !== undefined };
   });
 }
 
@@ -162,7 +164,85 @@ describe("imports", () => {
   });
 });
 
+describe("circles", () => {
+  /** Files that import each other in a circle, types included, as groups. */
+  function circles(graph: ReadonlyMap<Source, readonly Source[]>): Source[][] {
+    const reach = (from: Source): Set<Source> => {
+      const seen = new Set<Source>(graph.get(from));
+      for (const file of seen) for (const next of graph.get(file) ?? []) seen.add(next);
+      return seen;
+    };
+    const reached = new Map([...graph.keys()].map((file) => [file, reach(file)]));
+    const groups = [...reached].map(([file, seen]) =>
+      [...seen].filter((other) => reached.get(other)?.has(file)).sort(),
+    );
+    return [...new Map(groups.filter(({ length }) => length > 0).map((group) => [group[0], group])).values()];
+  }
+
+  test("no file imports itself by way of others, not even a type", () => {
+    const graph = new Map<Source, Source[]>([...sources, ...demo].map((file) => [file, []]));
+    // A worker's file is started by its address (`new URL`), not imported.
+    const imported = inside.filter(({ file, isAddress }) => file.endsWith(".ts") && !isAddress);
+    for (const { from, file } of imported) graph.get(from)?.push(file);
+    expect(circles(graph)).toEqual([]);
+  });
+
+  test("the search itself finds a circle of two and one of three", () => {
+    const graph = { a: ["b"], b: ["a", "c"], c: ["d"], d: ["e"], e: ["c"], f: ["a"] };
+    expect(circles(new Map(Object.entries(graph)))).toEqual([
+      ["a", "b"],
+      ["c", "d", "e"],
+    ]);
+  });
+});
+
+/** Files that a folder may hold itself, its wings apart. */
+const MAX_FILES_A_FOLDER = 16;
+
+/** Folders that hold more: what they hold now. They may shrink, not grow; a new subject is a reason for a wing. */
+const LARGE_FOLDERS: Readonly<Record<string, number>> = {
+  "src/api": 20,
+  "src/load/download": 20,
+  "src/model": 19,
+  "src/worker": 20,
+  "demo/page": 20,
+  "demo/chat": 19,
+};
+
 describe("files", () => {
+  test("no folder is a hall of many rooms without wings", () => {
+    const counts = new Map<string, number>();
+    for (const file of [...sources, ...demo]) counts.set(dirname(file), (counts.get(dirname(file)) ?? 0) + 1);
+    const over = [...counts].filter(
+      ([folder, count]) => count > (LARGE_FOLDERS[folder] ?? MAX_FILES_A_FOLDER),
+    );
+    expect(over.map(([folder, count]) => `${folder}: ${count} files`)).toEqual([]);
+    const small = Object.keys(LARGE_FOLDERS).filter(
+      (folder) => (counts.get(folder) ?? 0) <= MAX_FILES_A_FOLDER,
+    );
+    expect(small, "no longer large: take them off the list").toEqual([]);
+  });
+
+  test("what is exported and is no type is used by another file", () => {
+    const exported = /^export (?:abstract )?(?:async )?(?:const|let|function\*?|class) (\w+)/gm;
+    const all = [...sources, ...demo, ...walk("test").filter((file) => file.endsWith(".ts"))];
+    const texts = new Map(
+      [...all, "vite.config.ts"].map((file) => [file, withoutComments(readFileSync(file, "utf8"))]),
+    );
+    const users = new Map<string, Set<Source>>();
+    for (const [file, text] of texts)
+      for (const word of new Set(text.match(/[A-Za-z_$][\w$]*/g))) {
+        const files = users.get(word) ?? new Set();
+        users.set(word, files.add(file));
+      }
+    const unused = [...sources, ...demo].flatMap((file) =>
+      [...(texts.get(file) ?? "").matchAll(exported)]
+        .filter(([, name = ""]) => (users.get(name)?.size ?? 0) < 2)
+        .map(([, name]) => `${file}: ${name}`),
+    );
+    expect(unused).toEqual([]);
+  });
+
   test("every source file is reached from an entry", () => {
     const reached = new Set<Source>(ENTRIES.filter((file) => existsSync(file)));
     for (const file of reached)

@@ -90,7 +90,7 @@ export function branchPoint(request: Admission): number[] {
   return raw > reusable && raw < tokens.length ? [raw] : [];
 }
 
-export function everyBlock(request: Admission, snapshotEvery: number): number[] {
+function everyBlock(request: Admission, snapshotEvery: number): number[] {
   const positions: number[] = [];
   const first = (Math.floor(request.reusable / snapshotEvery) + 1) * snapshotEvery;
   for (let at = first; at < request.tokens.length; at += snapshotEvery) positions.push(at);

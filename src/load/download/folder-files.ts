@@ -20,7 +20,7 @@ import { storageError, type ModelFolder, type Part, type Release } from "./model
 import { openPath, type Source } from "../source.ts";
 
 /** How often a process that waits for another's download looks whether it is done. */
-export const LOCK_POLL_MS = 200;
+const LOCK_POLL_MS = 200;
 
 const LOCK_DIGITS = 16;
 

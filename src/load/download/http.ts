@@ -6,10 +6,10 @@ import { RUNTIME } from "../../base.ts";
 import { TidepoolError } from "../../errors.ts";
 
 /** Redirects in a row that are followed; browsers follow by themselves, up to 20. */
-export const MAX_REDIRECTS = 10;
+const MAX_REDIRECTS = 10;
 
 /** A server that wants a longer pause than this is taken at its word: the download ends with an error that says so. */
-export const MAX_RETRY_AFTER_MS = 5 * 60_000;
+const MAX_RETRY_AFTER_MS = 5 * 60_000;
 
 /** A secret, and the only origin that may see it. */
 export interface Authorization {

@@ -8,7 +8,7 @@ import type { Remote } from "./http.ts";
 import { baseName } from "../source.ts";
 import { DEFAULT_REVISION, hubModelName, type HubName } from "../model-name.ts";
 
-export const DEFAULT_HUB = "https://huggingface.co";
+const DEFAULT_HUB = "https://huggingface.co";
 
 /** A listing is smaller than this; a larger one is refused. */
 const MAX_LISTING_BYTES = 32 * 1024 * 1024;

@@ -307,7 +307,7 @@ export async function onceMoreIfChanged<T>(load: () => Promise<T>): Promise<T> {
 }
 
 /** Downloads that start again from nothing. */
-export const MAX_RESTARTS = 1;
+const MAX_RESTARTS = 1;
 
 function nameOf(file: RemoteFile): string {
   return baseName(file.file);

@@ -35,7 +35,7 @@ export function rowBytes(format: Format, columns: number): number {
 }
 
 /** 32-bit words of a tile of 16 rows. */
-export function tileWords(format: Format): number {
+function tileWords(format: Format): number {
   return PANEL_ROWS * format.wordOffsets.length + (PANEL_ROWS * format.tailBytes) / 4;
 }
 

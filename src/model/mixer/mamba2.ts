@@ -159,7 +159,7 @@ export interface MambaInput extends MambaShape {
 }
 
 /** Rows of a chunk of the prefill form. */
-export const CHUNK_ROWS = 64;
+const CHUNK_ROWS = 64;
 
 /** Rows of one workgroup of mamba-chunk (SPAN there), and entries of B of one of mamba-states. */
 const SPAN = 16;

@@ -14,6 +14,9 @@
  */
 import { assert } from "../../base.ts";
 
+/** A tier below the GPU, by the name that the store has for it. */
+export type LowerTier = string;
+
 /** Load only, compute only, or both from their ends. */
 export type RestoreMode = "load" | "compute" | "both";
 

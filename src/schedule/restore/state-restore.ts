@@ -8,7 +8,7 @@
  *     |-- computed -->
  */
 import type { NewSnapshot } from "../../cache/prefix.ts";
-import type { LowerTier } from "../request.ts";
+import type { LowerTier } from "./block-restore.ts";
 import { MAX_LOADS, type RestoreMode, type RestoreTerms } from "./block-restore.ts";
 
 /** A read may take so long before anything can be said of the medium. */

@@ -6,10 +6,10 @@
 import { TidepoolError } from "../../errors.ts";
 
 /** Nodes evaluated and items made: some seconds. A conversation of a thousand messages takes some ten thousand. */
-export const MAX_TEMPLATE_STEPS = 2_000_000;
+const MAX_TEMPLATE_STEPS = 2_000_000;
 
 /** Characters of the text that a template makes, and of any text on the way there. */
-export const MAX_RENDERED_CHARS = 16 * 1024 * 1024;
+const MAX_RENDERED_CHARS = 16 * 1024 * 1024;
 
 /** Items of a list on the way. */
 const MAX_LIST_ITEMS = 1024 * 1024;

@@ -6,7 +6,6 @@
  * writer's change is known before refresh(), or any order between two calls that were not awaited one after the other.
  */
 import type { Key } from "../record/keys.ts";
-import type { Progress } from "./progress.ts";
 import type { RecordInfo } from "../record/record.ts";
 
 /** What changed in a backend's list since it was last told. A key is in one of the two at most. */
@@ -30,11 +29,17 @@ export interface BackendUsage {
   badEntries: number;
 }
 
+/** Tells of each finished step of work (progress.ts). */
+export interface StepSource {
+  /** Calls `listener` after each step until the returned function is called. */
+  on(listener: () => void): () => void;
+}
+
 /** A place for encoded records. Every method may be called at any time between open() and close(). */
 export interface Backend {
   readonly name: string;
   /** Tells of each finished step of work that changes files, where calls may wait for one another or take long. */
-  readonly progress?: Progress;
+  readonly progress?: StepSource;
   /** Opens and lists what is there. */
   open(): Promise<Delta>;
   /** Stores encoded records; on return they survive a loss of power, as far as the platform can promise that. */

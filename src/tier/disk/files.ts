@@ -28,9 +28,9 @@ import { GatheredReads } from "./gathered-reads.ts";
 import { SegmentBackend, type SegmentOptions } from "./segments.ts";
 import { writerOfFile } from "./segment-log.ts";
 
-export const MAX_READ_HANDLES = 16;
+const MAX_READ_HANDLES = 16;
 /** Buffers gathered in one write. Systems take 1,024 or more. */
-export const MAX_PARTS_A_WRITE = 256;
+const MAX_PARTS_A_WRITE = 256;
 
 export interface FilesOptions extends SegmentOptions {
   /** Called with the reason if other users of this machine may look into the folder. */

@@ -8,7 +8,7 @@ import type { FileHandle } from "node:fs/promises";
 import { background } from "../../base.ts";
 
 /** Parts of one call at most: others are read at the same time, and the first are checked while the next are read. */
-export const MAX_PARTS_A_READ = 4;
+const MAX_PARTS_A_READ = 4;
 
 interface Wanted {
   offset: number;

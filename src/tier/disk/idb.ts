@@ -16,7 +16,7 @@ import {
 } from "./backend.ts";
 import type { Key } from "../record/keys.ts";
 import { FORMAT_VERSION, infoOf, type RecordInfo } from "../record/record.ts";
-import { TierIndex } from "../store/tier-index.ts";
+import { TierIndex } from "../tiers/tier-index.ts";
 
 /** With the record format: what an older version wrote is a miss, and goes. */
 const SCHEMA_VERSION = FORMAT_VERSION;

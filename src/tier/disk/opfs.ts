@@ -19,7 +19,7 @@ import {
 import { SegmentBackend, type SegmentOptions } from "./segments.ts";
 
 /** How often a read that an append has disturbed is tried. */
-export const READ_ATTEMPTS = 5;
+const READ_ATTEMPTS = 5;
 
 /** The part of FileSystemSyncAccessHandle that is used; the DOM library leaves it out. */
 interface SyncHandle {
@@ -44,7 +44,7 @@ export async function openOpfsBackend(folder: string, options: SegmentOptions = 
   });
 }
 
-export class OpfsMedium implements Medium {
+class OpfsMedium implements Medium {
   readonly name = "opfs";
   private readonly directory: FileSystemDirectoryHandle;
   private readonly writing = new Map<string, SyncHandle>();

@@ -2,9 +2,9 @@
  * Signs of life of a medium that is at work: each finished step of work that others wait for. It does not judge how long
  * is too long (timer.ts), and a failed step is none.
  */
-import type { Appender, Medium } from "./backend.ts";
+import type { Appender, Medium, StepSource } from "./backend.ts";
 
-export class Progress {
+export class Progress implements StepSource {
   private readonly listeners = new Set<() => void>();
 
   /** Calls `listener` after each step until the returned function is called. */

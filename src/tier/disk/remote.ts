@@ -38,7 +38,7 @@ export type BackendReply =
 type ProgressMessage = { progress: true };
 
 /** Progress is told at most once in this time. */
-export const PROGRESS_INTERVAL_MS = 250;
+const PROGRESS_INTERVAL_MS = 250;
 
 /** The part of a Worker, a MessagePort or a worker's own scope that is used. */
 export interface Port {

@@ -41,9 +41,9 @@ import {
   LOG_ENTRY_BYTES,
 } from "./segment-log.ts";
 
-export const DEFAULT_SEGMENT_BYTES = 32 * 2 ** 20;
+const DEFAULT_SEGMENT_BYTES = 32 * 2 ** 20;
 /** More of a log than this is not read: over a million records in one segment is no segment of ours. */
-export const MAX_LOG_BYTES = 2 ** 27;
+const MAX_LOG_BYTES = 2 ** 27;
 
 /** Writers that one append is tried as: a lock is lost in the middle of it only if the process sleeps there. */
 const MAX_WRITERS = 3;

@@ -1,7 +1,6 @@
 /** Time limits for calls that may never answer. The timer is handed in, so that tests need not wait. */
 import type { Timer } from "../../base.ts";
-import { MediumError } from "./backend.ts";
-import type { Progress } from "./progress.ts";
+import { MediumError, type StepSource } from "./backend.ts";
 
 export { systemTimer, type Timer } from "../../base.ts";
 
@@ -17,7 +16,7 @@ export function within<T>(
   ms: number,
   label: string,
   promise: Promise<T>,
-  progress?: Progress,
+  progress?: StepSource,
 ): Promise<T> {
   return new Promise((resolve, reject) => {
     const ends: (() => void)[] = [];

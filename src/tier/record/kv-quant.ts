@@ -150,7 +150,7 @@ function packNibbles(codes: Uint8Array): Uint8Array {
 }
 
 /** What a quantised payload says of itself; undefined if it cannot be one. */
-export function quantisedKvLayout(bytes: Uint8Array): { layout: KvLayout; bits: KvBits } | undefined {
+function quantisedKvLayout(bytes: Uint8Array): { layout: KvLayout; bits: KvBits } | undefined {
   if (bytes.length < HEADER_BYTES) return undefined;
   const fields = new Uint32Array(bytes.slice(0, HEADER_BYTES).buffer);
   const [magic, bits, dtypeIndex, layers = 0, kvHeads = 0, headDim = 0, blockTokens = 0] = fields;

@@ -16,7 +16,7 @@ import { assert } from "../../base.ts";
 import { CHECKSUM_BYTES, checksum, sameBytes } from "./checksum.ts";
 import { bytesToHex, hexToBytes, namespaceHashOf, recordKey, type Key, type RecordKind } from "./keys.ts";
 
-export const RECORD_MAGIC = 0x564b5054; // "TPKV"
+const RECORD_MAGIC = 0x564b5054; // "TPKV"
 export const FORMAT_VERSION = 3;
 export const MAX_RECORD_TOKENS = 1 << 20;
 

@@ -5,8 +5,8 @@
 import type { Key } from "../record/keys.ts";
 import { infoOf, isExpired, type RecordInfo } from "../record/record.ts";
 import type { StoreParts } from "./store-parts.ts";
-import type { TierName } from "./tier-index.ts";
-import type { Tier } from "./tiers.ts";
+import type { TierName } from "../tiers/tier-index.ts";
+import type { Tier } from "./store-parts.ts";
 import type { Writers } from "./writers.ts";
 
 /** A record, and the tiers that have it, the fastest first. */

@@ -8,8 +8,8 @@ import type { Key } from "../record/keys.ts";
 import { matcher, type TabHint } from "./tab-hints.ts";
 import { decodeRecord, isExpired, type MissReason, type RecordInfo } from "../record/record.ts";
 import { ROTTEN, type StoreParts } from "./store-parts.ts";
-import type { MissCounts } from "./store-stats.ts";
-import type { DiskTier } from "./disk-tier.ts";
+import type { MissCounts } from "../tiers/tier-counts.ts";
+import type { DiskTier } from "../tiers/disk-tier.ts";
 import type { Writers } from "./writers.ts";
 
 /** Hints from other tabs within this time are answered by one look at the tiers. */

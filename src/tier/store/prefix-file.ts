@@ -7,7 +7,7 @@ import { recordKey, rootKey, type Key } from "../record/keys.ts";
 import { encodeRecord, isExpired, type RecordDraft, type StoredRecord } from "../record/record.ts";
 import type { ImportResult } from "./store-options.ts";
 import type { TierStore } from "./store.ts";
-import type { TierName } from "./tier-index.ts";
+import type { TierName } from "../tiers/tier-index.ts";
 
 /** What is stored of a prompt. */
 export interface StoredPrefix extends Omit<Prefix, "tokens"> {

@@ -4,7 +4,7 @@
  * asynchronous tiers are bounded in number, and one serves all who ask for it at the same time.
  */
 import { background } from "../../base.ts";
-import type { DiskTier } from "./disk-tier.ts";
+import type { DiskTier } from "../tiers/disk-tier.ts";
 import type { Remover } from "./remover.ts";
 import type { Key } from "../record/keys.ts";
 import { dequantiseKv } from "../record/kv-quant.ts";
@@ -20,8 +20,8 @@ import {
 import { wholeState } from "../record/state-half.ts";
 import type { Asked, GetResult } from "./store-options.ts";
 import { ROTTEN, type StoreParts } from "./store-parts.ts";
-import type { RamTier } from "./ram-tier.ts";
-import type { Tier } from "./tiers.ts";
+import type { RamTier } from "../tiers/ram-tier.ts";
+import type { Tier } from "./store-parts.ts";
 import type { Maintenance } from "./maintenance.ts";
 import type { Writers } from "./writers.ts";
 

@@ -2,13 +2,13 @@
  * Forgets records, by key or by what they are of, in every tier and on their way. Other tabs are told of a clear; what they
  * do about it is maintenance.ts.
  */
-import type { DiskTier } from "./disk-tier.ts";
+import type { DiskTier } from "../tiers/disk-tier.ts";
 import { namespaceHashOf, type Key } from "../record/keys.ts";
 import { matcher, type ClearFilter } from "./tab-hints.ts";
 import type { MissReason, RecordInfo } from "../record/record.ts";
 import type { Filter } from "./store-options.ts";
 import type { StoreParts } from "./store-parts.ts";
-import type { Tier } from "./tiers.ts";
+import type { Tier } from "./store-parts.ts";
 import type { Writers } from "./writers.ts";
 
 /** How often clear() looks whether another tab has brought something back. */

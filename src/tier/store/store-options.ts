@@ -1,23 +1,16 @@
 /** What a store is opened with, and what its calls take and give. Types only; store.ts has the behaviour. */
 import type { Clock } from "../../base.ts";
-import type { Backend } from "../disk/backend.ts";
-import type { NoticeCode } from "./disk-tier.ts";
+import type { NoticeCode } from "../tiers/disk-tier.ts";
 import type { Key } from "../record/keys.ts";
 import type { KvBits, KvLayout } from "../record/kv-quant.ts";
 import type { Expected, MissReason, RecordDraft, StoredRecord } from "../record/record.ts";
-import type { ChooseVictim, TierName } from "./tier-index.ts";
-import type { TierSpec } from "./tiers.ts";
+import type { ChooseVictim, TierName } from "../tiers/tier-index.ts";
+import type { TierSpec, UsualBudgets } from "../tiers/tier-list.ts";
 import type { Timer } from "../disk/timer.ts";
 
-export interface StoreOptions {
-  /** The tiers, the fastest first. Default: RAM, and a disk if `disk` is given, with the budgets below (tiers.ts). */
+export interface StoreOptions extends UsualBudgets {
+  /** The tiers, the fastest first. Default: RAM, and a disk if `disk` is given, with the budgets below (tiers/tier-list.ts). */
   tiers?: readonly TierSpec[];
-  /** Budget of the RAM tier. Default: 0. */
-  ramBytes?: number;
-  /** Budget of the disk tier; no effect without `disk`. */
-  diskBytes?: number;
-  /** Makes the disk's backend, as in `AsyncTierSpec.make`. Without it there is no disk tier. */
-  disk?: () => Backend | Promise<Backend>;
   /** Bound of each write-behind queue: there is one for each asynchronous tier. Default 64 MiB. */
   queueBytes?: number;
   /** Stores block records in so many bits; off by default. Finer records than this are served too, coarser ones not. */

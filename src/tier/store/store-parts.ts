@@ -3,15 +3,15 @@
  * reads and forgets are store.ts, write-behind.ts, lookup.ts, reader.ts, remover.ts and maintenance.ts.
  */
 import { systemClock, type Clock } from "../../base.ts";
-import { DiskTier } from "./disk-tier.ts";
+import { DiskTier } from "../tiers/disk-tier.ts";
 import type { Key } from "../record/keys.ts";
 import { openTabHints, type TabHints, type TabHint } from "./tab-hints.ts";
-import { RamTier } from "./ram-tier.ts";
+import { RamTier } from "../tiers/ram-tier.ts";
 import { coarseness, type Encoding, type MissReason, type RecordInfo } from "../record/record.ts";
 import type { StoreOptions } from "./store-options.ts";
 import { systemTimer, type Timer } from "../disk/timer.ts";
-import type { TierName } from "./tier-index.ts";
-import { checkTiers, usualTiers, type AsyncTierSpec, type SyncTierSpec, type Tier } from "./tiers.ts";
+import type { TierName } from "../tiers/tier-index.ts";
+import { checkTiers, usualTiers, type AsyncTierSpec, type SyncTierSpec } from "../tiers/tier-list.ts";
 import type { Queued } from "./write-queue.ts";
 
 /** Reasons after which a stored record will never be good again. */
@@ -24,6 +24,8 @@ export const ROTTEN: ReadonlySet<MissReason> = new Set([
   "key",
   "expired",
 ]);
+
+export type Tier = RamTier | DiskTier;
 
 export interface PartsHooks {
   onEvicted(tier: RamTier, evicted: Queued): void;

@@ -1,25 +1,9 @@
 /** The store's numbers by tier. Counting happens in store.ts and its rooms. */
 import type { BackendUsage } from "../disk/backend.ts";
-import type { DiskTier } from "./disk-tier.ts";
-import { MISS_REASONS, type MissReason } from "../record/record.ts";
-import type { TierName } from "./tier-index.ts";
-import type { Tier } from "./tiers.ts";
-
-export type MissCounts = Record<MissReason, number>;
-
-export interface TierStats {
-  bytes: number;
-  records: number;
-  budgetBytes: number;
-  hits: number;
-  misses: MissCounts;
-  /** Records that came into this tier from a slower one, or left it for a faster one. */
-  promotions: number;
-  /** Records that left this tier for a slower one, or came in from a faster one. */
-  demotions: number;
-  /** Records that this tier gave up and no slower one holds. */
-  drops: number;
-}
+import type { DiskTier } from "../tiers/disk-tier.ts";
+import { newCounts, type TierStats } from "../tiers/tier-counts.ts";
+import type { TierName } from "../tiers/tier-index.ts";
+import type { Tier } from "./store-parts.ts";
 
 /** Of a tier that has to be waited for. */
 export interface AsyncTierStats extends TierStats, BackendUsage {
@@ -38,13 +22,6 @@ export interface StoreStats {
   ram: TierStats;
   disk: AsyncTierStats;
   queue: { bytes: number; records: number; dropped: number };
-}
-
-export type Counts = Pick<TierStats, "hits" | "misses" | "promotions" | "demotions" | "drops">;
-
-export function newCounts(): Counts {
-  const misses = Object.fromEntries(MISS_REASONS.map((reason) => [reason, 0])) as MissCounts;
-  return { hits: 0, misses, promotions: 0, demotions: 0, drops: 0 };
 }
 
 const NO_TIER: AsyncTierStats = {

@@ -1,5 +1,5 @@
 /**
- * The store: records in an ordered list of tiers (tiers.ts), usually RAM and a disk, each within a budget of bytes, looked
+ * The store: records in an ordered list of tiers (tiers/tier-list.ts), usually RAM and a disk, each within a budget of bytes, looked
  * up by key. put() never waits: asynchronous tiers are written behind, from bounded queues. get() looks in the tiers in
  * order, and checks what it finds in asynchronous ones; whatever fails a check is a miss with a reason, and is dropped.
  * Without an asynchronous tier, or after losing it, the store goes on with the others and tells so once. What a tier in
@@ -18,10 +18,11 @@ import { coarserOf, encodeRecord, infoOf, type Encoding, type RecordInfo } from 
 import type { Asked, Filter, GetResult, PutDraft, PutOutcome, StoreOptions } from "./store-options.ts";
 import { halveState } from "../record/state-half.ts";
 import { StoreParts } from "./store-parts.ts";
-import { statsOf, tierStats, type AsyncTierStats, type MissCounts, type StoreStats } from "./store-stats.ts";
-import type { TierName } from "./tier-index.ts";
+import { statsOf, tierStats, type AsyncTierStats, type StoreStats } from "./store-stats.ts";
+import type { MissCounts } from "../tiers/tier-counts.ts";
+import type { TierName } from "../tiers/tier-index.ts";
 import { Maintenance } from "./maintenance.ts";
-import type { RamTier } from "./ram-tier.ts";
+import type { RamTier } from "../tiers/ram-tier.ts";
 import type { WriteBehind } from "./write-behind.ts";
 import { Writers } from "./writers.ts";
 import type { Queued } from "./write-queue.ts";

@@ -6,11 +6,11 @@
  * one of them is nowhere to be had. Written in that order, a chain that a crash cuts short is a shorter chain.
  */
 import { background } from "../../base.ts";
-import type { DiskTier } from "./disk-tier.ts";
+import type { DiskTier } from "../tiers/disk-tier.ts";
 import type { Key } from "../record/keys.ts";
 import { isExpired, type RecordInfo } from "../record/record.ts";
 import type { StoreParts } from "./store-parts.ts";
-import { isFirst } from "./tier-index.ts";
+import { isFirst } from "../tiers/tier-index.ts";
 import { within } from "../disk/timer.ts";
 import { WriteQueue, type Queued } from "./write-queue.ts";
 

@@ -7,7 +7,7 @@ import type { Key } from "../record/keys.ts";
 import type { RecordInfo } from "../record/record.ts";
 
 /** Records in the queue at most, whatever their size: bounds the search for the cheapest. */
-export const MAX_QUEUED_RECORDS = 4096;
+const MAX_QUEUED_RECORDS = 4096;
 
 export interface Queued {
   info: RecordInfo;

@@ -5,7 +5,7 @@
 import type { Key } from "../record/keys.ts";
 import type { RecordInfo } from "../record/record.ts";
 import type { StoreParts } from "./store-parts.ts";
-import type { TierName } from "./tier-index.ts";
+import type { TierName } from "../tiers/tier-index.ts";
 import { WriteBehind } from "./write-behind.ts";
 import type { Queued } from "./write-queue.ts";
 

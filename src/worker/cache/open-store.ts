@@ -12,9 +12,11 @@ import type { CacheOptions, Notice } from "../../wire/protocol.ts";
 
 const FOLDER = "tidepool-kv";
 
-const NO_OPFS: Notice = {
-  code: "opfs_unavailable",
-  message: "no OPFS here, as in some private windows: the disk tier is IndexedDB",
+/** What is lost without OPFS, as a notice when the store is opened and among the capabilities. */
+export const NO_OPFS: Notice = {
+  code: "no_opfs",
+  message:
+    "the browser offers no OPFS here, as in some private windows: stored prompts go to IndexedDB, which is slower and may be cleared sooner; an ordinary window of a current browser has it",
 };
 
 /** How often idle work (compaction, expiry) is done. */

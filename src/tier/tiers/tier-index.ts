@@ -5,7 +5,7 @@
 import type { Key } from "../record/keys.ts";
 import type { RecordInfo } from "../record/record.ts";
 
-/** What a tier is called in lists, numbers and events; the names are those of the store's list of tiers (tiers.ts). */
+/** What a tier is called in lists, numbers and events; the names are those of the store's list of tiers (tier-list.ts). */
 export type TierName = string;
 
 /**

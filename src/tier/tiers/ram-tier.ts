@@ -5,9 +5,9 @@
 import type { Key } from "../record/keys.ts";
 import type { RecordInfo } from "../record/record.ts";
 import { RamBackend } from "../disk/ram.ts";
-import { newCounts } from "./store-stats.ts";
+import { newCounts } from "./tier-counts.ts";
 import { TierIndex, type ChooseVictim, type TierName } from "./tier-index.ts";
-import type { Queued } from "./write-queue.ts";
+import type { Queued } from "../store/write-queue.ts";
 
 export interface RamTierOptions {
   name: TierName;

@@ -5,9 +5,6 @@
  */
 import { assert } from "../../base.ts";
 import type { Backend } from "../disk/backend.ts";
-import { DiskTier } from "./disk-tier.ts";
-import { RamTier } from "./ram-tier.ts";
-import type { StoreOptions } from "./store-options.ts";
 import type { TierName } from "./tier-index.ts";
 
 /** A tier in this process's memory. It is gone with the process. */
@@ -28,10 +25,18 @@ export interface AsyncTierSpec {
 
 export type TierSpec = SyncTierSpec | AsyncTierSpec;
 
-export type Tier = RamTier | DiskTier;
+/** What the usual tiers follow from. */
+export interface UsualBudgets {
+  /** Budget of the RAM tier. Default: 0. */
+  ramBytes?: number;
+  /** Budget of the disk tier; no effect without `disk`. */
+  diskBytes?: number;
+  /** Makes the disk's backend, as in `AsyncTierSpec.make`. Without it there is no disk tier. */
+  disk?: () => Backend | Promise<Backend>;
+}
 
 /** The list of a store that is opened without one of its own. */
-export function usualTiers({ ramBytes = 0, diskBytes = 0, disk }: StoreOptions): TierSpec[] {
+export function usualTiers({ ramBytes = 0, diskBytes = 0, disk }: UsualBudgets): TierSpec[] {
   return [
     { kind: "sync", name: "ram", maxBytes: ramBytes },
     ...(disk ? [{ kind: "async", name: "disk", maxBytes: diskBytes, make: disk } as const] : []),

@@ -7,10 +7,10 @@
 import { background, type Clock } from "../../base.ts";
 import { MediumError, type Backend, type Delta, type MediumFault } from "../disk/backend.ts";
 import type { Key } from "../record/keys.ts";
-import { newCounts } from "./store-stats.ts";
+import { newCounts } from "./tier-counts.ts";
 import { TierIndex, type ChooseVictim, type TierName } from "./tier-index.ts";
 import { within, type Timer } from "../disk/timer.ts";
-import type { Queued } from "./write-queue.ts";
+import type { Queued } from "../store/write-queue.ts";
 
 /** What became of a tier; a notice's code has the tier's name before it, such as `disk_full`. */
 type Fate =
@@ -36,13 +36,13 @@ export interface DiskOptions {
 }
 
 /** Input/output errors in a row after which a disk counts as lost. */
-export const MAX_ERRORS_IN_A_ROW = 8;
+const MAX_ERRORS_IN_A_ROW = 8;
 /** Dead bytes may make the disk exceed its budget by this share before it is compacted harder. */
 const SLACK_SHARE = 0.1;
 /** Compaction steps after one write, at most. */
 const TIDY_STEPS = 4;
 /** Unreachable records forgotten in one step. */
-export const MAX_SWEPT = 4096;
+const MAX_SWEPT = 4096;
 /** After "full" the disk is used up to this share of what it held. */
 const FULL_SHARE = 0.9;
 
