@@ -28,10 +28,10 @@ const SHIPPED = [
 const purposeOf = (name: string): string =>
   `${name} is a small demonstration model of one invented harbour. What it says about anything else, your documents included, is made up.`;
 
-const files = import.meta.glob<string>("./models/*.gguf", { query: "?url", import: "default", eager: true });
+const files = import.meta.glob<string>("../models/*.gguf", { query: "?url", import: "default", eager: true });
 
 export const shippedModels: readonly Shipped[] = SHIPPED.flatMap(({ name, file, description }) => {
-  const url = files[`./models/${file}`];
+  const url = files[`../models/${file}`];
   return url === undefined
     ? []
     : [{ name, description, purpose: purposeOf(name), url: new URL(url, document.baseURI) }];

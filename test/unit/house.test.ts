@@ -374,3 +374,21 @@ test("what index.html names exists: in the page's sources, or among its public f
     .filter((path) => !existsSync(path) && !existsSync(join("demo/public", path)));
   expect(absent).toEqual([]);
 });
+
+test("every pattern of import.meta.glob, and every file beside a module, matches a file", () => {
+  const absent = [...sources, ...demo].flatMap((file) => {
+    const text = withoutComments(readFileSync(file, "utf8"));
+    const patterns = [...text.matchAll(/import\.meta\.glob(?:<[^>]*>)?\(\s*"([^"]+)"/g)];
+    const beside = [...text.matchAll(/new URL\(\s*"(\.[^"]+)",\s*import\.meta\.url/g)];
+    const matches = (pattern = ""): boolean => {
+      const [folder, name] = [dirname(pattern), posix.basename(pattern)].map(String) as [string, string];
+      const shape = new RegExp(`^${name.replaceAll(".", "\\.").replaceAll("*", ".*")}$`);
+      const at = join(dirname(file), folder);
+      return existsSync(at) && readdirSync(at).some((entry) => shape.test(entry));
+    };
+    return [...patterns, ...beside]
+      .filter(([, pattern]) => !matches(pattern))
+      .map(([, pattern]) => `${file}: ${pattern}`);
+  });
+  expect(absent).toEqual([]);
+});
