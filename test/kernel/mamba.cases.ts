@@ -4,12 +4,8 @@
  */
 import { Random } from "../../src/base.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
-import {
-  mambaOps,
-  mambaScratchBytes,
-  mambaStateSize,
-  type MambaShape,
-} from "../../src/model/mixer/mamba2.ts";
+import { mambaOps, mambaScratchBytes } from "../../src/model/mixer/mamba2.ts";
+import { mambaWidths, type MambaDims } from "../../src/shape/mixer/mamba2.ts";
 import { NO_STATE } from "../../src/model/step.ts";
 import { inEverySetting, type Case, type Setting } from "../support/cases.ts";
 import { expectClose, expectSame, lumpy, Rig, rounded, roundOff } from "../support/rig.ts";
@@ -25,13 +21,13 @@ const shapes = {
   golden: { heads: 8, headDim: 16, groups: 2, stateSize: 16 },
   granite: { heads: 3, headDim: 64, groups: 1, stateSize: 128 },
   falcon: { heads: 2, headDim: 80, groups: 2, stateSize: 256 },
-} satisfies Record<string, MambaShape>;
+} satisfies Record<string, MambaDims>;
 
 /** A sequence, step by step: rows of a prefill, or "decode" for one row. */
 type Piece = number | "decode";
 
 interface Spec {
-  shape: MambaShape;
+  shape: MambaDims;
   pieces: readonly Piece[];
   /** The sequence starts from a state that is not zero. */
   given?: boolean;
@@ -63,7 +59,7 @@ const sequences: Record<string, Spec> = {
 };
 
 interface Decode {
-  shape: MambaShape;
+  shape: MambaDims;
   /** For each sequence, whether it has a state. */
   given: readonly boolean[];
   real?: boolean;
@@ -95,13 +91,13 @@ function bounded(length: number): Bounded {
   return { value: new Float64Array(length), error: new Float64Array(length) };
 }
 
-function sizes(shape: MambaShape) {
+function sizes(shape: MambaDims) {
   const inner = shape.heads * shape.headDim;
   const convWidth = inner + 2 * shape.groups * shape.stateSize;
   return { inner, convWidth, mixedStride: inner + convWidth + shape.heads };
 }
 
-function makeWeights(shape: MambaShape, random: Random): Weights {
+function makeWeights(shape: MambaDims, random: Random): Weights {
   const perHead = (make: () => number) =>
     rounded(
       Float64Array.from({ length: shape.heads }, () => make()),
@@ -117,7 +113,7 @@ function makeWeights(shape: MambaShape, random: Random): Weights {
 }
 
 /** The rows of one sequence: z, unread columns and dt; X, B and C. */
-function makeRows(shape: MambaShape, rows: number, random: Random) {
+function makeRows(shape: MambaDims, rows: number, random: Random) {
   const { convWidth, mixedStride } = sizes(shape);
   return {
     mixed: rounded(lumpy(random, rows * mixedStride, mixedStride), "f32"),
@@ -149,10 +145,10 @@ class Head {
   /** Sum of the log decays since the chunk's start, whose rounding decays between rows share. */
   private chunkDecay = 0;
   readonly magnitude: Float64Array;
-  readonly shape: MambaShape;
+  readonly shape: MambaDims;
   readonly state: Bounded;
 
-  constructor(shape: MambaShape, state: Bounded) {
+  constructor(shape: MambaDims, state: Bounded) {
     this.shape = shape;
     this.state = state;
     this.magnitude = state.value.map(Math.abs);
@@ -192,12 +188,12 @@ class Head {
 
 /** The recurrence of one sequence in float64: its state is advanced row by row. */
 class Sequence {
-  private readonly shape: MambaShape;
+  private readonly shape: MambaDims;
   private readonly weights: Weights;
   private readonly heads: Head[];
 
   /** @param state [heads][stateSize][headDim] */
-  constructor(shape: MambaShape, weights: Weights, state: Float64Array) {
+  constructor(shape: MambaDims, weights: Weights, state: Float64Array) {
     this.shape = shape;
     this.weights = weights;
     const size = shape.stateSize * shape.headDim;
@@ -267,7 +263,7 @@ function groupNorm(gated: Bounded, weight: Float64Array, groups: number): Bounde
 /** A pool of state slots as a test fills it, and the buffers and weights of one layer. */
 class Layer {
   readonly rig: Rig;
-  readonly shape: MambaShape;
+  readonly shape: MambaDims;
   readonly norm: boolean;
   /** Floats of a slot before the matrices. */
   readonly before: number;
@@ -287,7 +283,7 @@ class Layer {
     this.before = before;
     this.slots = slots;
     this.weights = makeWeights(shape, random);
-    this.stride = before + mambaStateSize(shape) + behind;
+    this.stride = before + mambaWidths(shape).matrixFloats + behind;
     this.pool = rounded(lumpy(random, slots * this.stride, shape.headDim), "f32");
     this.state = rig.upload(this.pool);
   }
@@ -295,7 +291,7 @@ class Layer {
   /** The matrices of a slot, as the pool held them at first. */
   matrices(slot: number): Float64Array {
     const start = slot * this.stride + this.before;
-    return this.pool.slice(start, start + mambaStateSize(this.shape));
+    return this.pool.slice(start, start + mambaWidths(this.shape).matrixFloats);
   }
 
   /** Runs one step over these rows; `states` of each sequence. Gives `out`. */
@@ -354,7 +350,7 @@ class Layer {
     before: ArrayLike<number>,
     written: Map<number, Bounded>,
   ): void {
-    const size = mambaStateSize(this.shape);
+    const size = mambaWidths(this.shape).matrixFloats;
     for (let slot = 0; slot < this.slots; slot++) {
       const start = slot * this.stride;
       const now = pool.subarray(start, start + this.stride);
@@ -374,7 +370,7 @@ class Layer {
 async function checkSequence(rig: Rig, spec: Spec, random: Random): Promise<void> {
   const { shape, pieces, given = false, norm = true } = spec;
   const layer = new Layer(rig, spec, 4, random);
-  const start = given ? layer.matrices(1) : new Float64Array(mambaStateSize(shape));
+  const start = given ? layer.matrices(1) : new Float64Array(mambaWidths(shape).matrixFloats);
   const sequence = new Sequence(shape, layer.weights, start);
   let read = given ? 1 : NO_STATE;
   let before: ArrayLike<number> = layer.pool;
@@ -402,7 +398,8 @@ async function checkBatch(rig: Rig, { shape, given }: Decode, random: Random): P
   const rows = makeRows(shape, count, random);
   const out = await layer.run("decode", rows, states);
   const sequences = states.map(({ read }) => {
-    const start = read === NO_STATE ? new Float64Array(mambaStateSize(shape)) : layer.matrices(read);
+    const start =
+      read === NO_STATE ? new Float64Array(mambaWidths(shape).matrixFloats) : layer.matrices(read);
     return new Sequence(shape, layer.weights, start);
   });
   const expected = sequences.map((sequence, row) => sequence.row(rows, row, true));

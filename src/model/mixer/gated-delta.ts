@@ -129,19 +129,8 @@ function recurOps(
   });
 }
 
-export interface DeltaShape {
-  keyHeads: number;
-  /** A multiple of `keyHeads`. */
-  valueHeads: number;
-  /** At most 256. */
-  keyDim: number;
-  valueDim: number;
-  /**
-   * Key head of value head h: floor(h / (valueHeads / keyHeads)) ("blocked"), or h mod keyHeads ("interleaved", GGUF's
-   * qwen35).
-   */
-  keyHeadOrder: "blocked" | "interleaved";
-}
+/** What the recurrence depends on. */
+export type DeltaShape = Omit<DeltaMixer, "kind" | "kernel" | "baGrouped">;
 
 export interface DeltaInput extends DeltaShape {
   label?: string;

@@ -22,7 +22,13 @@ import stepLib from "../../../shaders/lib/step.wgsl";
 import { assert } from "../../base.ts";
 import type { Kernels, KernelTypes } from "../../gpu/kernel.ts";
 import { uniformBuffer, type Op } from "../../gpu/op.ts";
-import { mambaCost, mambaSizes, type MambaMixer } from "../../shape/mixer/mamba2.ts";
+import {
+  mambaCost,
+  mambaState,
+  mambaWidths,
+  type MambaDims,
+  type MambaMixer,
+} from "../../shape/mixer/mamba2.ts";
 import { needPositive, need } from "../arch/need.ts";
 import { MATRIX, VECTOR } from "../arch/tensor-lookup.ts";
 import { largestFinite, reduceFragment } from "../kernel-parts.ts";
@@ -46,7 +52,7 @@ interface MambaWeights {
 export const MAMBA2: MixerKind<MambaMixer, MambaWeights> = {
   kind: "mamba2",
 
-  keeps: (mixer) => ({ state: { floats: mambaSizes(mixer).stateFloats } }),
+  keeps: (mixer) => ({ state: { floats: mambaState(mixer).stateFloats } }),
 
   check({ heads, headDim, groups, stateSize, kernel }, _, where) {
     checkConv(kernel, where);
@@ -54,7 +60,7 @@ export const MAMBA2: MixerKind<MambaMixer, MambaWeights> = {
     need(heads % groups === 0, `${where}: ${heads} heads do not fall into ${groups} groups`);
   },
 
-  cost: (mixer, units) => mambaCost(units, { ...mixer, inner: mambaSizes(mixer).inner }),
+  cost: (mixer, units) => mambaCost(units, { ...mixer, inner: mambaWidths(mixer).inner }),
 
   tensors: () => [
     ["ssm_in", MATRIX, true],
@@ -67,7 +73,7 @@ export const MAMBA2: MixerKind<MambaMixer, MambaWeights> = {
   ],
 
   async load(mixer, layer) {
-    const { inner, channels, mixed } = mambaSizes(mixer);
+    const { inner, channels, mixed } = mambaWidths(mixer);
     const { heads, kernel } = mixer;
     return {
       input: await layer.projection(layer.hiddenSize, [["ssm_in", mixed]]),
@@ -81,7 +87,7 @@ export const MAMBA2: MixerKind<MambaMixer, MambaWeights> = {
   },
 
   buffers(mixer, { maxRows, elemBytes }) {
-    const { inner, channels, mixed } = mambaSizes(mixer);
+    const { inner, channels, mixed } = mambaWidths(mixer);
     return {
       mixed: maxRows * mixed * 4,
       convolved: maxRows * channels * 4,
@@ -92,7 +98,7 @@ export const MAMBA2: MixerKind<MambaMixer, MambaWeights> = {
   },
 
   async ops(mixer, weights, context) {
-    const { inner, channels, mixed } = mambaSizes(mixer);
+    const { inner, channels, mixed } = mambaWidths(mixer);
     const sizes = { channels, kernel: mixer.kernel, stride: mixed, offset: inner };
     return [
       ...(await context.project(weights.input, context.normed, context.buffer("mixed"), mixed, "f32")),
@@ -113,27 +119,16 @@ function recurOps(
     ...{ ...mixer, phase, dtBias, a, d, ...(norm && { norm }), eps: shape.normEps },
     ...{ mixed: context.buffer("mixed"), convolved: context.buffer("convolved") },
     ...{ y: context.buffer("recurred"), out: context.buffer("attended"), scratch: context.buffer("scratch") },
-    ...{ ...context.state, stateOffset: mambaSizes(mixer).convFloats },
+    ...{ ...context.state, stateOffset: mambaState(mixer).convFloats },
   });
 }
 
-/** inner = heads * headDim; convWidth = inner + 2 * groups * stateSize. */
-export interface MambaShape {
-  /** A multiple of `groups`. */
-  heads: number;
-  headDim: number;
-  /** Heads of a group share B and C; the norm is over each group. */
-  groups: number;
-  /** Entries of B and C. */
-  stateSize: number;
-}
-
-export interface MambaInput extends MambaShape {
+export interface MambaInput extends MambaDims {
   label?: string;
   phase: "prefill" | "decode";
-  /** f32 [rows, inner + convWidth + heads]: z, what the convolution reads, dt. */
+  /** f32 [rows, inner + channels + heads]: z, what the convolution reads, dt. */
   mixed: GPUBuffer;
-  /** f32 [rows, convWidth]: X, B and C after convolution, bias and silu. */
+  /** f32 [rows, channels]: X, B and C after convolution, bias and silu. */
   convolved: GPUBuffer;
   /** f32 [slots][stateStride]: a slot holds the matrices [heads][stateSize][headDim] from `stateOffset` on. */
   state: GPUBuffer;
@@ -172,19 +167,14 @@ const WORKGROUP = 64;
 /** Of a workgroup. */
 const MAX_INVOCATIONS = 256;
 
-/** Floats of the matrix part of a layer's state. */
-export function mambaStateSize(shape: MambaShape): number {
-  return shape.heads * shape.stateSize * shape.headDim;
-}
-
 /** Bytes of the scratch buffer of prefill steps of at most `maxRows` rows. */
-export function mambaScratchBytes(shape: MambaShape, maxRows: number): number {
+export function mambaScratchBytes(shape: MambaDims, maxRows: number): number {
   return Math.ceil(maxRows / CHUNK_ROWS) * recordFloats(shape) * 4;
 }
 
 /** One chunk's part of the scratch, as shaders/lib/mamba.wgsl lays it out. */
-function recordFloats(shape: MambaShape): number {
-  const floats = shape.heads * CHUNK_ROWS * (CHUNK_ROWS + 3) + mambaStateSize(shape);
+function recordFloats(shape: MambaDims): number {
+  const floats = shape.heads * CHUNK_ROWS * (CHUNK_ROWS + 3) + mambaWidths(shape).matrixFloats;
   return Math.ceil(floats / 4) * 4;
 }
 
@@ -217,16 +207,14 @@ function checkInput(input: MambaInput): void {
   for (const [name, value] of Object.entries({ heads, headDim, groups, stateSize }))
     assert(Number.isInteger(value) && value > 0, `mamba: ${name} is ${value}, not a positive integer`);
   assert(heads % groups === 0, `mamba: ${heads} heads do not fall into ${groups} groups`);
-  const end = stateOffset + mambaStateSize(input);
+  const end = stateOffset + mambaWidths(input).matrixFloats;
   assert(end <= stateStride, `mamba: the state ends at float ${end}, past its slot of ${stateStride}`);
 }
 
 function opBuffer(device: GPUDevice, input: MambaInput): GPUBuffer {
   const { heads, headDim, groups, stateSize, stateStride, stateOffset, eps } = input;
-  const inner = heads * headDim;
-  const convWidth = inner + 2 * groups * stateSize;
-  const mixedStride = inner + convWidth + heads;
-  const sizes = [heads, headDim, groups, stateSize, mixedStride, convWidth, stateStride, stateOffset];
+  const { channels, mixed } = mambaWidths(input);
+  const sizes = [heads, headDim, groups, stateSize, mixed, channels, stateStride, stateOffset];
   const words = new Uint32Array([...sizes, recordFloats(input), 0]);
   new Float32Array(words.buffer)[words.length - 1] = eps;
   return uniformBuffer(device, words, "mamba op");
@@ -238,7 +226,7 @@ function tileWidth(headDim: number): number {
 }
 
 /** Workgroups for all heads, `tileWidth` entries p in each. */
-function headTiles({ heads, headDim }: MambaShape): number {
+function headTiles({ heads, headDim }: MambaDims): number {
   return heads * Math.ceil(headDim / tileWidth(headDim));
 }
 
@@ -246,7 +234,7 @@ function headTiles({ heads, headDim }: MambaShape): number {
  * How mamba-states and mamba-chunk cut their work: an invocation owns 4 entries p by 4 (RUNS = 1) or 16 others. A GPU
  * wants many invocations; on a software adapter a load costs far more than a multiplication.
  */
-function tileOverrides(kernels: Kernels, shape: MambaShape): Record<string, number> {
+function tileOverrides(kernels: Kernels, shape: MambaDims): Record<string, number> {
   return {
     LANES: tileWidth(shape.headDim) / 4,
     RUNS: kernels.gpu.adapter.software ? 4 : 1,
@@ -256,7 +244,7 @@ function tileOverrides(kernels: Kernels, shape: MambaShape): Record<string, numb
 }
 
 /** Whether rows and states can be read in fours. */
-function aligned({ headDim, stateSize }: MambaShape): number {
+function aligned({ headDim, stateSize }: MambaDims): number {
   return headDim % 4 === 0 && stateSize % 4 === 0 ? 1 : 0;
 }
 

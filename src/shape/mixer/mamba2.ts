@@ -6,32 +6,47 @@ import { recurrent, type Cost, type CostUnits } from "../cost.ts";
 /** Mamba-2. inner = heads * headDim channels, stateSize numbers of state for each. */
 export interface MambaMixer {
   kind: "mamba2";
+  /** A multiple of `groups`. */
   heads: number;
   headDim: number;
+  /** Heads of a group share B and C; the norm is over each group. */
   groups: number;
+  /** Entries of B and C. */
   stateSize: number;
   kernel: number;
 }
 
-/** Sizes that follow from a mixer's. */
-export interface MambaSizes {
+/** What the widths depend on: heads and groups, and not the convolution. */
+export type MambaDims = Pick<MambaMixer, "heads" | "headDim" | "groups" | "stateSize">;
+
+/** Widths that follow from a mixer's sizes. */
+export interface MambaWidths {
   /** Channels of z, X and the output. */
   inner: number;
   /** Channels of the convolution: X, B and C. */
   channels: number;
   /** Numbers of a row of the input matrix: z, then the channels, then dt. */
   mixed: number;
-  /** Numbers of the convolution's state, which come first in a state, and of all of it. */
+  /** Numbers of the matrices [heads][stateSize][headDim] of a state. */
+  matrixFloats: number;
+}
+
+export function mambaWidths({ heads, headDim, groups, stateSize }: MambaDims): MambaWidths {
+  const inner = heads * headDim;
+  const channels = inner + 2 * groups * stateSize;
+  return { inner, channels, mixed: inner + channels + heads, matrixFloats: inner * stateSize };
+}
+
+/** Numbers of the convolution's state, which come first in a state, and of all of it. */
+export interface MambaState {
   convFloats: number;
   stateFloats: number;
 }
 
-export function mambaSizes({ heads, headDim, groups, stateSize, kernel }: MambaMixer): MambaSizes {
-  const inner = heads * headDim;
-  const channels = inner + 2 * groups * stateSize;
-  const convFloats = (kernel - 1) * channels;
-  const stateFloats = convFloats + inner * stateSize;
-  return { inner, channels, mixed: inner + channels + heads, convFloats, stateFloats };
+export function mambaState(mixer: MambaMixer): MambaState {
+  const { channels, matrixFloats } = mambaWidths(mixer);
+  const convFloats = (mixer.kernel - 1) * channels;
+  return { convFloats, stateFloats: convFloats + matrixFloats };
 }
 
 /** What the cost depends on. `stateElements` defaults to inner * stateSize. */
