@@ -2,8 +2,8 @@
 //
 // gateUp elem [rows, gate 4*FF4 | up 4*FF4], act elem [rows, 4*FF4]; computed in f32, saturating at LIMIT.
 // Needs lib/step and lib/bounded. Grid: x = FF4 / WG rounded up, y = rows. No workgroup memory, no sums.
-// Both are x * sigmoid(y): the tanh form of GELU is x (1 + tanh z) / 2 = x * sigmoid(2z), and exp is more exact than the
-// tanh that WGSL promises.
+// Both are x * sigmoid(y): the tanh form of GELU is x (1 + tanh z) / 2 = x * sigmoid(2z), and exp is more exact than
+// WGSL's tanh, which may be NaN for large arguments (https://github.com/gpuweb/gpuweb/issues/4458).
 
 override WG: u32 = 64u;
 override FF4: u32;

@@ -2,8 +2,8 @@
 //
 // Bindings: logits f32 [logitRows, vocab]. Needs lib/step. Grid: x = vocab / WG rounded up, y = logit rows. No workgroup
 // memory, no sums.
-// tanh by exp, which is more exact than the tanh that WGSL promises and finite for large arguments everywhere. What is not
-// finite stays as it is: the sampler must see it.
+// tanh is computed by exp: WGSL's own tanh is less exact and may be NaN for large arguments
+// (https://github.com/gpuweb/gpuweb/issues/4458). Numbers that are not finite stay unchanged: the sampler must see them.
 
 override WG: u32 = 128u;
 

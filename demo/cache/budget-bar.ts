@@ -1,6 +1,6 @@
 /**
  * A tier's budget as a bar: its length stands for bytes, by powers of two; the filled part is what is used, the handle the
- * budget. The handle is dragged, or moved by the keyboard's arrows; what is set is told when it is let go.
+ * budget. The handle is dragged, or moved by the keyboard's arrows; the new value is reported when it is released.
  */
 import { el } from "../page/dom.ts";
 import { bytesText } from "../page/format.ts";
@@ -9,7 +9,7 @@ import { bytesText } from "../page/format.ts";
 const SMALLEST_LOG = 20;
 const LARGEST_LOG = 34;
 const STEP_LOG = 0.25;
-/** After a key the value is set when no other follows for so long. */
+/** The value is set when no further key is pressed for this long. */
 const KEY_REST_MS = 400;
 
 export interface BudgetBar {

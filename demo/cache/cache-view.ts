@@ -14,7 +14,7 @@ import "./cache.css";
 
 /** How often the numbers are read while the view is seen. */
 const EVERY_MS = 1000;
-/** The tree is read so soon after something was decided, so long after it was last read, and so often in any case. */
+/** When the tree is read: this long after a decision, this long after the last reading, and at least this often. */
 const TREE_AFTER_MS = 120;
 const TREE_REST_MS = 250;
 const TREE_EVERY_MS = 3000;

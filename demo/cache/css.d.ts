@@ -1,2 +1,2 @@
-/** Stylesheets are the bundler's business: importing one gives nothing. */
+/** Stylesheets are handled by the bundler: importing one gives nothing. */
 declare module "*.css";

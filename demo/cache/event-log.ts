@@ -64,7 +64,7 @@ export class EventLog {
   }
 }
 
-/** Whether an event only continues what a line tells: blocks of one request, kept or moved one by one. */
+/** Whether an event continues an existing line: blocks of one request, kept or moved one by one. */
 function goesOn(a: CacheEvent, b: CacheEvent): boolean {
   const single = b.kind === "matched" || b.kind === "snapshot" || b.kind === "alpha" || b.isSnapshot === true;
   if (single || a.kind !== b.kind || a.why !== b.why || a.requestId !== b.requestId) return false;

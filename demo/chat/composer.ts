@@ -127,7 +127,7 @@ export class Composer {
     this.write({ prompt: "", documents: [] });
   }
 
-  /** Reads files and puts them with the message; what cannot be read is told. */
+  /** Reads files and attaches them to the message; files that cannot be read are reported. */
   async attach(files: readonly File[]): Promise<void> {
     const read = await Promise.allSettled(files.map(readDocument));
     const failed = read.flatMap((one) => (one.status === "rejected" ? [errorText(one.reason)] : []));

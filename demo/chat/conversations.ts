@@ -68,7 +68,7 @@ export class Conversations {
     for (const watcher of this.watchers) watcher(state);
   }
 
-  /** Reads the list. A failure is told to the watchers, and the page goes on without. */
+  /** Reads the list. A failure is reported to the watchers, and the page continues without it. */
   async load(): Promise<void> {
     await this.attempt(async () => {
       const found = await readHeads(await this.open());

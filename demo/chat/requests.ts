@@ -50,7 +50,7 @@ export async function recordTurn(conversation: Conversation, engine: Engine): Pr
   await (await load()).recordRequest(sequence, prompt.length).catch(unlessFull);
 }
 
-/** Full storage is said where conversations are kept, and the trace begins to miss requests. */
+/** Full storage is reported where conversations are kept; the trace then misses requests. */
 function unlessFull(error: unknown): void {
   if ((error as { name?: unknown } | null)?.name !== "QuotaExceededError") throw error;
 }

@@ -18,7 +18,7 @@ import { capacitiesOf, fromParams, problemOf, toParams } from "./settings.ts";
 export { recordRequest } from "./recorded.ts";
 
 const route = "#/compare";
-/** While results arrive the plots are drawn so often: the page must stay free for its user. */
+/** The shortest time between two drawings while results arrive, so that the page stays responsive. */
 const showEveryMs = 250;
 
 /** A comparison of another kind, beside the replay: its tab's name and its view. */

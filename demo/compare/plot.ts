@@ -1,6 +1,6 @@
 /**
  * One plot in its frame: title, lines with their names at the ends, reading by pointer and by keyboard, a table of the
- * same numbers, export as CSV and PNG. uPlot draws on a canvas; what is plotted is the caller's business (plots.ts).
+ * same numbers, export as CSV and PNG. uPlot draws on a canvas; it does not know what it plots (plots.ts does).
  */
 import uPlot from "uplot";
 import type { PolicyName } from "../../src/sim/index.ts";

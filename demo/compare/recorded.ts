@@ -25,7 +25,7 @@ export async function recordRequest(sequence: Int32Array, inputTokens: number): 
   return true;
 }
 
-/** The trace as text, in the form that parseTrace reads; undefined where nothing was recorded. Times begin at 0. */
+/** The trace as text, in the form that parseTrace reads; undefined if nothing was recorded. Times begin at 0. */
 export async function recordedTrace(): Promise<string | undefined> {
   const kept = await entries<IDBValidKey, string>(lines());
   const found = kept.filter(([key]) => key !== saltKey).map(([, line]) => line);

@@ -19,7 +19,7 @@ import type { FromWorker, Job, Result, ToWorker, TraceFacts, TraceSource } from 
 import { costOfModel } from "./models.ts";
 import { recordedTrace } from "./recorded.ts";
 
-/** Traces up to so many tokens are also served by the engine's scheduler, for the times to first token. */
+/** The most tokens of a trace that the engine's scheduler also serves, for the times to first token. */
 const maxServedHere = 1_000_000;
 /** The largest file that is read: its text and its trace must fit in memory. */
 const maxFileBytes = 1 << 29;

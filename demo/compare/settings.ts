@@ -57,7 +57,7 @@ export function capacitiesOf({ from, to, steps }: Settings): number[] {
   return Array.from({ length: steps }, (_, i) => Number((from * ratio ** i * 1e9).toPrecision(2)));
 }
 
-/** What is wrong with the settings, as one sentence; undefined where nothing is. */
+/** What is wrong with the settings, as one sentence; undefined if nothing is. */
 export function problemOf(settings: Settings): string | undefined {
   const { policies, from, to, steps, rate, workload } = settings;
   if (policies.length === 0) return "Choose at least one policy.";

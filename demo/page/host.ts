@@ -1,5 +1,5 @@
 /**
- * The page's one engine: which model is loaded, how loading goes, what went wrong; told to every view that watches.
+ * The page's one engine: which model is loaded, how loading proceeds, what failed. Every watching view is notified.
  * It knows nothing of the DOM, and keeps no conversation.
  */
 import {

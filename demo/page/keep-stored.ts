@@ -1,6 +1,7 @@
 /**
- * Asks the browser to keep what the site stores when room runs short. Some browsers ask the user, some decide by
- * themselves; a refusal changes nothing but that stored prompts may be gone one day. Workers cannot ask.
+ * Asks the browser to keep the site's storage when room runs short. Some browsers ask the user, others decide by
+ * themselves; after a refusal stored prompts may be deleted one day. Workers cannot ask: the method exists in windows only
+ * (https://storage.spec.whatwg.org/#storagemanager).
  */
 export async function keepStored(): Promise<void> {
   const storage = navigator.storage as Partial<StorageManager> | undefined;

@@ -128,7 +128,7 @@ const ROLES: Record<EngineInfo["role"], string> = {
   guest: "the model runs in another tab, for this one too",
 };
 
-/** Errors of files mostly begin with the file's name: it is said once. */
+/** Most errors of files begin with the file's name, so it is not repeated. */
 function failureText({ name, error }: { name: string; error: unknown }): string {
   const said = errorText(error);
   return `Could not load ${said.startsWith(`${name}: `) ? said : `${name}: ${said}`}`;

@@ -31,7 +31,7 @@ const scope = globalThis as unknown as Scope;
 const MAX_HAND_OVERS = 3;
 let handOvers = 0;
 
-/** When an empty page that was not told of the new version loads again. */
+/** When an empty page that was not notified of the new version loads again. */
 const HAND_OVER_SECONDS = 5;
 
 /**

@@ -1,2 +1,2 @@
-/** What a new version of the page's service worker is told when it shall take over. */
+/** The message that asks a new version of the page's service worker to take over. */
 export const TAKE_OVER = "take over";

@@ -2,8 +2,8 @@
 // so that the check at the end of a step (check.wgsl) and the sampler see them: clamp alone would turn them into a number
 // that looks right. Every kernel that clamps does it here.
 //
-// The test is on the bits, and the NaN is made of them: a compiler may assume that no float is NaN, and WGSL knows no NaN
-// as a constant. No bindings, no workgroup memory.
+// The test is on the bits, and the NaN is made of them: a compiler may assume that no float is NaN, and WGSL has no constant
+// for NaN (https://www.w3.org/TR/WGSL/#floating-point-evaluation). No bindings, no workgroup memory.
 
 const EXPONENT_BITS = 0x7f800000u; // all set: infinity or NaN
 const QUIET_BIT = 0x00400000u; // makes NaN of infinity

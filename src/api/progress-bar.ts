@@ -1,6 +1,6 @@
 /**
  * How loading goes on, as one line of a terminal that is written over and cleared at the end. On anything but a terminal
- * it tells failed requests alone, a line each. It draws; what is told comes from the library.
+ * it prints only failed requests, one line each. It draws what the library reports.
  */
 import type { LoadProgress } from "../engine/engine.ts";
 

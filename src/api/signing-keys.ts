@@ -1,4 +1,4 @@
-/** Keys for archives, as files and flags name them: whom `cache import` trusts, and what `cache export` signs with. */
+/** Keys for archives, given as files or flags: those that `cache import` trusts, and the one that `cache export` signs with. */
 import { readFile } from "node:fs/promises";
 import { isPublicKey, isSigningKey, newSigningKey } from "../archive-signing.ts";
 import { TidepoolError } from "../errors.ts";

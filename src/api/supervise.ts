@@ -2,7 +2,7 @@
  * Runs a command that opens the GPU in a process beneath this one, for two reasons. Dawn writes warnings that concern
  * nobody straight to the file descriptor of standard error, which no code in its process can hold back
  * (https://dawn.googlesource.com/dawn/+/refs/heads/main/src/dawn/native/Limits.cpp). And a process that found no Vulkan driver
- * finds none later, so that after an installation another one must try. It knows nothing of what the command does.
+ * finds none later, so that after an installation another one must try. It does not know what the command does.
  */
 import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
@@ -15,7 +15,7 @@ import { canInstall } from "../setup/remedy.ts";
 /** The exit code of a command that found no adapter, if the process above it may install a driver. */
 export const NEEDS_DRIVER = 75;
 
-/** What the process beneath is told of its standing, and of the terminal that it writes to. */
+/** The environment variables that pass a process's standing and terminal to the process beneath it. */
 const STANDING = "TIDEPOOL_SUPERVISED";
 const COLUMNS = "TIDEPOOL_COLUMNS";
 

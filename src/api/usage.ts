@@ -1,5 +1,5 @@
 /**
- * How faults of a command line are told: one line that names the flag, and where the flags are listed. The library's errors
+ * Reports a wrong command line in one line that names the flag, with a hint where the flags are listed. The library's errors
  * name its options; here they get the names of the flags that set them.
  */
 import type { Command } from "commander";

@@ -23,7 +23,10 @@ const ASYNC: Record<string, readonly string[]> = {
 /** How long devices may take to answer for what was under way when they were freed. */
 const END_LIMIT_MS = 5000;
 
-/** Dawn's instance, kept for the life of the process: when it is collected, its devices crash the process. */
+/**
+ * Dawn's instance, kept for the life of the process: once it is collected, its devices crash the process
+ * (https://github.com/dawn-gpu/node-webgpu#lifetime, https://github.com/dawn-gpu/node-webgpu/issues/18).
+ */
 let instance: GPU | undefined;
 const underWay = new Set<Promise<unknown>>();
 const devices = new Set<GPUDevice>();

@@ -1,7 +1,7 @@
 /**
  * Kernels: WGSL text -> compiled pipelines, cached, with errors that show the compiler's words and the shader.
  * A kernel's text is a prelude (element types, extensions), whole-file fragments of shaders/lib, and one file of shaders/.
- * It knows nothing of models: what a kernel's bindings mean is the business of src/model.
+ * It knows nothing of models; src/model knows what a kernel's bindings mean.
  */
 import { assert } from "../base.ts";
 import { TidepoolError } from "../errors.ts";

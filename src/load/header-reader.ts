@@ -1,7 +1,7 @@
 /**
  * A cursor over the front of a source, which reads ahead in growing windows and drops what has been read: headers are
  * a kilobyte or sixteen megabytes, and nobody knows which beforehand.
- * It decodes little-endian values; what they mean is the parser's business. It never seeks back.
+ * It decodes little-endian values and does not know what they mean. It never seeks back.
  */
 import { TidepoolError } from "../errors.ts";
 import type { Source } from "./source.ts";

@@ -1,6 +1,6 @@
 /**
  * JSON of a model's files: parsed only if it is not nested deeper than anything that is published, so that what walks over it
- * (or sends it to another thread) cannot run out of stack. What it means is the reader's business.
+ * (or sends it to another thread) cannot run out of stack. It does not know what the JSON means.
  */
 import { TidepoolError } from "../errors.ts";
 

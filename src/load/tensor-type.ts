@@ -1,6 +1,6 @@
 /**
  * The element types of weights: GGUF's type ids and block sizes (ggml-common.h), and safetensors' dtypes.
- * It says how many bytes a tensor takes. How a block is decoded is the kernels' business.
+ * It computes how many bytes a tensor takes and decodes no block (the kernels do).
  */
 import { assert } from "../base.ts";
 import { TidepoolError } from "../errors.ts";

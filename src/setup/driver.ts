@@ -1,5 +1,5 @@
 /**
- * Which Vulkan drivers lie on this machine (Linux). It opens none of them: whether one can be used, an adapter tells.
+ * Which Vulkan drivers lie on this machine (Linux). It opens none of them; adapter.ts finds out whether one can be used.
  */
 import { existsSync, readdirSync } from "node:fs";
 import { delimiter, join } from "node:path";

@@ -13,7 +13,7 @@ export const CHUNK_BYTES = 1024 * 1024;
 /** A host that does not exist, so that no page's own requests are ever answered from here. */
 const ROOT = "https://models.tidepool.invalid/";
 
-/** The store of this name; undefined where there is no Cache API either. */
+/** The store of this name; undefined if there is no Cache API either. */
 export async function openCacheFolder(name: string): Promise<ModelFolder | undefined> {
   try {
     return new CacheFolder(name, await caches.open(name));

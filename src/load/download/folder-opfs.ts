@@ -19,7 +19,7 @@ interface SyncHandle {
 
 type WorkerFileHandle = FileSystemFileHandle & { createSyncAccessHandle(): Promise<SyncHandle> };
 
-/** The folder of this name, which is made if it is missing; undefined where there is no OPFS, as in some private windows. */
+/** The folder of this name, created if it is missing; undefined if there is no OPFS, as in some private windows. */
 export async function openOpfsFolder(name: string): Promise<ModelFolder | undefined> {
   try {
     const root = await navigator.storage.getDirectory();
@@ -189,7 +189,7 @@ export function webLock(name: string, signal?: AbortSignal): Promise<Release> {
   });
 }
 
-/** What the origin may still write; undefined where the browser keeps it to itself. */
+/** How many bytes the origin may still write; undefined if the browser does not report it. */
 export async function quotaLeft(): Promise<number | undefined> {
   try {
     const { quota, usage } = await navigator.storage.estimate();

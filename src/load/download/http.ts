@@ -51,7 +51,7 @@ export interface RangeAnswer {
   /** The whole file came although a range was asked for. */
   isWhole: boolean;
   start: number;
-  /** Up to, not including; undefined where the answer does not say. */
+  /** The end, exclusive; undefined if the response does not name it. */
   end: number | undefined;
   totalBytes: number | undefined;
   /** ETag or date: another one is another file. */

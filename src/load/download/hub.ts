@@ -122,7 +122,7 @@ async function boundedText(url: string, response: Response): Promise<string> {
   return text + decoder.decode();
 }
 
-/** A listing from the Hub or from a record; undefined where it is malformed. */
+/** A listing from the Hub or from a record; undefined if it is malformed. */
 export function parseListing(text: string): HubListing | undefined {
   try {
     const { sha, siblings } = JSON.parse(text) as { sha?: unknown; siblings?: unknown };

@@ -54,7 +54,7 @@ export function keptValue(kept: Kept): unknown {
   return { version: VERSION, ...kept };
 }
 
-/** A note from a plain value; undefined where it is none. */
+/** A note from a plain value; undefined if the value is not one. */
 export function parseKept(value: unknown): Kept | undefined {
   const { version, kind, model, lockName, file, text } = (value ?? {}) as Record<string, unknown>;
   if (version !== VERSION || typeof model !== "string" || typeof lockName !== "string") return undefined;

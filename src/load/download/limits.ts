@@ -19,11 +19,11 @@ export interface DownloadLimits {
   /** Pause after the first failure; it doubles, up to the last, and is shortened at random by up to a half. */
   firstPauseMs: number;
   lastPauseMs: number;
-  /** A connection without a byte for so long is given up and tried again. */
+  /** How long a connection may deliver no byte before it is closed and retried. */
   stallMs: number;
-  /** How often progress is told at most. */
+  /** The shortest time between two progress reports. */
   progressEveryMs: number;
-  /** A lock that takes longer than this is held by another tab or process, and that is said. */
+  /** A lock that takes longer than this is held by another tab or process, which is then reported. */
   waitSilentMs: number;
 }
 

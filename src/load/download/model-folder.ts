@@ -40,7 +40,7 @@ export interface ModelFolder {
   remove(name: string): Promise<void>;
   /** Waits for a lock between all tabs or processes that use this folder. */
   lock(key: string, signal?: AbortSignal): Promise<Release>;
-  /** What may still be written, where the platform tells. */
+  /** How many bytes may still be written, if the platform reports it. */
   freeBytes(): Promise<number | undefined>;
 }
 

@@ -66,7 +66,7 @@ export interface VerifyResult {
   partial: number;
 }
 
-/** The folder that models are kept in; undefined where a browser has no storage for it. */
+/** The folder that models are kept in; undefined if the browser has no storage for it. */
 export async function openModelFolder(options: ModelsOptions = {}): Promise<ModelFolder | undefined> {
   if (options.keep === false) return undefined;
   if (RUNTIME === "browser") {

@@ -13,7 +13,7 @@ export class RateMeter {
   private amount = 0;
   private timeMs = 0;
 
-  /** Seconds until `total` at the rate of late; undefined while nobody can know. */
+  /** Seconds until `total` at the recent rate; undefined while it is unknown. */
   secondsLeft(done: number, total: number, nowMs: number): number | undefined {
     this.see(done, nowMs);
     if (done >= total) return 0;

@@ -169,7 +169,7 @@ export class RemoteLoad {
     return this.download(folder, record, file, isNeeded);
   }
 
-  /** The file as it is kept, or undefined where it is known not to exist. */
+  /** The kept file, or undefined if it is known not to exist. */
   private async openKept(
     folder: ModelFolder,
     record: RecordFile,

@@ -148,7 +148,7 @@ export class Transfer {
     this.wake();
   }
 
-  /** Asks until the job's stretch is there; gives up after so many failures without a new byte. */
+  /** Requests the job's range until all of it has arrived; fails after a bounded number of failures without a new byte. */
   private async bring(job: Job, first?: RangeAnswer): Promise<void> {
     let answer = first;
     let failures = 0;
