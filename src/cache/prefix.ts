@@ -26,7 +26,7 @@ import type { PrefixPolicy } from "./policy/policy.ts";
 import { PrefixEvents } from "./prefix-events.ts";
 import type { RadixNode, Snapshot, Walk } from "./tree/radix.ts";
 import { RadixTree, startOf } from "./tree/radix.ts";
-import type { StatePair, StateSlotPool } from "./state-slot-pool.ts";
+import type { StateRing, StateSlotPool } from "./state-slot-pool.ts";
 import type { PrefixStats } from "./stats.ts";
 import { newStats } from "./stats.ts";
 
@@ -162,21 +162,21 @@ export class PrefixCache {
     this.snapshots!.release(slot);
   }
 
-  /** The state slots of a sequence that is about to run, evicting snapshots where needed; undefined if not even that frees
-   * two. Given back by `dropStates`. */
-  takeStates(): StatePair | undefined {
+  /** `count` state slots for a sequence that is about to run, evicting snapshots where needed; undefined if not even that
+   * frees as many. Given back by `dropStates`. */
+  takeStates(count = 2): StateRing | undefined {
     const { snapshots } = this;
     assert(snapshots !== undefined, "takeStates of a cache without state slots");
-    if (snapshots.unusedCount + snapshots.cachedCount < 2) return undefined; // evictions would be in vain
-    while (snapshots.unusedCount < 2) {
-      const short: Need = { bytes: 0, blocks: 0, snapshots: 2 - snapshots.unusedCount };
+    if (snapshots.unusedCount + snapshots.cachedCount < count) return undefined; // evictions would be in vain
+    while (snapshots.unusedCount < count) {
+      const short: Need = { bytes: 0, blocks: 0, snapshots: count - snapshots.unusedCount };
       if (!this.evictor.takeOne(short, this.clock)) return undefined;
     }
-    return snapshots.takePair();
+    return snapshots.takeRing(count);
   }
 
-  dropStates(pair: StatePair): void {
-    this.snapshots!.givePair(pair);
+  dropStates(ring: StateRing): void {
+    this.snapshots!.giveRing(ring);
   }
 
   /** Slots for a snapshot at token `at`: of the state and, where `at` lies inside a block, of a copy of that block.

@@ -1,5 +1,5 @@
 /**
- * The books of the state pool: which slots hold the state of a sequence that runs (two each), which a snapshot, and which
+ * The books of the state pool: which slots hold the state of a sequence that runs (two each, or more), which a snapshot, and which
  * nothing. Sequences and snapshots share the slots; there are never more than `maxSnapshots` snapshots, so that a pool of
  * full size always has slots for its sequences. In a smaller one, too, a sequence can always run alone: only sequences that
  * hold a pair take snapshots, so that snapshots never hold the last two slots. It does not know bytes, buffers or seats,
@@ -8,8 +8,8 @@
 import { assert } from "../base.ts";
 import { BlockPool, type BlockCounts } from "./blocks.ts";
 
-/** The slots of one running sequence. */
-export type StatePair = readonly [number, number];
+/** The slots of one running sequence, at least two, which its steps use in turns (schedule/seat-state.ts). */
+export type StateRing = readonly number[];
 
 export class StateSlotPool extends BlockPool {
   private most: number;
@@ -67,17 +67,17 @@ export class StateSlotPool extends BlockPool {
     return this.freeCount > 0 ? super.allocateOne() : undefined;
   }
 
-  /** Takes the slots of a sequence that is about to run; undefined if fewer than two are unused. */
-  takePair(): StatePair | undefined {
-    if (this.unusedCount < 2) return undefined;
-    const pair = [super.allocateOne() as number, super.allocateOne() as number] as const;
-    for (const slot of pair) this.running.add(slot);
-    return pair;
+  /** Takes `count` slots for a sequence that is about to run; undefined if fewer are unused. */
+  takeRing(count = 2): StateRing | undefined {
+    if (this.unusedCount < count) return undefined;
+    const ring = Array.from({ length: count }, () => super.allocateOne() as number);
+    for (const slot of ring) this.running.add(slot);
+    return ring;
   }
 
-  /** Takes a pair back. GPU work that is submitted from now on may overwrite its slots. */
-  givePair(pair: StatePair): void {
-    for (const slot of pair) {
+  /** Takes a ring back. GPU work that is submitted from now on may overwrite its slots. */
+  giveRing(ring: StateRing): void {
+    for (const slot of ring) {
       assert(this.running.delete(slot), `state slot ${slot} is given back and no sequence has it`);
       this.release(slot);
     }

@@ -1,10 +1,10 @@
 /**
  * What work costs on this machine, as far as it is known: rates are measured as work ends, and assumed before that;
  * predictions follow from them. Pure: time is handed in, and choosing by the predictions is for others
- * (restore/block-restore.ts).
+ * (restore/restore.ts).
  */
 import type { LowerTier } from "./request.ts";
-import { MAX_LOADS } from "./restore/block-restore.ts";
+import { MAX_LOADS } from "./restore/restore.ts";
 
 /** Weight of the newest measurement in a rate. */
 const RATE_WEIGHT = 0.5;

@@ -1,57 +1,82 @@
 /**
- * The running set: which requests take part in the next decode step, and who gives way when blocks run short. The
- * latest to arrive gives way first, so that the oldest always moves on.
+ * The running set: which requests take part in the next decode step, with how many drafts, and who gives way when blocks
+ * run short. The latest to arrive gives way first, so that the oldest always moves on.
  */
 import type { Request } from "./request.ts";
-import type { StateSlots } from "./seat-state.ts";
 
-/** A request's part in a decode step: the token at `position` is fed, the one after it is sampled. */
-export interface DecodeRow {
-  request: Request;
-  position: number;
-  /** The request's when the plan was made, as in a prefill plan. */
-  epoch: number;
-  /** Where its recurrent state is read and written, in models that have one. */
-  state?: StateSlots;
+/** Guesses at the tokens behind a request's next one, to be checked in the same step. */
+export interface Drafter {
+  /** Drafts of one request in a step, at most. */
+  most: number;
+  /** Tokens that may follow those of the request, at most `most` of them; none if there is no guess. */
+  propose(request: Request, most: number): readonly number[];
 }
 
-/** Gives a request one more block; false where none can be had. */
-export type AddBlock = (request: Request) => boolean;
+export interface DecodeOptions {
+  blockTokens: number;
+  /** Requests in a step, and tokens of all of them together, at most. */
+  maxRequests: number;
+  maxTokens: number;
+  drafter?: Drafter | undefined;
+  /** Gives a request one more block; false if none can be had. */
+  addBlock(request: Request): boolean;
+  /** The same from free blocks alone: nothing gives way to a guess. */
+  addSpareBlock(request: Request): boolean;
+  preempt(request: Request): void;
+}
+
+/** A request's part in a decode step: its next token, then the drafts. */
+export interface DecodeRow {
+  request: Request;
+  drafts: readonly number[];
+}
 
 /**
- * The rows of the next decode step, oldest request first. Where a row needs a block and none is free, the youngest
- * running request is handed to `preempt`, which frees its blocks.
+ * The requests of the next decode step, oldest first. Where one needs a block and none is free, the youngest running
+ * request is handed to `preempt`, which frees its blocks.
  */
-export function decodeRows(
-  running: readonly Request[],
-  blockTokens: number,
-  maxRows: number,
-  addBlock: AddBlock,
-  preempt: (request: Request) => void,
-): DecodeRow[] {
+export function decodeRows(running: readonly Request[], options: DecodeOptions): DecodeRow[] {
   const rows: DecodeRow[] = [];
-  const candidates = running.filter((request) => request.wantsMore);
-  while (candidates.length > 0 && rows.length < maxRows) {
+  const candidates = running.filter((request) => mayRun(request, options));
+  let room = options.maxTokens - Math.min(candidates.length, options.maxRequests);
+  while (candidates.length > 0 && rows.length < options.maxRequests) {
     const request = candidates.shift() as Request;
-    const row = fitRow(request, candidates, blockTokens, addBlock, preempt);
-    if (row) rows.push(row);
+    if (!fits(request, candidates, options)) continue;
+    const drafts = draftsFor(request, room, options);
+    room -= drafts.length;
+    rows.push({ request, drafts });
   }
   return rows;
 }
 
-function fitRow(
-  request: Request,
-  younger: Request[],
-  blockTokens: number,
-  addBlock: AddBlock,
-  preempt: (request: Request) => void,
-): DecodeRow | undefined {
-  const position = request.computed;
-  while (request.slots.length * blockTokens <= position) {
-    if (addBlock(request)) continue;
-    const victim = younger.pop() ?? request;
-    preempt(victim);
-    if (victim === request) return undefined;
-  }
-  return { request, position, epoch: request.epoch };
+/** With drafts a step can only be planned when it is known how many tokens the one before has brought. */
+function mayRun(request: Request, { drafter }: DecodeOptions): boolean {
+  return request.wantsMore && (!drafter || request.pending === 0);
 }
+
+function fits(request: Request, younger: Request[], options: DecodeOptions): boolean {
+  while (roomOf(request, options) < 1) {
+    if (options.addBlock(request)) continue;
+    const victim = younger.pop() ?? request;
+    options.preempt(victim);
+    if (victim === request) return false;
+  }
+  return true;
+}
+
+function draftsFor(request: Request, room: number, options: DecodeOptions): readonly number[] {
+  const { drafter } = options;
+  if (!drafter) return NO_DRAFTS;
+  const wanted = request.maxNewTokens - request.generatedCount - 1;
+  const most = Math.max(0, Math.min(drafter.most, room, wanted));
+  const drafts = most > 0 ? drafter.propose(request, most).slice(0, most) : NO_DRAFTS;
+  while (roomOf(request, options) < 1 + drafts.length && options.addSpareBlock(request));
+  return drafts.slice(0, roomOf(request, options) - 1);
+}
+
+/** Positions behind what has been computed for which the request has blocks. */
+function roomOf(request: Request, { blockTokens }: DecodeOptions): number {
+  return request.slots.length * blockTokens - request.computed;
+}
+
+const NO_DRAFTS: readonly number[] = [];

@@ -3,28 +3,46 @@
  * send down, and the lower tiers and the state pool as it sees them. No logic.
  */
 import type { NewSnapshot } from "../cache/prefix.ts";
-import type { DecodeRow } from "./decode.ts";
 import type { StorageScope, Request } from "./request.ts";
-import type { Restore, RestoreTerms } from "./restore/block-restore.ts";
+import type { Restore, RestoreTerms } from "./restore/restore.ts";
 import type { StateSlots } from "./seat-state.ts";
-import type { StateRestore } from "./restore/state-restore.ts";
 
-/** A run of one prompt's positions [start, start + count); `sample`: the last chunk, whose last row is sampled. */
-export interface PrefillPlan {
-  kind: "prefill";
+/**
+ * One request's part in a step: the positions [from, from + count) are computed.
+ *
+ *     from                                  from + count
+ *     |-- tokens that are known --|-- drafts --|    drafts are guesses: they may turn out to be wrong
+ *                       `samples` of the rows are sampled: the last known one, and each draft's
+ */
+export interface Span {
   request: Request;
   /** The request's when the plan was made: another at commit means that the step's result is void. */
   epoch: number;
-  start: number;
+  from: number;
   count: number;
-  sample: boolean;
-  /** Blocks that this step completes, for the lower tiers, and states to save, once it has been submitted. */
+  /** Tokens that follow the request's own in the span, and are accepted only if the samples before them agree. */
+  drafts: readonly number[];
+  /** Tokens that may come of it, at most: 0 for a chunk that is not the last of its prompt. */
+  samples: number;
+  /**
+   * Where its recurrent state is read and written, in models that have one: one entry for a run of known tokens, one for
+   * each token where drafts follow.
+   */
+  states: readonly StateSlots[];
+  /** A slot of the KV pool to copy before the step: the partial block of the snapshot that the request starts from. */
+  copyBlock?: Copy;
+  /** What is being loaded meanwhile for the prompt. */
+  restore?: Restore;
+}
+
+/** A step: spans of several requests, each of them in one span at most. */
+export interface Plan {
+  /** Chunks of prompts, whose tokens are given, or the next tokens of running requests, which their seats hold. */
+  phase: "prefill" | "decode";
+  spans: readonly Span[];
+  /** Blocks that the step completes, for the lower tiers, and states to save, once it has been submitted. */
   completes: readonly FullBlock[];
   saves: readonly Save[];
-  /** Where its recurrent state is read and written, in models that have one. */
-  state?: StateSlots;
-  /** A slot of the KV pool to copy before the step: the block that was begun where a snapshot was taken. */
-  copyBlock?: Copy;
 }
 
 /** Copies slot `from` of a pool over slot `to`. */
@@ -40,19 +58,11 @@ export interface Save {
   at: number;
   /** In the state pool; both slots are the same where it is saved already and only the lower tiers lack it. */
   state: Copy;
-  /** In the KV pool: the begun block, where it has to be copied. */
+  /** In the KV pool: the partial block, where it has to be copied. */
   copyBlock: Copy | undefined;
-  /** The KV slot that has the begun block then. */
+  /** The KV slot that has the partial block then. */
   tail: number | undefined;
 }
-
-/** One token for each of several requests. */
-export interface DecodePlan {
-  kind: "decode";
-  rows: DecodeRow[];
-}
-
-export type Plan = PrefillPlan | DecodePlan;
 
 /** Tokens from the first on; grows at its end only. */
 export interface Sequence {
@@ -67,11 +77,11 @@ export interface Sequence {
 /** Bytes of one block, or of a snapshot, to be brought from a lower tier into slots. */
 export interface Move {
   request: Request;
-  restore: Restore | StateRestore;
+  restore: Restore;
   /** Index in the request's block table. */
   block: number;
   slot: number;
-  /** Instead of the block: the state of the first `at` tokens into a slot of the state pool, and the block that was begun
+  /** Instead of the block: the state of the first `at` tokens into a slot of the state pool, and the partial block
    * there into KV slot `tail` (-1: none was). */
   snapshot?: NewSnapshot;
 }

@@ -1,6 +1,6 @@
 /**
- * The prefill queue: which waiting request is computed next, and in which chunks. Requests are taken in order of
- * arrival; one is prefilled at a time, so that no two half-computed prompts hold blocks against each other.
+ * The prefill queue: which waiting request is computed next. Requests are taken in order of arrival. Each gets the blocks of its whole prompt when it starts, so that half-computed prompts never wait for each
+ * other's blocks; one that shares a prefix with a prompt under way waits until that has computed it.
  */
 import type { Request } from "./request.ts";
 
@@ -28,9 +28,10 @@ export class PrefillQueue {
     this.waiting.unshift(request);
   }
 
-  /** The request to prefill next. One whose samples are still under way cannot start again yet. */
-  head(): Request | undefined {
-    return this.waiting.find((request) => request.pending === 0);
+  /** The request to prefill next beside those under way. One whose samples are still under way cannot start again yet. */
+  head(underWay: readonly Request[] = []): Request | undefined {
+    const next = this.waiting.find((request) => request.pending === 0);
+    return next && underWay.some((other) => computesFor(other, next)) ? undefined : next;
   }
 
   /**
@@ -47,6 +48,12 @@ export class PrefillQueue {
     const index = this.waiting.indexOf(request);
     if (index >= 0) this.waiting.splice(index, 1);
   }
+}
+
+/** Whether `other` is about to compute what `next` will find in the cache then. */
+function computesFor(other: Request, next: Request): boolean {
+  if (other.storage === "off" || next.storage === "off") return false;
+  return sharedTokens(other.tokens, next.tokens) > other.computed;
 }
 
 /** Never all of `b`: its last token is always computed. */

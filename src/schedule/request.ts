@@ -13,17 +13,15 @@
  */
 
 import type { Lease } from "../cache/prefix.ts";
-import type { Restore, RestoreMode, LowerTier } from "./restore/block-restore.ts";
-
+import type { LowerTier, Restore, RestoreMode } from "./restore/restore.ts";
 import type { SeatState } from "./seat-state.ts";
-import type { StateRestore } from "./restore/state-restore.ts";
 
-export type { LowerTier } from "./restore/block-restore.ts";
+export type { LowerTier } from "./restore/restore.ts";
 
 /** How far a request's blocks may go: nowhere (nor are they looked for), GPU and RAM, or down to the disk. */
 export type StorageScope = "off" | "memory" | "disk";
 
-export type RequestState = "waiting" | "prefilling" | "decoding" | "done";
+export type RequestStatus = "waiting" | "prefilling" | "decoding" | "done";
 
 /** Why a request ended: a stop token, the token limit, the caller's abort, or an error. */
 export type FinishReason = "stop" | "length" | "aborted" | "error";
@@ -52,7 +50,7 @@ export class Request {
   readonly stopIds: ReadonlySet<number>;
   /** Prompt, then accepted tokens. */
   readonly tokens: number[];
-  state: RequestState = "waiting";
+  status: RequestStatus = "waiting";
   finishReason: FinishReason | undefined;
   /** Index of its persistent sampler state on the GPU, while it has one. */
   seat: number | undefined;
@@ -61,7 +59,7 @@ export class Request {
   /** Its hold on the prefix cache and its blocks, while it runs. */
   lease: Lease | undefined;
   /** Its stored blocks on their way back, while its prompt is prefilled. */
-  restore: Restore | StateRestore | undefined;
+  restore: Restore | undefined;
   /** Where its recurrent state lies, while it runs in a model that has one. */
   seatState: SeatState | undefined;
   /** Positions of its prompt at which its state is saved, ascending. */
@@ -74,7 +72,7 @@ export class Request {
   loadedTokens: Readonly<Record<LowerTier, number>> = {};
   /** Positions whose keys and values have been submitted. */
   computed = 0;
-  /** Samples submitted and not committed yet. */
+  /** Samples submitted and not committed yet; where drafts are among them, the most that may come. */
   pending = 0;
   /** Rises when the steps under way for it become void. */
   epoch = 0;
@@ -121,6 +119,6 @@ export class Request {
 
   /** Whether another sample may be submitted. */
   get wantsMore(): boolean {
-    return this.state !== "done" && this.generatedCount + this.pending < this.maxNewTokens;
+    return this.status !== "done" && this.generatedCount + this.pending < this.maxNewTokens;
   }
 }

@@ -5,28 +5,18 @@
  * Steps may be planned before earlier ones are committed: positions are known, only the tokens are not. A stop found
  * late makes the surplus samples of the steps in flight void; blocks and seats freed meanwhile are safe to reuse,
  * because the GPU runs steps in the order of their plans. For the same reason a prompt's blocks are published in the
- * prefix cache as soon as the step that computes them is planned: the next request's steps run after it. Prompts are
- * prefilled one at a time, so of two requests with the same new prefix the second finds what the first has computed,
- * also where the first was aborted half-way.
+ * prefix cache as soon as the step that computes them is planned: the next request's steps run after it. Of two requests
+ * with the same new prefix the second starts when the first has computed it, also where the first was aborted half-way.
+ * Where a step checks drafts, positions are not known either: the next step of that request waits for its commit.
  */
 import { assert } from "../base.ts";
-import type { Lease, NewSnapshot, PrefixCache } from "../cache/prefix.ts";
-import { TidepoolError } from "../errors.ts";
 import type { BlockPool } from "../cache/blocks.ts";
-import { decodeRows } from "./decode.ts";
-import type {
-  Copy,
-  DecodePlan,
-  FullBlock,
-  LowerTiers,
-  Move,
-  Plan,
-  PrefillPlan,
-  Save,
-  Sequence,
-  States,
-} from "./plan.ts";
+import type { Lease, PrefixCache } from "../cache/prefix.ts";
+import { decodeRows, type DecodeRow, type Drafter } from "./decode.ts";
+import { Loans } from "./loans.ts";
+import type { Copy, LowerTiers, Move, Plan, Save, Span, States } from "./plan.ts";
 import { PrefillQueue } from "./prefill.ts";
+import { Publisher } from "./publish.ts";
 import {
   Request,
   type FinishReason,
@@ -34,30 +24,23 @@ import {
   type LowerTier,
   type RequestSpec,
 } from "./request.ts";
-import { Restore } from "./restore/block-restore.ts";
+import { Restores } from "./restore/restores.ts";
 import type { SeatState } from "./seat-state.ts";
 import { Snapshots } from "./snapshots.ts";
-import { StateRestore } from "./restore/state-restore.ts";
 
-export type {
-  Copy,
-  DecodePlan,
-  FullBlock,
-  LowerTiers,
-  Move,
-  Plan,
-  PrefillPlan,
-  Save,
-  Sequence,
-  States,
-} from "./plan.ts";
+export type { Drafter } from "./decode.ts";
+export type { Copy, FullBlock, LowerTiers, Move, Plan, Save, Sequence, Span, States } from "./plan.ts";
 
 export interface SchedulerOptions {
   blockTokens: number;
-  /** Prompt tokens a prefill step at most. */
+  /** Prompt tokens in a prefill step, at most. */
   chunkTokens: number;
   /** Requests that may run at once. */
   seats: number;
+  /** Prompts under way at once, and chunks of different prompts in one step, at most. Default: 1. */
+  maxPromptsPerStep?: number;
+  /** Guesses that decode steps check. Default: none, and each step of a request brings one token. */
+  drafter?: Drafter;
   /** Blocks that the pool may grow to. Default: as many as it has. */
   maxBlocks?: number;
   /** Default: there are none. */
@@ -69,10 +52,10 @@ export interface SchedulerOptions {
 /** What a commit found out about one request. */
 export interface Outcome {
   request: Request;
-  /** The accepted token, or undefined where the sample was a stop token or void. */
-  token: number | undefined;
-  /** Index of the sample in the step's read-back. */
-  sampleIndex: number;
+  /** The accepted tokens: none where the first sample was a stop token or void. */
+  tokens: readonly number[];
+  /** Index of its span in the plan. */
+  spanIndex: number;
   finished: FinishReason | undefined;
   /** Where something was not finite, if it ended by that. */
   brokenAt?: number;
@@ -88,7 +71,7 @@ export interface PoolSizes {
   maxSnapshots: number;
 }
 
-/** A request of a step whose numbers are not finite: its index in the plan, and the position. */
+/** A span of a step whose numbers are not finite: its index in the plan, and the position. */
 export interface BrokenRow {
   index: number;
   position: number;
@@ -102,16 +85,19 @@ export class Scheduler {
   private readonly cache: PrefixCache;
   private readonly blocks: BlockPool;
   private readonly waiting = new PrefillQueue();
+  /** Requests whose prompts are under way, oldest first, and those that decode. */
+  private prefilling: Request[] = [];
   private running: Request[] = [];
-  private prefilling: Request | undefined;
   private readonly freeSeats: number[];
-  private readonly lent = new Map<Lease, Sequence>();
   /** The first waiting request found no room, and nothing has been freed since. */
   private full = false;
-  private lastKind: Plan["kind"] = "decode";
+  private lastPhase: Plan["phase"] = "decode";
   private maxBlocks: number;
   /** In models with recurrent layers. */
   private readonly snapshots: Snapshots | undefined;
+  private readonly publisher: Publisher;
+  private readonly restores: Restores;
+  private readonly loans: Loans;
 
   /** @param blocks the pool of `cache` */
   constructor(cache: PrefixCache, blocks: BlockPool, options: SchedulerOptions) {
@@ -119,14 +105,24 @@ export class Scheduler {
     this.blocks = blocks;
     this.options = options;
     this.maxBlocks = options.maxBlocks ?? blocks.slotCount;
-    const { states, lower, blockTokens } = options;
-    this.snapshots = states && new Snapshots({ cache, blocks, blockTokens, lower });
+    const { states, lower, blockTokens, drafter } = options;
+    const ringSlots = 2 + (drafter?.most ?? 0);
+    const rooms = { cache, blocks, blockTokens, lower };
+    const snapshots = states && new Snapshots({ ...rooms, ringSlots });
+    this.snapshots = snapshots;
+    this.publisher = new Publisher({ ...rooms, states, snapshots });
+    this.restores = new Restores({
+      ...{ ...rooms, withStates: states !== undefined },
+      publish: (request) => this.publisher.publish(request),
+    });
+    const { publisher } = this;
+    this.loans = new Loans({ ...rooms, snapshots, publisher, freed: () => (this.full = false) });
     this.freeSeats = Array.from({ length: options.seats }, (_, seat) => options.seats - 1 - seat);
   }
 
   /** Requests that are not done. */
   get activeCount(): number {
-    return this.waiting.length + this.running.length + (this.prefilling ? 1 : 0);
+    return this.waiting.length + this.running.length + this.prefilling.length;
   }
 
   /** Blocks that running requests hold. */
@@ -146,8 +142,7 @@ export class Scheduler {
 
   /** Blocks that a loan needs beyond those that are free, as `missingBlocks` says. */
   missingToLend(tokens: readonly number[], reusable: number): number {
-    const known = this.cache.match(Int32Array.from(tokens), reusable).blocks.length;
-    return Math.max(0, this.blocksFor(tokens.length) - known - this.blocks.freeCount);
+    return this.loans.missing(tokens, reusable);
   }
 
   /** Blocks that the next steps need beyond those that are free: without more, cached ones go, or requests wait. */
@@ -163,10 +158,9 @@ export class Scheduler {
    * requests wait. Each request that runs may end before the next look, and leave a snapshot.
    */
   missingStates(loans = 0): number {
-    const head = this.prefilling ? undefined : this.waiting.head();
-    const starting = head && this.freeSeats.length > 0 ? 1 : 0;
+    const starting = this.mayStart && this.waiting.head(this.prefilling) ? 1 : 0;
     const ofPrompt = this.options.lower ? 3 : 2; // at a branch, at the end, and one that is loaded
-    const snapshots = this.running.length + (starting || this.prefilling ? ofPrompt : 0);
+    const snapshots = this.running.length + (starting + this.prefilling.length) * ofPrompt;
     return this.snapshots?.missing(starting + loans, snapshots) ?? 0;
   }
 
@@ -220,7 +214,7 @@ export class Scheduler {
   restart(): void {
     for (const request of this.waiting.all) request.restarted();
     this.startAgain(this.seated);
-    for (const lease of [...this.lent.keys()]) this.endLoan(lease);
+    this.loans.endIf(() => true);
     this.cache.clear();
   }
 
@@ -236,77 +230,51 @@ export class Scheduler {
     return request;
   }
 
-  /** The next step, or undefined where nothing can run until something in flight is committed. */
+  /** The next step, or undefined if nothing can run until something in flight is committed. */
   next(): Plan | undefined {
     const plan =
-      this.lastKind === "prefill"
+      this.lastPhase === "prefill"
         ? (this.nextDecode() ?? this.nextPrefill())
         : (this.nextPrefill() ?? this.nextDecode());
-    if (plan) this.lastKind = plan.kind;
+    if (plan) this.lastPhase = plan.phase;
     return plan;
   }
 
   /** Loads to start now; each must be answered by `moved`. */
   takeMoves(): Move[] {
-    const request = this.prefilling;
-    const restore = request?.restore;
-    const moves: Move[] = [];
-    if (!request || !restore) return moves;
-    for (let block = restore.nextLoad(); block !== undefined; block = restore.nextLoad()) {
-      const isState = restore instanceof StateRestore && block === restore.to;
-      const snapshot = isState ? restore.snapshot : undefined;
-      moves.push({
-        request,
-        restore,
-        block,
-        slot: request.slots[block] ?? -1,
-        ...(snapshot && { snapshot }),
-      });
-    }
-    return moves;
+    return this.prefilling.flatMap((request) => this.restores.movesOf(request));
   }
 
   /** Whether a load's slot is still meant for it; if not, its bytes must not be written. */
   isWanted(move: Move): boolean {
-    const isRunning = move.request === this.prefilling && move.request.restore === move.restore;
-    return isRunning && move.restore.isWanted(move.block);
+    return this.restores.isWanted(move);
   }
 
   /** A load has ended: the bytes are in the slot (`tier` says from where), or there were none and they are computed. */
   moved(move: Move, tier: LowerTier | undefined): void {
-    const { request, restore, block } = move;
-    const isWanted = this.isWanted(move);
-    if (restore instanceof StateRestore) {
-      restore.loaded(block, tier);
-      return;
-    }
-    restore.loaded(block, tier !== undefined);
-    if (!isWanted) return;
-    const first = request.generatedCount === 0;
-    if (tier !== undefined && first) request.countLoaded(tier, this.options.blockTokens);
+    this.restores.moved(move, tier);
   }
 
   /**
-   * Takes in what a step sampled, in the order of its rows; a prefill chunk without a sample gives none.
-   * @param broken requests of the step that cannot go on: each ends by an error, and what it has computed is forgotten
+   * Takes in what a step has brought.
+   * @param accepted for each span the tokens that its samples agreed on: exactly one where one was to come, none for a chunk
+   * that is not the last, any number up to `samples` where drafts were checked
+   * @param broken spans of requests that cannot go on: each ends by an error, and what it has computed is forgotten
    */
-  commit(plan: Plan, sampled: readonly number[], broken: readonly BrokenRow[] = []): Outcome[] {
-    const rows = plan.kind === "prefill" ? [plan] : plan.rows;
-    if (
-      plan.kind === "prefill" &&
-      plan.epoch === plan.request.epoch &&
-      plan.request.restore instanceof Restore
-    )
-      plan.request.restore.ran();
-    const samples = plan.kind === "prefill" && !plan.sample ? 0 : rows.length;
-    assert(samples === sampled.length, `${sampled.length} samples for ${samples} rows`);
+  commit(
+    { spans }: Plan,
+    accepted: readonly (readonly number[])[],
+    broken: readonly BrokenRow[] = [],
+  ): Outcome[] {
+    assert(accepted.length === spans.length, `tokens of ${accepted.length} spans, expected ${spans.length}`);
     const outcomes: Outcome[] = [];
-    for (const [sampleIndex, { request, epoch }] of rows.entries()) {
-      if (epoch !== request.epoch) continue;
-      const brokenAt = broken.find(({ index }) => index === sampleIndex)?.position;
-      if (brokenAt !== undefined) outcomes.push(...this.commitBroken(request, sampleIndex, brokenAt));
-      else if (samples > 0)
-        outcomes.push({ sampleIndex, ...this.commitOne(request, sampled[sampleIndex] as number) });
+    for (const [spanIndex, span] of spans.entries()) {
+      span.restore?.ran();
+      if (span.epoch !== span.request.epoch) continue;
+      const brokenAt = broken.find(({ index }) => index === spanIndex)?.position;
+      if (brokenAt !== undefined) outcomes.push(...this.commitBroken(span, spanIndex, brokenAt));
+      else if (span.samples > 0)
+        outcomes.push({ spanIndex, ...this.commitSpan(span, accepted[spanIndex] ?? []) });
     }
     return outcomes;
   }
@@ -318,11 +286,8 @@ export class Scheduler {
    * @returns requests of the step that have failed too often; they are the caller's to abort
    */
   stepFailed(plan: Plan | undefined): Request[] {
-    const running = this.seated;
-    const involved = plan
-      ? (plan.kind === "prefill" ? [plan] : plan.rows).map(({ request }) => request)
-      : running;
-    const active = involved.filter(({ state }) => state !== "done");
+    const involved = plan ? plan.spans.map(({ request }) => request) : this.seated;
+    const active = involved.filter(({ status }) => status !== "done");
     for (const request of active) request.failedSteps++;
     this.restart();
     return active.filter(({ failedSteps }) => failedSteps > MAX_FAILED_STEPS);
@@ -330,26 +295,16 @@ export class Scheduler {
 
   /** Ends a request from outside; its blocks are free at once. Does nothing where it is done already. */
   abort(request: Request, reason: FinishReason = "aborted"): void {
-    if (request.state !== "done") this.finish(request, reason);
+    if (request.status !== "done") this.finish(request, reason);
   }
 
   /**
    * Lends blocks for `tokens` to work outside the queues (scoring), with what the cache knows of their first `reusable`
    * unless they are kept nowhere, and may not be looked for either.
-   * @throws TidepoolError `out_of_memory` where running requests hold too many.
+   * @throws TidepoolError `out_of_memory` if running requests hold too many.
    */
   borrow(tokens: readonly number[], reusable: number, storage: StorageScope = "disk"): Lease {
-    const lease = this.cache.acquire(Int32Array.from(tokens), storage === "off" ? 0 : reusable);
-    const missing = this.blocksFor(tokens.length) - lease.table.length;
-    if (missing > 0 && !this.cache.extend(lease, missing)) {
-      this.cache.release(lease);
-      const message = `${missing} KV blocks are needed and ${this.blocks.freeCount} are free while other requests run`;
-      throw new TidepoolError("out_of_memory", message);
-    }
-    const sequence = { tokens, storage };
-    this.options.lower?.begin?.(sequence);
-    this.lent.set(lease, sequence);
-    return lease;
+    return this.loans.borrow(tokens, reusable, storage);
   }
 
   /**
@@ -358,29 +313,12 @@ export class Scheduler {
    * @throws TidepoolError `out_of_memory` if running requests hold too many.
    */
   loanState(lease: Lease): { state: SeatState; copyBlock: Copy | undefined } | undefined {
-    if (!this.snapshots) return undefined;
-    const loan = this.snapshots.loan(lease);
-    if (loan) return loan;
-    throw new TidepoolError("out_of_memory", "no recurrent state is free while other requests run");
+    return this.loans.state(lease);
   }
 
   /** Takes a loan back; what was computed in it, the first `done` tokens, is kept in the cache as far as it may be. */
   giveBack(lease: Lease, done: number): void {
-    if (lease.released) return; // what it was computed on is gone
-    const sequence = this.lent.get(lease);
-    assert(sequence, "a lease that was not lent is given back");
-    if (sequence.storage !== "off") {
-      const { owned } = this.cache.insert(lease, Int32Array.from(sequence.tokens.slice(0, done)));
-      this.options.lower?.spill(this.blocksToSend(sequence, lease.table, done, owned));
-    }
-    this.endLoan(lease);
-  }
-
-  private endLoan(lease: Lease): void {
-    this.lent.delete(lease);
-    this.snapshots?.endLoan(lease);
-    this.cache.release(lease);
-    this.full = false;
+    this.loans.giveBack(lease, done);
   }
 
   /** Forgets everything that nobody holds. */
@@ -410,11 +348,11 @@ export class Scheduler {
 
   /** Requests that have a seat. */
   private get seated(): Request[] {
-    return [...this.running, ...(this.prefilling ? [this.prefilling] : [])];
+    return [...this.running, ...this.prefilling];
   }
 
   private get leases(): Lease[] {
-    return [...this.seated.flatMap(({ lease }) => (lease ? [lease] : [])), ...this.lent.keys()];
+    return [...this.seated.flatMap(({ lease }) => (lease ? [lease] : [])), ...this.loans.leases];
   }
 
   private checkSeats(): void {
@@ -427,43 +365,71 @@ export class Scheduler {
     );
   }
 
-  /** Block tables, and begun blocks of snapshots that are copied from, or loaded to, soon. */
+  /** Block tables, and partial blocks of snapshots that are copied from, or loaded to, soon. */
   private heldSlots(): number[] {
     const { leases } = this;
-    const begun = leases.map(({ copied, snapshot }) => (copied ? -1 : (snapshot?.tail ?? -1)));
-    const loading = this.seated.map(({ restore }) =>
-      restore instanceof StateRestore ? restore.snapshot.tail : -1,
-    );
-    return [...leases.flatMap(({ table }) => table), ...[...begun, ...loading].filter((slot) => slot >= 0)];
+    const partial = leases.map(({ copied, snapshot }) => (copied ? -1 : (snapshot?.tail ?? -1)));
+    const loading = this.seated.map(({ restore }) => restore?.snapshot?.tail ?? -1);
+    return [...leases.flatMap(({ table }) => table), ...[...partial, ...loading].filter((slot) => slot >= 0)];
   }
 
-  private nextPrefill(): PrefillPlan | undefined {
-    const request = this.prefilling ?? this.startPrefill();
-    if (!request) return undefined;
-    this.skipLoaded(request);
-    const start = request.computed;
-    const count = this.chunkAt(request);
-    if (count === 0) return undefined;
+  /** Chunks of the prompts under way, and of others that may start, as far as a step has room. */
+  private nextPrefill(): Plan | undefined {
+    const chunks: { request: Request; count: number }[] = [];
+    let room = this.options.chunkTokens;
+    for (let index = 0; index < this.maxPrompts && room > 0; index++) {
+      const request = this.prefilling[index] ?? this.startPrefill();
+      if (!request) break;
+      this.restores.advance(request);
+      const count = this.chunkAt(request, room);
+      if (count > 0) chunks.push({ request, count });
+      room -= count;
+    }
+    if (chunks.length === 0) return undefined;
+    // Only now: what the step computes cannot be found by requests that start in it.
+    const saves: Save[] = [];
+    const planned = chunks.map(({ request, count }) => this.planChunk(request, count, saves));
+    const completes = planned.flatMap((each) => each.completes);
+    return { phase: "prefill", spans: planned.map(({ span }) => span), completes, saves };
+  }
+
+  private planChunk(
+    request: Request,
+    count: number,
+    saves: Save[],
+  ): { span: Span; completes: Plan["completes"] } {
+    const { computed: from, epoch, restore } = request;
     request.computed += count;
-    request.ownFrom = Math.min(request.ownFrom, start);
-    if (request.restore instanceof StateRestore)
-      request.restore.passed(Math.floor(request.computed / this.options.blockTokens));
+    request.ownFrom = Math.min(request.ownFrom, from);
+    restore?.passed(Math.floor(request.computed / this.options.blockTokens));
     const state = request.seatState?.step(request.computed);
-    const owed = this.snapshots?.owed(request, start);
-    const copyBlock = this.snapshots?.startedFrom(request, start);
-    const { completes, saves } = this.publish(request, this.snapshots?.here(request));
-    const sample = request.computed === request.tokens.length;
-    if (sample) this.startDecoding(request);
-    const extra = { ...(state && { state }), ...(copyBlock && { copyBlock }) };
-    const { epoch } = request;
-    const step = { request, epoch, start, count, sample };
-    return { kind: "prefill", ...step, completes, saves: owed ? [owed, ...saves] : saves, ...extra };
+    const owed = this.snapshots?.owed(request, from);
+    const copyBlock = this.snapshots?.startedFrom(request, from);
+    const published = this.publisher.publish(request, this.snapshots?.here(request));
+    saves.push(...(owed ? [owed] : []), ...published.saves);
+    const isLast = request.computed === request.tokens.length;
+    if (isLast) this.startDecoding(request);
+    const span = {
+      ...{ request, epoch, from, count, drafts: [], samples: isLast ? 1 : 0, states: state ? [state] : [] },
+      ...(copyBlock && { copyBlock }),
+      ...(restore && { restore }),
+    };
+    return { span, completes: published.completes };
+  }
+
+  private get maxPrompts(): number {
+    return this.options.maxPromptsPerStep ?? 1;
+  }
+
+  /** Whether one more prompt may be under way. */
+  private get mayStart(): boolean {
+    return this.prefilling.length < this.maxPrompts && this.freeSeats.length > 0;
   }
 
   /** Begins the prompt of the first waiting request that finds a seat, and blocks for all of it. */
   private startPrefill(): Request | undefined {
-    const request = this.waiting.head();
-    if (!request || this.freeSeats.length === 0 || this.full) return undefined;
+    const request = this.mayStart && !this.full ? this.waiting.head(this.prefilling) : undefined;
+    if (!request) return undefined;
     const lease = this.leaseFor(request);
     const seatState = lease && this.snapshots?.take(lease);
     if (!lease || (this.snapshots && !seatState)) {
@@ -476,101 +442,26 @@ export class Scheduler {
     request.cachedTokens ??= Math.min(lease.tokens, request.promptLength);
     request.computed = lease.tokens;
     request.seat = this.freeSeats.pop() as number;
-    request.state = "prefilling";
-    this.prefilling = request;
+    request.status = "prefilling";
+    this.prefilling.push(request);
     request.seatState = seatState;
     request.snapshotsAt = [];
     this.options.lower?.begin?.(request);
     this.snapshots?.start(request, lease, this.waiting.branchesOf(request.tokens, lease.tokens));
-    this.startRestore(request);
+    this.restores.start(request);
     return request;
   }
 
-  /** Looks for the blocks after those on the GPU in the lower tiers; the last token is always computed. */
-  private startRestore(request: Request): void {
-    const { lower, blockTokens } = this.options;
-    if (!lower || request.storage === "off") return;
-    if (this.options.states) {
-      this.startStateRestore(request, lower);
-      return;
-    }
-    const from = request.computed / blockTokens;
-    const most = Math.floor((request.tokens.length - 1) / blockTokens) - from;
-    const stored = most > 0 ? Math.min(most, lower.storedBlocks(request, from)) : 0;
-    if (stored === 0) return;
-    request.restore = new Restore(lower.restoreTerms(request, from, stored), from);
-  }
-
-  private startStateRestore(request: Request, lower: LowerTiers): void {
-    const { blockTokens } = this.options;
-    const at = lower.storedState?.(request, request.computed, request.tokens.length - 1);
-    if (at === undefined) return;
-    const from = Math.floor(request.computed / blockTokens);
-    const terms = lower.restoreTerms(request, from, Math.floor(at / blockTokens) - from);
-    if (!StateRestore.pays(terms)) return;
-    const snapshot = this.cache.snapshotSlots(at);
-    if (snapshot) request.restore = new StateRestore(terms, from, { ...snapshot, why: "restored" });
-  }
-
-  /** Everything is in place: the request goes on from the state that was loaded. */
-  private startFromLoaded(request: Request, restore: StateRestore): void {
-    const { snapshot, mode } = restore;
-    const lease = request.lease as Lease;
-    const loaded = restore.loadedTokens(request.computed, this.options.blockTokens);
-    if (request.generatedCount === 0) request.loadedTokens = { ...request.loadedTokens, ...loaded };
-    this.cache.startFrom(lease, snapshot);
-    request.computed = snapshot.at;
-    request.seatState?.start(snapshot.at, snapshot.slot);
-    request.snapshotsAt = request.snapshotsAt.filter((at) => at > snapshot.at);
-    this.cache.insert(lease, Int32Array.from(request.tokens.slice(0, snapshot.at)), [snapshot]);
-    request.restoredBy ??= mode;
-    request.restore = undefined;
-  }
-
-  /** What was to be loaded is computed; its slots are given back. */
-  private dropStateRestore(request: Request, { snapshot }: StateRestore): void {
-    this.cache.dropSnapshotSlot(snapshot.slot);
-    if (snapshot.tail >= 0) this.blocks.release(snapshot.tail);
-    request.restore = undefined;
-  }
-
-  /** Moves on over blocks that have been loaded. */
-  private skipLoaded(request: Request): void {
-    const { restore } = request;
-    if (restore instanceof StateRestore) {
-      if (restore.givenUp || request.computed >= restore.snapshot.at) this.dropStateRestore(request, restore);
-      else if (restore.complete) this.startFromLoaded(request, restore);
-      return;
-    }
-    const { blockTokens } = this.options;
-    const before = request.computed;
-    while (
-      restore &&
-      request.computed % blockTokens === 0 &&
-      restore.isLoaded(request.computed / blockTokens)
-    ) {
-      request.computed += blockTokens;
-    }
-    if (request.computed > before) this.publish(request);
-  }
-
-  /** Tokens of the next chunk: whole blocks that are not being loaded, or what is left of the prompt; 0: wait. */
-  private chunkAt(request: Request): number {
-    const { chunkTokens, blockTokens } = this.options;
+  /** Tokens of the next chunk, `room` at most: up to the next snapshot, and no blocks that are being loaded; 0: wait. */
+  private chunkAt(request: Request, room: number): number {
     const { computed } = request;
     const stop = request.snapshotsAt.find((at) => at > computed) ?? request.tokens.length;
-    const left = Math.min(chunkTokens, stop - computed);
-    const { restore } = request;
-    const block = Math.floor(computed / blockTokens);
-    if (!restore || (restore instanceof Restore && block >= restore.to)) return left;
-    const blocks = Math.ceil((computed + left) / blockTokens) - block;
-    const mayCompute = restore.claim(block, blocks);
-    return Math.max(0, Math.min(left, (block + mayCompute) * blockTokens - computed));
+    return this.restores.claim(request, Math.min(room, stop - computed));
   }
 
   private blocksToStart(): number {
-    const request = this.waiting.head();
-    if (!request || this.prefilling || this.freeSeats.length === 0) return 0;
+    const request = this.mayStart ? this.waiting.head(this.prefilling) : undefined;
+    if (!request) return 0;
     const { tokens, storage } = request;
     const known =
       storage === "off" ? 0 : this.cache.match(Int32Array.from(tokens), tokens.length - 1).blocks.length;
@@ -589,80 +480,56 @@ export class Scheduler {
   }
 
   private startDecoding(request: Request): void {
-    this.prefilling = undefined;
-    request.state = "decoding";
+    this.prefilling = this.prefilling.filter((other) => other !== request);
+    request.status = "decoding";
     request.pending++;
     this.running.push(request);
     this.running.sort((a, b) => a.id - b.id);
   }
 
-  private nextDecode(): DecodePlan | undefined {
-    const { blockTokens, seats } = this.options;
-    const rows = decodeRows(
-      this.running,
-      blockTokens,
-      seats,
-      (request) => this.addBlock(request),
-      (request) => this.preempt(request),
-    );
+  private nextDecode(): Plan | undefined {
+    const { blockTokens, seats, chunkTokens, drafter } = this.options;
+    const rows = decodeRows(this.running, {
+      ...{ blockTokens, drafter, maxRequests: seats, maxTokens: Math.max(seats, chunkTokens) },
+      addBlock: (request) => this.addBlock(request),
+      addSpareBlock: (request) => this.blocks.freeCount > 0 && this.extend(request),
+      preempt: (request) => this.preempt(request),
+    });
     if (rows.length === 0) return undefined;
-    for (const row of rows) {
-      const { request } = row;
-      request.computed++;
-      request.pending++;
-      if (request.seatState) row.state = request.seatState.step(request.computed);
-    }
-    return { kind: "decode", rows };
+    return { phase: "decode", spans: rows.map((row) => this.planRow(row)), completes: [], saves: [] };
   }
 
-  /** Puts what a request has computed of accepted tokens where others find it: gives the blocks and states that are new
-   * there. */
-  private publish(request: Request, snapshot?: NewSnapshot): Published {
-    if (request.storage === "off" || !request.lease) return { completes: [], saves: [] };
-    const valid = Math.min(request.computed, request.tokens.length);
-    const tokens = Int32Array.from(request.tokens.slice(0, valid));
-    const { owned, placed } = this.cache.insert(request.lease, tokens, snapshot ? [snapshot] : []);
-    const completes = this.blocksToSend(request, request.slots, valid, owned, request.restore);
-    const saves = placed.flatMap((each) => this.snapshots?.saveOf(request, each) ?? []);
-    const fresh = new Set(owned);
-    for (const { block, slot } of completes) if (fresh.has(slot)) request.ownBlocks.add(block);
-    for (const { at } of saves) request.ownStates.add(at);
-    return { completes, saves };
+  private planRow({ request, drafts }: DecodeRow): Span {
+    const { computed: from, epoch, seatState } = request;
+    const count = 1 + drafts.length;
+    request.computed += count;
+    request.pending += count;
+    const states = seatState
+      ? Array.from({ length: count }, (_, index) => seatState.step(from + index + 1))
+      : NO_STATES;
+    return { request, epoch, from, count, drafts, samples: count, states };
   }
 
-  /** Blocks for the lower tiers: those that the tree has just taken over, and those that it had but the disk lacks. */
-  private blocksToSend(
-    sequence: Sequence,
-    table: readonly number[],
-    valid: number,
-    owned: readonly number[],
-    restore?: Restore | StateRestore,
-  ): FullBlock[] {
-    const owed = this.options.lower?.owed?.(sequence, Math.floor(valid / this.options.blockTokens)) ?? [];
-    return fullBlocks(sequence, table, { owned, owed }, restore);
-  }
-
-  /** Publishes what submitted steps have computed, before its slots are given back. */
-  private publishAndSpill(request: Request, snapshot?: NewSnapshot): void {
-    const { completes, saves } = this.publish(request, snapshot);
-    if (completes.length > 0) this.options.lower?.spill(completes);
-    if (saves.length > 0) this.options.states?.save(saves);
-  }
-
-  /** A decoding request goes before one whose prompt is under way: that one gives its blocks back and waits. */
+  /** A decoding request goes before those whose prompts are under way: the youngest gives its blocks back and waits. */
   private addBlock(request: Request): boolean {
+    while (!this.extend(request)) {
+      const youngest = this.prefilling.at(-1);
+      if (!youngest) return false;
+      this.preempt(youngest);
+    }
+    return true;
+  }
+
+  private extend(request: Request): boolean {
     assert(request.lease, `request ${request.id} decodes without blocks`);
-    if (this.cache.extend(request.lease, 1)) return true;
-    if (!this.prefilling) return false;
-    this.preempt(this.prefilling);
     return this.cache.extend(request.lease, 1);
   }
 
-  private commitBroken(request: Request, sampleIndex: number, brokenAt: number): Outcome[] {
-    request.pending = Math.max(0, request.pending - 1);
-    if (request.state === "done") return [];
+  private commitBroken({ request, samples }: Span, spanIndex: number, brokenAt: number): Outcome[] {
+    request.pending = Math.max(0, request.pending - samples);
+    if (request.status === "done") return [];
     this.forgetWorkOf(request);
-    return [{ request, token: undefined, sampleIndex, finished: "error", brokenAt }];
+    return [{ request, tokens: [], spanIndex, finished: "error", brokenAt }];
   }
 
   /**
@@ -686,61 +553,87 @@ export class Scheduler {
     const running = this.seated;
     for (const request of this.waiting.all) if (request.pending > 0) request.restarted();
     this.startAgain(running.filter(({ lease }) => lease && isVoid(lease)));
-    for (const lease of [...this.lent.keys()].filter(isVoid)) this.endLoan(lease);
+    this.loans.endIf(isVoid);
   }
 
   /** Requests that run wait again with the tokens that they have, in the order in which they came. */
   private startAgain(requests: readonly Request[]): void {
     for (const request of [...requests].sort((a, b) => b.id - a.id)) {
       this.leave(request);
-      request.state = "waiting";
+      request.status = "waiting";
       request.restarted();
       this.waiting.pushFront(request);
     }
   }
 
-  private commitOne(request: Request, token: number): Omit<Outcome, "sampleIndex"> {
-    request.pending--;
-    if (request.state === "done") return { request, token: undefined, finished: undefined };
-    if (request.stopIds.has(token)) {
-      this.finish(request, "stop");
-      return { request, token: undefined, finished: "stop" };
-    }
-    request.tokens.push(token);
-    if (request.tokens.length % this.options.blockTokens === 1) this.publishAndSpill(request); // a block is complete
-    const finished = request.generatedCount >= request.maxNewTokens ? "length" : undefined;
+  private commitSpan(span: Span, accepted: readonly number[]): Omit<Outcome, "spanIndex"> {
+    const { request, samples } = span;
+    const isCertain = samples === 1;
+    assert(
+      isCertain ? accepted.length === 1 : accepted.length <= samples,
+      `${accepted.length} tokens for request ${request.id}, expected ${isCertain ? "" : "at most "}${samples}`,
+    );
+    request.pending -= samples;
+    if (request.status === "done") return { request, tokens: [], finished: undefined };
+    if (accepted.length < samples) this.takeBack(span, accepted.length);
+    const fullBefore = this.fullBlocks(request);
+    const { tokens, finished } = this.accept(request, accepted);
+    if (finished !== "stop" && this.fullBlocks(request) > fullBefore) this.publisher.publishAndSpill(request);
     if (finished) this.finish(request, finished);
-    return { request, token, finished };
+    return { request, tokens, finished };
+  }
+
+  /** Appends tokens up to a stop token, or to as many as the request may have. */
+  private accept(request: Request, accepted: readonly number[]): Pick<Outcome, "tokens" | "finished"> {
+    const tokens: number[] = [];
+    for (const token of accepted) {
+      if (request.stopIds.has(token)) return { tokens, finished: "stop" };
+      request.tokens.push(token);
+      tokens.push(token);
+      if (request.generatedCount >= request.maxNewTokens) return { tokens, finished: "length" };
+    }
+    return { tokens, finished: undefined };
+  }
+
+  /** The positions of drafts that were refused are computed again. One that was pre-empted meanwhile starts anew anyway. */
+  private takeBack({ request, from }: Span, accepted: number): void {
+    if (request.status !== "decoding") return;
+    request.computed = from + accepted;
+    request.seatState?.rollBack(request.computed);
+  }
+
+  /** Blocks that are full of tokens whose step has run: the last token's keys and values belong to the next step. */
+  private fullBlocks({ tokens }: Request): number {
+    return Math.floor((tokens.length - 1) / this.options.blockTokens);
   }
 
   private finish(request: Request, reason: FinishReason): void {
     request.finishReason = reason;
-    if (reason !== "error") this.publishAndSpill(request, this.snapshots?.last(request));
+    if (reason !== "error") this.publisher.publishAndSpill(request, this.snapshots?.last(request));
     this.leave(request);
     this.waiting.remove(request);
-    request.state = "done";
+    request.status = "done";
   }
 
   /** Gives a running request's blocks and seat back and lets it wait for another prefill. */
   private preempt(request: Request): void {
-    this.publishAndSpill(request, this.snapshots?.last(request));
+    this.publisher.publishAndSpill(request, this.snapshots?.last(request));
     this.leave(request);
-    request.state = "waiting";
+    request.status = "waiting";
     this.waiting.pushFront(request);
   }
 
   private leave(request: Request): void {
-    if (request.restore instanceof StateRestore) this.dropStateRestore(request, request.restore);
+    if (!request.restore?.snapshot) request.restoredBy ??= request.restore?.mode;
+    this.restores.drop(request);
     if (request.lease) this.cache.release(request.lease);
     request.lease = undefined;
-    request.restoredBy ??= request.restore?.mode;
-    request.restore = undefined;
     request.computed = 0;
     if (request.seat !== undefined) this.freeSeats.push(request.seat);
     request.seat = undefined;
     this.snapshots?.leave(request);
     this.running = this.running.filter((other) => other !== request);
-    if (this.prefilling === request) this.prefilling = undefined;
+    this.prefilling = this.prefilling.filter((other) => other !== request);
     this.full = false;
   }
 
@@ -749,22 +642,4 @@ export class Scheduler {
   }
 }
 
-interface Published {
-  completes: FullBlock[];
-  saves: Save[];
-}
-
-/** The blocks of a table whose slots the tree has just taken over (those that were loaded are known below), or are owed. */
-function fullBlocks(
-  sequence: Sequence,
-  table: readonly number[],
-  { owned, owed }: { owned: readonly number[]; owed: readonly number[] },
-  restore?: Restore | StateRestore,
-): FullBlock[] {
-  const isLoaded = (block: number) => restore instanceof Restore && restore.isLoaded(block);
-  const fresh = new Set(owned);
-  const missing = new Set(owed);
-  return table
-    .map((slot, block): FullBlock => ({ sequence, block, slot }))
-    .filter(({ slot, block }) => missing.has(block) || (fresh.has(slot) && !isLoaded(block)));
-}
+const NO_STATES: Span["states"] = [];

@@ -9,7 +9,6 @@ import type { StateSlotPool } from "../cache/state-slot-pool.ts";
 import type { Copy, LowerTiers, Save } from "./plan.ts";
 import type { Request } from "./request.ts";
 import { SeatState } from "./seat-state.ts";
-import { StateRestore } from "./restore/state-restore.ts";
 
 export interface SnapshotParts {
   cache: PrefixCache;
@@ -17,6 +16,8 @@ export interface SnapshotParts {
   blocks: BlockPool;
   blockTokens: number;
   lower: LowerTiers | undefined;
+  /** State slots of a running sequence: one more than steps that may be taken back. */
+  ringSlots: number;
 }
 
 export class Snapshots {
@@ -24,24 +25,26 @@ export class Snapshots {
   private readonly blocks: BlockPool;
   private readonly blockTokens: number;
   private readonly lower: LowerTiers | undefined;
+  private readonly ringSlots: number;
   /** The books of the state pool. */
   private readonly slots: StateSlotPool;
   /** States of loans. */
   private readonly loans = new Map<Lease, SeatState>();
 
-  constructor({ cache, blocks, blockTokens, lower }: SnapshotParts) {
+  constructor({ cache, blocks, blockTokens, lower, ringSlots }: SnapshotParts) {
     assert(cache.snapshots, "recurrent states need a cache with state slots");
     this.slots = cache.snapshots;
     this.cache = cache;
     this.blocks = blocks;
     this.blockTokens = blockTokens;
     this.lower = lower;
+    this.ringSlots = ringSlots;
   }
 
-  /** Slots beyond the unused ones that `pairs` more sequences, and so many more snapshots, want. */
-  missing(pairs: number, snapshots: number): number {
+  /** Slots beyond the unused ones that `sequences` more, and so many more snapshots, want. */
+  missing(sequences: number, snapshots: number): number {
     const { snapshotRoom, unusedCount } = this.slots;
-    return Math.max(0, 2 * pairs + Math.min(snapshots, snapshotRoom) - unusedCount);
+    return Math.max(0, this.ringSlots * sequences + Math.min(snapshots, snapshotRoom) - unusedCount);
   }
 
   /** The pool has grown by that many slots. */
@@ -56,42 +59,40 @@ export class Snapshots {
     const state = this.take(lease);
     if (!state) return undefined;
     this.loans.set(lease, state);
-    return { state, copyBlock: this.begunBlock(lease, lease.tokens) };
+    return { state, copyBlock: this.partialBlock(lease, lease.tokens) };
   }
 
   /** Takes back what `loan` has given, if it has. */
   endLoan(lease: Lease): void {
     const state = this.loans.get(lease);
-    if (state) this.cache.dropStates(state.pair);
+    if (state) this.cache.dropStates(state.ring);
     this.loans.delete(lease);
   }
 
   /** The state of a sequence that goes on from its lease; undefined if no slots can be had for it. */
   take({ tokens, snapshot }: Lease): SeatState | undefined {
-    const pair = this.cache.takeStates();
-    if (!pair) return undefined;
-    const state = new SeatState(pair);
+    const ring = this.cache.takeStates(this.ringSlots);
+    if (!ring) return undefined;
+    const state = new SeatState(ring);
     state.start(tokens, snapshot?.slot);
     return state;
   }
 
   /** Takes back the slots of a request that leaves its seat. */
   leave(request: Request): void {
-    if (request.seatState) this.cache.dropStates(request.seatState.pair);
+    if (request.seatState) this.cache.dropStates(request.seatState.ring);
     request.seatState = undefined;
   }
 
   /** The conservation check: each slot in use is held by exactly the requests and leases that say so. */
   check(requests: readonly Request[], leases: readonly Lease[]): void {
     const states = [...requests.map(({ seatState }) => seatState), ...this.loans.values()];
-    const pairs = states.flatMap((state) => state?.pair ?? []);
+    const running = states.flatMap((state) => state?.ring ?? []);
     const read = leases.flatMap(({ copied, snapshot }) => (copied || !snapshot ? [] : [snapshot.slot]));
-    const loading = requests.flatMap(({ restore }) =>
-      restore instanceof StateRestore ? [restore.snapshot.slot] : [],
-    );
+    const loading = requests.flatMap(({ restore }) => restore?.snapshot?.slot ?? []);
     const { runningCount, inUseCount } = this.slots;
-    assert(pairs.length === runningCount, `${runningCount} state slots run, ${pairs.length} are held`);
-    const held = new Set([...pairs, ...read, ...loading]).size;
+    assert(running.length === runningCount, `${runningCount} state slots run, ${running.length} are held`);
+    const held = new Set([...running, ...read, ...loading]).size;
     assert(held === inUseCount, `${held} state slots are held, ${inUseCount} are in use`);
   }
 
@@ -110,7 +111,7 @@ export class Snapshots {
   startedFrom(request: Request, start: number): Copy | undefined {
     const { lease } = request;
     if (!lease || lease.copied) return undefined;
-    const copy = this.begunBlock(lease, start);
+    const copy = this.partialBlock(lease, start);
     this.cache.snapshotCopied(lease);
     return copy;
   }
@@ -124,7 +125,7 @@ export class Snapshots {
     return { sequence: request, at, state, copyBlock: undefined, tail: tail < 0 ? undefined : tail };
   }
 
-  private begunBlock({ snapshot, table }: Lease, start: number): Copy | undefined {
+  private partialBlock({ snapshot, table }: Lease, start: number): Copy | undefined {
     if (!snapshot || snapshot.tail < 0) return undefined;
     return { from: snapshot.tail, to: table[Math.floor(start / this.blockTokens)] as number };
   }
@@ -139,17 +140,17 @@ export class Snapshots {
   saveOf(request: Request, { at, slot, tail }: NewSnapshot): Save {
     const from = request.seatState?.latest(at);
     assert(from?.at === at, `a snapshot at token ${at}, and the state is at ${from?.at ?? "none"}`);
-    const begun = request.slots[Math.floor(at / this.blockTokens)] as number;
+    const partial = request.slots[Math.floor(at / this.blockTokens)] as number;
     return {
       sequence: request,
       at,
       state: { from: from.slot, to: slot },
-      copyBlock: tail < 0 || tail === begun ? undefined : { from: begun, to: tail },
+      copyBlock: tail < 0 || tail === partial ? undefined : { from: partial, to: tail },
       tail: tail < 0 ? undefined : tail,
     };
   }
 
-  /** Slots for a snapshot of the last state of a request that ends: the block that was begun there need not be copied. */
+  /** Slots for a snapshot of the last state of a request that ends: the partial block there need not be copied. */
   last(request: Request): NewSnapshot | undefined {
     const { lease, seatState } = request;
     const latest = seatState?.latest(request.tokens.length);

@@ -157,10 +157,8 @@ class Run {
     if (plan === undefined) return this.waitForArrival();
     this.noteStart(plan);
     this.nowMs += this.stepMs(plan);
-    const rows = plan.kind === "decode" ? plan.rows.map((row) => row.request) : [plan.request];
-    const samples =
-      plan.kind === "prefill" && !plan.sample ? [] : rows.map((request) => this.sample(request));
-    for (const { request, finished } of this.scheduler.commit(plan, samples)) {
+    const accepted = plan.spans.map(({ request, samples }) => (samples === 0 ? [] : [this.sample(request)]));
+    for (const { request, finished } of this.scheduler.commit(plan, accepted)) {
       if (Number.isNaN(this.served.ttftMs[request.id])) this.noteFirstToken(request);
       if (finished !== undefined) this.finish(request);
     }
@@ -237,17 +235,18 @@ class Run {
 
   private stepMs(plan: Plan): number {
     const { timing, cost } = this.options;
-    return plan.kind === "prefill"
-      ? prefillMs(timing, cost, plan.start, plan.start + plan.count)
-      : timing.decodeStepMs + timing.decodeRowMs * plan.rows.length;
+    if (plan.phase === "decode") return timing.decodeStepMs + timing.decodeRowMs * plan.spans.length;
+    return plan.spans.reduce((ms, { from, count }) => ms + prefillMs(timing, cost, from, from + count), 0);
   }
 
   private noteStart(plan: Plan): void {
-    if (plan.kind !== "prefill") return;
-    const { id, cachedTokens = 0 } = plan.request;
-    if (!Number.isNaN(this.served.queueMs[id])) return;
-    this.served.queueMs[id] = this.nowMs - this.trace.requests[id]!.timestampMs;
-    this.served.hitTokens[id] = cachedTokens;
+    if (plan.phase !== "prefill") return;
+    for (const { request } of plan.spans) {
+      const { id, cachedTokens = 0 } = request;
+      if (!Number.isNaN(this.served.queueMs[id])) continue;
+      this.served.queueMs[id] = this.nowMs - this.trace.requests[id]!.timestampMs;
+      this.served.hitTokens[id] = cachedTokens;
+    }
   }
 
   private noteFirstToken(request: Request): void {

@@ -11,9 +11,9 @@ const MAX_STEPS_IN_FLIGHT = 2;
 /** While loads are all there is to wait for, the scheduler is asked so often: a late one changes what should be computed. */
 const ASK_AGAIN_MS = 4;
 
-/** What a step has brought: samples in row order, none for a chunk that is not the last, and requests that cannot go on. */
+/** What a step has brought: for each span the samples that were accepted, and spans of requests that cannot go on. */
 export interface StepResult<S> {
-  samples: readonly S[];
+  samples: readonly (readonly S[])[];
   broken: readonly BrokenRow[];
 }
 
@@ -30,7 +30,7 @@ export interface LoopHooks<S extends { token: number }> {
   /** Nothing else is to be done: a slice of work that can wait. Whether there is more. */
   idle(): boolean;
   /** Called once a step with what was committed. */
-  committed(outcomes: readonly Outcome[], samples: readonly S[]): void;
+  committed(outcomes: readonly Outcome[], samples: StepResult<S>["samples"]): void;
   /** Blocks are short, perhaps: adds some where it may, before the next plan. Undefined: there is nothing to wait for. */
   makeRoom?(): Promise<void> | undefined;
   /** A step failed, or GPU work between steps did (`plan` is undefined). The steps in flight have been dropped. */
@@ -182,8 +182,8 @@ export class Loop<S extends { token: number }> {
     const good = new Promise<boolean>((resolve) => (settle = resolve));
     this.inFlight.push({ plan, result, good, settle });
     // Blocks before the states that stand behind them.
-    if (plan.kind === "prefill" && plan.completes.length > 0) this.hooks.spill(plan.completes);
-    if (plan.kind === "prefill" && plan.saves.length > 0) this.hooks.save(plan.saves);
+    if (plan.completes.length > 0) this.hooks.spill(plan.completes);
+    if (plan.saves.length > 0) this.hooks.save(plan.saves);
   }
 
   private async commit(step: StepInFlight<S>): Promise<void> {
@@ -193,8 +193,8 @@ export class Loop<S extends { token: number }> {
       if (!result || this.interruption) return;
       if (this.doubt) throw this.doubt.error;
       this.inFlight.shift();
-      const tokens = result.samples.map((sample) => sample.token);
-      const outcomes = this.scheduler.commit(plan, tokens, result.broken);
+      const accepted = result.samples.map((samples) => samples.map(({ token }) => token));
+      const outcomes = this.scheduler.commit(plan, accepted, result.broken);
       step.settle(true);
       this.hooks.committed(outcomes, result.samples);
     } catch (error) {

@@ -60,16 +60,19 @@ export class Requests {
   }
 
   /** Takes in what a step has brought: posts text, and ends what is finished. */
-  committed(outcomes: readonly Outcome[], samples: readonly SampledRow[]): void {
+  committed(outcomes: readonly Outcome[], samples: readonly (readonly SampledRow[])[]): void {
     const steps: StepOutput[] = [];
     const done: [Request, "stop" | "length"][] = [];
-    for (const { request, token, sampleIndex, finished, brokenAt } of outcomes) {
+    for (const { request, tokens, spanIndex, finished, brokenAt } of outcomes) {
       const output = this.outputs.get(request);
       if (!output) continue;
       this.orGiveUp(request, () => {
         if (brokenAt !== undefined) throw notFinite(brokenAt, { request: request.id });
-        const step = token === undefined ? undefined : output.accept(samples[sampleIndex] as SampledRow);
-        if (step && output.id > 0) steps.push(step);
+        for (const sample of (samples[spanIndex] ?? []).slice(0, tokens.length)) {
+          if (output.stopped) break; // tokens behind a stop in the text
+          const step = output.accept(sample);
+          if (step && output.id > 0) steps.push(step);
+        }
         if (output.stopped) this.scheduler.abort(request, "stop");
         if (output.stopped) done.push([request, "stop"]);
         else if (finished === "stop" || finished === "length") done.push([request, finished]);

@@ -11,13 +11,17 @@ import { TidepoolError, toWire } from "../errors.ts";
 import { unlessLost, type Gpu } from "../gpu/device.ts";
 import { guarded } from "../gpu/guard.ts";
 import type { ModelFile } from "../load/model-file.ts";
-import { Runner, type RunnerOptions, type RunnerRow, type StepResult } from "../model/runner.ts";
+import {
+  Runner,
+  type RunnerOptions,
+  type RunnerRow,
+  type StepResult as RunnerResult,
+} from "../model/runner.ts";
 import type { RunnerProgress } from "../model/runner-parts.ts";
 import type { SampledRow } from "../model/sampler.ts";
 import { samplingParams, type SamplingParams } from "../model/sampling.ts";
-import type { StateSlots } from "../model/step.ts";
 import type { Request, RequestSpec } from "../schedule/request.ts";
-import { Scheduler, type Move, type Plan, type Save } from "../schedule/scheduler.ts";
+import { Scheduler, type Move, type Plan, type Save, type Span } from "../schedule/scheduler.ts";
 import type { TierStore } from "../tier/store/store.ts";
 import { answerCacheCall, exportTokens, importArchive } from "./cache/calls.ts";
 import { CacheWatch } from "./cache/watch.ts";
@@ -26,7 +30,7 @@ import { WeightsFingerprint } from "./fingerprint.ts";
 import { changeOf, describe } from "./info.ts";
 import { TierMover } from "./cache/tier-mover.ts";
 import { boundInput, fitPrompt } from "./fit-prompt.ts";
-import { Loop } from "./loop.ts";
+import { Loop, type StepResult } from "./loop.ts";
 import { nothing, Output } from "./output.ts";
 import { Prompts, tokenPrompt, type PromptOptions } from "./prompts.ts";
 import { cacheCost, makeCache, poolSizes } from "./cache/prefix-cache.ts";
@@ -422,26 +426,36 @@ export class Session {
     throw new TidepoolError("invalid_argument", `token ${bad} is not in the vocabulary of ${vocabSize}`);
   }
 
-  private run(plan: Plan): Promise<StepResult> {
-    return guarded(this.runner.gpu.device, `a ${plan.kind} step`, () => this.submitStep(plan));
+  private async run(plan: Plan): Promise<StepResult<SampledRow>> {
+    const what = `a ${plan.phase} step`;
+    const { samples, broken } = await guarded(this.runner.gpu.device, what, () => this.submitStep(plan));
+    let next = 0;
+    const perSpan = plan.spans.map((span) => samples.slice(next, (next += span.samples)));
+    return { samples: perSpan, broken };
   }
 
-  private submitStep(plan: Plan): Promise<StepResult> {
-    if (plan.kind === "decode") {
-      return this.runner.decode(
-        plan.rows.map(({ request, position, state }) => this.rowOf(request, position, state)),
-      );
-    }
-    const { request, start, count, sample, copyBlock } = plan;
+  private submitStep(plan: Plan): Promise<RunnerResult> {
+    if (plan.phase === "decode") return this.runner.decode(plan.spans.map((span) => this.rowOf(span)));
+    const [span] = plan.spans;
+    assert(
+      span && plan.spans.length === 1,
+      `${plan.spans.length} prompts in a step, and the runner takes one`,
+    );
+    return this.submitChunk(span);
+  }
+
+  private submitChunk(span: Span): Promise<RunnerResult> {
+    const { request, from, count, copyBlock } = span;
     if (copyBlock) this.runner.pool.copySlot(copyBlock.from, copyBlock.to);
     const output = this.requests.outputOf(request);
     output.startPrefill();
+    const sample = span.samples > 0;
     if (sample) {
       this.runner.takeSeat(request.seat as number, request.tokens, request.promptLength, output.sampling);
     }
-    const tokens = request.tokens.slice(start, start + count);
+    const tokens = request.tokens.slice(from, from + count);
     const started = systemClock.nowMs();
-    const done = this.runner.prefill({ ...this.rowOf(request, start, plan.state), tokens, sample });
+    const done = this.runner.prefill({ ...this.rowOf(span), tokens, sample });
     return done.finally(() => this.mover?.computed(count, systemClock.nowMs() - started));
   }
 
@@ -450,9 +464,9 @@ export class Session {
     this.scheduler.moved(move, tier);
   }
 
-  private rowOf(request: Request, position: number, state: StateSlots | undefined): RunnerRow {
+  private rowOf({ request, from, states: [state] }: Span): RunnerRow {
     assert(request.seat !== undefined, `request ${request.id} runs without a seat`);
-    return { seat: request.seat, position, slots: request.slots, ...(state && { state }) };
+    return { seat: request.seat, position: from, slots: request.slots, ...(state && { state }) };
   }
 
   private save(saves: readonly Save[]): void {

@@ -16,7 +16,7 @@ import { openFilesBackend } from "../../src/tier/disk/files.ts";
 import { chainKeys, fingerprintOf, rootKey, type Key } from "../../src/tier/record/keys.ts";
 import { headerBytesOf } from "../../src/tier/record/record.ts";
 import { TierStore, WRITE_BATCH_BYTES } from "../../src/tier/store/store.ts";
-import { MAX_LOADS } from "../../src/schedule/restore/block-restore.ts";
+import { MAX_LOADS } from "../../src/schedule/restore/restore.ts";
 import type { Measurement } from "./report.ts";
 
 const SEED = 5;

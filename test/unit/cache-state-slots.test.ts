@@ -1,7 +1,7 @@
 /** The books of the state pool against a naive model, and how many slots a model's pool has at first and at most. */
 import { expect, test } from "vitest";
 import { Random } from "../../src/base.ts";
-import { StateSlotPool, type StatePair } from "../../src/cache/state-slot-pool.ts";
+import { StateSlotPool, type StateRing } from "../../src/cache/state-slot-pool.ts";
 import type { ModelFile } from "../../src/load/model-file.ts";
 import { checkSeats, planMemory, planStates } from "../../src/model/memory.ts";
 import type { Mixer, ModelShape } from "../../src/shape/shape.ts";
@@ -14,7 +14,7 @@ test("random life agrees with a naive model: no slot twice, snapshots within the
   for (let round = 0; round < 200; round++) {
     const most = random.below(6);
     const pool = new StateSlotPool(2 + random.below(6), most);
-    const pairs: StatePair[] = [];
+    const pairs: StateRing[] = [];
     const saving: number[] = [];
     const cached: number[] = [];
     for (let turn = 0; turn < 200; turn++) {
@@ -22,12 +22,12 @@ test("random life agrees with a naive model: no slot twice, snapshots within the
       const unused = pool.slotCount - used.length;
       const action = random.below(7);
       if (action === 0) {
-        const pair = pool.takePair();
+        const pair = pool.takeRing();
         expect(pair !== undefined, "a pair").toBe(unused >= 2);
         if (pair) pairs.push(pair);
       } else if (action === 1) {
         const pair = pairs.shift();
-        if (pair) pool.givePair(pair);
+        if (pair) pool.giveRing(pair);
       } else if (action === 2) {
         const slot = pool.allocateOne();
         expect(slot !== undefined, "a snapshot").toBe(unused > 0 && saving.length + cached.length < most);
@@ -59,12 +59,12 @@ test("random life agrees with a naive model: no slot twice, snapshots within the
 
 test("misuse is refused: a pair given back twice, a running slot that the tree keeps", () => {
   const pool = new StateSlotPool(4, 2);
-  const pair = pool.takePair() as StatePair;
+  const pair = pool.takeRing() as [number, number];
   pool.keep(pair[0]);
   expect(() => pool.check()).toThrow(/shared/);
   pool.forget(pair[0]);
-  pool.givePair(pair);
-  expect(() => pool.givePair(pair)).toThrow(/no sequence has it/);
+  pool.giveRing(pair);
+  expect(() => pool.giveRing(pair)).toThrow(/no sequence has it/);
 });
 
 const shapeOf = (count: number, mixer: Mixer, hiddenSize: number): ModelShape =>

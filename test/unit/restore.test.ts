@@ -6,12 +6,8 @@ import { expect, it } from "vitest";
 import { BlockPool } from "../../src/cache/blocks.ts";
 import { createPrefixCache } from "../../src/cache/policy/create.ts";
 import { costOf } from "../../src/sim/cost-shape.ts";
-import {
-  MAX_LOADS,
-  Restore,
-  type RestoreMode,
-  type RestoreTerms,
-} from "../../src/schedule/restore/block-restore.ts";
+import { BlockRestore } from "../../src/schedule/restore/block-restore.ts";
+import { MAX_LOADS, type RestoreMode, type RestoreTerms } from "../../src/schedule/restore/restore.ts";
 import { Scheduler, type Move, type Plan } from "../../src/schedule/scheduler.ts";
 
 const BLOCK_TOKENS = 4;
@@ -74,7 +70,7 @@ class Simulation {
   run(): { ms: number; mode: RestoreMode | undefined; loaded: number } {
     const prompt = Array.from({ length: (STORED_BLOCKS + 1) * BLOCK_TOKENS }, (_, index) => index + 1);
     const request = this.scheduler.submit({ id: 1, prompt, maxNewTokens: 1, stopIds: new Set() });
-    while (request.state !== "done") this.turn();
+    while (request.status !== "done") this.turn();
     return {
       ms: this.nowMs,
       mode: request.restoredBy,
@@ -108,11 +104,14 @@ class Simulation {
     this.advance(oldest.endMs);
     const tookMs = this.machine.stepMs + oldest.count * this.machine.computeMs;
     if (oldest.count > 0) this.computeMs = this.computeMs ** (1 - WEIGHT) * (tookMs / oldest.count) ** WEIGHT;
-    this.scheduler.commit(oldest.plan, oldest.plan.kind === "prefill" && !oldest.plan.sample ? [] : [7]);
+    this.scheduler.commit(
+      oldest.plan,
+      oldest.plan.spans.map(({ samples }) => (samples > 0 ? [7] : [])),
+    );
   }
 
   private submit(plan: Plan): { count: number; endMs: number } {
-    const count = plan.kind === "prefill" ? plan.count / BLOCK_TOKENS : 0;
+    const count = plan.phase === "prefill" ? (plan.spans[0]?.count ?? 0) / BLOCK_TOKENS : 0;
     this.engineFreeMs = Math.max(this.engineFreeMs, this.nowMs) + this.machine.stepMs;
     this.engineFreeMs += count * this.machine.computeMs;
     return { count, endMs: this.engineFreeMs };
@@ -218,7 +217,7 @@ const termsOf = (clock: { ms: number }, over: Partial<RestoreTerms>): RestoreTer
 
 it("computes what a disk that hangs does not bring, and writes none of it when it comes", () => {
   const clock = { ms: 0 };
-  const restore = new Restore(termsOf(clock, { computeMs: () => 100 }), 3);
+  const restore = new BlockRestore(termsOf(clock, { computeMs: () => 100 }), 3);
   const loads = [restore.nextLoad(), restore.nextLoad(), restore.nextLoad(), restore.nextLoad()];
   expect(loads).toEqual([6, 5, 4, 3]);
   expect(restore.claim(3, 8)).toBe(0); // loading is believed to be far faster
@@ -229,13 +228,13 @@ it("computes what a disk that hangs does not bring, and writes none of it when i
   expect(restore.claim(4, 1)).toBe(1);
   expect(restore.isWanted(3)).toBe(false);
   expect(restore.isWanted(5)).toBe(true);
-  for (const block of [3, 5]) restore.loaded(block, true);
+  for (const block of [3, 5]) restore.loaded(block, "disk");
   expect([3, 4, 5].map((block) => restore.isLoaded(block))).toEqual([false, false, true]);
   expect(restore.mode).toBe("both");
 });
 
 it("keeps one load under way where computing is far faster, so that loading is measured again", () => {
-  const restore = new Restore(termsOf({ ms: 0 }, { loadMs: [99, 99, 99, 99], computeMs: () => 0.1 }), 0);
+  const restore = new BlockRestore(termsOf({ ms: 0 }, { loadMs: [99, 99, 99, 99], computeMs: () => 0.1 }), 0);
   expect([restore.nextLoad(), restore.nextLoad()]).toEqual([3, undefined]);
   expect(restore.claim(0, 8)).toBeGreaterThan(0);
   expect(restore.mode).toBe("compute");
@@ -243,8 +242,8 @@ it("keeps one load under way where computing is far faster, so that loading is m
 
 it("computes blocks whose loads failed, in every mode", () => {
   for (const mode of ["load", "both", "auto"] as const) {
-    const restore = new Restore(termsOf({ ms: 0 }, { mode, loadMs: [1], computeMs: () => 100 }), 0);
-    restore.loaded(restore.nextLoad() as number, false);
+    const restore = new BlockRestore(termsOf({ ms: 0 }, { mode, loadMs: [1], computeMs: () => 100 }), 0);
+    restore.loaded(restore.nextLoad() as number, undefined);
     expect(restore.claim(0, 3)).toBe(3);
   }
 });

@@ -10,7 +10,7 @@ import { createPrefixCache } from "../../src/cache/policy/create.ts";
 import type { PolicyName } from "../../src/cache/policy/policy.ts";
 import { StateSlotPool } from "../../src/cache/state-slot-pool.ts";
 import type { Request } from "../../src/schedule/request.ts";
-import type { RestoreTerms } from "../../src/schedule/restore/block-restore.ts";
+import type { RestoreTerms } from "../../src/schedule/restore/restore.ts";
 import {
   Scheduler,
   type FullBlock,
@@ -64,19 +64,17 @@ class FakeMachine implements LowerTiers {
     this.random = random;
   }
 
-  run(plan: Plan): number[] {
-    if (plan.kind === "decode") {
-      return plan.rows.map(({ request, position, state }) => {
-        const token = this.seats.get(request.seat as number) as number;
-        return this.advance(request, position, [token], state);
-      });
-    }
-    const { request, start, count, sample, copyBlock, state } = plan;
-    if (copyBlock) this.copyBlock(copyBlock);
-    const sampled = this.advance(request, start, request.tokens.slice(start, start + count), state);
-    this.save(plan.saves);
-    this.spill(plan.completes);
-    return sample ? [sampled] : [];
+  run({ phase, spans, saves, completes }: Plan): number[][] {
+    const samples = spans.map(({ request, from, count, samples, copyBlock, states: [state] }) => {
+      if (copyBlock) this.copyBlock(copyBlock);
+      const token = this.seats.get(request.seat as number) as number;
+      const tokens = phase === "decode" ? [token] : request.tokens.slice(from, from + count);
+      const sampled = this.advance(request, from, tokens, state);
+      return samples > 0 ? [sampled] : [];
+    });
+    this.save(saves);
+    this.spill(completes);
+    return samples;
   }
 
   save(saves: readonly Save[]): void {
@@ -197,7 +195,7 @@ interface World {
   slots: StateSlotPool;
   most: number;
   machine: FakeMachine;
-  inFlight: { plan: Plan; samples: number[] }[];
+  inFlight: { plan: Plan; samples: number[][] }[];
 }
 
 function makeWorld(random: Random): World {
@@ -316,7 +314,7 @@ describe("scheduler of a model with recurrent layers", () => {
         return { request: world.scheduler.submit(spec), prompt, max: 1 };
       });
       const [first, second, third] = submitted.map(({ request }) => request) as [Request, Request, Request];
-      while (first.state === "waiting" || first.computed <= prefix.length) step(world, random);
+      while (first.status === "waiting" || first.computed <= prefix.length) step(world, random);
       world.scheduler.abort(first);
       while (step(world, random));
       expect([second.cachedTokens, third.cachedTokens]).toEqual([prefix.length, prefix.length]);
@@ -405,7 +403,7 @@ function checkAnswers(submitted: readonly { request: Request; prompt: number[]; 
   }
 }
 
-describe("the two slots of a seat", () => {
+describe("the slots of a seat", () => {
   it("are used in turns, and the one before stays", () => {
     const state = new SeatState([6, 7]);
     state.start();
@@ -419,5 +417,22 @@ describe("the two slots of a seat", () => {
     expect(state.latest(100)).toBeUndefined();
     expect(state.step(9).read).toBe(40);
     expect(() => state.step(9)).toThrow(/behind token 9/);
+  });
+
+  it("let as many steps be taken back as there are slots beyond one", () => {
+    const state = new SeatState([6, 7, 8, 9]);
+    state.start();
+    expect(state.step(5).write).toBe(6);
+    expect([6, 7, 8].map((end) => state.step(end).write)).toEqual([7, 8, 9]);
+    state.rollBack(5);
+    expect(state.latest(100)).toEqual({ slot: 6, at: 5 });
+    expect(state.step(6)).toEqual({ read: 6, write: 7 });
+    expect(state.step(7)).toEqual({ read: 7, write: 8 });
+    state.rollBack(7);
+    state.rollBack(6);
+    expect(state.step(9)).toEqual({ read: 7, write: 8 });
+    for (const end of [10, 11, 12]) state.step(end);
+    expect(() => state.rollBack(6)).toThrow(/no state of 6 tokens is left/);
+    expect(() => new SeatState([6])).toThrow(/1 slots/);
   });
 });

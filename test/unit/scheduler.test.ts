@@ -7,7 +7,7 @@ import { Random } from "../../src/base.ts";
 import { BlockPool } from "../../src/cache/blocks.ts";
 import { createPrefixCache } from "../../src/cache/policy/create.ts";
 import type { Request } from "../../src/schedule/request.ts";
-import type { RestoreTerms } from "../../src/schedule/restore/block-restore.ts";
+import type { RestoreTerms } from "../../src/schedule/restore/restore.ts";
 import {
   Scheduler,
   type FullBlock,
@@ -49,15 +49,11 @@ class FakeGpu {
   }
 
   /** Runs a plan as it was when it was made: slots and seats are read at once, like a submitted step. */
-  run(plan: Plan): number[] {
-    if (plan.kind === "prefill") {
-      const { request, start, count, sample } = plan;
-      for (let at = start; at < start + count; at++) this.write(request, at, request.tokens[at] as number);
-      return sample ? [this.sample(request, start + count)] : [];
-    }
-    return plan.rows.map(({ request, position }) => {
-      this.write(request, position, this.seats.get(request.seat as number) as number);
-      return this.sample(request, position + 1);
+  run({ phase, spans }: Plan): number[][] {
+    return spans.map(({ request, from, count, samples }) => {
+      if (phase === "decode") this.write(request, from, this.seats.get(request.seat as number) as number);
+      else for (let at = from; at < from + count; at++) this.write(request, at, request.tokens[at] as number);
+      return samples > 0 ? [this.sample(request, from + count)] : [];
     });
   }
 
@@ -103,7 +99,7 @@ function makeScheduler(slots: number, options: SchedulerOptions): Scheduler {
 interface World {
   scheduler: Scheduler;
   gpu: FakeGpu;
-  inFlight: { plan: Plan; samples: number[] }[];
+  inFlight: { plan: Plan; samples: number[][] }[];
   lower: FakeTiers;
 }
 
@@ -196,7 +192,7 @@ function step(world: World, random: Random): boolean {
     lower.loading.push(...scheduler.takeMoves());
     if (!plan) break;
     inFlight.push({ plan, samples: gpu.run(plan) });
-    if (plan.kind === "prefill") lower.spill(plan.completes);
+    lower.spill(plan.completes);
   }
   const ended = random.below(3) === 0 && lower.endOne(random, scheduler, gpu);
   const oldest = inFlight.shift();
@@ -263,14 +259,14 @@ describe("scheduler", () => {
     scheduler.abort(first);
     const computed: number[] = [];
     for (let next = scheduler.next(); next; next = scheduler.next()) {
-      if (next.kind === "prefill") computed.push(next.start);
+      if (next.phase === "prefill") computed.push(...next.spans.map(({ from }) => from));
       scheduler.commit(next, gpu.run(next));
     }
     expect(second.cachedTokens).toBe(4);
     expect(computed[0]).toBe(4);
     const third = scheduler.submit({ id: 3, prompt, maxNewTokens: 1, stopIds });
     const last = scheduler.next() as Plan;
-    expect(last).toMatchObject({ kind: "prefill", start: 24, count: 1 });
+    expect(last).toMatchObject({ phase: "prefill", spans: [{ from: 24, count: 1 }] });
     scheduler.commit(last, gpu.run(last));
     expect(third.cachedTokens).toBe(24);
     expect(third.tokens).toEqual(second.tokens);
@@ -287,7 +283,7 @@ describe("scheduler", () => {
         scheduler.submit({ id: 2, prompt: Array<number>(40).fill(3), maxNewTokens: 1, stopIds });
       const plan = scheduler.next() as Plan;
       scheduler.commit(plan, gpu.run(plan));
-      kinds.push(plan.kind);
+      kinds.push(plan.phase);
     }
     expect(kinds).toEqual([
       "prefill",

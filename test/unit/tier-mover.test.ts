@@ -88,11 +88,10 @@ class Machine {
   }
 
   private commit(plan: Plan): void {
-    if (plan.kind === "prefill") this.mover.spill(plan.completes);
-    const samples = plan.kind === "decode" ? plan.rows.length : plan.sample ? 1 : 0;
+    this.mover.spill(plan.completes);
     this.scheduler.commit(
       plan,
-      Array.from({ length: samples }, () => 7),
+      plan.spans.map(({ samples }) => (samples > 0 ? [7] : [])),
     );
   }
 
@@ -226,8 +225,8 @@ describe("clear()", () => {
     machine.submit(prompt, "disk");
     const plan = machine.scheduler.next() as Plan;
     await machine.clear();
-    machine.mover.spill(plan.kind === "prefill" ? plan.completes : []);
-    machine.scheduler.commit(plan, []);
+    machine.mover.spill(plan.completes);
+    machine.scheduler.commit(plan, [[]]);
     await machine.run();
     expect(await machine.stored(prompt)).toEqual([]);
     expect(machine.store.list()).toEqual([]);

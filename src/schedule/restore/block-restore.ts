@@ -13,15 +13,7 @@
  * spent looking, unless more would be right even at rates far from what is believed.
  */
 import { assert } from "../../base.ts";
-
-/** A tier below the GPU, by the name that the store has for it. */
-export type LowerTier = string;
-
-/** Load only, compute only, or both from their ends. */
-export type RestoreMode = "load" | "compute" | "both";
-
-/** Loads of one request under way at once. */
-export const MAX_LOADS = 8;
+import { MAX_LOADS, type LowerTier, type Restore, type RestoreMode, type RestoreTerms } from "./restore.ts";
 
 /** Where loading is so many times faster than computing it works alone: the other's share would not pay for the steps. */
 const ONE_SIDE_FACTOR = 8;
@@ -40,23 +32,13 @@ const LOADING = 1;
 const LOADED = 2;
 const COMPUTED = 3;
 
-/** What is known of this machine when a restore begins, and how to learn more. */
-export interface RestoreTerms {
-  /** "auto": what is fastest, as far as can be seen. */
-  mode: RestoreMode | "auto";
-  /** For each stored block: milliseconds until it is loaded, when others are loaded too; above 0. */
-  loadMs: readonly number[];
-  /** Milliseconds of computing a block, by what was last measured; above 0. */
-  computeMs(): number;
-  nowMs(): number;
-}
-
-export class Restore {
+export class BlockRestore implements Restore {
+  readonly snapshot = undefined;
   /** Blocks [from, to) are in a lower tier. */
   readonly from: number;
   readonly to: number;
   private readonly terms: RestoreTerms;
-  private readonly state: Uint8Array;
+  private readonly status: Uint8Array;
   private readonly startedMs: number;
   private loading = 0;
   /** Expected milliseconds of the loads under way, and of those that have ended with bytes. */
@@ -76,10 +58,9 @@ export class Restore {
     this.from = from;
     this.to = from + terms.loadMs.length;
     this.startedMs = terms.nowMs();
-    this.state = new Uint8Array(terms.loadMs.length).fill(terms.mode === "compute" ? COMPUTED : ABSENT);
+    this.status = new Uint8Array(terms.loadMs.length).fill(terms.mode === "compute" ? COMPUTED : ABSENT);
   }
 
-  /** How the blocks have come back; of "auto": what it came to. */
   get mode(): RestoreMode {
     const { mode } = this.terms;
     if (mode !== "auto") return mode;
@@ -87,49 +68,50 @@ export class Restore {
     return this.loadedCount === 0 ? "compute" : "both";
   }
 
-  /** The next block to load, now counted as loading; undefined where enough are under way or none is left. */
   nextLoad(): number | undefined {
     if (this.loading >= MAX_LOADS) return undefined;
-    const at = this.terms.mode === "load" ? this.state.indexOf(ABSENT) : this.state.lastIndexOf(ABSENT);
+    const at = this.terms.mode === "load" ? this.status.indexOf(ABSENT) : this.status.lastIndexOf(ABSENT);
     if (at < 0 || this.loading >= this.loadsThatPay()) return undefined;
-    this.state[at] = LOADING;
+    this.status[at] = LOADING;
     this.loading++;
     this.underWayMs += this.expectedMs(at);
     return this.from + at;
   }
 
-  /** A load has ended; one that failed leaves the block to be computed. */
-  loaded(block: number, ok: boolean): void {
+  loaded(block: number, tier: LowerTier | undefined): void {
     const at = block - this.from;
+    const ok = tier !== undefined;
     assert(this.loading > 0, `block ${block} was not being loaded`);
     this.loading--;
     this.underWayMs -= this.expectedMs(at);
     if (ok) this.endedMs += this.expectedMs(at);
-    if (this.state[at] !== LOADING) return; // computed meanwhile
-    this.state[at] = ok ? LOADED : COMPUTED;
+    if (this.status[at] !== LOADING) return; // computed meanwhile
+    this.status[at] = ok ? LOADED : COMPUTED;
     if (ok) this.loadedCount++;
   }
 
-  /** Whether this block's bytes may still be written: a late load's block may have been claimed. */
   isWanted(block: number): boolean {
-    return this.state[block - this.from] === LOADING;
+    return this.status[block - this.from] === LOADING;
   }
 
-  /** Whether this block's keys and values are in place by loading. */
   isLoaded(block: number): boolean {
-    return this.state[block - this.from] === LOADED;
+    return this.status[block - this.from] === LOADED;
   }
 
-  /** How many blocks from `block` on may be computed now, at most `max`; 0: wait for loads. They count as computed. */
+  snapshotAt(): undefined {}
+
+  passed(): void {} // what was claimed counts as computed
+
   claim(block: number, max: number): number {
+    if (block >= this.to) return max;
     const share = this.frontShare(block);
     let count = 0;
     let taken = 0;
     for (; count < max; count++) {
-      const state = this.stateOf(block + count);
+      const state = this.statusOf(block + count);
       if (state === LOADED || (state !== COMPUTED && taken === share)) break;
       if (state !== COMPUTED) taken++;
-      if (block + count < this.to) this.state[block + count - this.from] = COMPUTED;
+      if (block + count < this.to) this.status[block + count - this.from] = COMPUTED;
     }
     this.takenCount += taken;
     if (count > 0) {
@@ -139,7 +121,6 @@ export class Restore {
     return count;
   }
 
-  /** The oldest step whose blocks were claimed has run. */
   ran(): void {
     const blocks = this.pending.shift();
     if (blocks === undefined) return;
@@ -148,8 +129,8 @@ export class Restore {
     this.stepStartedMs = nowMs;
   }
 
-  private stateOf(block: number): number {
-    return block >= this.to ? COMPUTED : (this.state[block - this.from] as number);
+  private statusOf(block: number): number {
+    return block >= this.to ? COMPUTED : (this.status[block - this.from] as number);
   }
 
   private expectedMs(at: number): number {
@@ -159,7 +140,7 @@ export class Restore {
   /** Blocks that computing should take next, so that both sides end together; those under way may be among them. */
   private frontShare(block: number): number {
     const { mode } = this.terms;
-    if (mode === "load" || mode === "compute" || this.stateOf(block) === COMPUTED) return 0;
+    if (mode === "load" || mode === "compute" || this.statusOf(block) === COMPUTED) return 0;
     const { blocks, expectedMs } = this.leftToLoad();
     const computeMs = this.computeMs();
     const loadMs = expectedMs * this.slowness();
@@ -194,8 +175,8 @@ export class Restore {
   private leftToLoad(): { blocks: number; expectedMs: number } {
     let blocks = 0;
     let expectedMs = 0;
-    for (let at = 0; at < this.state.length; at++) {
-      if (this.state[at] !== ABSENT && this.state[at] !== LOADING) continue;
+    for (let at = 0; at < this.status.length; at++) {
+      if (this.status[at] !== ABSENT && this.status[at] !== LOADING) continue;
       blocks++;
       expectedMs += this.expectedMs(at);
     }

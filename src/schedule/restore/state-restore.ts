@@ -8,8 +8,7 @@
  *     |-- computed -->
  */
 import type { NewSnapshot } from "../../cache/prefix.ts";
-import type { LowerTier } from "./block-restore.ts";
-import { MAX_LOADS, type RestoreMode, type RestoreTerms } from "./block-restore.ts";
+import { MAX_LOADS, type LowerTier, type Restore, type RestoreMode, type RestoreTerms } from "./restore.ts";
 
 /** A read may take so long before anything can be said of the medium. */
 const PATIENCE_MS = 25;
@@ -17,10 +16,10 @@ const PATIENCE_MS = 25;
 /** Share of the time of computing everything that loading may have to itself: what a lost race costs at most. */
 const HEAD_START = 0.1;
 
-export class StateRestore {
+export class StateRestore implements Restore {
   readonly from: number;
   readonly to: number;
-  /** Where the state and the begun block are loaded to. */
+  /** Where the state and the partial block are loaded to. */
   readonly snapshot: NewSnapshot;
   private readonly terms: RestoreTerms;
   private readonly startedMs: number;
@@ -76,18 +75,27 @@ export class StateRestore {
     if (tier === undefined && block >= this.computedTo) this.failed = true;
   }
 
-  /** Whether a block's bytes may still be written: it may have been computed meanwhile. */
   isWanted(block: number): boolean {
     return !this.failed && block >= this.computedTo;
   }
 
-  /** How many blocks may be computed now, at most `max`; 0: wait for loads. */
   claim(_block: number, max: number): number {
     if (this.failed) return max;
     return this.terms.mode === "load" || this.elapsedMs() < this.headStartMs() ? 0 : 1;
   }
 
-  /** All blocks before `block` have been computed: their loads are not wanted any more. */
+  /** Only all of them together are of use. */
+  isLoaded(): boolean {
+    return false;
+  }
+
+  snapshotAt(block: number): NewSnapshot | undefined {
+    return block === this.to ? this.snapshot : undefined;
+  }
+
+  ran(): void {} // the race has no rate to learn
+
+  /** Loads of blocks before `block` are not wanted any more. */
   passed(block: number): void {
     this.computedTo = Math.min(this.to, Math.max(this.computedTo, block));
   }

@@ -12,7 +12,7 @@ import type { StatePool } from "../../gpu/state-pool.ts";
 import type { Runner } from "../../model/runner.ts";
 import { CostModel, type CostFacts } from "../../schedule/cost-model.ts";
 import type { LowerTier } from "../../schedule/request.ts";
-import type { RestoreMode, RestoreTerms } from "../../schedule/restore/block-restore.ts";
+import type { RestoreMode, RestoreTerms } from "../../schedule/restore/restore.ts";
 import type { FullBlock, LowerTiers, Move, Save, Sequence } from "../../schedule/scheduler.ts";
 import { recordKey, rootKey, type Key, type RecordKind } from "../../tier/record/keys.ts";
 import type { KvLayout } from "../../tier/record/kv-quant.ts";
