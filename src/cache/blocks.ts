@@ -9,7 +9,8 @@
  *                             v      |
  *                          cached (kept by the tree, users = 0)  --forget-->  free
  *
- * A slot that is kept *and* used counts as in use. So every slot is free, cached or in use, exactly once.
+ * A slot that is kept *and* used counts as in use. So every slot is free, cached or in use, exactly once; with a fence, a slot
+ * on its way to being free is none of them until the fence lets it pass.
  */
 import { assert } from "../base.ts";
 
@@ -31,6 +32,9 @@ export class BlockPool {
   private freeTop = 0;
   private cachedSlots = 0;
   private slots = 0;
+  /** Slots that nobody holds and the fence has not let pass. */
+  private returning: number[] = [];
+  private fence: ((slot: number) => boolean) | undefined;
 
   /** @param slots number of blocks that the GPU pool can hold (0 is allowed) */
   constructor(slots: number) {
@@ -53,12 +57,27 @@ export class BlockPool {
   }
 
   get inUseCount(): number {
-    return this.slots - this.freeTop - this.cachedSlots;
+    return this.slots - this.freeTop - this.cachedSlots - this.returning.length;
+  }
+
+  /** Slots become free only when `mayReuse` says so: when they do so, or in a later `collect`. Default: at once. */
+  setFence(mayReuse: (slot: number) => boolean): void {
+    this.fence = mayReuse;
+  }
+
+  /** Frees slots that the fence lets pass by now; how many. */
+  collect(): number {
+    const { returning } = this;
+    this.returning = [];
+    for (const slot of returning) this.free(slot);
+    return returning.length - this.returning.length;
   }
 
   /** Another number of slots, all of them free. None may be in use or cached. */
   reset(slots: number): void {
-    assert(this.freeTop === this.slots, `reset of a pool with ${this.slots - this.freeTop} slots taken`);
+    const taken = this.slots - this.freeTop - this.returning.length;
+    assert(taken === 0, `reset of a pool with ${taken} slots taken`);
+    this.returning = [];
     this.users = new Int32Array(0);
     this.kept = new Uint8Array(0);
     this.freeList = new Int32Array(0);
@@ -107,7 +126,7 @@ export class BlockPool {
     this.users[slot] = users;
     if (users > 0) return;
     if (this.kept[slot] === 1) this.cachedSlots++;
-    else this.freeList[this.freeTop++] = slot;
+    else this.free(slot);
   }
 
   /** The prefix tree takes its one reference to a slot that is in use. */
@@ -123,7 +142,7 @@ export class BlockPool {
     this.kept[slot] = 0;
     if (this.users[slot] !== 0) return;
     this.cachedSlots--;
-    this.freeList[this.freeTop++] = slot;
+    this.free(slot);
   }
 
   usersOf(slot: number): number {
@@ -148,6 +167,7 @@ export class BlockPool {
   check(): void {
     const listed = new Uint8Array(this.slots);
     for (let i = 0; i < this.freeTop; i++) listed[this.freeList[i] as number]!++;
+    for (const slot of this.returning) listed[slot]!++;
     let free = 0;
     let cached = 0;
     for (let slot = 0; slot < this.slots; slot++) {
@@ -163,9 +183,14 @@ export class BlockPool {
     }
     const found = `counted ${free} free, ${cached} cached of ${this.slots}`;
     assert(
-      free === this.freeTop && cached === this.cachedSlots,
+      free === this.freeTop + this.returning.length && cached === this.cachedSlots,
       `block conservation: ${found}; the books say ${this.freeTop} free, ${this.cachedSlots} cached`,
     );
+  }
+
+  private free(slot: number): void {
+    if (this.fence && !this.fence(slot)) this.returning.push(slot);
+    else this.freeList[this.freeTop++] = slot;
   }
 
   private assertSlot(slot: number): void {

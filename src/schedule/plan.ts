@@ -6,6 +6,7 @@ import type { NewSnapshot } from "../cache/prefix.ts";
 import type { StorageScope, Request } from "./request.ts";
 import type { Restore, RestoreTerms } from "./restore/restore.ts";
 import type { StateSlots } from "./seat-state.ts";
+import type { Ticket } from "./tickets.ts";
 
 /**
  * One request's part in a step: the positions [from, from + count) are computed.
@@ -40,6 +41,8 @@ export interface Plan {
   /** Chunks of prompts, whose tokens are given, or the next tokens of running requests, which their seats hold. */
   phase: "prefill" | "decode";
   spans: readonly Span[];
+  /** Its place in the queue that it is planned for. */
+  ticket: Ticket;
   /** Blocks that the step completes, for the lower tiers, and states to save, once it has been submitted. */
   completes: readonly FullBlock[];
   saves: readonly Save[];

@@ -7,6 +7,7 @@ import type { FullBlock, LowerTiers, Save, Sequence, States } from "./plan.ts";
 import type { Request } from "./request.ts";
 import type { Restore } from "./restore/restore.ts";
 import type { Snapshots } from "./snapshots.ts";
+import type { SlotTickets } from "./tickets.ts";
 
 export interface PublisherParts {
   cache: PrefixCache;
@@ -14,6 +15,8 @@ export interface PublisherParts {
   lower: LowerTiers | undefined;
   states: States | undefined;
   snapshots: Snapshots | undefined;
+  /** Where there are several queues. */
+  slotTickets: SlotTickets | undefined;
 }
 
 /** What is new in the cache. */
@@ -36,6 +39,7 @@ export class Publisher {
     const valid = Math.min(request.computed, request.tokens.length);
     const tokens = Int32Array.from(request.tokens.slice(0, valid));
     const { owned, placed } = cache.insert(request.lease, tokens, snapshot ? [snapshot] : []);
+    if (request.ticket) this.parts.slotTickets?.wrote(owned, request.ticket);
     const completes = this.blocksToSend(request, request.slots, valid, owned, request.restore);
     const saves = placed.flatMap((each) => snapshots?.saveOf(request, each) ?? []);
     const fresh = new Set(owned);

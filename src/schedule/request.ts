@@ -15,6 +15,7 @@
 import type { Lease } from "../cache/prefix.ts";
 import type { LowerTier, Restore, RestoreMode } from "./restore/restore.ts";
 import type { SeatState } from "./seat-state.ts";
+import type { Ticket } from "./tickets.ts";
 
 export type { LowerTier } from "./restore/restore.ts";
 
@@ -70,6 +71,9 @@ export class Request {
   cachedTokens: number | undefined;
   /** Prompt tokens that were loaded from lower tiers, by tier, when it first ran. */
   loadedTokens: Readonly<Record<LowerTier, number>> = {};
+  /** The queue that runs its steps, and the last step planned for it, while it runs. */
+  queue = 0;
+  ticket: Ticket | undefined;
   /** Positions whose keys and values have been submitted. */
   computed = 0;
   /** Samples submitted and not committed yet; where drafts are among them, the most that may come. */

@@ -3,9 +3,9 @@
  * tokens and blocks; text, GPU, clock and randomness are elsewhere, so the same object runs in engine, tests and replay.
  *
  * Steps may be planned before earlier ones are committed: positions are known, only the tokens are not. A stop found
- * late makes the surplus samples of the steps in flight void; blocks and seats freed meanwhile are safe to reuse,
- * because the GPU runs steps in the order of their plans. For the same reason a prompt's blocks are published in the
- * prefix cache as soon as the step that computes them is planned: the next request's steps run after it. Of two requests
+ * late makes the surplus samples of the steps in flight void. Each step has a ticket (tickets.ts): its own queue may reuse
+ * blocks and seats that are freed meanwhile, and find a prompt's blocks in the prefix cache as soon as the step that
+ * computes them is planned; other queues wait until it has run. A request stays in one queue while it runs. Of two requests
  * with the same new prefix the second starts when the first has computed it, also where the first was aborted half-way.
  * Where a step checks drafts, positions are not known either: the next step of that request waits for its commit.
  */
@@ -27,6 +27,7 @@ import {
 import { Restores } from "./restore/restores.ts";
 import type { SeatState } from "./seat-state.ts";
 import { Snapshots } from "./snapshots.ts";
+import { SlotTickets, Tickets, type Ticket } from "./tickets.ts";
 
 export type { Drafter } from "./decode.ts";
 export type { Copy, FullBlock, LowerTiers, Move, Plan, Save, Sequence, Span, States } from "./plan.ts";
@@ -39,6 +40,8 @@ export interface SchedulerOptions {
   seats: number;
   /** Prompts under way at once, and chunks of different prompts in one step, at most. Default: 1. */
   maxPromptsPerStep?: number;
+  /** Queues that run steps side by side; several only in models without recurrent layers. Default: 1. */
+  queues?: number;
   /** Guesses that decode steps check. Default: none, and each step of a request brings one token. */
   drafter?: Drafter;
   /** Blocks that the pool may grow to. Default: as many as it has. */
@@ -89,6 +92,11 @@ export class Scheduler {
   private prefilling: Request[] = [];
   private running: Request[] = [];
   private readonly freeSeats: number[];
+  /** Seats that a step of a request which has left still uses. */
+  private returningSeats: { seat: number; ticket: Ticket }[] = [];
+  readonly tickets: Tickets;
+  /** Where there are several queues. */
+  private readonly slotTickets: SlotTickets | undefined;
   /** The first waiting request found no room, and nothing has been freed since. */
   private full = false;
   private lastPhase: Plan["phase"] = "decode";
@@ -105,12 +113,17 @@ export class Scheduler {
     this.blocks = blocks;
     this.options = options;
     this.maxBlocks = options.maxBlocks ?? blocks.slotCount;
-    const { states, lower, blockTokens, drafter } = options;
+    const { states, lower, blockTokens, drafter, queues = 1 } = options;
+    assert(queues === 1 || !states, `${queues} queues for a model with recurrent layers, expected 1`);
+    this.tickets = new Tickets(queues);
+    const slotTickets = queues > 1 ? new SlotTickets() : undefined;
+    if (slotTickets) blocks.setFence((slot) => slotTickets.isFree(slot));
+    this.slotTickets = slotTickets;
     const ringSlots = 2 + (drafter?.most ?? 0);
     const rooms = { cache, blocks, blockTokens, lower };
     const snapshots = states && new Snapshots({ ...rooms, ringSlots });
     this.snapshots = snapshots;
-    this.publisher = new Publisher({ ...rooms, states, snapshots });
+    this.publisher = new Publisher({ ...rooms, states, snapshots, slotTickets });
     this.restores = new Restores({
       ...{ ...rooms, withStates: states !== undefined },
       publish: (request) => this.publisher.publish(request),
@@ -191,6 +204,8 @@ export class Scheduler {
    */
   moveTo({ slots, maxBlocks, stateSlots, maxSnapshots }: PoolSizes): Request[] {
     this.restart();
+    this.tickets.voidAll(true);
+    this.collect();
     this.blocks.reset(slots);
     this.cache.snapshots?.resetTo(stateSlots, maxSnapshots);
     this.maxBlocks = maxBlocks;
@@ -213,9 +228,11 @@ export class Scheduler {
    */
   restart(): void {
     for (const request of this.waiting.all) request.restarted();
+    this.tickets.voidAll();
     this.startAgain(this.seated);
     this.loans.endIf(() => true);
     this.cache.clear();
+    this.slotTickets?.clear();
   }
 
   submit(spec: RequestSpec): Request {
@@ -230,12 +247,12 @@ export class Scheduler {
     return request;
   }
 
-  /** The next step, or undefined if nothing can run until something in flight is committed. */
-  next(): Plan | undefined {
+  /** The next step of a queue, or undefined if nothing can run there until something in flight is committed. */
+  next(queue = 0): Plan | undefined {
     const plan =
       this.lastPhase === "prefill"
-        ? (this.nextDecode() ?? this.nextPrefill())
-        : (this.nextPrefill() ?? this.nextDecode());
+        ? (this.nextDecode(queue) ?? this.nextPrefill(queue))
+        : (this.nextPrefill(queue) ?? this.nextDecode(queue));
     if (plan) this.lastPhase = plan.phase;
     return plan;
   }
@@ -262,11 +279,16 @@ export class Scheduler {
    * @param broken spans of requests that cannot go on: each ends by an error, and what it has computed is forgotten
    */
   commit(
-    { spans }: Plan,
+    { spans, ticket }: Plan,
     accepted: readonly (readonly number[])[],
     broken: readonly BrokenRow[] = [],
   ): Outcome[] {
     assert(accepted.length === spans.length, `tokens of ${accepted.length} spans, expected ${spans.length}`);
+    const isBroken = (spanIndex: number) => broken.some(({ index }) => index === spanIndex);
+    spans.forEach((span, index) => {
+      if (!isBroken(index)) checkCount(span, accepted[index]?.length ?? 0);
+    });
+    this.stepRan(ticket);
     const outcomes: Outcome[] = [];
     for (const [spanIndex, span] of spans.entries()) {
       span.restore?.ran();
@@ -277,6 +299,20 @@ export class Scheduler {
         outcomes.push({ spanIndex, ...this.commitSpan(span, accepted[spanIndex] ?? []) });
     }
     return outcomes;
+  }
+
+  /** A step has run, to its end or not: what it alone used is free. With several queues also told of steps that are void. */
+  stepRan(ticket: Ticket): void {
+    this.tickets.ran(ticket);
+    if (this.slotTickets) this.collect();
+  }
+
+  /** Takes back what no step uses any more. */
+  private collect(): void {
+    const seats = this.returningSeats;
+    this.returningSeats = seats.filter(({ ticket: last }) => !last.isOver);
+    this.freeSeats.push(...seats.filter(({ ticket: last }) => last.isOver).map(({ seat }) => seat));
+    if (this.blocks.collect() > 0 || seats.length > this.returningSeats.length) this.full = false;
   }
 
   /**
@@ -304,7 +340,7 @@ export class Scheduler {
    * @throws TidepoolError `out_of_memory` if running requests hold too many.
    */
   borrow(tokens: readonly number[], reusable: number, storage: StorageScope = "disk"): Lease {
-    return this.loans.borrow(tokens, reusable, storage);
+    return this.loans.borrow(tokens, this.visibleTokens(tokens, reusable, 0), storage);
   }
 
   /**
@@ -358,10 +394,11 @@ export class Scheduler {
   private checkSeats(): void {
     const held = this.seated.map(({ seat }) => seat);
     const { seats } = this.options;
-    const distinct = new Set([...this.freeSeats, ...held]).size;
+    const free = [...this.freeSeats, ...this.returningSeats.map(({ seat }) => seat)];
+    const distinct = new Set([...free, ...held]).size;
     assert(
-      distinct === seats && this.freeSeats.length + held.length === seats,
-      `${this.freeSeats.length} free and ${held.length} held of ${seats} seats`,
+      distinct === seats && free.length + held.length === seats,
+      `${free.length} free and ${held.length} held of ${seats} seats`,
     );
   }
 
@@ -374,11 +411,12 @@ export class Scheduler {
   }
 
   /** Chunks of the prompts under way, and of others that may start, as far as a step has room. */
-  private nextPrefill(): Plan | undefined {
+  private nextPrefill(queue: number): Plan | undefined {
+    const underWay = this.prefilling.filter((request) => request.queue === queue);
     const chunks: { request: Request; count: number }[] = [];
     let room = this.options.chunkTokens;
     for (let index = 0; index < this.maxPrompts && room > 0; index++) {
-      const request = this.prefilling[index] ?? this.startPrefill();
+      const request = underWay[index] ?? this.startPrefill(queue);
       if (!request) break;
       this.restores.advance(request);
       const count = this.chunkAt(request, room);
@@ -387,10 +425,14 @@ export class Scheduler {
     }
     if (chunks.length === 0) return undefined;
     // Only now: what the step computes cannot be found by requests that start in it.
+    const ticket = this.tickets.issue(queue);
     const saves: Save[] = [];
-    const planned = chunks.map(({ request, count }) => this.planChunk(request, count, saves));
+    const planned = chunks.map(({ request, count }) => {
+      this.usedBy(request, ticket);
+      return this.planChunk(request, count, saves);
+    });
     const completes = planned.flatMap((each) => each.completes);
-    return { phase: "prefill", spans: planned.map(({ span }) => span), completes, saves };
+    return { phase: "prefill", spans: planned.map(({ span }) => span), ticket, completes, saves };
   }
 
   private planChunk(
@@ -427,10 +469,10 @@ export class Scheduler {
   }
 
   /** Begins the prompt of the first waiting request that finds a seat, and blocks for all of it. */
-  private startPrefill(): Request | undefined {
+  private startPrefill(queue: number): Request | undefined {
     const request = this.mayStart && !this.full ? this.waiting.head(this.prefilling) : undefined;
     if (!request) return undefined;
-    const lease = this.leaseFor(request);
+    const lease = this.leaseFor(request, queue);
     const seatState = lease && this.snapshots?.take(lease);
     if (!lease || (this.snapshots && !seatState)) {
       if (lease) this.cache.release(lease);
@@ -442,6 +484,7 @@ export class Scheduler {
     request.cachedTokens ??= Math.min(lease.tokens, request.promptLength);
     request.computed = lease.tokens;
     request.seat = this.freeSeats.pop() as number;
+    request.queue = queue;
     request.status = "prefilling";
     this.prefilling.push(request);
     request.seatState = seatState;
@@ -469,14 +512,29 @@ export class Scheduler {
   }
 
   /** What the cache has of a request's tokens (never the last one, whose logits are wanted), and blocks for the rest. */
-  private leaseFor(request: Request): Lease | undefined {
+  private leaseFor(request: Request, queue: number): Lease | undefined {
     const { tokens } = request;
-    const limit = request.storage !== "off" ? tokens.length - 1 : 0;
+    const limit = request.storage !== "off" ? this.visibleTokens(tokens, tokens.length - 1, queue) : 0;
     const lease = this.cache.acquire(Int32Array.from(tokens), limit, request.id);
     const missing = this.blocksFor(tokens.length) - lease.table.length;
     if (missing <= 0 || this.cache.extend(lease, missing)) return lease;
     this.cache.release(lease);
     return undefined;
+  }
+
+  /** How many of the first `limit` tokens may be looked for: not those whose blocks a step of another queue still writes. */
+  private visibleTokens(tokens: readonly number[], limit: number, queue: number): number {
+    const { slotTickets } = this;
+    if (!slotTickets) return limit;
+    const { blocks } = this.cache.match(Int32Array.from(tokens), limit);
+    const hidden = blocks.findIndex(({ slot }) => !slotTickets.isVisible(slot, queue));
+    return hidden < 0 ? limit : hidden * this.options.blockTokens;
+  }
+
+  /** The ticket's step uses what a request holds. */
+  private usedBy(request: Request, ticket: Ticket): void {
+    request.ticket = ticket;
+    this.slotTickets?.used(request.slots, ticket);
   }
 
   private startDecoding(request: Request): void {
@@ -487,16 +545,20 @@ export class Scheduler {
     this.running.sort((a, b) => a.id - b.id);
   }
 
-  private nextDecode(): Plan | undefined {
+  private nextDecode(queue: number): Plan | undefined {
     const { blockTokens, seats, chunkTokens, drafter } = this.options;
-    const rows = decodeRows(this.running, {
+    const inQueue = this.running.filter((request) => request.queue === queue);
+    const rows = decodeRows(inQueue, {
       ...{ blockTokens, drafter, maxRequests: seats, maxTokens: Math.max(seats, chunkTokens) },
       addBlock: (request) => this.addBlock(request),
       addSpareBlock: (request) => this.blocks.freeCount > 0 && this.extend(request),
       preempt: (request) => this.preempt(request),
     });
     if (rows.length === 0) return undefined;
-    return { phase: "decode", spans: rows.map((row) => this.planRow(row)), completes: [], saves: [] };
+    const ticket = this.tickets.issue(queue);
+    for (const { request } of rows) this.usedBy(request, ticket);
+    const spans = rows.map((row) => this.planRow(row));
+    return { phase: "decode", spans, ticket, completes: [], saves: [] };
   }
 
   private planRow({ request, drafts }: DecodeRow): Span {
@@ -568,11 +630,6 @@ export class Scheduler {
 
   private commitSpan(span: Span, accepted: readonly number[]): Omit<Outcome, "spanIndex"> {
     const { request, samples } = span;
-    const isCertain = samples === 1;
-    assert(
-      isCertain ? accepted.length === 1 : accepted.length <= samples,
-      `${accepted.length} tokens for request ${request.id}, expected ${isCertain ? "" : "at most "}${samples}`,
-    );
     request.pending -= samples;
     if (request.status === "done") return { request, tokens: [], finished: undefined };
     if (accepted.length < samples) this.takeBack(span, accepted.length);
@@ -629,17 +686,32 @@ export class Scheduler {
     if (request.lease) this.cache.release(request.lease);
     request.lease = undefined;
     request.computed = 0;
-    if (request.seat !== undefined) this.freeSeats.push(request.seat);
+    if (request.seat !== undefined) this.freeSeat(request.seat, request.ticket);
     request.seat = undefined;
+    request.ticket = undefined;
     this.snapshots?.leave(request);
     this.running = this.running.filter((other) => other !== request);
     this.prefilling = this.prefilling.filter((other) => other !== request);
     this.full = false;
   }
 
+  private freeSeat(seat: number, ticket: Ticket | undefined): void {
+    if (this.slotTickets && ticket && !ticket.isOver) this.returningSeats.push({ seat, ticket });
+    else this.freeSeats.push(seat);
+  }
+
   private blocksFor(tokens: number): number {
     return Math.ceil(tokens / this.options.blockTokens);
   }
+}
+
+/** Only where drafts were checked is it open how many tokens come. */
+function checkCount({ request, samples, drafts }: Span, count: number): void {
+  const isCertain = drafts.length === 0;
+  assert(
+    isCertain ? count === samples : count <= samples,
+    `${count} tokens for request ${request.id}, expected ${isCertain ? "" : "at most "}${samples}`,
+  );
 }
 
 const NO_STATES: Span["states"] = [];

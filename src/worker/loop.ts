@@ -5,6 +5,9 @@
 import type { BrokenRow, FullBlock, Move, Outcome, Plan, Save, Scheduler } from "../schedule/scheduler.ts";
 import { background } from "../base.ts";
 
+/** The queue of the one device. */
+const QUEUE = 0;
+
 /** Steps submitted and not committed yet, at most. */
 const MAX_STEPS_IN_FLIGHT = 2;
 
@@ -40,9 +43,6 @@ export interface LoopHooks<S extends { token: number }> {
 interface StepInFlight<S> {
   plan: Plan;
   result: Promise<StepResult<S>>;
-  /** Whether it and all steps before it ran. */
-  good: Promise<boolean>;
-  settle(isGood: boolean): void;
 }
 
 export class Loop<S extends { token: number }> {
@@ -80,7 +80,9 @@ export class Loop<S extends { token: number }> {
   /** Whether all steps submitted so far have run, once that is known. */
   get allGood(): Promise<boolean> {
     if (this.doubt || this.recovering || this.interruption) return Promise.resolve(false);
-    return this.inFlight.at(-1)?.good ?? Promise.resolve(true);
+    const { tickets } = this.scheduler;
+    const last = tickets.last(QUEUE);
+    return new Promise((resolve) => (last ? tickets.whenDecided(last, resolve) : resolve(true)));
   }
 
   /** GPU work between steps failed, so that none of the steps behind it can be trusted. */
@@ -135,7 +137,8 @@ export class Loop<S extends { token: number }> {
 
   /** Steps in flight are not committed. */
   private drop(): void {
-    for (const step of this.inFlight.splice(0)) step.settle(false);
+    this.inFlight.length = 0;
+    this.scheduler.tickets.voidAll();
     this.doubt = undefined;
   }
 
@@ -155,7 +158,7 @@ export class Loop<S extends { token: number }> {
       const room = this.hooks.makeRoom?.();
       if (room) await room;
       if (this.interruption || this.doubt) return;
-      const plan = this.scheduler.next();
+      const plan = this.scheduler.next(QUEUE);
       this.startMoves();
       if (!plan) return;
       this.submit(plan);
@@ -178,9 +181,7 @@ export class Loop<S extends { token: number }> {
   private submit(plan: Plan): void {
     const result = this.hooks.run(plan);
     result.catch(() => {}); // reported where it is awaited, in commit
-    let settle: StepInFlight<S>["settle"] = () => {};
-    const good = new Promise<boolean>((resolve) => (settle = resolve));
-    this.inFlight.push({ plan, result, good, settle });
+    this.inFlight.push({ plan, result });
     // Blocks before the states that stand behind them.
     if (plan.completes.length > 0) this.hooks.spill(plan.completes);
     if (plan.saves.length > 0) this.hooks.save(plan.saves);
@@ -195,10 +196,8 @@ export class Loop<S extends { token: number }> {
       this.inFlight.shift();
       const accepted = result.samples.map((samples) => samples.map(({ token }) => token));
       const outcomes = this.scheduler.commit(plan, accepted, result.broken);
-      step.settle(true);
       this.hooks.committed(outcomes, result.samples);
     } catch (error) {
-      step.settle(false);
       await this.fail(error, this.doubt ? undefined : plan);
     }
   }
