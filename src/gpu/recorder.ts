@@ -77,6 +77,11 @@ export class CommandRecorder {
     }
   }
 
+  /** Drops what was recorded since the last read: it never runs. */
+  discard(): void {
+    this.encoder = undefined;
+  }
+
   /** Nanoseconds and dispatches by label since the last call; undefined without profiling. Waits for the GPU. */
   async profile(): Promise<Map<string, { nanoseconds: number; dispatches: number }> | undefined> {
     return this.profiler?.take();

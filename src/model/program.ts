@@ -1,6 +1,6 @@
 /**
- * The layer table -> programs: for each phase the list of ops of one step, with the buffers between them. The ops of mixers
- * and feed-forwards come from their kinds; nothing here changes with a new one.
+ * The layer table -> programs: for each phase the ops of one step, a segment a layer (segments.ts), with the buffers between
+ * them. The ops of mixers and feed-forwards come from their kinds; nothing here changes with a new one.
  */
 import type { KernelTypes } from "../gpu/kernel.ts";
 import type { Op } from "../gpu/op.ts";
@@ -14,6 +14,7 @@ import { MIXERS } from "./mixer/kinds.ts";
 import { normOp } from "./norm.ts";
 import { OpContext, type OpEnvironment, type Phase } from "./op-context.ts";
 import { createSampler, type Sampler } from "./sampler.ts";
+import { programOf, type Program, type Segment } from "./segments.ts";
 import { softCapOp } from "./softcap.ts";
 import type { LayerShape, Mixer } from "../shape/shape.ts";
 import type { StepData } from "./step.ts";
@@ -29,8 +30,8 @@ export interface ProgramInput extends OpEnvironment {
 
 /** Embedding to the last layer's output. */
 export interface Bodies {
-  prefill: readonly Op[];
-  decode: readonly Op[];
+  prefill: Program;
+  decode: Program;
 }
 
 export interface Programs extends Bodies {
@@ -46,6 +47,9 @@ export interface Programs extends Bodies {
   sampler: Sampler;
   /** f32 [logitRows, vocabulary]. */
   logits: GPUBuffer;
+  /** f32 [rows, hidden size]: the input of the layer that has just run, and what it adds. */
+  hidden: GPUBuffer;
+  delta: GPUBuffer;
   /** The step's data as bind group 1. */
   stepGroup: GPUBindGroup;
   /** Bytes of the buffers between ops. */
@@ -72,7 +76,7 @@ export async function buildPrograms(
     logits: space.logits,
     tokens: input.step.tokens,
   });
-  const withStep = prefill.find((op) => op.pipeline.layouts.length > 1) as Op;
+  const withStep = prefill.ops.find((op) => op.pipeline.layouts.length > 1) as Op;
   return {
     prefill,
     decode,
@@ -81,7 +85,7 @@ export async function buildPrograms(
     head,
     manyHead,
     sampler,
-    logits: space.logits,
+    ...{ logits: space.logits, hidden, delta },
     rebuild: (moved) => new Builder({ ...input, ...moved }, space, () => {}).bodies(),
     stepGroup: input.step.bind(input.kernels, withStep.pipeline),
     workspaceBytes: space.all.reduce((sum, buffer) => sum + buffer.size, 0),
@@ -115,8 +119,19 @@ class Builder {
   }
 
   /** Embedding and all layers; the last layer's output stays in `delta`, added by the head's norm. */
-  async body(phase: Phase): Promise<Op[]> {
+  private async body(phase: Phase): Promise<Program> {
     this.phase = phase;
+    this.pools = { kv: 0, state: 0 };
+    const { layers } = this.input.weights;
+    const segments: Segment[] = [{ layer: -1, ops: await this.embedding() }];
+    for (const [index, layer] of layers.entries()) {
+      segments.push({ layer: index, ops: await this.layerOps(index, layer, layers[index - 1]) });
+      this.onPipeline(++this.made, 2 * layers.length);
+    }
+    return programOf(segments);
+  }
+
+  private async embedding(): Promise<Op[]> {
     const { kernels, shape, weights, step } = this.input;
     const ops: Op[] = [];
     for (const piece of weights.embedding.pieces) {
@@ -130,19 +145,23 @@ class Builder {
       };
       ops.push(await embedOp(kernels, this.types("f32"), options));
     }
-    this.pools = { kv: 0, state: 0 };
-    for (const [index, layer] of weights.layers.entries()) {
-      const previous = weights.layers[index - 1];
-      const postNorm = previous?.ffn ? previous.ffn.postNorm : previous?.mixerPostNorm;
-      ops.push(await this.norm(layer.mixerNorm, index > 0, postNorm));
-      ops.push(...(await this.mixerOps(index, layer)));
-      if (layer.ffn) {
-        ops.push(await this.norm(layer.ffn.norm, true, layer.mixerPostNorm));
-        ops.push(...(await this.ffnOps(shape.layers[index] as LayerShape, layer.ffn)));
-      }
-      this.onPipeline(++this.made, 2 * weights.layers.length);
-    }
     return ops;
+  }
+
+  private async layerOps(
+    index: number,
+    layer: LayerWeights,
+    previous: LayerWeights | undefined,
+  ): Promise<Op[]> {
+    const postNorm = previous?.ffn ? previous.ffn.postNorm : previous?.mixerPostNorm;
+    const ops = [
+      await this.norm(layer.mixerNorm, index > 0, postNorm),
+      ...(await this.mixerOps(index, layer)),
+    ];
+    if (!layer.ffn) return ops;
+    const shape = this.input.shape.layers[index] as LayerShape;
+    const norm = await this.norm(layer.ffn.norm, true, layer.mixerPostNorm);
+    return [...ops, norm, ...(await this.ffnOps(shape, layer.ffn))];
   }
 
   /** Norm, output matrix and cap over the step's logit rows. */

@@ -1,5 +1,5 @@
 /**
- * Steps -> logits -> sampled tokens. Two programs (prefill, decode) are lists of ops built once at load from the layer
+ * Steps -> logits -> sampled tokens. Two programs (prefill, decode) are lists of segments built once at load from the layer
  * table; a step writes its rows, block tables and rotation angles, dispatches a program, and reads back one small buffer.
  * It decides nothing: which requests, blocks and positions make a step is the scheduler's business.
  */
@@ -21,6 +21,7 @@ import type { Programs } from "./program.ts";
 import { makeRunnerParts, type RunnerParts, type RunnerProgress } from "./runner-parts.ts";
 import { INVALID_TOKEN, type SampledRow } from "./sampler.ts";
 import type { SamplingParams } from "./sampling.ts";
+import { SegmentRunner, type StopWork } from "./segments.ts";
 import type { StateSlots, StepRow } from "./step.ts";
 import type { OnPiece } from "./tensor-loader.ts";
 import { destroyWeights } from "./weights.ts";
@@ -77,6 +78,7 @@ export class Runner {
   readonly states: StatePool;
   readonly recorder: CommandRecorder;
   private readonly parts: RunnerParts;
+  private readonly segments: SegmentRunner;
 
   private constructor(
     gpu: Gpu,
@@ -93,6 +95,9 @@ export class Runner {
     this.states = parts.states;
     this.parts = parts;
     this.recorder = new CommandRecorder(gpu, gpu.features.timestamps);
+    const { hidden, delta, stepGroup } = parts.programs;
+    const rowBytes = 4 * shape.hiddenSize;
+    this.segments = new SegmentRunner({ recorder: this.recorder, stepGroup, hidden, delta, rowBytes });
   }
 
   /**
@@ -182,6 +187,16 @@ export class Runner {
     };
   }
 
+  /**
+   * Every step that begins from now on stops behind a layer (-1: behind the embedding) and goes on when `work` is done;
+   * undefined: none does any more. While a step stands there no other may begin, so steps are then to be run one by one.
+   */
+  stopBehind(layer: number, work: StopWork | undefined): void {
+    const { length } = this.shape.layers;
+    assert(layer >= -1 && layer < length, `no layer ${layer} of ${length} to stop behind`);
+    this.segments.stopBehind(layer, work);
+  }
+
   /** Gives a seat to a request before it is sampled from. `tokens`: its prompt, then what it has generated. */
   takeSeat(seat: number, tokens: readonly number[], promptLength: number, params: SamplingParams): void {
     const { sampler } = this.parts.programs;
@@ -191,9 +206,9 @@ export class Runner {
   /** Runs one chunk of one prompt; resolves when the GPU has, with a sample if the step asks for one. */
   async prefill(input: PrefillStep): Promise<StepResult> {
     const { tokens, position, sample, seat } = input;
-    const { programs } = this.parts;
     const shape = this.writeGiven(input, sample ? tokens.length - 1 : tokens.length);
-    this.dispatch(programs.prefill, shape);
+    const stopping = this.segments.run(this.parts.programs.prefill, shape);
+    if (stopping) await stopping;
     const rows = sample ? [{ seat, position: position + tokens.length }] : [];
     const { samples, status } = await this.finish(rows, shape);
     const row = firstBroken(status) ?? (samples.some(isInvalid) ? tokens.length - 1 : undefined);
@@ -204,8 +219,10 @@ export class Runner {
   async decode(inputs: readonly RunnerRow[]): Promise<StepResult> {
     const rows = inputs.map(({ seat, position }, sequence): StepRow => ({ token: seat, position, sequence }));
     const tables = inputs.map(({ slots }) => slots);
+    this.segments.checkFree();
     const shape = this.parts.step.write(rows, tables, [...rows.keys()], [], statesOf(inputs));
-    this.dispatch(this.parts.programs.decode, shape);
+    const stopping = this.segments.run(this.parts.programs.decode, shape);
+    if (stopping) await stopping;
     const asked = inputs.map(({ seat, position }) => ({ seat, position: position + 1 }));
     const { samples, status } = await this.finish(asked, shape);
     const words = new Uint32Array(status);
@@ -216,19 +233,20 @@ export class Runner {
   }
 
   /** Logits of given tokens from row `firstRow` on, [rows, vocabulary], through the prefill kernels. */
-  score(input: ScoreStep): Promise<Float32Array<ArrayBuffer>> {
+  async score(input: ScoreStep): Promise<Float32Array<ArrayBuffer>> {
     assert(
       input.tokens.length <= this.scoreRows,
       `${input.tokens.length} tokens to score, at most ${this.scoreRows}`,
     );
     const { programs } = this.parts;
     const shape = this.writeGiven(input, input.firstRow);
-    this.dispatch(programs.prefill, shape);
+    const stopping = this.segments.run(programs.prefill, shape);
+    if (stopping) await stopping;
     return this.logits(programs.manyHead, shape, input.position);
   }
 
   /** Logits of one given token through the decode kernels: what generation computes step by step. */
-  scoreDecode(input: {
+  async scoreDecode(input: {
     position: number;
     slots: readonly number[];
     token: number;
@@ -236,7 +254,8 @@ export class Runner {
   }): Promise<Float32Array<ArrayBuffer>> {
     const { programs } = this.parts;
     const shape = this.writeGiven({ ...input, tokens: [input.token] }, 0);
-    this.dispatch(programs.decode, shape);
+    const stopping = this.segments.run(programs.decode, shape);
+    if (stopping) await stopping;
     return this.logits(programs.head, shape, input.position);
   }
 
@@ -255,6 +274,7 @@ export class Runner {
     input: { position: number; slots: readonly number[]; tokens: readonly number[]; state?: StateSlots },
     firstLogitRow: number,
   ): StepShape {
+    this.segments.checkFree();
     const { tokens, position, slots } = input;
     const { seats } = this.options;
     const rows = tokens.map((_, row): StepRow => ({
@@ -266,7 +286,7 @@ export class Runner {
     return this.parts.step.write(rows, [slots], logitRows, tokens, statesOf([input]));
   }
 
-  private dispatch(ops: Programs["prefill"], shape: StepShape): void {
+  private dispatch(ops: Programs["head"], shape: StepShape): void {
     this.recorder.run(ops, this.parts.programs.stepGroup, shape);
   }
 

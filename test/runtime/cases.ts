@@ -28,6 +28,7 @@ import { cases as poolGrowth } from "../model/pool-growth.cases.ts";
 import { cases as quants } from "../model/quants.cases.ts";
 import { cases as refusals } from "../model/refusals.cases.ts";
 import { cases as resume } from "../model/resume.cases.ts";
+import { cases as segments } from "../model/segments.cases.ts";
 import { cases as shipped } from "../model/shipped.cases.ts";
 import { cases as textWorker } from "../model/text-worker.cases.ts";
 import { cases as tiers } from "../model/tiers.cases.ts";
@@ -66,6 +67,7 @@ export const allCases: Case[] = [
     ...poolGrowth,
     ...refusals,
     ...resume,
+    ...segments,
     ...snapshots,
   ]),
   ...live,
