@@ -35,6 +35,7 @@ export class BlockPool {
   /** Slots that nobody holds and the fence has not let pass. */
   private returning: number[] = [];
   private fence: ((slot: number) => boolean) | undefined;
+  private freed: ((slot: number) => void) | undefined;
 
   /** @param slots number of blocks that the GPU pool can hold (0 is allowed) */
   constructor(slots: number) {
@@ -63,6 +64,11 @@ export class BlockPool {
   /** Slots become free only when `mayReuse` says so: when they do so, or in a later `collect`. Default: at once. */
   setFence(mayReuse: (slot: number) => boolean): void {
     this.fence = mayReuse;
+  }
+
+  /** Tells of each slot when it becomes free. */
+  onFree(listener: (slot: number) => void): void {
+    this.freed = listener;
   }
 
   /** Frees slots that the fence lets pass by now; how many. */
@@ -189,8 +195,12 @@ export class BlockPool {
   }
 
   private free(slot: number): void {
-    if (this.fence && !this.fence(slot)) this.returning.push(slot);
-    else this.freeList[this.freeTop++] = slot;
+    if (this.fence && !this.fence(slot)) {
+      this.returning.push(slot);
+      return;
+    }
+    this.freeList[this.freeTop++] = slot;
+    this.freed?.(slot);
   }
 
   private assertSlot(slot: number): void {

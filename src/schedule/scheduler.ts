@@ -12,6 +12,7 @@
 import { assert } from "../base.ts";
 import type { BlockPool } from "../cache/blocks.ts";
 import type { Lease, PrefixCache } from "../cache/prefix.ts";
+import { Residency } from "../cache/residency.ts";
 import { decodeRows, type DecodeRow, type Drafter } from "./decode.ts";
 import { Loans } from "./loans.ts";
 import type { Copy, LowerTiers, Move, Plan, Save, Span, States } from "./plan.ts";
@@ -42,6 +43,8 @@ export interface SchedulerOptions {
   maxPromptsPerStep?: number;
   /** Queues that run steps side by side; several only in models without recurrent layers. Default: 1. */
   queues?: number;
+  /** Which layers of a block are on the GPU. Default: all of them, of every block. */
+  residency?: Residency;
   /** Guesses that decode steps check. Default: none, and each step of a request brings one token. */
   drafter?: Drafter;
   /** Blocks that the pool may grow to. Default: as many as it has. */
@@ -95,6 +98,7 @@ export class Scheduler {
   /** Seats that a step of a request which has left still uses. */
   private returningSeats: { seat: number; ticket: Ticket }[] = [];
   readonly tickets: Tickets;
+  readonly residency: Residency;
   /** Where there are several queues. */
   private readonly slotTickets: SlotTickets | undefined;
   /** The first waiting request found no room, and nothing has been freed since. */
@@ -119,6 +123,9 @@ export class Scheduler {
     const slotTickets = queues > 1 ? new SlotTickets() : undefined;
     if (slotTickets) blocks.setFence((slot) => slotTickets.isFree(slot));
     this.slotTickets = slotTickets;
+    const residency = options.residency ?? new Residency();
+    if (!residency.isWhole) blocks.onFree((slot) => residency.release(slot));
+    this.residency = residency;
     const ringSlots = 2 + (drafter?.most ?? 0);
     const rooms = { cache, blocks, blockTokens, lower };
     const snapshots = states && new Snapshots({ ...rooms, ringSlots });
@@ -366,6 +373,7 @@ export class Scheduler {
    * is free or one request's. */
   check(): void {
     this.cache.check();
+    this.residency.check();
     this.checkSeats();
     this.snapshots?.check(this.seated, this.leases);
     const users = new Map<number, number>();

@@ -466,7 +466,8 @@ export class Session {
 
   private rowOf({ request, from, states: [state] }: Span): RunnerRow {
     assert(request.seat !== undefined, `request ${request.id} runs without a seat`);
-    return { seat: request.seat, position: from, slots: request.slots, ...(state && { state }) };
+    const [slots = []] = this.scheduler.residency.tablesOf(request.slots);
+    return { seat: request.seat, position: from, slots, ...(state && { state }) };
   }
 
   private save(saves: readonly Save[]): void {
