@@ -1,5 +1,5 @@
 /**
- * The layer table -> programs: for each phase the ops of one step, a segment a layer (segments.ts), with the buffers between
+ * The layer table -> programs: for each phase the ops of one step, a segment a layer (gpu/segments.ts), with the buffers between
  * them. The ops of mixers and feed-forwards come from their kinds; nothing here changes with a new one.
  */
 import type { KernelTypes } from "../gpu/kernel.ts";
@@ -14,7 +14,7 @@ import { MIXERS } from "./mixer/kinds.ts";
 import { normOp } from "./norm.ts";
 import { OpContext, type OpEnvironment, type Phase } from "./op-context.ts";
 import { createSampler, type Sampler } from "./sampler.ts";
-import { programOf, type Program, type Segment } from "./segments.ts";
+import { programOf, type Program, type Segment } from "../gpu/segments.ts";
 import { softCapOp } from "./softcap.ts";
 import type { LayerShape, Mixer } from "../shape/shape.ts";
 import type { StepData } from "./step.ts";

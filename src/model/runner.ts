@@ -21,7 +21,7 @@ import type { Programs } from "./program.ts";
 import { makeRunnerParts, type RunnerParts, type RunnerProgress } from "./runner-parts.ts";
 import { INVALID_TOKEN, type SampledRow } from "./sampler.ts";
 import type { SamplingParams } from "./sampling.ts";
-import { SegmentRunner, type StopWork } from "./segments.ts";
+import { SegmentRunner, type StopWork } from "../gpu/segments.ts";
 import type { StateSlots, StepRow } from "./step.ts";
 import type { OnPiece } from "./tensor-loader.ts";
 import { destroyWeights } from "./weights.ts";

@@ -3,7 +3,7 @@ import { BlockPool } from "../../src/cache/blocks.ts";
 import { openModel } from "../../src/load/model-file.ts";
 import { openBytes } from "../../src/load/source.ts";
 import { Runner } from "../../src/model/runner.ts";
-import type { Pause } from "../../src/model/segments.ts";
+import type { Pause } from "../../src/gpu/segments.ts";
 import { equal } from "../support/equal.ts";
 import type { Case } from "../support/cases.ts";
 

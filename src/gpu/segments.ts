@@ -3,8 +3,8 @@
  * recorded as one list. It does not know what is done at a stop, nor whether a step may wait for it.
  */
 import { assert } from "../base.ts";
-import type { Op, StepShape } from "../gpu/op.ts";
-import type { CommandRecorder, Source } from "../gpu/recorder.ts";
+import type { Op, StepShape } from "./op.ts";
+import type { CommandRecorder, Source } from "./recorder.ts";
 
 /** Ops that run without a stop. */
 export interface Segment {
