@@ -9,7 +9,8 @@ import { bytesText, countedTokens, errorText, numberText, secondsText } from "..
 import type { Host, HostState } from "../page/host.ts";
 import { EventLog } from "./event-log.ts";
 import { LiveTree } from "./live-tree.ts";
-import { tierPanel, TIERS, type TierId } from "./tier-panel.ts";
+import { placeOf } from "./places.ts";
+import { tierPanel, type TierPanel } from "./tier-panel.ts";
 import "./cache.css";
 
 /** How often the numbers are read while the view is seen. */
@@ -28,9 +29,9 @@ export class CacheView {
   private readonly host: Host;
   private readonly absent = el("div", { class: "absent" });
   private readonly content = el("div", { class: "content" });
-  private readonly tiers = TIERS.map((tier) =>
-    tierPanel(tier, (bytes) => background(this.setBudget(tier.id, bytes))),
-  );
+  private readonly tierList = el("section", { class: "tiers", "aria-label": "Tiers" });
+  private tierIds: readonly string[] = [];
+  private tiers: TierPanel[] = [];
   private readonly summary = el("p", { class: "lead" });
   private readonly table = el("tbody");
   private readonly said = el("p", { class: "said", role: "status" });
@@ -48,10 +49,11 @@ export class CacheView {
 
   constructor(host: Host) {
     this.host = host;
+    this.showTiers(["gpu", "ram", "disk"]);
     this.content.append(
       this.summary,
       this.tree.element,
-      el("section", { class: "tiers", "aria-label": "Tiers" }, ...this.tiers.map(({ element }) => element)),
+      this.tierList,
       this.log.element,
       this.actions(),
       this.said,
@@ -195,6 +197,7 @@ export class CacheView {
   }
 
   private draw(stats: CacheStats, poolBytes: number): void {
+    this.showTiers(["gpu", ...stats.tiers.map(({ name }) => name)]);
     for (const tier of this.tiers) tier.show(stats, poolBytes);
     const saved = Object.values(stats.timeSavedMs).reduce((sum, ms) => sum + ms, 0);
     const { lookups, tokensAsked } = stats.gpu;
@@ -205,15 +208,22 @@ export class CacheView {
     this.table.replaceChildren(...rowsOf(stats, poolBytes));
   }
 
-  private async setBudget(tier: TierId, bytes: number): Promise<void> {
-    const budgets = tier === "ram" ? { ramBytes: bytes } : { diskBytes: bytes };
+  /** Makes the panels anew if the engine has other tiers than are drawn. */
+  private showTiers(ids: readonly string[]): void {
+    if (ids.join() === this.tierIds.join()) return;
+    this.tierIds = ids;
+    this.tiers = ids.map((id) => tierPanel(placeOf(id), (bytes) => background(this.setBudget(id, bytes))));
+    this.tierList.replaceChildren(...this.tiers.map(({ element }) => element));
+  }
+
+  private async setBudget(tier: string, bytes: number): Promise<void> {
+    const budgets = { [`${tier}Bytes`]: bytes };
     await this.act(async (engine) => {
       const before = await engine.cache.stats();
       await engine.cache.setBudgets(budgets);
       const after = await engine.cache.stats();
-      const name = tier === "ram" ? "memory" : "disk";
-      const place = tier === "ram" ? "ram" : "disk";
-      const gone = before[place].records - after[place].records;
+      const name = placeOf(tier).name.toLowerCase();
+      const gone = recordsOf(before, tier) - recordsOf(after, tier);
       const left = gone > 0 ? `; ${numberText(gone)} record${gone === 1 ? "" : "s"} evicted` : "";
       this.log.say(`The budget of ${name} is ${bytesText(bytes)} now${left}.`);
       return `The budget of ${name} is ${bytesText(bytes)} now.`;
@@ -259,6 +269,10 @@ export class CacheView {
   }
 }
 
+function recordsOf({ tiers }: CacheStats, id: string): number {
+  return tiers.find(({ name }) => name === id)?.records ?? 0;
+}
+
 function rowsOf(stats: CacheStats, poolBytes: number): HTMLElement[] {
   const { gpu, timeSavedMs } = stats;
   const { blocks } = gpu;
@@ -276,12 +290,18 @@ function rowsOf(stats: CacheStats, poolBytes: number): HTMLElement[] {
       gpu.evictions,
       secondsText(timeSavedMs.gpu),
     ],
-    ...(["ram", "disk"] as const).map((id) => {
-      const { bytes, budgetBytes, records, hits, misses, promotions, demotions, drops } = stats[id];
+    ...stats.tiers.map((tier) => {
+      const { bytes, budgetBytes, records, hits, misses, promotions, demotions, drops } = tier;
       const missed = Object.values(misses).reduce((sum, count) => sum + count, 0);
-      const name = id === "ram" ? "Memory" : "Disk";
+      const { name } = placeOf(tier.name);
       const moved = [records, hits, missed, demotions, promotions, drops].map(numberText);
-      return [name, bytesText(bytes), bytesText(budgetBytes), ...moved, secondsText(timeSavedMs[id])];
+      return [
+        name,
+        bytesText(bytes),
+        bytesText(budgetBytes),
+        ...moved,
+        secondsText(timeSavedMs[tier.name] ?? 0),
+      ];
     }),
   ];
   return rows.map(([name, ...cells]) =>

@@ -3,20 +3,10 @@ import type { CacheStats } from "../../src/index.ts";
 import { el } from "../page/dom.ts";
 import { bytesText, numberText } from "../page/format.ts";
 import { budgetBar } from "./budget-bar.ts";
+import type { Place } from "./places.ts";
 
-export type TierId = "gpu" | "ram" | "disk";
-
-interface Tier {
-  id: TierId;
-  name: string;
-  what: string;
-}
-
-export const TIERS: readonly Tier[] = [
-  { id: "gpu", name: "GPU", what: "used without a copy" },
-  { id: "ram", name: "Memory", what: "copied when used; kept until the page closes" },
-  { id: "disk", name: "Disk", what: "copied when used; kept after a reload" },
-];
+/** Tiers whose budget can be set here. */
+const SETTABLE = ["ram", "disk"];
 
 export interface TierPanel {
   element: HTMLElement;
@@ -25,7 +15,7 @@ export interface TierPanel {
 }
 
 /** @param move is called with the bytes that the user has chosen. */
-export function tierPanel({ id, name, what }: Tier, move: (bytes: number) => void): TierPanel {
+export function tierPanel({ id, name, what }: Place, move: (bytes: number) => void): TierPanel {
   const amount = el("p", { class: "amount" });
   const detail = el("p", { class: "note" });
   const fill = el("span", { class: `fill from-${id}` });
@@ -36,7 +26,7 @@ export function tierPanel({ id, name, what }: Tier, move: (bytes: number) => voi
     { class: "tier" },
     el("h3", {}, el("i", { class: `dot from-${id}`, "aria-hidden": "true" }), name),
     el("p", { class: "note" }, what),
-    id === "gpu" ? meter : budget.element,
+    SETTABLE.includes(id) ? budget.element : meter,
     amount,
     detail,
   );
@@ -60,14 +50,17 @@ interface Holding {
   held: string;
 }
 
-function holdingOf(stats: CacheStats, id: TierId, poolBytes: number): Holding {
+function holdingOf(stats: CacheStats, id: string, poolBytes: number): Holding {
   if (id === "gpu") {
     const { blocks, bytes } = stats.gpu;
     const held = `${numberText(blocks.cached)} blocks kept, ${numberText(blocks.inUse)} in use, ${numberText(blocks.free)} free`;
     return { bytes, budgetBytes: poolBytes, held };
   }
-  const { bytes, budgetBytes, records } = stats[id];
-  const state = id === "disk" && stats.disk.state !== "open" ? `, ${stats.disk.state}` : "";
-  const waiting = id === "disk" && stats.waiting > 0 ? `, ${numberText(stats.waiting)} being written` : "";
+  const tier = stats.tiers.find(({ name }) => name === id);
+  if (!tier) return { bytes: 0, budgetBytes: 0, held: "not there" };
+  const { bytes, budgetBytes, records } = tier;
+  const state = tier.state === undefined || tier.state === "open" ? "" : `, ${tier.state}`;
+  const waiting =
+    tier.kind === "async" && stats.waiting > 0 ? `, ${numberText(stats.waiting)} being written` : "";
   return { bytes, budgetBytes, held: `${numberText(records)} records${waiting}${state}` };
 }

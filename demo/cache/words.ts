@@ -1,6 +1,7 @@
 /** What the cache decided, in plain words. Pure: text in, text out; the log draws it. */
 import type { CacheEvent } from "../../src/index.ts";
 import { bytesText, countedTokens, numberText } from "../page/format.ts";
+import { placeOf } from "./places.ts";
 
 /** Requests whose numbers are remembered: older ones are called by their number anew. */
 const MAX_NAMES = 1000;
@@ -46,12 +47,18 @@ export function wordsOf(event: CacheEvent, names: RequestNames): string {
     case "evicted":
       return evictedWords(event);
     case "spilled":
-      return `copied ${thing(event)} to ${event.tier === "disk" ? "memory and disk" : "memory"}, ${bytesText(event.bytes)}`;
+      return `copied ${thing(event)} to ${tierWords(event, "memory and ")}, ${bytesText(event.bytes)}`;
     case "restored":
-      return `brought ${thing(event)} back from ${event.tier === "disk" ? "disk" : "memory"} for ${names.of(event.requestId)}`;
+      return `brought ${thing(event)} back from ${tierWords(event)} for ${names.of(event.requestId)}`;
     case "alpha":
       return `changed the weight of saved computation to ${event.alpha ?? 0}: with it, recent requests would have saved more`;
   }
+}
+
+/** The tier of an event in the page's words; `above` goes before a tier that is not in memory. */
+function tierWords({ tier = "ram" }: CacheEvent, above = ""): string {
+  const name = placeOf(tier).name.toLowerCase();
+  return tier === "ram" ? name : `${above}${name}`;
 }
 
 function matchedWords({ why, tokens }: CacheEvent, name: string): string {

@@ -48,8 +48,8 @@ export type SourceId = (typeof SOURCES)[number]["id"];
 
 /** The tokens of each source that gave any. */
 export function tokensBySource({ computedTokens, cachedTokens }: PromptUsage): [SourceId, number][] {
-  const tokens = { ...cachedTokens, computed: computedTokens };
-  return SOURCES.map(({ id }): [SourceId, number] => [id, tokens[id]]).filter(([, count]) => count > 0);
+  const tokens: Record<string, number> = { ...cachedTokens, computed: computedTokens };
+  return SOURCES.map(({ id }): [SourceId, number] => [id, tokens[id] ?? 0]).filter(([, count]) => count > 0);
 }
 
 /** "480 from disk". */
@@ -65,7 +65,7 @@ export function countedTokens(tokens: number): string {
 
 /** What the storage's notices mean for the user, and what to do. */
 const NOTICES: Record<string, string> = {
-  opfs_unavailable:
+  no_opfs:
     "This browser keeps no files for the page, as in private windows: prompts are stored in its database. Use a normal window if they should last.",
   disk_unavailable:
     "Prompts cannot be stored here and are kept in memory until the page closes. Allow the site to store data, use a normal window, or free some room if the disk is full.",

@@ -1,7 +1,7 @@
 /**
  * The table of what calls take: a rule for each option and argument. The caller's side checks by it before it posts anything,
  * and the worker by it again (asks.ts), because other tabs' messages reach the worker too. TypeScript compares the table with
- * protocol.ts: a property without a rule, or with a rule for fewer values, does not compile. It knows no model: what depends on
+ * rooms beside it: a property without a rule, or with a rule for fewer values, does not compile. It knows no model: what depends on
  * a vocabulary or a context is checked in the session.
  */
 import { isPublicKey } from "../archive-signing.ts";

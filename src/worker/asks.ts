@@ -1,6 +1,6 @@
 /**
  * What may be asked of a loaded model, checked once more where it arrives: a guest in another tab may be of another mind than
- * the table that its own page checks by. Only plain data that fits protocol.ts comes through.
+ * the table that its own page checks by. Only plain data that fits wire/messages.ts comes through.
  */
 import { bytes, flag, integer, list, object, rule, text, variants, word, type Rule } from "../check.ts";
 import {

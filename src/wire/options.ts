@@ -1,0 +1,128 @@
+/**
+ * What can be set when an engine, a store or a model's header is opened, and how a model is named on the wire. Plain data that
+ * survives structured cloning; which values are allowed is in arguments.ts.
+ */
+import type { PolicyName } from "../cache/policy/policy.ts";
+import type { HubOptions } from "../load/download/hub.ts";
+import type { ModelsOptions } from "../load/download/model-store.ts";
+
+export type { HubOptions, ModelsOptions };
+
+/** A file under its name: Node's worker threads clone a `File` to a nameless `Blob`. */
+export interface NamedBlob {
+  name: string;
+  blob: Blob;
+}
+
+/** What to load: a path, a URL, or files. */
+export type ModelSpec = string | readonly NamedBlob[];
+
+/** The number types of the kernels. */
+export type Dtype = "f32" | "f16";
+
+/**
+ * Where models named by a Hub id or a URL come from, and where downloads are kept.
+ *
+ * @example
+ * ```ts
+ * const source: SourceOptions = { models: { directory: "models" } };
+ * const report = await inspect("https://models.example/tide-dense.gguf", source);
+ * console.log(report.runs); // true
+ * ```
+ */
+export interface SourceOptions {
+  hub?: HubOptions | undefined;
+  models?: ModelsOptions | undefined;
+}
+
+/**
+ * The settings of an engine.
+ *
+ * @example
+ * ```ts
+ * const options: EngineOptions = { dtype: "f32", blockTokens: 16, maxRequests: 4, poolTokens: 8192 };
+ * const report = await inspect("tide-dense.gguf", options);
+ * console.log(report.memory?.dtype); // f32
+ * ```
+ */
+export interface EngineOptions extends SourceOptions {
+  /** The type of arithmetic and activations. Default "auto": f16 on a hardware adapter that has it, otherwise f32. */
+  dtype?: Dtype | "auto" | undefined;
+  /** The type of stored keys and values. Default: `dtype`; with dtype "auto", f16 on every adapter that has it. */
+  kvDtype?: Dtype | undefined;
+  /** Tokens per KV block: 16, 32 or 64. Default 32. */
+  blockTokens?: number | undefined;
+  /** The most prompt tokens in a prefill step, 1 to 512. Default 256. */
+  chunkTokens?: number | undefined;
+  /** The most requests that decode at once, 1 to 16. Default 8. */
+  maxRequests?: number | undefined;
+  /**
+   * How many tokens of KV the GPU pool may grow to, for all requests together. Default: as many as fit 1 GiB, at least 8,192,
+   * and at most `maxRequests` contexts.
+   */
+  poolTokens?: number | undefined;
+  /** The same in bytes; overrides `poolTokens`. */
+  poolBytes?: number | undefined;
+  /** How many tokens of KV the GPU pool starts with; it doubles when requests need more. Default 2,048. */
+  poolStartTokens?: number | undefined;
+  /**
+   * The most GPU memory that the model may take, in bytes: weights, KV pool, recurrent states and workspace. Loading fails if
+   * the model needs more, and the pool does not grow beyond it. Default: the device's limit.
+   */
+  memoryBytes?: number | undefined;
+  /** Part of the adapter's name; loading fails if the name does not contain it. */
+  adapter?: string | undefined;
+  /** false: do not use subgroup operations. Default: use them if the adapter has them. */
+  subgroups?: boolean | undefined;
+  /**
+   * The longest that chat template and tokenizer may take for a prompt, in ms, 10 to 3,600,000; a request that takes longer ends
+   * with `timed_out`. Default 10,000.
+   */
+  textTimeoutMs?: number | undefined;
+  /** Lower tiers of the KV cache. */
+  cache?: CacheOptions | undefined;
+}
+
+/**
+ * Where and how computed keys and values are stored below the GPU.
+ *
+ * @example
+ * ```ts
+ * const cache: CacheOptions = { directory: "kv", diskBytes: 8 * 2 ** 30, policy: "lru", namespace: "alice" };
+ * await using engine = await Engine.load("tide-dense.gguf", { cache });
+ * console.log((await engine.cache.stats()).gpu.policy); // lru
+ * ```
+ */
+export interface CacheOptions {
+  /**
+   * Node and Deno: a folder for the disk tier; without a folder there is no disk tier. Browsers: the name of the store,
+   * default "tidepool-kv".
+   */
+  directory?: string | undefined;
+  /** false: no disk tier. */
+  disk?: boolean | undefined;
+  /** Budget of the RAM tier. Default: 32,768 tokens of the model, at least 256 MiB and at most an eighth of the machine's memory. */
+  ramBytes?: number | undefined;
+  /** Budget of the disk tier. Default: 4 GiB, at most half of the origin's quota in browsers and a tenth of the file system elsewhere. */
+  diskBytes?: number | undefined;
+  /** How stored blocks are restored: "auto" (default) loads them, computes them, or does both, depending on measured rates. */
+  restore?: "auto" | "load" | "compute" | "both" | undefined;
+  /** The policy that decides which snapshots are taken and what is evicted first. Default "marconi". */
+  policy?: Exclude<PolicyName, "offline"> | undefined;
+  /** Salts the keys, so that users of one app cannot find each other's prefixes. */
+  namespace?: string | undefined;
+  /** Stored blocks expire this many milliseconds after they were computed. Default: never. */
+  maxAgeMs?: number | undefined;
+  /**
+   * Quantises stored blocks to this many bits. Off by default, because it changes what is computed from them. Such blocks are
+   * marked and never served to an engine that stores exactly or in more bits.
+   */
+  atRestBits?: 8 | 4 | undefined;
+  /** Stores recurrent states in 16 bits, which halves their bytes in RAM and on disk. Off by default, and marked, for the same reason. */
+  atRestStateBits?: 16 | undefined;
+  /**
+   * Trusted public keys, as `newSigningKey` returns them; archives that none of them signed are refused. Default: any archive is
+   * imported, so its maker must be trusted like the maker of code.
+   */
+  trust?: readonly string[] | undefined;
+}

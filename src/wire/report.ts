@@ -1,0 +1,118 @@
+/**
+ * What is told of a model, of loading and of the platform: progress, notices, what was chosen, what would fit.
+ */
+import type { Dtype } from "./options.ts";
+
+/** A problem with the storage that the user should know of, reported once. */
+export interface Notice {
+  code: string;
+  message: string;
+}
+
+/** A feature that this platform lacks, what is lost without it, and what can be done about it. */
+export type Capability = Notice;
+
+/** Progress of a load. */
+export interface LoadProgress {
+  /**
+   * Downloading and uploading overlap. "waiting": another tab or process is downloading the same model; reported once, without
+   * amounts. "retrying": a request failed for the `done`th time in a row and is repeated, at most `total` times. "weights": the
+   * upload to the GPU. "finishing": all pipelines are ready, while the tokenizer and the GPU may still be working; reported once,
+   * without amounts.
+   */
+  phase: "header" | "waiting" | "retrying" | "download" | "weights" | "pipelines" | "finishing";
+  /** "retrying": the server, and what is wrong. */
+  reason?: string | undefined;
+  /** Bytes kept or uploaded, pipelines ready, or failures. */
+  done: number;
+  total: number;
+  /** An estimate from the recent rate; absent while it is unknown. */
+  secondsLeft?: number;
+}
+
+/** The loaded model, and what the engine chose for it. */
+export interface EngineInfo {
+  /**
+   * "alone": not shared with other tabs. "owner": this tab's worker runs the engine for all tabs that share it. "guest": another
+   * tab's worker does.
+   */
+  role: "alone" | "owner" | "guest";
+  model: {
+    name: string;
+    architecture: string;
+    parameters: number;
+    contextTokens: number;
+    vocabSize: number;
+    layers: number;
+  };
+  adapter: { name: string; software: boolean };
+  /** The kernel variants that the engine chose for this adapter. */
+  kernels: { dtype: Dtype; kvDtype: Dtype; subgroups: boolean };
+  /** Bytes on the GPU, with both pools at their present size. `stateMaxBytes`: what the pool of recurrent states may grow to. */
+  memory: {
+    weightBytes: number;
+    kvPoolBytes: number;
+    kvPoolTokens: number;
+    statePoolBytes: number;
+    stateMaxBytes: number;
+    workspaceBytes: number;
+  };
+  /** `poolTokens`: what the KV pool may grow to. */
+  limits: { blockTokens: number; chunkTokens: number; maxRequests: number; poolTokens: number };
+  /** "ready", or why text cannot be encoded. */
+  tokenizer: string;
+  /** "ready", or why chats cannot be rendered. */
+  chatTemplate: string;
+  /** Where the file's template and tokenizer run: "own worker", "not needed", or why they run in the engine's thread. */
+  textWorker: string;
+  /** Features that this platform lacks; empty if nothing is missing. */
+  capabilities: Capability[];
+}
+
+/** What a model is, what it needs, and whether it would run here. */
+export interface ModelReport {
+  name: string;
+  format: "gguf" | "safetensors";
+  architecture: string;
+  fileBytes: number;
+  /** Tensors by type. */
+  tensors: Record<string, number>;
+  parameters: number;
+  /** "ready", or why text cannot be encoded. */
+  tokenizer: string;
+  /** "ready", or why chats cannot be rendered. */
+  chatTemplate: string;
+  shape?: {
+    name: string;
+    layers: number;
+    /** Layers by kind of mixer. */
+    mixers: Record<string, number>;
+    hiddenSize: number;
+    vocabSize: number;
+    contextTokens: number;
+  };
+  adapter?: string;
+  /** What the model would take on the GPU. */
+  memory?: {
+    weightBytes: number;
+    kvBytesPerToken: number;
+    /** Tokens that the KV pool starts with, and what it may grow to. */
+    kvStartTokens: number;
+    kvPoolTokens: number;
+    kvPoolBytes: number;
+    /** What the pool of recurrent states starts with, and what it may grow to. */
+    stateStartBytes: number;
+    statePoolBytes: number;
+    workspaceBytes: number;
+    /** Everything together, with the pools at their first and at their largest size. */
+    startBytes: number;
+    maxBytes: number;
+    dtype: Dtype;
+    kvDtype: Dtype;
+  };
+  runs: boolean;
+  /** The reasons why the model would not run. */
+  problems: string[];
+  /** Features that this platform lacks. */
+  capabilities: Capability[];
+}
