@@ -29,7 +29,7 @@ export interface Lease extends Match {
   released: boolean;
 }
 
-/** A state that the request has saved at position `at`. Slots are -1 in a replay; `tail` is the copy of the begun block,
+/** A state that the request has saved at position `at`. Slots are -1 in a replay; `tail` is the copy of the partial block,
  * -1 where `at` is a multiple of the block. The cache takes over the slots' reference, also of those it cannot use. */
 export interface NewSnapshot {
   at: number;

@@ -51,7 +51,7 @@ export interface PrefixOptions {
   snapshotPool?: StateSlotPool;
 }
 
-const noRefs = new Int32Array(0);
+const NO_REFS = new Int32Array(0);
 
 export class PrefixCache {
   readonly tree: RadixTree;
@@ -100,7 +100,7 @@ export class PrefixCache {
     Object.assign(this.cost, cost);
   }
 
-  /** Bytes that the tree holds: KV of full blocks, begun blocks of snapshots, and states. */
+  /** Bytes that the tree holds: KV of full blocks, partial blocks of snapshots, and states. */
   get bytes(): number {
     const { blockCount, tailCount, snapshotCount } = this.tree;
     return (blockCount + tailCount) * this.bytesPerBlock + snapshotCount * this.cost.bytesPerSnapshot;
@@ -224,7 +224,7 @@ export class PrefixCache {
     return { owned, duplicates, placed, tokens: Math.max(end, walk.tokens) };
   }
 
-  /** The request has copied the state (and the begun block) that it starts from: the originals may be evicted now. Without
+  /** The request has copied the state (and the partial block) that it starts from: the originals may be evicted now. Without
    * this call they are held until `release`. */
   snapshotCopied(lease: Lease): void {
     assert(!lease.copied, "a lease's snapshot is copied twice");
@@ -380,7 +380,7 @@ export class PrefixCache {
     const owned =
       this.pool === undefined ? [] : lease.table.slice(firstNew, Math.floor(end / this.tree.blockTokens));
     for (const slot of owned) this.pool!.keep(slot);
-    const refs = this.pool === undefined ? noRefs : Int32Array.from(owned, refOf);
+    const refs = this.pool === undefined ? NO_REFS : Int32Array.from(owned, refOf);
     this.grow(lease, walk, tokens.subarray(walk.tokens, end), refs);
     return { owned, duplicates };
   }

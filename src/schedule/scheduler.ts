@@ -13,9 +13,12 @@ import { assert } from "../base.ts";
 import type { BlockPool } from "../cache/blocks.ts";
 import type { Lease, PrefixCache } from "../cache/prefix.ts";
 import { Residency } from "../cache/residency.ts";
-import { decodeRows, type DecodeRow, type Drafter } from "./decode.ts";
+import { decodeRows, type DecodeRow } from "./decode.ts";
+import { acceptTokens, checkCount, fullBlocks, takeBack } from "./accept.ts";
+import { checkUsers, heldSlots } from "./conservation.ts";
 import { Loans } from "./loans.ts";
-import type { Copy, LowerTiers, Move, Plan, Save, Span, States } from "./plan.ts";
+import type { BrokenRow, Outcome, PoolSizes, SchedulerOptions } from "./options.ts";
+import type { Copy, Move, Plan, Save, Span } from "./plan.ts";
 import { PrefillQueue } from "./prefill.ts";
 import { Publisher } from "./publish.ts";
 import {
@@ -27,61 +30,13 @@ import {
 } from "./request.ts";
 import { Restores } from "./restore/restores.ts";
 import type { SeatState } from "./seat-state.ts";
+import { Seats } from "./seats.ts";
 import { Snapshots } from "./snapshots.ts";
 import { SlotTickets, Tickets, type Ticket } from "./tickets.ts";
 
 export type { Drafter } from "./decode.ts";
+export type { BrokenRow, Outcome, PoolSizes, SchedulerOptions } from "./options.ts";
 export type { Copy, FullBlock, LowerTiers, Move, Plan, Save, Sequence, Span, States } from "./plan.ts";
-
-export interface SchedulerOptions {
-  blockTokens: number;
-  /** Prompt tokens in a prefill step, at most. */
-  chunkTokens: number;
-  /** Requests that may run at once. */
-  seats: number;
-  /** Prompts under way at once, and chunks of different prompts in one step, at most. Default: 1. */
-  maxPromptsPerStep?: number;
-  /** Queues that run steps side by side; several only in models without recurrent layers. Default: 1. */
-  queues?: number;
-  /** Which layers of a block are on the GPU. Default: all of them, of every block. */
-  residency?: Residency;
-  /** Guesses that decode steps check. Default: none, and each step of a request brings one token. */
-  drafter?: Drafter;
-  /** Blocks that the pool may grow to. Default: as many as it has. */
-  maxBlocks?: number;
-  /** Default: there are none. */
-  lower?: LowerTiers;
-  /** In models with recurrent layers. */
-  states?: States;
-}
-
-/** What a commit found out about one request. */
-export interface Outcome {
-  request: Request;
-  /** The accepted tokens: none where the first sample was a stop token or void. */
-  tokens: readonly number[];
-  /** Index of its span in the plan. */
-  spanIndex: number;
-  finished: FinishReason | undefined;
-  /** Where something was not finite, if it ended by that. */
-  brokenAt?: number;
-}
-
-/** What a device has room for. */
-export interface PoolSizes {
-  /** Blocks that the KV pool has, and may grow to. */
-  slots: number;
-  maxBlocks: number;
-  /** States that the state pool has, and how many of them may be snapshots; 0 in models without them. */
-  stateSlots: number;
-  maxSnapshots: number;
-}
-
-/** A span of a step whose numbers are not finite: its index in the plan, and the position. */
-export interface BrokenRow {
-  index: number;
-  position: number;
-}
 
 /** Steps of one request that may fail: it is computed once more after the first. */
 const MAX_FAILED_STEPS = 1;
@@ -94,9 +49,7 @@ export class Scheduler {
   /** Requests whose prompts are under way, oldest first, and those that decode. */
   private prefilling: Request[] = [];
   private running: Request[] = [];
-  private readonly freeSeats: number[];
-  /** Seats that a step of a request which has left still uses. */
-  private returningSeats: { seat: number; ticket: Ticket }[] = [];
+  private readonly seats: Seats;
   readonly tickets: Tickets;
   readonly residency: Residency;
   /** Where there are several queues. */
@@ -137,7 +90,7 @@ export class Scheduler {
     });
     const { publisher } = this;
     this.loans = new Loans({ ...rooms, snapshots, publisher, freed: () => (this.full = false) });
-    this.freeSeats = Array.from({ length: options.seats }, (_, seat) => options.seats - 1 - seat);
+    this.seats = new Seats(options.seats);
   }
 
   /** Requests that are not done. */
@@ -316,10 +269,7 @@ export class Scheduler {
 
   /** Takes back what no step uses any more. */
   private collect(): void {
-    const seats = this.returningSeats;
-    this.returningSeats = seats.filter(({ ticket: last }) => !last.isOver);
-    this.freeSeats.push(...seats.filter(({ ticket: last }) => last.isOver).map(({ seat }) => seat));
-    if (this.blocks.collect() > 0 || seats.length > this.returningSeats.length) this.full = false;
+    if (this.blocks.collect() + this.seats.collect() > 0) this.full = false;
   }
 
   /**
@@ -372,22 +322,12 @@ export class Scheduler {
   /** The conservation check: every slot is free, cached or in use, and in use by exactly the requests that say so; every seat
    * is free or one request's. */
   check(): void {
-    this.cache.check();
+    const { cache, blocks, snapshots, seated, leases } = this;
+    cache.check();
     this.residency.check();
-    this.checkSeats();
-    this.snapshots?.check(this.seated, this.leases);
-    const users = new Map<number, number>();
-    for (const slot of this.heldSlots()) users.set(slot, (users.get(slot) ?? 0) + 1);
-    assert(
-      users.size === this.blocks.inUseCount,
-      `${users.size} slots in block tables, ${this.blocks.inUseCount} in use`,
-    );
-    for (const [slot, count] of users) {
-      assert(
-        this.blocks.usersOf(slot) === count,
-        `slot ${slot}: ${count} tables, ${this.blocks.usersOf(slot)} references`,
-      );
-    }
+    this.seats.check(seated.map(({ seat }) => seat));
+    snapshots?.check(seated, leases);
+    checkUsers(blocks, heldSlots(seated, leases));
   }
 
   /** Requests that have a seat. */
@@ -397,25 +337,6 @@ export class Scheduler {
 
   private get leases(): Lease[] {
     return [...this.seated.flatMap(({ lease }) => (lease ? [lease] : [])), ...this.loans.leases];
-  }
-
-  private checkSeats(): void {
-    const held = this.seated.map(({ seat }) => seat);
-    const { seats } = this.options;
-    const free = [...this.freeSeats, ...this.returningSeats.map(({ seat }) => seat)];
-    const distinct = new Set([...free, ...held]).size;
-    assert(
-      distinct === seats && free.length + held.length === seats,
-      `${free.length} free and ${held.length} held of ${seats} seats`,
-    );
-  }
-
-  /** Block tables, and partial blocks of snapshots that are copied from, or loaded to, soon. */
-  private heldSlots(): number[] {
-    const { leases } = this;
-    const partial = leases.map(({ copied, snapshot }) => (copied ? -1 : (snapshot?.tail ?? -1)));
-    const loading = this.seated.map(({ restore }) => restore?.snapshot?.tail ?? -1);
-    return [...leases.flatMap(({ table }) => table), ...[...partial, ...loading].filter((slot) => slot >= 0)];
   }
 
   /** Chunks of the prompts under way, and of others that may start, as far as a step has room. */
@@ -473,7 +394,7 @@ export class Scheduler {
 
   /** Whether one more prompt may be under way. */
   private get mayStart(): boolean {
-    return this.prefilling.length < this.maxPrompts && this.freeSeats.length > 0;
+    return this.prefilling.length < this.maxPrompts && this.seats.freeCount > 0;
   }
 
   /** Begins the prompt of the first waiting request that finds a seat, and blocks for all of it. */
@@ -491,7 +412,7 @@ export class Scheduler {
     request.lease = lease;
     request.cachedTokens ??= Math.min(lease.tokens, request.promptLength);
     request.computed = lease.tokens;
-    request.seat = this.freeSeats.pop() as number;
+    request.seat = this.seats.take();
     request.queue = queue;
     request.status = "prefilling";
     this.prefilling.push(request);
@@ -638,38 +559,16 @@ export class Scheduler {
 
   private commitSpan(span: Span, accepted: readonly number[]): Omit<Outcome, "spanIndex"> {
     const { request, samples } = span;
+    const { blockTokens } = this.options;
     request.pending -= samples;
     if (request.status === "done") return { request, tokens: [], finished: undefined };
-    if (accepted.length < samples) this.takeBack(span, accepted.length);
-    const fullBefore = this.fullBlocks(request);
-    const { tokens, finished } = this.accept(request, accepted);
-    if (finished !== "stop" && this.fullBlocks(request) > fullBefore) this.publisher.publishAndSpill(request);
+    if (accepted.length < samples) takeBack(span, accepted.length);
+    const fullBefore = fullBlocks(request, blockTokens);
+    const { tokens, finished } = acceptTokens(request, accepted);
+    if (finished !== "stop" && fullBlocks(request, blockTokens) > fullBefore)
+      this.publisher.publishAndSpill(request);
     if (finished) this.finish(request, finished);
     return { request, tokens, finished };
-  }
-
-  /** Appends tokens up to a stop token, or to as many as the request may have. */
-  private accept(request: Request, accepted: readonly number[]): Pick<Outcome, "tokens" | "finished"> {
-    const tokens: number[] = [];
-    for (const token of accepted) {
-      if (request.stopIds.has(token)) return { tokens, finished: "stop" };
-      request.tokens.push(token);
-      tokens.push(token);
-      if (request.generatedCount >= request.maxNewTokens) return { tokens, finished: "length" };
-    }
-    return { tokens, finished: undefined };
-  }
-
-  /** The positions of drafts that were refused are computed again. One that was pre-empted meanwhile starts anew anyway. */
-  private takeBack({ request, from }: Span, accepted: number): void {
-    if (request.status !== "decoding") return;
-    request.computed = from + accepted;
-    request.seatState?.rollBack(request.computed);
-  }
-
-  /** Blocks that are full of tokens whose step has run: the last token's keys and values belong to the next step. */
-  private fullBlocks({ tokens }: Request): number {
-    return Math.floor((tokens.length - 1) / this.options.blockTokens);
   }
 
   private finish(request: Request, reason: FinishReason): void {
@@ -694,7 +593,7 @@ export class Scheduler {
     if (request.lease) this.cache.release(request.lease);
     request.lease = undefined;
     request.computed = 0;
-    if (request.seat !== undefined) this.freeSeat(request.seat, request.ticket);
+    if (request.seat !== undefined) this.seats.give(request.seat, this.slotTickets && request.ticket);
     request.seat = undefined;
     request.ticket = undefined;
     this.snapshots?.leave(request);
@@ -703,23 +602,9 @@ export class Scheduler {
     this.full = false;
   }
 
-  private freeSeat(seat: number, ticket: Ticket | undefined): void {
-    if (this.slotTickets && ticket && !ticket.isOver) this.returningSeats.push({ seat, ticket });
-    else this.freeSeats.push(seat);
-  }
-
   private blocksFor(tokens: number): number {
     return Math.ceil(tokens / this.options.blockTokens);
   }
-}
-
-/** Only where drafts were checked is it open how many tokens come. */
-function checkCount({ request, samples, drafts }: Span, count: number): void {
-  const isCertain = drafts.length === 0;
-  assert(
-    isCertain ? count === samples : count <= samples,
-    `${count} tokens for request ${request.id}, expected ${isCertain ? "" : "at most "}${samples}`,
-  );
 }
 
 const NO_STATES: Span["states"] = [];

@@ -34,7 +34,7 @@ export interface TunerOptions {
 }
 
 /** Recorded requests that wait for idle time; beyond it the oldest are dropped and counted. */
-const maxQueued = 512;
+const MAX_QUEUED = 512;
 
 interface Shadow {
   alpha: number;
@@ -81,7 +81,7 @@ export class AlphaTuner {
 
   /** Remembers a finished request: its input and output, and how many of them are input. The array must not change. */
   record(sequence: Int32Array, inputTokens: number): void {
-    if (this.queue.length === maxQueued) {
+    if (this.queue.length === MAX_QUEUED) {
       this.queue.shift();
       for (const shadow of this.shadows) shadow.served = Math.max(0, shadow.served - 1);
       this.dropped++;

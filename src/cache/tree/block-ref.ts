@@ -7,7 +7,7 @@ import type { BlockRef } from "./radix.ts";
 /** Bits of the tiers that may hold a copy of a block or a snapshot. */
 export const onRam = 1;
 export const onDisk = 2;
-const tierBits = 2;
+const TIER_BITS = 2;
 
 export interface BlockState {
   slot: number;
@@ -16,11 +16,11 @@ export interface BlockState {
 }
 
 export function refOf(slot: number): BlockRef {
-  return slot << tierBits;
+  return slot << TIER_BITS;
 }
 
 export function slotOf(ref: BlockRef): number {
-  return ref >> tierBits;
+  return ref >> TIER_BITS;
 }
 
 export function stateOf(ref: BlockRef): BlockState {

@@ -26,7 +26,7 @@ import { Children } from "./children.ts";
 export type BlockRef = number;
 
 /** The recurrent state at exactly one position. `slot` is its place in the snapshot pool, `tail` the slot that holds a
- * copy of the begun block behind the last full one; each is -1 where there is none. `tiers` are bits as in prefix.ts. */
+ * copy of the partial block behind the last full one; each is -1 where there is none. `tiers` are bits as in prefix.ts. */
 export interface Snapshot {
   slot: number;
   tail: number;
@@ -60,18 +60,18 @@ export interface Walk {
 }
 
 /** Of all leaves; never written to. */
-const noChildren = new Children<RadixNode>();
-const noRefs = new Int32Array(0);
+const NO_CHILDREN = new Children<RadixNode>();
+const NO_REFS = new Int32Array(0);
 
 export class RadixTree {
-  readonly root: RadixNode = newNode(undefined, new Int32Array(0), 0, noRefs);
+  readonly root: RadixNode = newNode(undefined, new Int32Array(0), 0, NO_REFS);
   readonly blockTokens: number;
   /** Counts of the whole tree, exact at all times. The root is not counted as a node. */
   nodeCount = 0;
   tokenCount = 0;
   blockCount = 0;
   snapshotCount = 0;
-  /** Snapshots that own a begun block (`end` is not a multiple of `blockTokens`). */
+  /** Snapshots that own a partial block (`end` is not a multiple of `blockTokens`). */
   tailCount = 0;
   private readonly withRefs: boolean;
   private readonly keepsViews: boolean;
@@ -116,7 +116,7 @@ export class RadixTree {
     const start = startOf(node);
     assert(at > start && at < node.end, `split at ${at} of an edge (${start}, ${node.end}]`);
     const upperBlocks = this.withRefs ? this.blocksBetween(start, at) : 0;
-    const upperRefs = upperBlocks === 0 ? noRefs : node.refs.slice(0, upperBlocks);
+    const upperRefs = upperBlocks === 0 ? NO_REFS : node.refs.slice(0, upperBlocks);
     const upper = newNode(node.parent, this.kept(node.label.subarray(0, at - start)), at, upperRefs);
     upper.pins = node.pins;
     upper.lastAccess = node.lastAccess;
@@ -138,14 +138,14 @@ export class RadixTree {
 
   /** Hangs `label` (copied, or a view) below `parent`, which must have no child that begins with the same token. `refs` has one
    * entry for each block that ends on the new edge, or is empty in a tree without references. */
-  addLeaf(parent: RadixNode, label: Int32Array, refs: Int32Array = noRefs): RadixNode {
+  addLeaf(parent: RadixNode, label: Int32Array, refs: Int32Array = NO_REFS): RadixNode {
     assert(label.length > 0, "a leaf needs at least one token");
     const first = label[0] as number;
     assert(!parent.children.has(first), `a child that begins with ${first} exists`);
     const leaf = newNode(parent, this.kept(label), parent.end + label.length, refs);
     const blocks = this.blocksOf(leaf);
     assert(refs.length === (this.withRefs ? blocks : 0), `${refs.length} references for ${blocks} blocks`);
-    if (parent.children === noChildren) parent.children = new Children();
+    if (parent.children === NO_CHILDREN) parent.children = new Children();
     parent.children.set(first, leaf);
     this.nodeCount++;
     this.tokenCount += label.length;
@@ -154,7 +154,7 @@ export class RadixTree {
   }
 
   /** Lengthens a leaf without a snapshot by `label` and the references of the blocks that end on it. O(whole edge). */
-  extendLeaf(leaf: RadixNode, label: Int32Array, refs: Int32Array = noRefs): void {
+  extendLeaf(leaf: RadixNode, label: Int32Array, refs: Int32Array = NO_REFS): void {
     assert(
       leaf.children.size === 0 && leaf.parent !== undefined,
       "extendLeaf of an inner node or of the root",
@@ -220,7 +220,7 @@ export class RadixTree {
     child.parent = node.parent;
     node.parent.children.set(child.label[0] as number, child);
     node.parent = undefined;
-    node.children = noChildren;
+    node.children = NO_CHILDREN;
     this.nodeCount--;
     return child;
   }
@@ -345,7 +345,7 @@ function newNode(parent: RadixNode | undefined, label: Int32Array, end: number, 
     parent,
     label,
     end,
-    children: noChildren,
+    children: NO_CHILDREN,
     refs,
     snapshot: undefined,
     pins: 0,
