@@ -3,18 +3,11 @@
  * The caller's handle: load, generate, chat, count, score, close. All work happens in a worker on the other side of
  * `wire/protocol.ts`; this file owns the worker's port and no GPU code.
  */
-import { chatOptions, generateOptions, headerOptions, loadOptions, model as modelRule } from "./arguments.ts";
-import { assert, RUNTIME, unlessAborted } from "../base.ts";
+import { chatOptions, generateOptions, loadOptions } from "./arguments.ts";
+import { assert, RUNTIME } from "../base.ts";
 import { text as textRule } from "../check.ts";
 import { fromWire, TidepoolError } from "../errors.ts";
-import type {
-  ChatOptions,
-  GenerateOptions,
-  HeaderOptions,
-  LoadOptionsOf,
-  Model,
-  RenderOptions,
-} from "./options.ts";
+import type { ChatOptions, GenerateOptions, LoadOptionsOf, Model } from "./options.ts";
 import { Generation, GenerationFeed } from "./generation.ts";
 import type {
   Call,
@@ -22,13 +15,9 @@ import type {
   EngineInfo,
   FromWorker,
   GenerateParams,
-  HeaderQuestion,
   LoadProgress,
-  ModelReport,
-  ModelSpec,
   Notice,
   PromptUsage,
-  RenderedChat,
   RequestInput,
   ScoreOptions,
   ScoreResult,
@@ -36,17 +25,12 @@ import type {
   WarmOptions,
 } from "../wire/protocol.ts";
 import { EngineCache, promptInput } from "./engine-cache.ts";
-import {
-  chatMessages,
-  promptTokens,
-  scoreOptions,
-  templateVariables,
-  textOrTokens,
-  tools as toolsRule,
-  warmOptions,
-} from "../wire/arguments.ts";
-import { askWorker, startWorker, type WorkerPort } from "../wire/port.ts";
+import { modelSpec } from "./headers.ts";
+import { endLoading, loaded } from "./loading.ts";
+import { chatMessages, promptTokens, scoreOptions, textOrTokens, warmOptions } from "../wire/arguments.ts";
+import { startWorker, type WorkerPort } from "../wire/port.ts";
 
+export { inspect, render, tokenize } from "./headers.ts";
 export { Generation, type GenerationChunk } from "./generation.ts";
 export type { ChatOptions, GenerateOptions, HeaderOptions, Model, RenderOptions } from "./options.ts";
 export type {
@@ -104,6 +88,9 @@ export type {
  * ```
  */
 export type LoadOptions = LoadOptionsOf<Engine>;
+
+/** How long a worker may take to close: what waits for the disk is written, within limits of its own. */
+const CLOSE_LIMIT_MS = 20_000;
 
 interface PendingCall {
   resolve(value: unknown): void;
@@ -580,62 +567,6 @@ export class Engine {
   }
 }
 
-/**
- * What a model is, what it needs, and whether it would run here. Reads only the model's header.
- * @throws TidepoolError
- *
- * @example
- * ```ts
- * const report = await inspect("tide-dense.gguf");
- * console.log(report.architecture, report.runs, report.problems); // qwen3 true []
- * ```
- */
-export async function inspect(model: Model, options: HeaderOptions = {}): Promise<ModelReport> {
-  return (await askHeader(model, options, { ask: "inspect" })) as ModelReport;
-}
-
-/**
- * The token ids of a text, without BOS. The names of special tokens in the text are plain text. Reads only the model's header.
- *
- * @example
- * ```ts
- * console.log((await tokenize("tide-dense.gguf", "The tide was low")).length); // 4
- * ```
- */
-export async function tokenize(model: Model, text: string, options: HeaderOptions = {}): Promise<number[]> {
-  const given = textRule().read(text, "text");
-  return (await askHeader(model, options, { ask: "tokenize", text: given })) as number[];
-}
-
-/**
- * The prompt that a conversation becomes through the model's chat template. Reads only the model's header.
- *
- * @example
- * ```ts
- * const { text, tokens } = await render("tide-dense.gguf", [{ role: "user", content: "Hello." }]);
- * console.log(text.includes("Hello."), tokens.length > 0); // true true
- * ```
- */
-export async function render(
-  model: Model,
-  messages: readonly ChatMessage[],
-  options: RenderOptions = {},
-): Promise<RenderedChat> {
-  const { template, tools: given, ...rest } = options;
-  const input: Extract<RequestInput, { kind: "chat" }> = {
-    kind: "chat",
-    messages: chatMessages.read(messages, "messages"),
-    ...(template !== undefined && { template: templateVariables.read(template, "template") }),
-    ...(given !== undefined && { tools: toolsRule.read(given, "tools") }),
-  };
-  return (await askHeader(model, rest, { ask: "render", input })) as RenderedChat;
-}
-
-function askHeader(model: Model, given: HeaderOptions, question: HeaderQuestion): Promise<unknown> {
-  const { onProgress, signal, ...options } = headerOptions.read(given, "");
-  return askWorker({ type: "header", model: modelSpec(model), options, question }, { onProgress, signal });
-}
-
 /** @throws TidepoolError `unsupported` outside browsers. */
 function shareName(share: boolean | string | undefined): string | undefined {
   if (share === undefined || share === false) return undefined;
@@ -644,62 +575,4 @@ function shareName(share: boolean | string | undefined): string | undefined {
     throw new TidepoolError("unsupported", message);
   }
   return share === true ? "shared" : share;
-}
-
-/** @throws TidepoolError `invalid_argument` for what is no model */
-function modelSpec(given: Model): ModelSpec {
-  const model = modelRule.read(given, "model");
-  if (model instanceof URL) {
-    const isFile = model.protocol === "file:" && RUNTIME !== "browser";
-    return isFile ? process.getBuiltinModule("node:url").fileURLToPath(model) : model.href;
-  }
-  if (typeof model === "string") {
-    const isOnSite = RUNTIME === "browser" && /^\.{0,2}\//.test(model);
-    return isOnSite ? new URL(model, globalThis.document?.baseURI ?? location.href).href : model;
-  }
-  const files = model instanceof File ? [model] : model;
-  return files.map((file) => ({ name: file.name, blob: file }));
-}
-
-/**
- * How long a worker may take to end a load that was called off, before it is ended itself: it stops between two tensors or two
- * pipelines, and a Node process would not outlive a thread that is ended in the middle of one.
- */
-const END_LOADING_MS = 10_000;
-
-/** How long a worker may take to close: what waits for the disk is written, within limits of its own. */
-const CLOSE_LIMIT_MS = 20_000;
-
-/** Lets the worker note what it has downloaded, and give its lock back. */
-function endLoading(port: WorkerPort): Promise<void> {
-  return new Promise((resolve) => {
-    const timer = setTimeout(resolve, END_LOADING_MS);
-    const done = (): void => {
-      clearTimeout(timer);
-      resolve();
-    };
-    port.listen((message) => message.type === "closed" && done(), done);
-    port.post({ type: "close" });
-  });
-}
-
-interface LoadListeners {
-  onProgress: ((progress: LoadProgress) => void) | undefined;
-  onNotice: (notice: Notice) => void;
-  signal: AbortSignal | undefined;
-}
-
-/** Posts the load message and follows the worker until it is loaded or has failed. */
-function loaded(port: WorkerPort, message: ToWorker, listeners: LoadListeners): Promise<EngineInfo> {
-  const { onProgress, onNotice, signal } = listeners;
-  const loading = new Promise<EngineInfo>((resolve, reject) => {
-    port.listen((answer) => {
-      if (answer.type === "progress") onProgress?.(answer.progress);
-      else if (answer.type === "notice") onNotice(answer.notice);
-      else if (answer.type === "loaded") resolve(answer.info);
-      else if (answer.type === "failed") reject(fromWire(answer.error));
-    }, reject);
-    port.post(message);
-  });
-  return unlessAborted(loading, signal, () => new TidepoolError("aborted", "loading was aborted"));
 }
