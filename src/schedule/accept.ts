@@ -18,14 +18,13 @@ export function acceptTokens(
   request: Request,
   accepted: readonly number[],
 ): Pick<Outcome, "tokens" | "finished"> {
-  const tokens: number[] = [];
-  for (const token of accepted) {
-    if (request.stopIds.has(token)) return { tokens, finished: "stop" };
+  for (const [index, token] of accepted.entries()) {
+    if (request.stopIds.has(token)) return { tokens: accepted.slice(0, index), finished: "stop" };
     request.tokens.push(token);
-    tokens.push(token);
-    if (request.generatedCount >= request.maxNewTokens) return { tokens, finished: "length" };
+    if (request.generatedCount >= request.maxNewTokens)
+      return { tokens: accepted.slice(0, index + 1), finished: "length" };
   }
-  return { tokens, finished: undefined };
+  return { tokens: accepted, finished: undefined };
 }
 
 /** The positions of drafts that were refused are computed again. One that was pre-empted meanwhile starts anew anyway. */

@@ -244,19 +244,19 @@ export class Scheduler {
     broken: readonly BrokenRow[] = [],
   ): Outcome[] {
     assert(accepted.length === spans.length, `tokens of ${accepted.length} spans, expected ${spans.length}`);
-    const isBroken = (spanIndex: number) => broken.some(({ index }) => index === spanIndex);
-    spans.forEach((span, index) => {
-      if (!isBroken(index)) checkCount(span, accepted[index]?.length ?? 0);
-    });
+    for (let at = 0; at < spans.length; at++) {
+      const isBroken = broken.length > 0 && broken.some(({ index }) => index === at);
+      if (!isBroken) checkCount(spans[at]!, accepted[at]!.length);
+    }
     this.stepRan(ticket);
     const outcomes: Outcome[] = [];
     for (const [spanIndex, span] of spans.entries()) {
       span.restore?.ran();
       if (span.epoch !== span.request.epoch) continue;
-      const brokenAt = broken.find(({ index }) => index === spanIndex)?.position;
+      const brokenAt =
+        broken.length === 0 ? undefined : broken.find(({ index }) => index === spanIndex)?.position;
       if (brokenAt !== undefined) outcomes.push(...this.commitBroken(span, spanIndex, brokenAt));
-      else if (span.samples > 0)
-        outcomes.push({ spanIndex, ...this.commitSpan(span, accepted[spanIndex] ?? []) });
+      else if (span.samples > 0) outcomes.push(this.commitSpan(span, spanIndex, accepted[spanIndex]!));
     }
     return outcomes;
   }
@@ -476,7 +476,9 @@ export class Scheduler {
 
   private nextDecode(queue: number): Plan | undefined {
     const { blockTokens, seats, chunkTokens, drafter } = this.options;
-    const inQueue = this.running.filter((request) => request.queue === queue);
+    const inQueue = this.slotTickets
+      ? this.running.filter((request) => request.queue === queue)
+      : this.running;
     const rows = decodeRows(inQueue, {
       ...{ blockTokens, drafter, maxRequests: seats, maxTokens: Math.max(seats, chunkTokens) },
       addBlock: (request) => this.addBlock(request),
@@ -557,18 +559,18 @@ export class Scheduler {
     }
   }
 
-  private commitSpan(span: Span, accepted: readonly number[]): Omit<Outcome, "spanIndex"> {
+  private commitSpan(span: Span, spanIndex: number, accepted: readonly number[]): Outcome {
     const { request, samples } = span;
     const { blockTokens } = this.options;
     request.pending -= samples;
-    if (request.status === "done") return { request, tokens: [], finished: undefined };
+    if (request.status === "done") return { request, tokens: [], spanIndex, finished: undefined };
     if (accepted.length < samples) takeBack(span, accepted.length);
     const fullBefore = fullBlocks(request, blockTokens);
     const { tokens, finished } = acceptTokens(request, accepted);
     if (finished !== "stop" && fullBlocks(request, blockTokens) > fullBefore)
       this.publisher.publishAndSpill(request);
     if (finished) this.finish(request, finished);
-    return { request, tokens, finished };
+    return { request, tokens, spanIndex, finished };
   }
 
   private finish(request: Request, reason: FinishReason): void {
