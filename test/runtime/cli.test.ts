@@ -84,7 +84,7 @@ describe("a look at a header over a network that fails", { timeout: LIMIT_MS }, 
     expect(failed.map((line) => line.replace(/ in \d+ s$/, ""))).toEqual(
       [1, 2].map(
         (n) =>
-          `tidepool: ${new URL(server.address).host} answered HTTP 503: failed ${n} of 10 times, trying again`,
+          `tidepool: ${new URL(server.address).host} answered HTTP 503: failed ${n} of 5 times, trying again`,
       ),
     );
   });

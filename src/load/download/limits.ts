@@ -16,6 +16,8 @@ export interface DownloadLimits {
   journalEveryMs: number;
   /** Failures in a row of one connection without a single new byte. */
   attempts: number;
+  /** The same for a look at a header, while somebody waits: less than ten seconds of pauses. */
+  headerAttempts: number;
   /** Pause after the first failure; it doubles, up to the last, and is shortened at random by up to a half. */
   firstPauseMs: number;
   lastPauseMs: number;
@@ -36,6 +38,7 @@ export const DOWNLOAD_LIMITS: DownloadLimits = {
   maxJournalBytes: 8 * 1024 * 1024,
   journalEveryMs: 50,
   attempts: 10,
+  headerAttempts: 5,
   firstPauseMs: 500,
   lastPauseMs: 30_000,
   stallMs: 20_000,

@@ -41,6 +41,11 @@ export interface RemoteSettings {
   world?: Partial<DownloadWorld> | undefined;
 }
 
+const forHeader = (world: DownloadWorld): DownloadWorld => {
+  const attempts = Math.min(world.limits.attempts, world.limits.headerAttempts);
+  return { ...world, limits: { ...world.limits, attempts } };
+};
+
 export class RemoteLoad {
   private readonly settings: RemoteSettings;
   private readonly hub: HubOptions;
@@ -56,7 +61,8 @@ export class RemoteLoad {
     this.settings = settings;
     this.hub = settings.hub ?? {};
     const { onRetry } = settings;
-    this.world = downloadWorld({ ...settings.world, ...(onRetry && { onRetry }) });
+    const world = downloadWorld({ ...settings.world, ...(onRetry && { onRetry }) });
+    this.world = settings.purpose === "header" ? forHeader(world) : world;
     this.transfer = new Transfer(this.world, settings.onProgress);
     this.stopListening = onAbort(settings.signal, () => this.controller.abort());
   }
