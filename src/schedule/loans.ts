@@ -6,6 +6,7 @@ import { assert } from "../base.ts";
 import type { BlockPool } from "../cache/blocks.ts";
 import type { Lease, PrefixCache } from "../cache/prefix.ts";
 import { TidepoolError } from "../errors.ts";
+import { leaseBlocks } from "./lease-blocks.ts";
 import type { Copy, LowerTiers, Sequence } from "./plan.ts";
 import type { Publisher } from "./publish.ts";
 import type { StorageScope } from "./request.ts";
@@ -50,11 +51,11 @@ export class Loans {
    */
   borrow(tokens: readonly number[], reusable: number, storage: StorageScope): Lease {
     const { cache, blocks, lower } = this.parts;
-    const lease = cache.acquire(Int32Array.from(tokens), storage === "off" ? 0 : reusable);
-    const missing = this.blocksFor(tokens) - lease.table.length;
-    if (missing > 0 && !cache.extend(lease, missing)) {
-      cache.release(lease);
-      const message = `${missing} KV blocks are needed and ${blocks.freeCount} are free while other requests run`;
+    const limit = storage === "off" ? 0 : reusable;
+    const needed = this.blocksFor(tokens);
+    const lease = leaseBlocks(cache, blocks, { tokens, limit, blocks: needed });
+    if (!lease) {
+      const message = `${needed} KV blocks are needed and ${blocks.freeCount} are free while other requests run`;
       throw new TidepoolError("out_of_memory", message);
     }
     const sequence = { tokens, storage };

@@ -16,6 +16,7 @@ import { Residency } from "../cache/residency.ts";
 import { decodeRows, type DecodeRow } from "./decode.ts";
 import { acceptTokens, checkCount, fullBlocks, takeBack } from "./accept.ts";
 import { checkUsers, heldSlots } from "./conservation.ts";
+import { leaseBlocks } from "./lease-blocks.ts";
 import { Loans } from "./loans.ts";
 import type { BrokenRow, Outcome, PoolSizes, SchedulerOptions } from "./options.ts";
 import type { Copy, Move, Plan, Save, Span } from "./plan.ts";
@@ -444,11 +445,8 @@ export class Scheduler {
   private leaseFor(request: Request, queue: number): Lease | undefined {
     const { tokens } = request;
     const limit = request.storage !== "off" ? this.visibleTokens(tokens, tokens.length - 1, queue) : 0;
-    const lease = this.cache.acquire(Int32Array.from(tokens), limit, request.id);
-    const missing = this.blocksFor(tokens.length) - lease.table.length;
-    if (missing <= 0 || this.cache.extend(lease, missing)) return lease;
-    this.cache.release(lease);
-    return undefined;
+    const blocks = this.blocksFor(tokens.length);
+    return leaseBlocks(this.cache, this.blocks, { tokens, limit, blocks, requestId: request.id });
   }
 
   /** How many of the first `limit` tokens may be looked for: not those whose blocks a step of another queue still writes. */

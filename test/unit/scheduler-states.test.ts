@@ -351,6 +351,40 @@ describe("scheduler of a model with recurrent layers", () => {
     }
   });
 
+  it("computes a prompt anew if the pool is too small for it beside the partial block of its snapshot", () => {
+    for (const policy of POLICIES.filter((name) => name !== "vllm")) {
+      const machine = new FakeMachine(4, new Random(1));
+      const pool = new BlockPool(5);
+      const slots = new StateSlotPool(6, 4);
+      const { cache } = createPrefixCache({
+        ...{ policy, blockTokens: 4, cost: COST, pool, snapshotPool: slots, tunerBytes: 1000 },
+      });
+      const scheduler = new Scheduler(cache, pool, {
+        ...{ blockTokens: 4, chunkTokens: 8, seats: 1 },
+        states: { save: (saves) => machine.save(saves) },
+      });
+      const world: World = { scheduler, slots, most: 6, machine, inFlight: [] };
+      const finish = (id: number, prompt: readonly number[]): Request => {
+        const request = scheduler.submit({ id, prompt, maxNewTokens: 1, stopIds: new Set() });
+        for (let steps = 0; step(world, new Random(id)); steps++) expect(steps, policy).toBeLessThan(100);
+        expect(request.finishReason, policy).toBe("length");
+        return request;
+      };
+      const prompt = Array.from({ length: 20 }, (_, index) => 1 + index);
+      finish(1, prompt.slice(0, 10));
+      expect(cache.match(Int32Array.from(prompt), 19).snapshot?.tail, policy).toBeGreaterThanOrEqual(0);
+      expect(finish(2, prompt).cachedTokens, policy).toBe(0);
+      expect(finish(3, prompt.slice(0, 8)).cachedTokens, policy).toBe(0);
+
+      cache.clear();
+      finish(4, prompt.slice(0, 10));
+      const lease = scheduler.borrow(prompt, 19);
+      expect([lease.tokens, lease.table.length], policy).toEqual([0, 5]);
+      scheduler.giveBack(lease, 0);
+      scheduler.check();
+    }
+  });
+
   it("lends a state to work outside the queues", () => {
     const random = new Random(testSeed("scheduler-loan"));
     const machine = new FakeMachine(4, random);
