@@ -1,6 +1,6 @@
 /** The page's entry: the shell with its views, or why it cannot run here. */
 import { el } from "./page/dom.ts";
-import { Host } from "./page/host.ts";
+import { Host } from "./page/model/host.ts";
 import { keepOffline } from "./page/offline.ts";
 import { brand, shell, type Route } from "./page/shell.ts";
 

@@ -6,7 +6,7 @@ import type { CacheEntry, CacheStats, Engine } from "../../src/index.ts";
 import { background } from "../page/background.ts";
 import { button, el } from "../page/dom.ts";
 import { bytesText, countedTokens, errorText, numberText, secondsText } from "../page/format.ts";
-import type { Host, HostState } from "../page/host.ts";
+import type { Host, HostState } from "../page/model/host.ts";
 import { EventLog } from "./event-log.ts";
 import { LiveTree } from "./live-tree.ts";
 import { placeOf } from "./places.ts";

@@ -1,12 +1,12 @@
 /** Puts the chat together: conversations, panels, and what is dropped on the page. */
 import { background } from "../page/background.ts";
 import { ChatView } from "./chat-view.ts";
-import { Conversations } from "./conversations.ts";
+import { Conversations } from "./conversation/conversations.ts";
 import { debugView } from "../page/debug-view.ts";
 import { el } from "../page/dom.ts";
 import { acceptDrops } from "../page/drops.ts";
-import type { Host } from "../page/host.ts";
-import { choiceOf, modelView } from "../page/model-view.ts";
+import type { Host } from "../page/model/host.ts";
+import { choiceOf, modelView } from "../page/model/model-view.ts";
 import { settings } from "./settings.ts";
 import type { View } from "../page/shell.ts";
 

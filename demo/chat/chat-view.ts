@@ -5,7 +5,7 @@
 import type { Engine, Generation } from "../../src/index.ts";
 import { background } from "../page/background.ts";
 import { Composer, type Draft } from "./composer.ts";
-import { conversationFile, readConversationFile } from "./conversation-file.ts";
+import { conversationFile, readConversationFile } from "./conversation/conversation-file.ts";
 import {
   modelKey,
   newConversation,
@@ -13,14 +13,14 @@ import {
   type AttachedDocument,
   type Conversation,
   type Turn,
-} from "./conversation.ts";
-import { conversationList, type ListView } from "./conversation-list.ts";
-import type { Conversations } from "./conversations.ts";
+} from "./conversation/conversation.ts";
+import { conversationList, type ListView } from "./conversation/conversation-list.ts";
+import type { Conversations } from "./conversation/conversations.ts";
 import { roomFor, type Room } from "./document-room.ts";
 import { button, el, iconButton } from "../page/dom.ts";
 import { Drawers } from "../page/drawers.ts";
 import { errorText } from "../page/format.ts";
-import type { Host, HostState } from "../page/host.ts";
+import type { Host, HostState } from "../page/model/host.ts";
 import { hasTemplate, isOver, recordTurn, requestFor } from "./requests.ts";
 import { saveFile } from "./save-file.ts";
 import type { Sampling, Settings } from "./settings.ts";

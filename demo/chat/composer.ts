@@ -1,6 +1,6 @@
 /** Where a message is written: the text, the documents that go with it, and the buttons to send and to stop. */
 import { background } from "../page/background.ts";
-import type { AttachedDocument } from "./conversation.ts";
+import type { AttachedDocument } from "./conversation/conversation.ts";
 import { DOCUMENT_TYPES, readDocument } from "./documents.ts";
 import { button, el, iconButton } from "../page/dom.ts";
 import { cutDocuments, fits, type Room } from "./document-room.ts";

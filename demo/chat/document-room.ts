@@ -9,7 +9,7 @@ import {
   modelKey,
   type AttachedDocument,
   type Conversation,
-} from "./conversation.ts";
+} from "./conversation/conversation.ts";
 
 /** Tokens that a prompt leaves for its answer, so that there is one worth reading. */
 const ANSWER_TOKENS = 64;

@@ -1,5 +1,5 @@
 /** Text files that come with a message: which files count as such, and how they are read. No DOM. */
-import type { AttachedDocument } from "./conversation.ts";
+import type { AttachedDocument } from "./conversation/conversation.ts";
 import { bytesText } from "../page/format.ts";
 
 const DOCUMENT_BYTES_LIMIT = 4_000_000;

@@ -1,6 +1,6 @@
 /** How a conversation's last turn becomes a request to the engine, and what is remembered of it for the policy comparison. */
 import { TidepoolError, type ChatMessage, type Engine, type Generation } from "../../src/index.ts";
-import { messagesFor, modelKey, type Conversation } from "./conversation.ts";
+import { messagesFor, modelKey, type Conversation } from "./conversation/conversation.ts";
 import type { Sampling } from "./settings.ts";
 
 export const hasTemplate = (engine: Engine): boolean => engine.info.chatTemplate === "ready";

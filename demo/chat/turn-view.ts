@@ -1,6 +1,6 @@
 /** One turn on the page: what was asked, the answer as it streams, its numbers, and what can be done with it. */
 import { background } from "../page/background.ts";
-import type { Answer, Turn } from "./conversation.ts";
+import type { Answer, Turn } from "./conversation/conversation.ts";
 import { button, el, iconButton } from "../page/dom.ts";
 import { bytesText, countedTokens, secondsText } from "../page/format.ts";
 import { MarkdownStream } from "./markdown.ts";

@@ -1,7 +1,7 @@
 /** What an empty conversation shows: what can be done here, and first messages that a shipped model answers well. */
 import { button, el, iconButton } from "../page/dom.ts";
 import type { Draft } from "./composer.ts";
-import type { HostState } from "../page/host.ts";
+import type { HostState } from "../page/model/host.ts";
 import { SAMPLE_LOG } from "./sample-log.ts";
 
 const STARTERS = ["Who are you?", "Tell me about the harbour.", "Tell me a story."];

@@ -3,7 +3,7 @@ import type { Engine } from "../../src/index.ts";
 import { background } from "./background.ts";
 import { button, el } from "./dom.ts";
 import { bytesOfText, bytesText, errorText, numberText } from "./format.ts";
-import type { Host } from "./host.ts";
+import type { Host } from "./model/host.ts";
 import { offlineText } from "./offline.ts";
 
 /** What an engine may offer beyond its public face, for trying what happens. */

@@ -5,7 +5,7 @@
 import { background } from "./background.ts";
 import { el } from "./dom.ts";
 import { errorText } from "./format.ts";
-import type { Host, HostState } from "./host.ts";
+import type { Host, HostState } from "./model/host.ts";
 import { icon } from "./icons.ts";
 import { themeButton } from "./theme.ts";
 

@@ -16,7 +16,7 @@ import "./race.css";
 import { button, el } from "../page/dom.ts";
 import { bytesText, errorText, numberText, secondsText } from "../page/format.ts";
 import { raceRequests, type RaceRequest } from "./race-requests.ts";
-import { shippedModels } from "../page/shipped.ts";
+import { shippedModels } from "../page/model/shipped.ts";
 
 type Policy = NonNullable<CacheOptions["policy"]>;
 

@@ -2,7 +2,7 @@
 import { Option, type Command } from "commander";
 import { Engine, type CacheOptions, type EngineOptions, type Notice } from "../engine/engine.ts";
 import { oneOf, size, whole, withoutUndefined } from "./flags.ts";
-import { sourceOptions, withBar, withSourceOptions, type SourceFlags } from "./models.ts";
+import { sourceOptions, withBar, withSourceOptions, type SourceFlags } from "./commands/models.ts";
 import { resolveModel, RUNNABLE_NAMES } from "./shipped.ts";
 
 export interface EngineFlags extends SourceFlags {

@@ -4,7 +4,7 @@
  */
 import { modelsOptions } from "./arguments.ts";
 import type { PullResult } from "../load/named-model.ts";
-import type { StoredModel, StoredModelFile, VerifyResult } from "../load/download/model-store.ts";
+import type { StoredModel, StoredModelFile, VerifyResult } from "../load/download/kept/model-store.ts";
 import type { ModelsCallOptions } from "./options.ts";
 import { modelName } from "../wire/arguments.ts";
 import { askWorker } from "../wire/port.ts";

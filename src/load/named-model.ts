@@ -6,7 +6,7 @@ import { RUNTIME } from "../base.ts";
 import { TidepoolError } from "../errors.ts";
 import { hubModelName, parseModelName, type HubName } from "./model-name.ts";
 import { openModel, type ModelFile } from "./model-file.ts";
-import { openModelFolder, type ModelsOptions } from "./download/model-store.ts";
+import { openModelFolder, type ModelsOptions } from "./download/kept/model-store.ts";
 import { onceMoreIfChanged, RemoteLoad, type RemoteSettings } from "./download/remote-load.ts";
 import { openBlob, pathKind } from "./source.ts";
 

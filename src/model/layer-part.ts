@@ -7,7 +7,7 @@ import type { Op } from "../gpu/op.ts";
 import type { Cost, CostUnits } from "../shape/cost.ts";
 import type { ModelShape } from "../shape/shape.ts";
 import type { LayerTensors, TensorSpec } from "./arch/tensor-lookup.ts";
-import type { OpContext } from "./op-context.ts";
+import type { OpContext } from "./op/op-context.ts";
 import type { LayerLoader } from "./tensor-loader.ts";
 
 /** What decides how large the buffers between ops are. */

@@ -15,7 +15,7 @@ import type { ModelFile } from "../load/model-file.ts";
 import type { ModelShape } from "../shape/shape.ts";
 import { shapeOf } from "./arch/rows.ts";
 import { checkTensors } from "./arch/tensor-names.ts";
-import { firstBroken } from "./check.ts";
+import { firstBroken } from "./op/check.ts";
 import { logitRows, planMemory, type MemoryOptions, type MemoryPlan } from "./memory.ts";
 import type { Programs } from "./program.ts";
 import { makeRunnerParts, type RunnerParts, type RunnerProgress } from "./runner-parts.ts";

@@ -12,7 +12,7 @@ import selectLib from "../../shaders/lib/select.wgsl";
 import { assert } from "../base.ts";
 import type { Kernels, KernelTypes, Pipeline } from "../gpu/kernel.ts";
 import { uniformBuffer, USAGE_COPY_DST, USAGE_COPY_SRC, USAGE_STORAGE, type Op } from "../gpu/op.ts";
-import { reduceFragment } from "./kernel-parts.ts";
+import { reduceFragment } from "./op/kernel-parts.ts";
 import { MAX_LOGIT_BIAS, MAX_LOGPROBS, type SamplingParams } from "./sampling.ts";
 
 export { samplingParams, type SamplingParams } from "./sampling.ts";

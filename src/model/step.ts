@@ -6,7 +6,7 @@ import { assert } from "../base.ts";
 import type { Kernels, Pipeline } from "../gpu/kernel.ts";
 import { USAGE_COPY_DST, USAGE_STORAGE, USAGE_UNIFORM, type StepShape } from "../gpu/op.ts";
 import type { ModelShape } from "../shape/shape.ts";
-import { ropeFrequencies, RopeTable } from "./rope.ts";
+import { ropeFrequencies, RopeTable } from "./op/rope.ts";
 
 /** One token of a step. */
 export interface StepRow {

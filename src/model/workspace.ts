@@ -8,7 +8,7 @@ import { mixersOf, type LayerShape, type ModelShape } from "../shape/shape.ts";
 import { FEED_FORWARDS } from "./ffn/kinds.ts";
 import type { BufferLimits, BufferSizes } from "./layer-part.ts";
 import { MIXERS } from "./mixer/kinds.ts";
-import type { PartBuffers } from "./op-context.ts";
+import type { PartBuffers } from "./op/op-context.ts";
 
 export interface Workspace extends PartBuffers {
   /** f32 [rows, hiddenSize]: the residual stream. */

@@ -4,7 +4,7 @@
  */
 import type { PolicyName } from "../cache/policy/policy.ts";
 import type { HubOptions } from "../load/download/hub.ts";
-import type { ModelsOptions } from "../load/download/model-store.ts";
+import type { ModelsOptions } from "../load/download/kept/model-store.ts";
 
 export type { HubOptions, ModelsOptions };
 

@@ -1,7 +1,7 @@
 /** What is told of an engine: its model, adapter, memory and limits, and what a new device changes in it. */
 import type { Runner } from "../model/runner.ts";
 import { missingOfPlan } from "./capabilities.ts";
-import type { Prompts } from "./prompts.ts";
+import type { Prompts } from "./request/prompts.ts";
 import type { Capability, EngineInfo } from "../wire/protocol.ts";
 
 export function describe(runner: Runner, prompts: Prompts, capabilities: readonly Capability[]): EngineInfo {

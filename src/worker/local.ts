@@ -12,7 +12,7 @@ import { shapeOf } from "../model/arch/rows.ts";
 import { kvBytesPerToken } from "../model/memory.ts";
 import type { RunnerOptions } from "../model/runner.ts";
 import type { TierStore } from "../tier/store/store.ts";
-import { readAsk } from "./asks.ts";
+import { readAsk } from "./request/asks.ts";
 import { missingCapabilities } from "./capabilities.ts";
 import { openStore } from "./cache/open-store.ts";
 import { openForLoad, timedPost } from "./models.ts";

@@ -3,7 +3,7 @@
  * with the seconds that are left; the downloading is load/'s.
  */
 import { systemClock } from "../base.ts";
-import { listModels, needModelFolder, removeModel, verifyModel } from "../load/download/model-store.ts";
+import { listModels, needModelFolder, removeModel, verifyModel } from "../load/download/kept/model-store.ts";
 import { openNamedModel, pullModel, type OpenedModel } from "../load/named-model.ts";
 import type { Retry } from "../load/download/limits.ts";
 import { RateMeter } from "../load/download/rate.ts";

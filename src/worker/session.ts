@@ -29,14 +29,14 @@ import { PoolGrowth } from "./pool-growth.ts";
 import { WeightsFingerprint } from "./fingerprint.ts";
 import { changeOf, describe } from "./info.ts";
 import { TierMover } from "./cache/tier-mover.ts";
-import { boundInput, fitPrompt } from "./fit-prompt.ts";
+import { boundInput, fitPrompt } from "./request/fit-prompt.ts";
 import { Loop, type StepResult } from "./loop.ts";
-import { nothing, Output } from "./output.ts";
-import { Prompts, tokenPrompt, type PromptOptions } from "./prompts.ts";
+import { nothing, Output } from "./request/output.ts";
+import { Prompts, tokenPrompt, type PromptOptions } from "./request/prompts.ts";
 import { cacheCost, makeCache, poolSizes } from "./cache/prefix-cache.ts";
 import { Recovery, type Reopen, type Reopened } from "./recovery.ts";
-import { Requests } from "./requests.ts";
-import { scoreTokens, type ScoreInput } from "./score.ts";
+import { Requests } from "./request/requests.ts";
+import { scoreTokens, type ScoreInput } from "./request/score.ts";
 import type { EncodedPrompt } from "./text/messages.ts";
 import type {
   CacheOptions,

@@ -11,7 +11,7 @@ import { inspectModel } from "./inspect.ts";
 import { endWithHost } from "./ending.ts";
 import { endable, LocalEngine, type Ask, type Endable } from "./local.ts";
 import { answerModelsCall, openForHeader } from "./models.ts";
-import { Prompts } from "./prompts.ts";
+import { Prompts } from "./request/prompts.ts";
 import type {
   CacheOptions,
   Capability,

@@ -1,5 +1,5 @@
 /** A process that downloads a model, to be killed: the address is its first argument, the folder its second. */
-import { openFilesFolder } from "../../src/load/download/folder-files.ts";
+import { openFilesFolder } from "../../src/load/download/kept/folder-files.ts";
 import { RemoteLoad } from "../../src/load/download/remote-load.ts";
 
 const [url, directory] = process.argv.slice(2) as [string, string];

@@ -1,6 +1,6 @@
 /** rmsnorm: with and without the residual add, the sandwich norm, the residual scale and the gather of the LM head. */
 import { Random } from "../../src/base.ts";
-import { normOp } from "../../src/model/norm.ts";
+import { normOp } from "../../src/model/op/norm.ts";
 import { inEverySetting, type Case } from "../support/cases.ts";
 import { expectClose, lumpy, Rig, rounded, roundOff } from "../support/rig.ts";
 import { testSeed } from "../support/seed.ts";

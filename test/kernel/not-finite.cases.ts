@@ -4,13 +4,13 @@
  * of a step finds them.
  */
 import { attentionOps, kvWriteOp, scratchBytes } from "../../src/model/mixer/attention.ts";
-import { checkOp, firstBroken } from "../../src/model/check.ts";
+import { checkOp, firstBroken } from "../../src/model/op/check.ts";
 import { convOp } from "../../src/model/mixer/convolution.ts";
 import { activationOp } from "../../src/model/ffn/mlp.ts";
 import { matmulOp, matvecOp } from "../../src/model/matrix/products.ts";
 import { destroyWeight, uploadWeight } from "../../src/model/matrix/upload.ts";
-import { normOp } from "../../src/model/norm.ts";
-import { ropeOp } from "../../src/model/rope.ts";
+import { normOp } from "../../src/model/op/norm.ts";
+import { ropeOp } from "../../src/model/op/rope.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 import type { Op } from "../../src/gpu/op.ts";
 import { inEverySetting, type Case } from "../support/cases.ts";

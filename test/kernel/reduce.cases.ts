@@ -1,6 +1,6 @@
 /** lib/reduce and lib/reduce-subgroups: sums and maxima over workgroups of every size, each the same in all invocations. */
 import { Random } from "../../src/base.ts";
-import { reduceFragment } from "../../src/model/kernel-parts.ts";
+import { reduceFragment } from "../../src/model/op/kernel-parts.ts";
 import { inEverySetting, type Case } from "../support/cases.ts";
 import { expectClose, expectSame, Rig, roundOff } from "../support/rig.ts";
 import { testSeed } from "../support/seed.ts";

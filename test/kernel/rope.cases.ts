@@ -1,6 +1,6 @@
 /** rope: both pairings, partial rotation, per-head norms, layers with the norm alone, and the choice of table. */
 import { Random } from "../../src/base.ts";
-import { ropeFrequencies, ropeOp, RopeTable } from "../../src/model/rope.ts";
+import { ropeFrequencies, ropeOp, RopeTable } from "../../src/model/op/rope.ts";
 import { inEverySetting, type Case } from "../support/cases.ts";
 import { expectClose, lumpy, Rig, rounded, roundOff } from "../support/rig.ts";
 import { testSeed } from "../support/seed.ts";

@@ -1,6 +1,6 @@
 /** softcap: tanh of small, usual and huge logits in several rows; what is not finite stays as it is. */
 import { Random } from "../../src/base.ts";
-import { softCapOp } from "../../src/model/softcap.ts";
+import { softCapOp } from "../../src/model/op/softcap.ts";
 import type { Case } from "../support/cases.ts";
 import { equal } from "../support/equal.ts";
 import { expectClose, lumpy, Rig } from "../support/rig.ts";

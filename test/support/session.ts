@@ -4,7 +4,7 @@ import type { Gpu } from "../../src/gpu/device.ts";
 import { openModel, type ModelFile } from "../../src/load/model-file.ts";
 import { openBytes } from "../../src/load/source.ts";
 import type { TierStore } from "../../src/tier/store/store.ts";
-import { readAsk } from "../../src/worker/asks.ts";
+import { readAsk } from "../../src/worker/request/asks.ts";
 import type { RunnerOptions } from "../../src/model/runner.ts";
 import { runnerOptions } from "../../src/worker/options.ts";
 import type {

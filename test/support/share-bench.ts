@@ -6,7 +6,7 @@
 import { assert, type Random, type Timer } from "../../src/base.ts";
 import { TidepoolError } from "../../src/errors.ts";
 import type { Ask } from "../../src/worker/local.ts";
-import { nothing } from "../../src/worker/output.ts";
+import { nothing } from "../../src/worker/request/output.ts";
 import type { EngineInfo, FromWorker, GenerationResult, StepOutput } from "../../src/wire/protocol.ts";
 import type { Post } from "../../src/worker/session.ts";
 import {

@@ -4,7 +4,7 @@
  */
 import { lstat, readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { openFilesFolder } from "../../src/load/download/folder-files.ts";
+import { openFilesFolder } from "../../src/load/download/kept/folder-files.ts";
 import { writePrivateFile } from "../../src/platform/private-files.ts";
 import { openFilesBackend } from "../../src/tier/disk/files.ts";
 import { chain, encoded } from "./make.ts";

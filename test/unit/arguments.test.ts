@@ -17,7 +17,7 @@ import {
   replay,
   serve,
 } from "../../src/sim/index.ts";
-import { readAsk } from "../../src/worker/asks.ts";
+import { readAsk } from "../../src/worker/request/asks.ts";
 import { cacheOptions, engineFields, generateFields } from "../../src/wire/arguments.ts";
 import { LocalEngine } from "../../src/worker/local.ts";
 import type { WorkerPort } from "../../src/wire/port.ts";

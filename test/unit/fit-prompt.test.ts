@@ -1,6 +1,6 @@
 /** What fits and what the overflow policies make of what does not. */
 import { describe, expect, it } from "vitest";
-import { boundInput, fitPrompt } from "../../src/worker/fit-prompt.ts";
+import { boundInput, fitPrompt } from "../../src/worker/request/fit-prompt.ts";
 
 const tokens = (count: number) => Array.from({ length: count }, (_, index) => index);
 

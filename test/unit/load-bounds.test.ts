@@ -4,8 +4,8 @@ import { ByteRanges } from "../../src/load/download/byte-ranges.ts";
 import { MAX_FED, RunningDigest } from "../../src/load/download/digest.ts";
 import { DOWNLOAD_LIMITS, downloadWorld } from "../../src/load/download/limits.ts";
 import { FileDownload } from "../../src/load/download/file-download.ts";
-import type { KeptFile } from "../../src/load/download/kept-file.ts";
-import type { Part, RecordFile } from "../../src/load/download/model-folder.ts";
+import type { KeptFile } from "../../src/load/download/kept/kept-file.ts";
+import type { Part, RecordFile } from "../../src/load/download/kept/model-folder.ts";
 import { Transfer } from "../../src/load/download/transfer.ts";
 
 const KIB = 1024;

@@ -11,7 +11,7 @@ import {
   parseListing,
   type HubListing,
 } from "../../src/load/download/hub.ts";
-import { keptValue, parseKept, type KeptFile } from "../../src/load/download/kept-file.ts";
+import { keptValue, parseKept, type KeptFile } from "../../src/load/download/kept/kept-file.ts";
 import { parseModelName, type HubName } from "../../src/load/model-name.ts";
 import { RateMeter } from "../../src/load/download/rate.ts";
 import { testSeed } from "../support/seed.ts";

@@ -1,6 +1,6 @@
 /** What users type or paste for a model on the demo page. */
 import { expect, test } from "vitest";
-import { addressChoice } from "../../demo/page/address.ts";
+import { addressChoice } from "../../demo/page/model/address.ts";
 
 test.each([
   ["org/repo", "org/repo"],

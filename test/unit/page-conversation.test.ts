@@ -1,6 +1,6 @@
 /** The page's conversations as plain data: requests, titles, files; and Markdown that grows. No DOM and no browser. */
 import { describe, expect, test } from "vitest";
-import { conversationFile, readConversationFile } from "../../demo/chat/conversation-file.ts";
+import { conversationFile, readConversationFile } from "../../demo/chat/conversation/conversation-file.ts";
 import {
   messagesFor,
   newConversation,
@@ -8,7 +8,7 @@ import {
   type Answer,
   type Conversation,
   type Turn,
-} from "../../demo/chat/conversation.ts";
+} from "../../demo/chat/conversation/conversation.ts";
 import { blocksOf, settledOf } from "../../demo/chat/markdown.ts";
 import { Random } from "../../src/base.ts";
 import { testSeed } from "../support/seed.ts";

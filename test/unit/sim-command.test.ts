@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { afterAll, expect, test } from "vitest";
-import { runReplay } from "../../src/api/replay.ts";
+import { runReplay } from "../../src/api/commands/replay.ts";
 import type { ReplayRow } from "../../src/sim/replay.ts";
 import type { ServeRow } from "../../src/sim/serve.ts";
 

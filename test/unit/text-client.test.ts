@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { setBackgroundHandler } from "../../src/base.ts";
 import { toWire, TidepoolError } from "../../src/errors.ts";
 import type { ModelFile } from "../../src/load/model-file.ts";
-import { Prompts } from "../../src/worker/prompts.ts";
+import { Prompts } from "../../src/worker/request/prompts.ts";
 import { TextClient, type TextPort } from "../../src/worker/text/client.ts";
 import type { FromText, TextParts, ToText } from "../../src/worker/text/messages.ts";
 import { TextService } from "../../src/worker/text/service.ts";

@@ -5,7 +5,7 @@
 import { TidepoolError } from "../../errors.ts";
 import type { ByteRanges } from "./byte-ranges.ts";
 import { startHash, type Hash } from "./hash-start.ts";
-import type { Part } from "./model-folder.ts";
+import type { Part } from "./kept/model-folder.ts";
 import type { Source } from "../source.ts";
 
 /** Hashed in one go. */

@@ -11,8 +11,8 @@ import { ByteRanges, type ByteRange } from "./byte-ranges.ts";
 import { RunningDigest } from "./digest.ts";
 import type { DownloadWorld } from "./limits.ts";
 import { asSourceError, RequestProblem, type RangeAnswer, type Remote } from "./http.ts";
-import { keptValue, type KeptFile } from "./kept-file.ts";
-import type { Part, RecordFile } from "./model-folder.ts";
+import { keptValue, type KeptFile } from "./kept/kept-file.ts";
+import type { Part, RecordFile } from "./kept/model-folder.ts";
 import type { Source } from "../source.ts";
 
 interface Reader extends ByteRange {

@@ -4,7 +4,7 @@
  */
 import type { FeedForward } from "../../shape/shape.ts";
 import type { LayerPart } from "../layer-part.ts";
-import type { OpContext } from "../op-context.ts";
+import type { OpContext } from "../op/op-context.ts";
 
 export type FeedForwardKind<F extends { kind: string } = FeedForward, W = unknown> = LayerPart<
   F,

@@ -7,7 +7,7 @@ import stepLib from "../../../shaders/lib/step.wgsl";
 import { assert } from "../../base.ts";
 import type { Kernels, KernelTypes } from "../../gpu/kernel.ts";
 import type { Op } from "../../gpu/op.ts";
-import { largestFinite } from "../kernel-parts.ts";
+import { largestFinite } from "../op/kernel-parts.ts";
 import { mlpCost, type Activation, type MlpFeedForward } from "../../shape/ffn/mlp.ts";
 import { LANES, need } from "../arch/need.ts";
 import { MATRIX } from "../arch/tensor-lookup.ts";

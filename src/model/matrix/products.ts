@@ -4,7 +4,7 @@
  */
 import type { Kernels, KernelSource, KernelTypes } from "../../gpu/kernel.ts";
 import { uniformBuffer, type Op, type StepShape } from "../../gpu/op.ts";
-import { largestFinite } from "../kernel-parts.ts";
+import { largestFinite } from "../op/kernel-parts.ts";
 import { UNIT_COLUMNS } from "./formats.ts";
 import { PANEL_ROWS, tilesPerRow } from "./panels.ts";
 import type { PackedWeight, WeightPiece } from "./upload.ts";

@@ -16,8 +16,8 @@ import { attentionCost, type AttentionMixer } from "../../shape/mixer/attention.
 import type { ModelShape } from "../../shape/shape.ts";
 import { LANES, need } from "../arch/need.ts";
 import { MATRIX, VECTOR, type LayerTensors, type TensorSpec } from "../arch/tensor-lookup.ts";
-import { absentBuffer, largestFinite, reduceFragment } from "../kernel-parts.ts";
-import { ropeOp } from "../rope.ts";
+import { absentBuffer, largestFinite, reduceFragment } from "../op/kernel-parts.ts";
+import { ropeOp } from "../op/rope.ts";
 import type { Part, Projection } from "../tensor-loader.ts";
 import type { MixerContext, MixerKind } from "./kind.ts";
 import { outputGateOp, splitQGateOp } from "./output-gate.ts";

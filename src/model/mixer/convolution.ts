@@ -9,7 +9,7 @@ import { assert } from "../../base.ts";
 import type { Kernels, KernelTypes } from "../../gpu/kernel.ts";
 import type { Op } from "../../gpu/op.ts";
 import { need } from "../arch/need.ts";
-import { largestFinite } from "../kernel-parts.ts";
+import { largestFinite } from "../op/kernel-parts.ts";
 import type { LayerLoader } from "../tensor-loader.ts";
 import type { MixerContext } from "./kind.ts";
 

@@ -19,7 +19,7 @@ import { uniformBuffer, type Op } from "../../gpu/op.ts";
 import { deltaCost, deltaSizes, type DeltaMixer } from "../../shape/mixer/gated-delta.ts";
 import { need, needPositive } from "../arch/need.ts";
 import { MATRIX, VECTOR, type TensorSpec } from "../arch/tensor-lookup.ts";
-import { largestFinite } from "../kernel-parts.ts";
+import { largestFinite } from "../op/kernel-parts.ts";
 import type { Part, Projection } from "../tensor-loader.ts";
 import { checkConv, convolveOp, loadConv, type ConvWeights } from "./convolution.ts";
 import type { MixerContext, MixerKind } from "./kind.ts";

@@ -6,7 +6,7 @@ import { assert } from "../../base.ts";
 import type { KvPoolBuffers } from "../../gpu/pool.ts";
 import type { KvLayer, Mixer, StateLayer } from "../../shape/shape.ts";
 import type { LayerPart } from "../layer-part.ts";
-import { OpContext, type OpEnvironment, type PartBuffers, type Phase } from "../op-context.ts";
+import { OpContext, type OpEnvironment, type PartBuffers, type Phase } from "../op/op-context.ts";
 
 /** What must be kept of a sequence: keys and values of each token, or numbers that each token changes. */
 export interface Keeps {

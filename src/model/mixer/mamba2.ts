@@ -31,7 +31,7 @@ import {
 } from "../../shape/mixer/mamba2.ts";
 import { needPositive, need } from "../arch/need.ts";
 import { MATRIX, VECTOR } from "../arch/tensor-lookup.ts";
-import { largestFinite, reduceFragment } from "../kernel-parts.ts";
+import { largestFinite, reduceFragment } from "../op/kernel-parts.ts";
 import type { Projection } from "../tensor-loader.ts";
 import { checkConv, convolveOp, loadConv, type ConvWeights } from "./convolution.ts";
 import type { MixerContext, MixerKind } from "./kind.ts";

@@ -8,7 +8,7 @@
  */
 import { toWire } from "../../errors.ts";
 import type { Ask } from "../local.ts";
-import { nothing } from "../output.ts";
+import { nothing } from "../request/output.ts";
 import type {
   Call,
   EngineInfo,

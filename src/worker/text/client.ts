@@ -7,7 +7,7 @@
 import { assert, background, onAbort, systemClock } from "../../base.ts";
 import { fromWire, TidepoolError, toWire } from "../../errors.ts";
 import type { EncodedPrompt, FromText, TextFacts, TextParts, TextQuestion, ToText } from "./messages.ts";
-import { contentChars } from "../fit-prompt.ts";
+import { contentChars } from "../request/fit-prompt.ts";
 import { TextService } from "./service.ts";
 
 /** A worker that runs text-worker.ts. */
