@@ -35,7 +35,7 @@ const files = import.meta.glob<string>("../../models/*.gguf", {
 });
 
 export const shippedModels: readonly Shipped[] = SHIPPED.flatMap(({ name, file, description }) => {
-  const url = files[`../models/${file}`];
+  const url = Object.entries(files).find(([path]) => path.endsWith(`/${file}`))?.[1];
   return url === undefined
     ? []
     : [{ name, description, purpose: purposeOf(name), url: new URL(url, document.baseURI) }];
