@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { growthOf, growthProblem, LEAST_POINTS, MAX_GROWTH_MIB } from "../support/soak-memory.ts";
+import { allowedMiB, growthOf, growthProblem, LEAST_POINTS } from "../support/soak-memory.ts";
 import type { MemoryPoint } from "../support/soak-memory.ts";
 
 /** Points of `count` engines, by what a point differs in from 300 MiB, 20 threads, 30 files. */
@@ -22,7 +22,7 @@ describe("the memory of a soak", () => {
     });
 
     test(`is not if ${count} engines leave behind what adds up to more than the bound`, () => {
-      const each = (1.5 * MAX_GROWTH_MIB) / Math.floor(count / 3);
+      const each = (1.5 * allowedMiB(count)) / Math.floor(count / 3);
       expect(problem(points(count, (engine) => ({ rssMiB: 300 + each * engine })))).toContain(
         "the process grew",
       );
