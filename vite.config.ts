@@ -128,7 +128,7 @@ export default defineConfig(({ mode }): ViteUserConfig => ({
   preview: { headers: isolation },
   test: {
     include: TESTS[mode] ?? ["test/{unit,tier,fault}/**/*.test.ts"],
-    fileParallelism: mode !== "training",
+    fileParallelism: TESTS[mode] === undefined,
     pool: "forks",
     maxWorkers: 2,
     testTimeout: 60_000,
