@@ -1,5 +1,7 @@
 /** What the world may import. */
-export { Engine, Generation, inspect, render, tokenize } from "./engine/engine.ts";
+export { Engine } from "./engine/engine.ts";
+export { Generation } from "./engine/generation.ts";
+export { inspect, render, tokenize } from "./engine/headers.ts";
 export { models } from "./engine/kept-models.ts";
 export type {
   ModelsCallOptions,
@@ -14,6 +16,9 @@ export { newSigningKey } from "./archive-signing.ts";
 export type { SigningKey, SigningKeyText } from "./archive-signing.ts";
 export { TidepoolError } from "./errors.ts";
 export type { ErrorCode } from "./errors.ts";
+export type { EngineDebug, EngineState, LoadOptions } from "./engine/engine.ts";
+export type { GenerationChunk } from "./engine/generation.ts";
+export type { ChatOptions, GenerateOptions, HeaderOptions, Model, RenderOptions } from "./engine/options.ts";
 export type {
   ArchiveImport,
   CacheEntry,
@@ -23,27 +28,19 @@ export type {
   CacheScope,
   CacheStats,
   CacheTierStats,
+  Capability,
   CacheTree,
   CacheTreeNode,
   ChatMessage,
   ChatRole,
-  ChatOptions,
-  Capability,
   CountsByPlace,
   Dtype,
-  EngineDebug,
   EngineInfo,
   EngineOptions,
-  EngineState,
-  GenerateOptions,
   GenerateParams,
-  GenerationChunk,
   GenerationResult,
-  HeaderOptions,
   HubOptions,
-  LoadOptions,
   LoadProgress,
-  Model,
   ModelReport,
   ModelsOptions,
   NamedTierStats,
@@ -51,7 +48,6 @@ export type {
   Overflow,
   PromptUsage,
   RenderedChat,
-  RenderOptions,
   ScoreOptions,
   ScoreResult,
   SourceOptions,
@@ -62,4 +58,4 @@ export type {
   ToolCall,
   Usage,
   WarmOptions,
-} from "./engine/engine.ts";
+} from "./wire/protocol.ts";

@@ -1,6 +1,7 @@
 /** The flags of every command that has an engine, and the engine that they ask for. */
 import { Option, type Command } from "commander";
-import { Engine, type CacheOptions, type EngineOptions, type Notice } from "../engine/engine.ts";
+import { Engine } from "../engine/engine.ts";
+import type { CacheOptions, EngineOptions, Notice } from "../wire/protocol.ts";
 import { oneOf, size, whole, withoutUndefined } from "./flags.ts";
 import { sourceOptions, withBar, withSourceOptions, type SourceFlags } from "./commands/models.ts";
 import { resolveModel, RUNNABLE_NAMES } from "./shipped.ts";

@@ -2,7 +2,7 @@
  * How loading goes on, as one line of a terminal that is written over and cleared at the end. On anything but a terminal
  * it prints only failed requests, one line each. It draws what the library reports.
  */
-import type { LoadProgress } from "../engine/engine.ts";
+import type { LoadProgress } from "../wire/protocol.ts";
 
 /** The part of a terminal that is used. */
 export interface Terminal {

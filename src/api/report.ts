@@ -1,5 +1,5 @@
 /** A model's report as lines for people. */
-import type { ModelReport } from "../engine/engine.ts";
+import type { ModelReport } from "../wire/protocol.ts";
 
 /** Aligned "name  value" lines. */
 export function reportLines(report: ModelReport): string[] {

@@ -30,50 +30,6 @@ import { endLoading, loaded } from "./loading.ts";
 import { chatMessages, promptTokens, scoreOptions, textOrTokens, warmOptions } from "../wire/arguments.ts";
 import { startWorker, type WorkerPort } from "../wire/port.ts";
 
-export { inspect, render, tokenize } from "./headers.ts";
-export { Generation, type GenerationChunk } from "./generation.ts";
-export type { ChatOptions, GenerateOptions, HeaderOptions, Model, RenderOptions } from "./options.ts";
-export type {
-  ArchiveImport,
-  CacheEntry,
-  CacheEvent,
-  CacheOptions,
-  CachePlace,
-  CacheScope,
-  CacheStats,
-  CacheTierStats,
-  Capability,
-  CacheTree,
-  CacheTreeNode,
-  ChatMessage,
-  ChatRole,
-  CountsByPlace,
-  Dtype,
-  EngineInfo,
-  EngineOptions,
-  GenerateParams,
-  GenerationResult,
-  HubOptions,
-  LoadProgress,
-  ModelReport,
-  ModelsOptions,
-  NamedTierStats,
-  Notice,
-  Overflow,
-  PromptUsage,
-  RenderedChat,
-  ScoreOptions,
-  ScoreResult,
-  SourceOptions,
-  TextPart,
-  Timing,
-  TokenLogprob,
-  Tool,
-  ToolCall,
-  Usage,
-  WarmOptions,
-} from "../wire/protocol.ts";
-
 /**
  * The options of `Engine.load`: the engine's own settings, callbacks, and a signal that cancels the load.
  *

@@ -4,7 +4,8 @@
  */
 import { readFile } from "node:fs/promises";
 import type { Command } from "commander";
-import type { ChatMessage, Engine } from "../../engine/engine.ts";
+import type { ChatMessage } from "../../wire/protocol.ts";
+import type { Engine } from "../../engine/engine.ts";
 import { writePrivateFile } from "../../platform/private-files.ts";
 import { StoredCache } from "../../engine/engine-cache.ts";
 import { texts } from "../flags.ts";

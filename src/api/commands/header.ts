@@ -5,9 +5,8 @@ import {
   inspect as inspectModel,
   render as renderChat,
   tokenize as tokenizeText,
-  type ChatMessage,
-  type Tool,
-} from "../../engine/engine.ts";
+} from "../../engine/headers.ts";
+import type { ChatMessage, Tool } from "../../wire/protocol.ts";
 import { TidepoolError } from "../../errors.ts";
 import { parseJson } from "../../json-floats.ts";
 import { engineOptions, MODEL_HELP, withEngineOptions, type EngineFlags } from "../engine-flags.ts";

@@ -3,7 +3,7 @@
  * models come from and go to. Prints text; the work is the library's.
  */
 import { Option, type Command } from "commander";
-import type { EngineOptions, SourceOptions } from "../../engine/engine.ts";
+import type { EngineOptions, SourceOptions } from "../../wire/protocol.ts";
 import { TidepoolError } from "../../errors.ts";
 import { models, type StoredModel } from "../../engine/kept-models.ts";
 import { print } from "../print.ts";

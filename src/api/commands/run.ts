@@ -4,13 +4,10 @@
  */
 import process from "node:process";
 import type { Command } from "commander";
-import type {
-  ChatMessage,
-  Engine,
-  GenerateOptions,
-  Generation,
-  GenerationResult,
-} from "../../engine/engine.ts";
+import type { ChatMessage, GenerationResult } from "../../wire/protocol.ts";
+import type { Engine } from "../../engine/engine.ts";
+import type { GenerateOptions } from "../../engine/options.ts";
+import type { Generation } from "../../engine/generation.ts";
 import { load, MODEL_HELP, withCacheOptions, withEngineOptions, type EngineFlags } from "../engine-flags.ts";
 import { decimal, texts, whole, withoutUndefined } from "../flags.ts";
 import { outputClosed, print } from "../print.ts";

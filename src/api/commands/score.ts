@@ -1,7 +1,8 @@
 /** `tidepool score`: the log-probabilities of given tokens, and their logits. */
 import { readFile } from "node:fs/promises";
 import { Option, type Command } from "commander";
-import type { CacheScope, Engine } from "../../engine/engine.ts";
+import type { CacheScope } from "../../wire/protocol.ts";
+import type { Engine } from "../../engine/engine.ts";
 import { TidepoolError } from "../../errors.ts";
 import { load, MODEL_HELP, withCacheOptions, withEngineOptions, type EngineFlags } from "../engine-flags.ts";
 import { writePrivateFile } from "../../platform/private-files.ts";
