@@ -2,7 +2,8 @@
  * Scores a model with the evaluation set through the engine: greedy, several requests at once. The rules are those of
  * demo/models/eval/README.md, so that the figures can be compared with PyTorch's.
  */
-import { Engine, inspect } from "../../src/engine/engine.ts";
+import { Engine } from "../../src/engine/engine.ts";
+import { inspect } from "../../src/engine/headers.ts";
 import { openModel } from "../../src/load/model-file.ts";
 import { createTokenizer, type Tokenizer } from "../../src/text/tokenizer.ts";
 import {

@@ -19,26 +19,8 @@ import {
   type SchedulerOptions,
   type Span,
 } from "../../src/schedule/scheduler.ts";
+import { alone, nextToken, STOP } from "../support/fake-model.ts";
 import { testSeed } from "../support/seed.ts";
-
-const STOP = 0;
-
-/** The fake model: deterministic, and now and then the stop token. */
-function nextToken(tokens: readonly number[]): number {
-  let hash = tokens.length;
-  for (const token of tokens) hash = (Math.imul(hash, 31) + token) >>> 0;
-  return hash % 23;
-}
-
-function alone(prompt: readonly number[], maxNewTokens: number): number[] {
-  const tokens = [...prompt];
-  while (tokens.length < prompt.length + maxNewTokens) {
-    const next = nextToken(tokens);
-    if (next === STOP) break;
-    tokens.push(next);
-  }
-  return tokens.slice(prompt.length);
-}
 
 /** Memory, states and seats as tokens; what was sent down, by content. */
 class FakeGpu implements LowerTiers {

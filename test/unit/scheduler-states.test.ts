@@ -21,28 +21,11 @@ import {
   type Sequence,
 } from "../../src/schedule/scheduler.ts";
 import { SeatState, type StateSlots } from "../../src/schedule/seat-state.ts";
+import { alone, nextToken, STOP } from "../support/fake-model.ts";
 import { testSeed } from "../support/seed.ts";
 
-const STOP = 0;
 const COST = { flopsLinear: 1, flopsQuadratic: 0, bytesPerToken: 4, bytesPerSnapshot: 40 };
 const POLICIES: PolicyName[] = ["marconi", "sglang", "vllm", "lru"];
-
-/** The fake model: deterministic, and now and then the stop token. */
-function nextToken(tokens: readonly number[]): number {
-  let hash = tokens.length;
-  for (const token of tokens) hash = (Math.imul(hash, 31) + token) >>> 0;
-  return hash % 23;
-}
-
-function alone(prompt: readonly number[], maxNewTokens: number): number[] {
-  const tokens = [...prompt];
-  while (tokens.length < prompt.length + maxNewTokens) {
-    const next = nextToken(tokens);
-    if (next === STOP) break;
-    tokens.push(next);
-  }
-  return tokens.slice(prompt.length);
-}
 
 /** KV by place and states by slot, both as the tokens behind them; plus what the lower tiers hold. */
 class FakeMachine implements LowerTiers {

@@ -17,26 +17,8 @@ import {
   type SchedulerOptions,
   type Sequence,
 } from "../../src/schedule/scheduler.ts";
+import { alone, nextToken, STOP } from "../support/fake-model.ts";
 import { testSeed } from "../support/seed.ts";
-
-const STOP = 0;
-
-/** The fake model: deterministic, and now and then the stop token. */
-function nextToken(tokens: readonly number[]): number {
-  let hash = tokens.length;
-  for (const token of tokens) hash = (Math.imul(hash, 31) + token) >>> 0;
-  return hash % 23;
-}
-
-function alone(prompt: readonly number[], maxNewTokens: number): number[] {
-  const tokens = [...prompt];
-  while (tokens.length < prompt.length + maxNewTokens) {
-    const next = nextToken(tokens);
-    if (next === STOP) break;
-    tokens.push(next);
-  }
-  return tokens.slice(prompt.length);
-}
 
 /** What the GPU would hold: tokens by (slot, offset), written by steps in order, and the last token of each seat. */
 class FakeGpu {

@@ -9,6 +9,7 @@ import { createPrefixCache } from "../../src/cache/policy/create.ts";
 import type { Request } from "../../src/schedule/request.ts";
 import { Scheduler, type Plan, type Span } from "../../src/schedule/scheduler.ts";
 import { maySee, Tickets } from "../../src/schedule/tickets.ts";
+import { alone, nextToken, STOP } from "../support/fake-model.ts";
 import { testSeed } from "../support/seed.ts";
 
 describe("a ticket", () => {
@@ -56,26 +57,8 @@ describe("a ticket", () => {
   });
 });
 
-const STOP = 0;
 const BLOCK_TOKENS = 2;
 const QUEUES = [0, 1];
-
-/** The fake model: deterministic, and now and then the stop token. */
-function nextToken(tokens: readonly (number | undefined)[]): number {
-  let hash = tokens.length;
-  for (const token of tokens) hash = (Math.imul(hash, 31) + (token ?? 99)) >>> 0;
-  return hash % 23;
-}
-
-function alone(prompt: readonly number[], maxNewTokens: number): number[] {
-  const tokens = [...prompt];
-  while (tokens.length < prompt.length + maxNewTokens) {
-    const next = nextToken(tokens);
-    if (next === STOP) break;
-    tokens.push(next);
-  }
-  return tokens.slice(prompt.length);
-}
 
 /** A step as it was submitted: it runs later, on what it was given then. */
 interface Submitted {
