@@ -128,7 +128,7 @@ export default defineConfig(({ mode }): ViteUserConfig => ({
   preview: { headers: isolation },
   test: {
     include: TESTS[mode] ?? ["test/{unit,tier,fault}/**/*.test.ts"],
-    fileParallelism: TESTS[mode] === undefined,
+    fileParallelism: mode !== "training",
     pool: "forks",
     maxWorkers: 2,
     testTimeout: 60_000,
