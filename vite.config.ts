@@ -10,7 +10,7 @@ import { fileURLToPath } from "node:url";
 import { build, defineConfig, type BuildOptions, type Plugin } from "vite";
 import type { ViteUserConfig } from "vitest/config";
 
-/** Imports a `.wgsl` file as its text; where size counts, in what browsers download, without its comments but with all of its lines. */
+/** Imports a `.wgsl` file as its text; where size counts, in what browsers download, without comments and indents but with all of its lines. */
 function wgsl(mode: string): Plugin {
   const isSmall = mode === "browser" || mode === "production";
   return {
@@ -18,7 +18,7 @@ function wgsl(mode: string): Plugin {
     enforce: "pre",
     transform(code, id) {
       if (!id.endsWith(".wgsl")) return null;
-      const text = isSmall ? code.replace(/[ \t]*\/\/.*$/gm, "") : code;
+      const text = isSmall ? code.replace(/^[ \t]+|[ \t]*\/\/.*$/gm, "") : code;
       return { code: `export default ${JSON.stringify(text)};`, map: null };
     },
   };
