@@ -11,14 +11,14 @@ import { FEED_FORWARDS } from "./ffn/kinds.ts";
 import { embedOp, matmulOp, matvecOp } from "./matrix/products.ts";
 import { MixerContext } from "./mixer/kind.ts";
 import { MIXERS } from "./mixer/kinds.ts";
-import { normOp } from "./op/norm.ts";
+import { normOp, type NormInput } from "./op/norm.ts";
 import { OpContext, type OpEnvironment, type Phase } from "./op/op-context.ts";
 import { createSampler, type Sampler } from "./sampler.ts";
 import { programOf, type Program, type Segment } from "../gpu/segments.ts";
 import { softCapOp } from "./op/softcap.ts";
 import type { LayerShape, Mixer } from "../shape/shape.ts";
 import type { StepData } from "./step.ts";
-import type { FfnWeights, LayerWeights, Weights } from "./weights.ts";
+import type { LayerWeights, Weights } from "./weights.ts";
 import { makeWorkspace, type Workspace } from "./workspace.ts";
 
 export interface ProgramInput extends OpEnvironment {
@@ -47,7 +47,7 @@ export interface Programs extends Bodies {
   sampler: Sampler;
   /** f32 [logitRows, vocabulary]. */
   logits: GPUBuffer;
-  /** f32 [rows, hidden size]: the input of the layer that has just run, and what it adds. */
+  /** f32 [rows, hidden size]: the residual stream, and what the layer that has just run has yet to add to it. */
   hidden: GPUBuffer;
   delta: GPUBuffer;
   /** The step's data as bind group 1. */
@@ -122,10 +122,10 @@ class Builder {
   private async body(phase: Phase): Promise<Program> {
     this.phase = phase;
     this.pools = { kv: 0, state: 0 };
-    const { layers } = this.input.weights;
+    const { layers } = this.input.shape;
     const segments: Segment[] = [{ layer: -1, ops: await this.embedding() }];
     for (const [index, layer] of layers.entries()) {
-      segments.push({ layer: index, ops: await this.layerOps(index, layer, layers[index - 1]) });
+      segments.push({ layer: index, ops: await this.layerOps(index, layer) });
       this.onPipeline(++this.made, 2 * layers.length);
     }
     return programOf(segments);
@@ -145,46 +145,42 @@ class Builder {
       };
       ops.push(await embedOp(kernels, this.types("f32"), options));
     }
+    const { embeddingNorm } = weights;
+    if (embeddingNorm) ops.push(await this.norm({ post: { weight: embeddingNorm, of: "sum" } }));
     return ops;
   }
 
-  private async layerOps(
-    index: number,
-    layer: LayerWeights,
-    previous: LayerWeights | undefined,
-  ): Promise<Op[]> {
-    const postNorm = previous?.ffn ? previous.ffn.postNorm : previous?.mixerPostNorm;
-    const ops = [
-      await this.norm(layer.mixerNorm, index > 0, postNorm),
-      ...(await this.mixerOps(index, layer)),
-    ];
+  private async layerOps(index: number, layer: LayerShape): Promise<Op[]> {
+    const weights = this.input.weights.layers[index] as LayerWeights;
+    const { norms } = weights;
+    const before = index > 0 ? this.deltaOf(index - 1) : {};
+    if (layer.mixers.length === 0)
+      return [await this.norm({ ...before, weight: norms.ffn }), ...(await this.ffnOps(layer, weights))];
+    const ops = [await this.norm({ ...before, weight: norms.mixer }), ...(await this.mixerOps(layer, weights))];
     if (!layer.ffn) return ops;
-    const shape = this.input.shape.layers[index] as LayerShape;
-    const norm = await this.norm(layer.ffn.norm, true, layer.mixerPostNorm);
-    return [...ops, norm, ...(await this.ffnOps(shape, layer.ffn))];
+    // What the mixers gave stays in `delta` if the feed-forward adds to it.
+    if (!layer.parallel) ops.push(await this.norm({ ...this.added(layer, norms.mixerPost), weight: norms.ffn }));
+    else if (norms.ffn) ops.push(await this.norm({ weight: norms.ffn }));
+    return [...ops, ...(await this.ffnOps(layer, weights))];
+  }
+
+  /** What a layer leaves in `delta`, to be added by the norm behind it. */
+  private deltaOf(index: number): Pick<NormInput, "delta" | "post"> {
+    const layer = this.input.shape.layers[index] as LayerShape;
+    const { mixerPost, ffnPost } = this.input.weights.layers[index]?.norms ?? {};
+    return this.added(layer, layer.ffn ? ffnPost : mixerPost);
+  }
+
+  private added({ norms }: LayerShape, post: GPUBuffer | undefined): Pick<NormInput, "delta" | "post"> {
+    return { delta: this.space.delta, post: post && { weight: post, of: norms.postOf ?? "output" } };
   }
 
   /** Norm, output matrix and cap over the step's logit rows. */
   async head(maker: MatrixMaker): Promise<Op[]> {
     const { kernels, shape, weights } = this.input;
-    const { hidden, delta, headInput, logits } = this.space;
-    const last = weights.layers.at(-1);
-    const postWeight = last?.ffn ? last.ffn.postNorm : last?.mixerPostNorm;
-    const norm = await normOp(kernels, this.types("f32"), {
-      label: "head norm",
-      ...{
-        hidden,
-        delta,
-        weight: weights.outputNorm,
-        out: headInput,
-        d: shape.hiddenSize,
-        eps: shape.normEps,
-      },
-      ...(postWeight && { postWeight }),
-      residualScale: shape.residualScale,
-      gather: true,
-    });
-    const ops = [norm];
+    const { headInput, logits } = this.space;
+    const norm = { ...this.deltaOf(shape.layers.length - 1), weight: weights.outputNorm };
+    const ops = [await this.norm({ label: "head norm", ...norm, out: headInput, gather: true })];
     for (const piece of weights.head.pieces) {
       ops.push(
         await maker(kernels, this.types("f32"), {
@@ -199,22 +195,22 @@ class Builder {
     return ops;
   }
 
-  private norm(weight: GPUBuffer, hasDelta: boolean, postWeight: GPUBuffer | undefined): Promise<Op> {
+  /** A norm of the residual stream; by default nothing is added to it, and the next part reads it as it stands. */
+  private norm(input: Partial<NormInput>): Promise<Op> {
     const { kernels, shape } = this.input;
-    const { hidden, delta, normed } = this.space;
+    const { hidden, normed } = this.space;
     return normOp(kernels, this.types("f32"), {
-      ...{ hidden, weight, out: normed, d: shape.hiddenSize, eps: shape.normEps },
-      ...(hasDelta && { delta }),
-      ...(hasDelta && postWeight && { postWeight }),
-      residualScale: shape.residualScale,
+      ...{ kind: shape.norm, hidden, weight: undefined, out: normed, d: shape.hiddenSize },
+      ...{ eps: shape.normEps, residualScale: shape.residualScale },
+      ...input,
     });
   }
 
   /** The layer's mixers, each adding its output to `delta` behind the first. */
-  private async mixerOps(index: number, layer: LayerWeights): Promise<Op[]> {
+  private async mixerOps(layer: LayerShape, weights: LayerWeights): Promise<Op[]> {
     const ops: Op[] = [];
-    for (const [place, mixer] of (this.input.shape.layers[index]?.mixers ?? []).entries()) {
-      ops.push(...(await this.mixer(mixer, layer.mixers[place], place > 0)));
+    for (const [place, mixer] of layer.mixers.entries()) {
+      ops.push(...(await this.mixer(mixer, weights.mixers[place], place > 0)));
     }
     return ops;
   }
@@ -227,9 +223,10 @@ class Builder {
     return kind.ops(mixer, weights, context);
   }
 
-  private async ffnOps({ ffn }: LayerShape, { own }: FfnWeights): Promise<Op[]> {
+  private async ffnOps({ ffn, parallel }: LayerShape, weights: LayerWeights): Promise<Op[]> {
     if (!ffn) return [];
-    return FEED_FORWARDS.of(ffn).ops(ffn, own, new OpContext(this.input, this.space, this.phase));
+    const context = new OpContext(this.input, this.space, this.phase, parallel);
+    return FEED_FORWARDS.of(ffn).ops(ffn, weights.ffn, context);
   }
 
   private types(out: KernelTypes["out"]): KernelTypes {

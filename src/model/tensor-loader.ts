@@ -6,7 +6,7 @@
 import { TidepoolError } from "../errors.ts";
 import { USAGE_COPY_DST, USAGE_STORAGE } from "../gpu/op.ts";
 import type { ModelFile, TensorInfo } from "../load/model-file.ts";
-import type { ModelShape } from "../shape/shape.ts";
+import type { ModelShape, NormKind } from "../shape/shape.ts";
 import type { LayerTensors, TensorNames } from "./arch/tensor-lookup.ts";
 import { floatsOf } from "./floats.ts";
 import {
@@ -46,6 +46,7 @@ export class TensorLoader {
   parameters = 0;
   private readonly device: GPUDevice;
   private readonly file: ModelFile;
+  private readonly normKind: NormKind;
   private readonly normOffset: number;
   private readonly buffers = new UploadBuffers();
   private readonly onBytes: (bytes: number) => void;
@@ -55,7 +56,7 @@ export class TensorLoader {
   constructor(
     device: GPUDevice,
     file: ModelFile,
-    { hiddenSize, normOffset }: Pick<ModelShape, "hiddenSize" | "normOffset">,
+    { hiddenSize, norm, normOffset }: Pick<ModelShape, "hiddenSize" | "norm" | "normOffset">,
     names: TensorNames,
     onBytes: (bytes: number) => void,
     onPiece: OnPiece,
@@ -63,6 +64,7 @@ export class TensorLoader {
     this.device = device;
     this.file = file;
     this.hiddenSize = hiddenSize;
+    this.normKind = norm;
     this.normOffset = normOffset;
     this.names = names;
     this.onBytes = onBytes;
@@ -112,13 +114,33 @@ export class TensorLoader {
     return this.vectorBuffer(all, "bias");
   }
 
-  /** A vector with the shape's norm offset added. */
+  /** The weights of an RMS norm, with the shape's norm offset added. */
   async norm(tensor: TensorInfo | undefined, name: string, width: number): Promise<GPUBuffer> {
+    return this.vectorBuffer(await this.normWeights(tensor, name, width), name);
+  }
+
+  /** A norm of the residual stream: [weights], or [weights, biases] of a LayerNorm, 0 without a bias. */
+  async streamNorm(
+    tensor: TensorInfo | undefined,
+    bias: TensorInfo | undefined,
+    name: string,
+  ): Promise<GPUBuffer> {
+    const d = this.hiddenSize;
+    if (this.normKind === "rms") return this.norm(tensor, name, d);
+    const both = new Float32Array(2 * d);
+    both.set(await this.normWeights(tensor, name, d));
+    if (bias) both.set(await this.vector(bias, d), d);
+    return this.vectorBuffer(both, name);
+  }
+
+  private async normWeights(
+    tensor: TensorInfo | undefined,
+    name: string,
+    width: number,
+  ): Promise<Float32Array<ArrayBuffer>> {
     const values = await this.vector(this.names.require(tensor, name), width);
     const { normOffset } = this;
-    if (normOffset !== 0)
-      for (let i = 0; i < values.length; i++) values[i] = (values[i] as number) + normOffset;
-    return this.vectorBuffer(values, name);
+    return normOffset === 0 ? values : values.map((value) => value + normOffset);
   }
 
   async plain(tensor: TensorInfo | undefined, name: string, width: number): Promise<GPUBuffer> {
@@ -197,7 +219,7 @@ export class LayerLoader implements LayerTensors {
     return this.tensors.projection(this.index, columns, parts);
   }
 
-  /** The weights of a norm: f32, with the shape's norm offset added. */
+  /** The weights of an RMS norm: f32, with the shape's norm offset added. */
   norm(name: string, length: number): Promise<GPUBuffer> {
     const tensor = this.tensors.names.layer(this.index, name);
     return this.tensors.norm(tensor, `blk.${this.index}.${name}.weight`, length);
@@ -210,10 +232,11 @@ export class LayerLoader implements LayerTensors {
     return this.tensors.plain(tensor, label, length);
   }
 
-  /** The norm before the feed-forward, whose name differs among models. */
-  ffnNorm(): Promise<GPUBuffer> {
-    const tensor = this.tensors.names.ffnNorm(this.index);
-    return this.tensors.norm(tensor, `blk.${this.index}.ffn_norm`, this.hiddenSize);
+  /** A norm of the residual stream. */
+  streamNorm(name: string): Promise<GPUBuffer> {
+    const { names } = this.tensors;
+    const bias = names.layer(this.index, name, "bias");
+    return this.tensors.streamNorm(names.norm(this.index, name), bias, `blk.${this.index}.${name}.weight`);
   }
 }
 

@@ -3,34 +3,26 @@
  * and nobody else looks into it; how a tensor comes to the GPU is tensor-loader.ts's.
  */
 import type { ModelFile } from "../load/model-file.ts";
-import type { FeedForward, LayerShape, ModelShape } from "../shape/shape.ts";
+import { normsOf, type LayerShape, type ModelShape, type NormPlace } from "../shape/shape.ts";
 import { namesIn, usedTensors } from "./arch/tensor-names.ts";
 import { FEED_FORWARDS } from "./ffn/kinds.ts";
 import { destroyWeight, type PackedWeight } from "./matrix/upload.ts";
 import { MIXERS } from "./mixer/kinds.ts";
 import { TensorLoader, type LayerLoader, type OnPiece } from "./tensor-loader.ts";
 
-export interface FfnWeights {
-  norm: GPUBuffer;
-  /** What its kind has loaded. */
-  own: unknown;
-  /** Norm of the output, before it is added. */
-  postNorm: GPUBuffer | undefined;
-}
-
 export interface LayerWeights {
-  mixerNorm: GPUBuffer;
+  norms: Partial<Record<NormPlace, GPUBuffer>>;
   /** What each mixer's kind has loaded, in the order of the layer's mixers. */
   mixers: unknown[];
-  /** Norm of the mixers' output, before it is added. */
-  mixerPostNorm: GPUBuffer | undefined;
-  ffn: FfnWeights | undefined;
+  /** What the feed-forward's kind has loaded. */
+  ffn: unknown;
 }
 
 export interface Weights {
   embedding: PackedWeight;
   /** The same object as `embedding` where they are tied. */
   head: PackedWeight;
+  embeddingNorm: GPUBuffer | undefined;
   outputNorm: GPUBuffer;
   /** Divisors of the RoPE frequencies that the file carries (llama3 scaling in GGUF), one a pair. */
   ropeDivisors: Float32Array | undefined;
@@ -68,14 +60,18 @@ async function loadAll(loader: TensorLoader, shape: ModelShape): Promise<Weights
   const embedding = await loader.matrix(embeddingTensor, hiddenSize, vocabSize);
   const headTensor = names.model("output");
   const head = headTensor ? await loader.matrix(headTensor, hiddenSize, vocabSize) : embedding;
-  const outputNorm = await loader.norm(names.model("output_norm"), "output_norm.weight", hiddenSize);
+  const norm = (name: string) =>
+    loader.streamNorm(names.model(name), names.model(name, "bias"), `${name}.weight`);
+  const embeddingNorm = shape.embeddingNorm ? await norm("token_embd_norm") : undefined;
+  const outputNorm = await norm("output_norm");
   const divisors = names.model("rope_freqs");
   const layers: LayerWeights[] = [];
   for (const [index, layer] of shape.layers.entries())
-    layers.push(await loadLayer(loader.layer(index), layer, shape.postNorms));
+    layers.push(await loadLayer(loader.layer(index), layer));
   return {
     embedding,
     head,
+    embeddingNorm,
     outputNorm,
     ropeDivisors: divisors && (await loader.vector(divisors, (shape.ropeTables[0]?.rot ?? 0) / 2)),
     layers,
@@ -85,27 +81,11 @@ async function loadAll(loader: TensorLoader, shape: ModelShape): Promise<Weights
   };
 }
 
-async function loadLayer(
-  loader: LayerLoader,
-  { mixers, ffn }: LayerShape,
-  postNorms: boolean,
-): Promise<LayerWeights> {
-  const d = loader.hiddenSize;
-  const mixerNorm = await loader.norm("attn_norm", d);
+async function loadLayer(loader: LayerLoader, layer: LayerShape): Promise<LayerWeights> {
+  const { mixers, ffn } = layer;
+  const norms: LayerWeights["norms"] = {};
+  for (const [place, name] of normsOf(layer)) norms[place] = await loader.streamNorm(name);
   const loaded: unknown[] = [];
   for (const mixer of mixers) loaded.push(await MIXERS.of(mixer).load(mixer, loader));
-  return {
-    mixerNorm,
-    mixers: loaded,
-    mixerPostNorm: postNorms ? await loader.norm("post_attention_norm", d) : undefined,
-    ffn: ffn && (await loadFfn(loader, ffn, postNorms)),
-  };
-}
-
-async function loadFfn(loader: LayerLoader, ffn: FeedForward, postNorms: boolean): Promise<FfnWeights> {
-  return {
-    norm: await loader.ffnNorm(),
-    own: await FEED_FORWARDS.of(ffn).load(ffn, loader),
-    postNorm: postNorms ? await loader.norm("post_ffw_norm", loader.hiddenSize) : undefined,
-  };
+  return { norms, mixers: loaded, ffn: ffn && (await FEED_FORWARDS.of(ffn).load(ffn, loader)) };
 }

@@ -69,12 +69,35 @@ export interface FeedForwards {
 export type Mixer = Mixers[keyof Mixers];
 export type FeedForward = FeedForwards[keyof FeedForwards];
 
+/** How the residual stream is normed: RMS norm, or LayerNorm, whose tensors may have a bias beside them. */
+export type NormKind = "rms" | "layer";
+
+/** The norms of a layer: of the input of its mixers and of its feed-forward, and of what each of them gives. */
+export type NormPlace = "mixer" | "mixerPost" | "ffn" | "ffnPost";
+
+/** The GGUF names of their tensors, without "blk.N." and ".weight". A norm without a name is left out. */
+export interface LayerNorms extends Readonly<Partial<Record<NormPlace, string>>> {
+  /** What the post-norms norm: an output before it is added (the default), or the residual stream after that (BERT). */
+  postOf?: PostNormOf;
+}
+
+export type PostNormOf = "output" | "sum";
+
 /** What a layer does: mixers over positions, then a feed-forward. */
 export interface LayerShape {
-  /** One, or several in parallel that read the same input and whose outputs are added (Falcon-H1). */
+  /**
+   * One, several in parallel that read the same input and whose outputs are added (Falcon-H1), or none if the layer is a
+   * feed-forward alone (Nemotron-H).
+   */
   mixers: readonly Mixer[];
   /** Absent in pure Mamba-2. */
   ffn: FeedForward | undefined;
+  norms: LayerNorms;
+  /**
+   * true: the feed-forward reads the residual stream before the mixers add to it, through its own norm (GPT-NeoX) or, if it has
+   * none, as the mixers do (Phi-2).
+   */
+  parallel: boolean;
 }
 
 /** Everything about a model but its weights. Sizes are element counts. */
@@ -88,9 +111,12 @@ export interface ModelShape {
   layers: LayerShape[];
   /** Layers of the file behind these: they only predict further tokens, and nothing here reads them. */
   unusedLayers: number;
+  norm: NormKind;
   normEps: number;
   /** Multiplies the embedding. */
   embeddingScale: number;
+  /** A norm between the embedding and the first layer (BERT). */
+  embeddingNorm: boolean;
   /** Multiplies each mixer's and feed-forward's output before it is added. */
   residualScale: number;
   /** Multiplies the logits. */
@@ -99,8 +125,8 @@ export interface ModelShape {
   logitSoftCap: number;
   ropeTables: RopeParams[];
   ropeLayout: RopeLayout;
-  /** Norms after the mixer and the feed-forward too (Gemma). */
-  postNorms: boolean;
+  /** GGUF name of a layer's tensor -> its name in safetensors, where it is not that of most architectures. */
+  safetensorsNames: Readonly<Record<string, string>>;
   /** Added to every norm weight of the file (1 for zero-centred norms in safetensors, else 0). */
   normOffset: number;
 }
@@ -114,6 +140,17 @@ export interface KvLayer {
 /** Numbers that one recurrent layer keeps of a sequence. */
 export interface StateLayer {
   floats: number;
+}
+
+/** The norms that a layer computes, with the names of their tensors. */
+export function normsOf({ mixers, ffn, norms }: LayerShape): [place: NormPlace, name: string][] {
+  const places: NormPlace[] = [];
+  if (mixers.length > 0) places.push("mixer", "mixerPost");
+  if (ffn) places.push("ffn", "ffnPost");
+  return places.flatMap((place) => {
+    const name = norms[place];
+    return name === undefined ? [] : [[place, name]];
+  });
 }
 
 /** All mixers, layer by layer. */

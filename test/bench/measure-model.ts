@@ -157,7 +157,7 @@ type Profile = ReadonlyMap<string, { nanoseconds: number; dispatches: number }>;
 function metricsOf(phase: string, profile: Profile, steps: number): Metric[] {
   const byKernel = new Map<string, number>();
   for (const [label, { nanoseconds }] of profile) {
-    const kernel = label === "head norm" ? "rmsnorm" : (label.split(" ")[0] ?? label);
+    const kernel = label === "head norm" ? "norm" : (label.split(" ")[0] ?? label);
     byKernel.set(kernel, (byKernel.get(kernel) ?? 0) + nanoseconds / 1e6 / steps);
   }
   const sorted = [...byKernel].sort(([, a], [, b]) => b - a);

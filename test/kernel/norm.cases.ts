@@ -1,6 +1,10 @@
-/** rmsnorm: with and without the residual add, the sandwich norm, the residual scale and the gather of the LM head. */
+/**
+ * norm: RMS norm and LayerNorm, with and without the residual add, norms of what is added and of the sum, no norm at all, the
+ * residual scale and the gather of the LM head.
+ */
 import { Random } from "../../src/base.ts";
 import { normOp } from "../../src/model/op/norm.ts";
+import type { NormKind, PostNormOf } from "../../src/shape/shape.ts";
 import { inEverySetting, type Case } from "../support/cases.ts";
 import { expectClose, lumpy, Rig, rounded, roundOff } from "../support/rig.ts";
 import { testSeed } from "../support/seed.ts";
@@ -8,99 +12,137 @@ import { testSeed } from "../support/seed.ts";
 interface Spec {
   rows: number;
   d: number;
+  kind: NormKind;
   delta: boolean;
-  post: boolean;
+  post?: PostNormOf;
+  /** false: `out` is the stream as it stands. */
+  pre: boolean;
   residualScale: number;
   gather?: readonly number[];
 }
 
 const EPS = 1e-6;
 
+const RMS = { kind: "rms", delta: true, pre: true, residualScale: 1 } as const;
+const LAYER = { ...RMS, kind: "layer" } as const;
+
 const specs: Record<string, Spec> = {
-  plain: { rows: 7, d: 64, delta: false, post: false, residualScale: 1 },
-  "residual add": { rows: 33, d: 260, delta: true, post: false, residualScale: 1 },
-  "scaled residual": { rows: 1, d: 1028, delta: true, post: false, residualScale: 0.22 },
-  sandwich: { rows: 7, d: 512, delta: true, post: true, residualScale: 1 },
-  gather: { rows: 7, d: 64, delta: true, post: true, residualScale: 1, gather: [6, 0, 3] },
-  "gather without delta": { rows: 33, d: 8, delta: false, post: false, residualScale: 1, gather: [32] },
+  plain: { ...RMS, rows: 7, d: 64, delta: false },
+  "residual add": { ...RMS, rows: 33, d: 260 },
+  "scaled residual": { ...RMS, rows: 1, d: 1028, residualScale: 0.22 },
+  sandwich: { ...RMS, rows: 7, d: 512, post: "output" },
+  gather: { ...RMS, rows: 7, d: 64, post: "output", gather: [6, 0, 3] },
+  "gather without delta": { ...RMS, rows: 33, d: 8, delta: false, gather: [32] },
+  "stream as it stands": { ...RMS, rows: 3, d: 64, delta: false, pre: false },
+  "post-norm alone": { ...RMS, rows: 7, d: 260, post: "output", pre: false },
+  "LayerNorm of one row": { ...LAYER, rows: 1, d: 1028, delta: false },
+  "LayerNorm": { ...LAYER, rows: 33, d: 260, residualScale: 0.22 },
+  "LayerNorm sandwich": { ...LAYER, rows: 7, d: 64, post: "output" },
+  "LayerNorm gather": { ...LAYER, rows: 7, d: 64, gather: [6, 0, 3] },
+  "LayerNorm of the sum": { ...LAYER, rows: 7, d: 260, post: "sum", pre: false },
+  "LayerNorm of the sum, then another": { ...LAYER, rows: 7, d: 64, post: "sum" },
+  "LayerNorm of the sum, gathered": { ...LAYER, rows: 7, d: 64, post: "sum", gather: [5, 1] },
+  "LayerNorm of the embedding": { ...LAYER, rows: 7, d: 64, delta: false, post: "sum", pre: false },
 };
+
+/** Numbers, each with the bound of its rounding error. */
+interface Bounded {
+  values: Float64Array;
+  bounds: Float64Array;
+}
 
 interface Inputs {
   hidden: Float64Array;
   delta: Float64Array;
+  /** [weights, biases]; an RMS norm has no use for the biases. */
   weight: Float64Array;
   post: Float64Array;
 }
 
-/** hidden after the add, and the normed rows, each with the bound of its rounding error. */
-function reference(spec: Spec, inputs: Inputs) {
-  const { rows, d } = spec;
-  const unit = (d + 16) * roundOff("f32"); // sums of d squares, root, division and the products
-  const added = new Float64Array(rows * d);
-  const addedBound = new Float64Array(rows * d);
-  const normed = new Float64Array(rows * d);
-  const normedBound = new Float64Array(rows * d);
-  for (let row = 0; row < rows; row++) {
-    const at = row * d;
-    const scale = spec.post ? 1 / rms(inputs.delta.subarray(at, at + d)) : 1;
-    for (let c = 0; c < d; c++) {
-      const change = (inputs.delta[at + c] as number) * scale * (spec.post ? (inputs.post[c] as number) : 1);
-      const scaled = spec.delta ? spec.residualScale * change : 0;
-      added[at + c] = (inputs.hidden[at + c] as number) + scaled;
-      addedBound[at + c] = spec.delta
-        ? unit * Math.abs(scaled) + roundOff("f32") * Math.abs(added[at + c] as number)
-        : 0;
-    }
-    const inverse = 1 / rms(added.subarray(at, at + d));
-    for (let c = 0; c < d; c++) {
-      const factor = inverse * (inputs.weight[c] as number);
-      normed[at + c] = (added[at + c] as number) * factor;
-      normedBound[at + c] =
-        Math.abs(factor) * (addedBound[at + c] as number) + 2 * unit * Math.abs(normed[at + c] as number);
-    }
-  }
-  return { added, addedBound, normed, normedBound };
+/** One row of hidden after the add and the post-norm, and of the output. */
+function reference(spec: Spec, row: number, inputs: Inputs): { stream: Bounded; out: Bounded } {
+  const { d, kind, post } = spec;
+  const of = (values: Float64Array) => exact(values.slice(row * d, row * d + d));
+  const change = post === "output" ? normed(of(inputs.delta), inputs.post, kind) : of(inputs.delta);
+  const sum = spec.delta ? added(of(inputs.hidden), change, spec.residualScale) : of(inputs.hidden);
+  const stream = post === "sum" ? normed(sum, inputs.post, kind) : sum;
+  return { stream, out: spec.pre ? normed(stream, inputs.weight, kind) : stream };
 }
 
-function rms(row: Float64Array): number {
-  return Math.sqrt(row.reduce((sum, value) => sum + value * value, 0) / row.length + EPS);
+function exact(values: Float64Array): Bounded {
+  return { values, bounds: new Float64Array(values.length) };
+}
+
+function added(hidden: Bounded, change: Bounded, scale: number): Bounded {
+  const values = hidden.values.map((value, i) => value + scale * (change.values[i] as number));
+  const bounds = change.bounds.map(
+    (bound, i) =>
+      scale * bound +
+      roundOff("f32") * (3 * Math.abs(scale * (change.values[i] as number)) + Math.abs(values[i] as number)),
+  );
+  return { values, bounds };
+}
+
+function normed({ values, bounds }: Bounded, weights: Float64Array, kind: NormKind): Bounded {
+  const d = values.length;
+  const unit = (d + 16) * roundOff("f32"); // sums of d terms, root, division and the products
+  const isLayer = kind === "layer";
+  const mean = isLayer ? average(values) : 0;
+  const meanBound = isLayer ? average(bounds) + unit * average(values.map(Math.abs)) : 0;
+  const centred = values.map((value) => value - mean);
+  const errors = bounds.map((bound, i) => bound + meanBound + roundOff("f32") * Math.abs(centred[i] as number));
+  const scale = 1 / Math.sqrt(average(centred.map((value) => value ** 2)) + EPS);
+  const relative = 2 * unit + scale * Math.sqrt(average(errors.map((error) => error ** 2)));
+  const scaled = centred.map((value, i) => value * scale * (weights[i] as number));
+  const out = scaled.map((value, i) => value + (isLayer ? (weights[d + i] as number) : 0));
+  return {
+    values: out,
+    bounds: errors.map(
+      (error, i) =>
+        error * scale * Math.abs(weights[i] as number) +
+        relative * Math.abs(scaled[i] as number) +
+        roundOff("f32") * Math.abs(out[i] as number),
+    ),
+  };
+}
+
+function average(values: Float64Array): number {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
 }
 
 async function check(rig: Rig, spec: Spec, random: Random): Promise<void> {
-  const { rows, d, gather } = spec;
+  const { rows, d, kind, gather, post } = spec;
   const { elem } = rig.types;
   const inputs: Inputs = {
     hidden: rounded(lumpy(random, rows * d, d), "f32"),
     delta: rounded(lumpy(random, rows * d, d), "f32"),
-    weight: rounded(lumpy(random, d, d), "f32"),
-    post: rounded(lumpy(random, d, d), "f32"),
+    weight: rounded(lumpy(random, 2 * d, d), "f32"),
+    post: rounded(lumpy(random, 2 * d, d), "f32"),
   };
   const hidden = rig.upload(inputs.hidden);
   const wanted = gather ?? Array.from({ length: rows }, (_, row) => row);
   const out = rig.unwritten(wanted.length * d, elem);
   const op = await normOp(rig.kernels, rig.types, {
-    hidden,
+    ...{ kind, hidden, out, d, eps: EPS, residualScale: spec.residualScale },
     ...(spec.delta && { delta: rig.upload(inputs.delta) }),
-    ...(spec.post && { postWeight: rig.upload(inputs.post) }),
-    weight: rig.upload(inputs.weight),
-    out,
-    d,
-    eps: EPS,
-    residualScale: spec.residualScale,
+    ...(post && { post: { weight: rig.upload(inputs.post), of: post } }),
+    weight: spec.pre ? rig.upload(inputs.weight) : undefined,
     gather: gather !== undefined,
   });
   rig.run([op], { rows: Array.from({ length: rows }, () => ({})), ...(gather && { logitRows: gather }) });
-  const expected = reference(spec, inputs);
-  const pick = (values: Float64Array) => wanted.flatMap((row) => [...values.subarray(row * d, row * d + d)]);
-  const normed = pick(expected.normed);
-  const bound = pick(expected.normedBound);
-  expectClose("normed", await rig.read(out, elem, wanted.length * d), normed, (i) => {
-    return (bound[i] as number) + roundOff(elem) * Math.abs(normed[i] as number) + 2 ** -25;
+  const expected = Array.from({ length: rows }, (_, row) => reference(spec, row, inputs));
+  const normedRows = joined(wanted.map((row) => (expected[row] as (typeof expected)[number]).out));
+  expectClose("normed", await rig.read(out, elem, wanted.length * d), normedRows.values, (i) => {
+    const rounding = roundOff(elem) * Math.abs(normedRows.values[i] as number);
+    return (normedRows.bounds[i] as number) + rounding + 2 ** -25;
   });
-  const left = gather ? inputs.hidden : expected.added;
-  expectClose("hidden", await rig.read(hidden, "f32", rows * d), left, (i) => {
-    return gather ? 0 : (expected.addedBound[i] as number);
-  });
+  const left = gather ? exact(inputs.hidden) : joined(expected.map(({ stream }) => stream));
+  expectClose("hidden", await rig.read(hidden, "f32", rows * d), left.values, (i) => left.bounds[i] as number);
+}
+
+function joined(rows: readonly Bounded[]): Bounded {
+  const all = (of: keyof Bounded) => Float64Array.from(rows.flatMap((row) => [...row[of]]));
+  return { values: all("values"), bounds: all("bounds") };
 }
 
 export const cases: Case[] = Object.entries(specs).flatMap(([name, spec]) =>

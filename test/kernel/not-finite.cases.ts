@@ -13,6 +13,7 @@ import { normOp } from "../../src/model/op/norm.ts";
 import { ropeOp } from "../../src/model/op/rope.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 import type { Op } from "../../src/gpu/op.ts";
+import type { NormKind } from "../../src/shape/shape.ts";
 import { inEverySetting, type Case } from "../support/cases.ts";
 import { f32Bytes } from "../support/gguf-writer.ts";
 import { Rig, type StepInput } from "../support/rig.ts";
@@ -46,12 +47,12 @@ function expectBroken(what: string, actual: Float32Array, width: number, columns
 
 const all = (width: number) => Array.from({ length: width }, (_, column) => column);
 
-async function checkNorm(rig: Rig, bad: number): Promise<void> {
+async function checkNorm(rig: Rig, bad: number, kind: NormKind): Promise<void> {
   const d = 64;
   const out = rig.unwritten(ROWS * d, rig.types.elem);
   const hidden = rig.upload(numbers(d, { 5: bad }));
-  const weight = rig.upload(new Float64Array(d).fill(1));
-  rig.run([await normOp(rig.kernels, rig.types, { hidden, weight, out, d, eps: 1e-6 })], EACH_ROW);
+  const weight = rig.upload(new Float64Array(2 * d).fill(1));
+  rig.run([await normOp(rig.kernels, rig.types, { kind, hidden, weight, out, d, eps: 1e-6 })], EACH_ROW);
   const got = await rig.read(out, rig.types.elem, ROWS * d);
   if (Number.isFinite(got[BROKEN * d + 5])) throw new Error(`norm of ${bad} gives ${got[BROKEN * d + 5]}`);
   for (const row of [0, 2]) {
@@ -59,12 +60,12 @@ async function checkNorm(rig: Rig, bad: number): Promise<void> {
   }
 }
 
-async function checkNormWeight(rig: Rig, bad: number): Promise<void> {
+async function checkNormWeight(rig: Rig, bad: number, kind: NormKind): Promise<void> {
   const d = 64;
   const out = rig.unwritten(ROWS * d, rig.types.elem);
-  const weight = new Float64Array(d).fill(1);
-  weight[7] = bad;
-  const input = { hidden: rig.upload(numbers(d)), weight: rig.upload(weight), out, d, eps: 1e-6 };
+  const weight = new Float64Array(2 * d).fill(1);
+  weight[kind === "layer" ? d + 7 : 7] = bad;
+  const input = { kind, hidden: rig.upload(numbers(d)), weight: rig.upload(weight), out, d, eps: 1e-6 };
   rig.run([await normOp(rig.kernels, rig.types, input)], EACH_ROW);
   const got = await rig.read(out, rig.types.elem, ROWS * d);
   got.forEach((value, i) => {
@@ -202,8 +203,10 @@ export const cases: Case[] = inEverySetting("kernel/not-finite", async ({ gpu },
   const rig = new Rig(gpu, setting);
   try {
     for (const bad of BAD) {
-      await checkNorm(rig, bad);
-      await checkNormWeight(rig, bad);
+      for (const kind of ["rms", "layer"] as const) {
+        await checkNorm(rig, bad, kind);
+        await checkNormWeight(rig, bad, kind);
+      }
       await checkRope(rig, bad);
       await checkKvWrite(rig, bad);
       await checkActivation(rig, bad);

@@ -43,6 +43,8 @@ test("weights, state, buffers and cost of a model of added kinds are those that 
   expect(runner.shape.layers[0]).toEqual({
     mixers: [{ kind: "decaying-sum" }],
     ffn: { kind: "linear", width: d },
+    norms: { mixer: "attn_norm", ffn: "ffn_norm" },
+    parallel: false,
   });
   runner.destroy();
 });

@@ -15,12 +15,14 @@ import {
 } from "./hyperparameters.ts";
 import { Reader, type Settings } from "./settings-reader.ts";
 import { refuseUnreadMetadata } from "./unread-keys.ts";
-import type { RopeScaling } from "../../shape/shape.ts";
+import type { NormKind, RopeScaling } from "../../shape/shape.ts";
 
 /** What an architecture's files may say beside what all files say. */
 export interface GgufTraits {
   /** `general.architecture`, the prefix of its keys. */
   gguf: string;
+  /** Default: RMS norms. */
+  norm?: NormKind;
   /** Who has the sliding window: all attention layers, or all but every so many-th (Gemma 3). Absent: no window. */
   window?: "all" | { period: number; localTheta: number };
   /** Embedding, residuals and logits have factors (Granite). */
@@ -32,6 +34,11 @@ export interface GgufTraits {
 }
 
 const WHERE = "GGUF metadata";
+
+const EPSILON_KEYS: Readonly<Record<NormKind, string>> = {
+  rms: "attention.layer_norm_rms_epsilon",
+  layer: "attention.layer_norm_epsilon",
+};
 
 /**
  * Hyperparameters from metadata, and the keys that they were read from.
@@ -55,7 +62,7 @@ export function hyperparametersFromMetadata(
     vocabSize: vocabSizeOf(read, general),
     ffnWidth: read.perLayer("feed_forward_length", layers, MAX_WIDTH),
     activation: undefined,
-    normEps: read.positive("attention.layer_norm_rms_epsilon"),
+    normEps: read.positive(EPSILON_KEYS[traits.norm ?? "rms"]),
     ...ropeOf(read, headDim, contextTokens, traits),
     attentionScale: read.positiveOrZero("attention.scale") || undefined,
     softCap: read.positiveOrZero("attn_logit_softcapping"),

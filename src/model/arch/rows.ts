@@ -16,13 +16,14 @@ import type {
   Activation,
   AttentionMixer,
   FeedForward,
+  LayerNorms,
   LayerShape,
   Mixer,
   ModelShape,
   RopeLayout,
   RopeParams,
 } from "../../shape/shape.ts";
-import { TensorNames } from "./tensor-lookup.ts";
+import { TensorNames, type LayerTensors } from "./tensor-lookup.ts";
 
 /** A row: what the hyperparameters alone do not say. */
 export interface Architecture extends GgufTraits {
@@ -31,7 +32,12 @@ export interface Architecture extends GgufTraits {
   /** GGUF files hold q and k rows for this layout, safetensors always for "half". */
   ropeLayout: RopeLayout;
   qkNorm: boolean;
-  postNorms: boolean;
+  norms: LayerNorms;
+  /** What of a layer's norms and residual adds is up to the file. Default: `norms`, and one add after the other. */
+  skeleton?(index: number, params: Hyperparameters, layer: LayerTensors): Pick<LayerShape, "norms" | "parallel">;
+  embeddingNorm?: boolean;
+  /** Names of tensors in safetensors, where they are not those of most architectures. */
+  safetensorsNames?: Readonly<Record<string, string>>;
   activation: Activation;
   zeroCentredNorms: boolean;
   scaleEmbedding: boolean;
@@ -55,10 +61,19 @@ const GEMMA3_27B_LAYERS = 62;
 /** SmolLM3: every fourth layer has no rotation, unless config.json lists the layers. */
 const SMOLLM3_NOPE_PERIOD = 4;
 
+const PRE_NORMS: LayerNorms = { mixer: "attn_norm", ffn: "ffn_norm" };
+const SANDWICH_NORMS: LayerNorms = {
+  ...PRE_NORMS,
+  mixerPost: "post_attention_norm",
+  ffnPost: "post_ffw_norm",
+};
+/** In the files of some architectures, the norm before the feed-forward has the name of a post-norm. */
+const PRE_NORMS_RENAMED: LayerNorms = { mixer: "attn_norm", ffn: "post_attention_norm" };
+
 /** What most architectures have in common. */
 export const PLAIN = {
   qkNorm: false,
-  postNorms: false,
+  norms: PRE_NORMS,
   activation: "silu",
   zeroCentredNorms: false,
   scaleEmbedding: false,
@@ -79,7 +94,8 @@ export const ARCHITECTURES: Architecture[] = [
     config: ["gemma3_text", "gemma3"],
     ropeLayout: "half",
     qkNorm: true,
-    postNorms: true,
+    norms: SANDWICH_NORMS,
+    safetensorsNames: { ffn_norm: "pre_feedforward_layernorm" },
     activation: "gelu_tanh",
     zeroCentredNorms: true,
     scaleEmbedding: true,
@@ -127,6 +143,7 @@ export const ARCHITECTURES: Architecture[] = [
     config: ["qwen3_5", "qwen3_5_text"],
     ropeLayout: "half",
     qkNorm: true,
+    norms: PRE_NORMS_RENAMED,
     gatedAttention: true,
     deltaLayers: true,
     mixers: (index, params, attention) =>
@@ -138,6 +155,7 @@ export const ARCHITECTURES: Architecture[] = [
     config: ["qwen3_next"],
     ropeLayout: "half",
     qkNorm: true,
+    norms: PRE_NORMS_RENAMED,
     gatedAttention: true,
     deltaLayers: true,
     mixers: (index, params, attention) =>
@@ -256,23 +274,26 @@ function unknownArchitecture(name: string): TidepoolError {
 
 function build(row: Architecture, params: Hyperparameters, file: ModelFile): ModelShape {
   const isGguf = file.format === "gguf";
+  const names = new TensorNames(file, row.safetensorsNames);
   checkExperts(row, params);
   return {
     architecture: row.gguf,
     name: params.name,
     hiddenSize: params.hiddenSize,
-    vocabSize: vocabSizeOf(params, new TensorNames(file, row.postNorms)),
+    vocabSize: vocabSizeOf(params, names),
     contextTokens: params.contextTokens,
-    layers: Array.from({ length: params.layers }, (_, index) => layerShape(row, params, index)),
+    layers: Array.from({ length: params.layers }, (_, index) => layerShape(row, params, names, index)),
     unusedLayers: params.unusedLayers,
+    norm: row.norm ?? "rms",
     normEps: params.normEps,
     embeddingScale: row.scaleEmbedding ? Math.sqrt(params.hiddenSize) : params.embeddingScale,
+    embeddingNorm: row.embeddingNorm ?? false,
     residualScale: params.residualScale,
     logitScale: 1 / params.logitDivisor,
     logitSoftCap: params.finalSoftCap,
     ropeTables: ropeTables(params),
     ropeLayout: isGguf ? row.ropeLayout : "half",
-    postNorms: row.postNorms,
+    safetensorsNames: row.safetensorsNames ?? {},
     normOffset: row.zeroCentredNorms && !isGguf ? 1 : 0,
   };
 }
@@ -301,11 +322,17 @@ function ropeTables({ rope, localRope, ropeDims, ropeMagnitude }: Hyperparameter
   }));
 }
 
-function layerShape(row: Architecture, params: Hyperparameters, index: number): LayerShape {
+function layerShape(
+  row: Architecture,
+  params: Hyperparameters,
+  names: TensorNames,
+  index: number,
+): LayerShape {
   const attention = () => attentionMixer(row, params, index);
   return {
     mixers: row.mixers?.(index, params, attention) ?? [attention()],
     ffn: row.ffn ? row.ffn(index, params) : gatedFfn(row, params, index),
+    ...(row.skeleton?.(index, params, names.at(index)) ?? { norms: row.norms, parallel: false }),
   };
 }
 

@@ -16,13 +16,7 @@ export const VECTOR = ["weight"];
 const NORM_NAMES: Readonly<Record<string, string>> = {
   attn_norm: "input_layernorm",
   ffn_norm: "post_attention_layernorm",
-};
-
-/** Where the mixer and the feed-forward have norms after them too, the names shift (Gemma 3). */
-const POST_NORM_NAMES: Readonly<Record<string, string>> = {
-  attn_norm: "input_layernorm",
   post_attention_norm: "post_attention_layernorm",
-  ffn_norm: "pre_feedforward_layernorm",
   post_ffw_norm: "post_feedforward_layernorm",
 };
 
@@ -42,14 +36,12 @@ export interface LayerTensors {
 
 export class TensorNames {
   private readonly file: ModelFile;
-  private readonly postNorms: boolean;
   private readonly layerNames: Readonly<Record<string, string>>;
 
-  /** @param partNames the names in safetensors of mixers' and feed-forwards' tensors, by those in GGUF */
-  constructor(file: ModelFile, postNorms: boolean, partNames: Readonly<Record<string, string>> = {}) {
+  /** @param layerNames the names in safetensors of the layers' tensors, by those in GGUF; those of norms have defaults */
+  constructor(file: ModelFile, layerNames: Readonly<Record<string, string>> = {}) {
     this.file = file;
-    this.postNorms = postNorms;
-    this.layerNames = { ...partNames, ...(postNorms ? POST_NORM_NAMES : NORM_NAMES) };
+    this.layerNames = { ...NORM_NAMES, ...layerNames };
   }
 
   /** A tensor of the whole model: "token_embd", "output_norm", "output". */
@@ -79,10 +71,9 @@ export class TensorNames {
     return { has: (name, suffix) => this.layer(index, name, suffix) !== undefined };
   }
 
-  /** The norm before the feed-forward: Falcon-H1 writes it without a suffix, Qwen3.5 under the name of a post-norm. */
-  ffnNorm(index: number): TensorInfo | undefined {
-    const named = this.layer(index, "ffn_norm") ?? this.layer(index, "ffn_norm", "");
-    return named ?? (this.postNorms ? undefined : this.layer(index, "post_attention_norm"));
+  /** A norm of a layer: Falcon-H1 writes one without a suffix. */
+  norm(index: number, name: string): TensorInfo | undefined {
+    return this.layer(index, name) ?? this.layer(index, name, "");
   }
 
   /** @throws TidepoolError `invalid_file` naming the tensor. */

@@ -3,19 +3,14 @@
  */
 import { inFile, TidepoolError } from "../../errors.ts";
 import type { ModelFile, TensorInfo } from "../../load/model-file.ts";
-import type { LayerShape, ModelShape } from "../../shape/shape.ts";
+import { normsOf, type LayerShape, type ModelShape } from "../../shape/shape.ts";
 import { FEED_FORWARDS } from "../ffn/kinds.ts";
 import { formatOf } from "../matrix/formats.ts";
 import { MIXERS } from "../mixer/kinds.ts";
-import { TensorNames, VECTOR, type LayerTensors, type TensorSpec } from "./tensor-lookup.ts";
-
-const POST_NORMS: readonly TensorSpec[] = [
-  ["post_attention_norm", VECTOR, true],
-  ["post_ffw_norm", VECTOR, true],
-];
+import { TensorNames, type LayerTensors, type TensorSpec } from "./tensor-lookup.ts";
 
 /** The names of a model's tensors, those of its mixers and feed-forwards included. */
-export function namesIn(file: ModelFile, { layers, postNorms }: ModelShape): TensorNames {
+export function namesIn(file: ModelFile, { layers, safetensorsNames }: ModelShape): TensorNames {
   const kinds = layers.flatMap(({ mixers, ffn }) => [
     ...mixers.map((mixer) => MIXERS.of(mixer)),
     ...(ffn ? [FEED_FORWARDS.of(ffn)] : []),
@@ -23,14 +18,12 @@ export function namesIn(file: ModelFile, { layers, postNorms }: ModelShape): Ten
   const partNames = [...new Set(kinds)].flatMap(({ safetensorsNames }) =>
     Object.entries(safetensorsNames ?? {}),
   );
-  return new TensorNames(file, postNorms, Object.fromEntries(partNames));
+  return new TensorNames(file, { ...Object.fromEntries(partNames), ...safetensorsNames });
 }
 
-function layerTensors({ mixers, ffn }: LayerShape, layer: LayerTensors, postNorms: boolean): TensorSpec[] {
+function partTensors({ mixers, ffn }: LayerShape, layer: LayerTensors): TensorSpec[] {
   return [
-    ["attn_norm", VECTOR, true],
     ...mixers.flatMap((mixer) => MIXERS.of(mixer).tensors(mixer, layer)),
-    ...(postNorms ? POST_NORMS : []),
     ...(ffn ? FEED_FORWARDS.of(ffn).tensors(ffn, layer) : []),
   ];
 }
@@ -44,17 +37,23 @@ export function usedTensors(file: ModelFile, shape: ModelShape): TensorInfo[] {
   const used = new Set<TensorInfo>();
   const add = (tensor: TensorInfo | undefined) => tensor && used.add(tensor);
   add(names.require(names.model("token_embd"), "token_embd.weight"));
-  add(names.require(names.model("output_norm"), "output_norm.weight"));
+  const addNorm = (norm: TensorInfo | undefined, bias: TensorInfo | undefined, label: string) => {
+    add(names.require(norm, label));
+    if (shape.norm === "layer") add(bias);
+  };
+  const modelNorms = [...(shape.embeddingNorm ? ["token_embd_norm"] : []), "output_norm"];
+  for (const name of modelNorms) addNorm(names.model(name), names.model(name, "bias"), `${name}.weight`);
   add(names.model("output"));
   add(names.model("rope_freqs"));
   shape.layers.forEach((layer, index) => {
-    for (const [name, suffixes, isRequired] of layerTensors(layer, names.at(index), shape.postNorms)) {
+    for (const [, name] of normsOf(layer))
+      addNorm(names.norm(index, name), names.layer(index, name, "bias"), `blk.${index}.${name}.weight`);
+    for (const [name, suffixes, isRequired] of partTensors(layer, names.at(index))) {
       const found = suffixes.map((suffix) => names.layer(index, name, suffix));
       const label = [`blk.${index}.${name}`, suffixes[0]].filter(Boolean).join(".");
       if (isRequired) names.require(found[0], label);
       found.forEach(add);
     }
-    if (layer.ffn) add(names.require(names.ffnNorm(index), `blk.${index}.ffn_norm.weight`));
   });
   return [...used];
 }

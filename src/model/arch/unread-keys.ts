@@ -31,7 +31,7 @@ const METADATA_HARMLESS: readonly Harmless[] = [
   { key: /^attention\.causal$/, when: isTrue, why: "every architecture here is causal" },
   {
     key: /^attention\.layer_norm_epsilon$/,
-    why: "all norms here are RMS norms, with an epsilon of their own",
+    why: "only architectures whose norms are LayerNorms read it; RMS norms have an epsilon of their own",
   },
   { key: /^expert/, why: "experts are refused as such (rows.ts), and without them there is nothing to set" },
   {

@@ -1,24 +1,28 @@
 /**
- * RMS norm fused with the residual add (shaders/rmsnorm.wgsl) as an op. Per-head norms of q and k live in rope.ts.
+ * The norms of the residual stream, fused with the residual add (shaders/norm.wgsl), as an op. Per-head norms of q and k live
+ * in rope.ts.
  */
-import code from "../../../shaders/rmsnorm.wgsl";
+import code from "../../../shaders/norm.wgsl";
 import bounded from "../../../shaders/lib/bounded.wgsl";
 import stepLib from "../../../shaders/lib/step.wgsl";
 import { assert } from "../../base.ts";
 import type { Kernels, KernelTypes } from "../../gpu/kernel.ts";
 import { uniformBuffer, type Op } from "../../gpu/op.ts";
-import { largestFinite, reduceFragment } from "./kernel-parts.ts";
+import type { NormKind, PostNormOf } from "../../shape/shape.ts";
+import { absentBuffer, largestFinite, reduceFragment } from "./kernel-parts.ts";
 
+/** The weights of a norm are f32 [d] for "rms", [2 * d] for "layer": weights, then biases. */
 export interface NormInput {
   label?: string;
+  kind: NormKind;
   /** f32 [rows, d]: the residual stream; delta is added to it in place, unless `gather`. */
   hidden: GPUBuffer;
   /** f32 [rows, d]: what the last mixer or feed-forward produced. Absent: nothing to add. */
-  delta?: GPUBuffer;
-  /** f32 [d]: a second norm, of delta before it is added (sandwich norms). Needs `delta`. */
-  postWeight?: GPUBuffer;
-  /** f32 [d]. Zero-centred weights have had their 1 added by the loader. */
-  weight: GPUBuffer;
+  delta?: GPUBuffer | undefined;
+  /** A second norm: of delta before it is added (sandwich norms; needs `delta`), or of the stream after that, in place. */
+  post?: { weight: GPUBuffer; of: PostNormOf } | undefined;
+  /** Zero-centred weights have had their 1 added by the loader. Absent: `out` is the stream as it stands. */
+  weight: GPUBuffer | undefined;
   /** elem [rows, d]; with `gather` [logitRows, d]. */
   out: GPUBuffer;
   /** Hidden size, a multiple of 4. */
@@ -30,31 +34,37 @@ export interface NormInput {
   gather?: boolean;
 }
 
-/** out = rmsnorm(hidden + residualScale * delta) * weight; see the kernel's head for the order of things. */
+/** Values of the kernel's POST. */
+const POST: Readonly<Record<PostNormOf, number>> = { output: 1, sum: 2 };
+
+/** out = norm(hidden + residualScale * delta); see the kernel's head for the order of things. */
 export async function normOp(kernels: Kernels, types: KernelTypes, input: NormInput): Promise<Op> {
-  const { hidden, delta, postWeight, weight, out, d, eps, residualScale = 1, gather = false } = input;
-  assert(d > 0 && d % 4 === 0, `rmsnorm: the hidden size ${d} is not a multiple of 4`);
-  assert(delta || !postWeight, "rmsnorm: postWeight without delta");
+  const { kind, hidden, delta, post, weight, out, d, eps, residualScale = 1, gather = false } = input;
+  assert(d > 0 && d % 4 === 0, `norm: the hidden size ${d} is not a multiple of 4`);
+  assert(delta || post?.of !== "output", "norm: a post-norm of delta without delta");
   const { lib, subgroups } = reduceFragment(kernels);
   const pipeline = await kernels.pipeline(
-    { name: "rmsnorm", code, libs: [stepLib, bounded, lib], subgroups },
+    { name: "norm", code, libs: [stepLib, bounded, lib], subgroups },
     types,
     {
       WG: invocations(d),
       D4: d / 4,
+      LAYER: kind === "layer" ? 1 : 0,
       HAS_DELTA: delta ? 1 : 0,
-      POST_NORM: postWeight ? 1 : 0,
+      POST: post ? POST[post.of] : 0,
+      PRE: weight ? 1 : 0,
       GATHER: gather ? 1 : 0,
       LIMIT: largestFinite(types.elem),
     },
   );
   const { device } = kernels.gpu;
-  const op = uniformBuffer(device, new Float32Array([eps, residualScale]), "rmsnorm op");
-  const absent = weight; // stands at the bindings that the pipeline's overrides leave unread
+  const op = uniformBuffer(device, new Float32Array([eps, residualScale]), "norm op");
+  const absent = weight ?? post?.weight ?? delta ?? absentBuffer(device);
+  const group = [op, hidden, delta ?? absent, post?.weight ?? absent, weight ?? absent, out];
   return {
-    label: input.label ?? "rmsnorm",
+    label: input.label ?? "norm",
     pipeline,
-    group: kernels.bind(pipeline, 0, [op, hidden, delta ?? absent, postWeight ?? absent, weight, out]),
+    group: kernels.bind(pipeline, 0, group),
     grid: (step) => [gather ? step.logitRows : step.rows, 1, 1],
   };
 }
