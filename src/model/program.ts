@@ -156,10 +156,14 @@ class Builder {
     const before = index > 0 ? this.deltaOf(index - 1) : {};
     if (layer.mixers.length === 0)
       return [await this.norm({ ...before, weight: norms.ffn }), ...(await this.ffnOps(layer, weights))];
-    const ops = [await this.norm({ ...before, weight: norms.mixer }), ...(await this.mixerOps(layer, weights))];
+    const ops = [
+      await this.norm({ ...before, weight: norms.mixer }),
+      ...(await this.mixerOps(layer, weights)),
+    ];
     if (!layer.ffn) return ops;
     // What the mixers gave stays in `delta` if the feed-forward adds to it.
-    if (!layer.parallel) ops.push(await this.norm({ ...this.added(layer, norms.mixerPost), weight: norms.ffn }));
+    if (!layer.parallel)
+      ops.push(await this.norm({ ...this.added(layer, norms.mixerPost), weight: norms.ffn }));
     else if (norms.ffn) ops.push(await this.norm({ weight: norms.ffn }));
     return [...ops, ...(await this.ffnOps(layer, weights))];
   }

@@ -36,7 +36,7 @@ const specs: Record<string, Spec> = {
   "stream as it stands": { ...RMS, rows: 3, d: 64, delta: false, pre: false },
   "post-norm alone": { ...RMS, rows: 7, d: 260, post: "output", pre: false },
   "LayerNorm of one row": { ...LAYER, rows: 1, d: 1028, delta: false },
-  "LayerNorm": { ...LAYER, rows: 33, d: 260, residualScale: 0.22 },
+  LayerNorm: { ...LAYER, rows: 33, d: 260, residualScale: 0.22 },
   "LayerNorm sandwich": { ...LAYER, rows: 7, d: 64, post: "output" },
   "LayerNorm gather": { ...LAYER, rows: 7, d: 64, gather: [6, 0, 3] },
   "LayerNorm of the sum": { ...LAYER, rows: 7, d: 260, post: "sum", pre: false },
@@ -90,7 +90,9 @@ function normed({ values, bounds }: Bounded, weights: Float64Array, kind: NormKi
   const mean = isLayer ? average(values) : 0;
   const meanBound = isLayer ? average(bounds) + unit * average(values.map(Math.abs)) : 0;
   const centred = values.map((value) => value - mean);
-  const errors = bounds.map((bound, i) => bound + meanBound + roundOff("f32") * Math.abs(centred[i] as number));
+  const errors = bounds.map(
+    (bound, i) => bound + meanBound + roundOff("f32") * Math.abs(centred[i] as number),
+  );
   const scale = 1 / Math.sqrt(average(centred.map((value) => value ** 2)) + EPS);
   const relative = 2 * unit + scale * Math.sqrt(average(errors.map((error) => error ** 2)));
   const scaled = centred.map((value, i) => value * scale * (weights[i] as number));
@@ -137,7 +139,12 @@ async function check(rig: Rig, spec: Spec, random: Random): Promise<void> {
     return (normedRows.bounds[i] as number) + rounding + 2 ** -25;
   });
   const left = gather ? exact(inputs.hidden) : joined(expected.map(({ stream }) => stream));
-  expectClose("hidden", await rig.read(hidden, "f32", rows * d), left.values, (i) => left.bounds[i] as number);
+  expectClose(
+    "hidden",
+    await rig.read(hidden, "f32", rows * d),
+    left.values,
+    (i) => left.bounds[i] as number,
+  );
 }
 
 function joined(rows: readonly Bounded[]): Bounded {

@@ -5,14 +5,7 @@
  */
 import type { Gpu } from "../../src/gpu/device.ts";
 import type { Case } from "../support/cases.ts";
-import {
-  addToys,
-  SKELETONS,
-  toyLogits,
-  toyModel,
-  toyTensors,
-  type ToyName,
-} from "../support/toy-kinds.ts";
+import { addToys, SKELETONS, toyLogits, toyModel, toyTensors, type ToyName } from "../support/toy-kinds.ts";
 import { nmse, runTokens, type Feed } from "./golden.ts";
 
 const FEEDS: readonly Feed[] = ["once", "chunks of 7", "one by one"];

@@ -223,7 +223,8 @@ export function toyModel(tensors: Tensors, name: ToyName = "toy"): Uint8Array {
       [`${name}.context_length`]: 256,
       [`${name}.attention.head_count`]: 0,
       [`${name}.feed_forward_length`]: 0,
-      [`${name}.attention.${SKELETONS[name].norm === "layer" ? "layer_norm" : "layer_norm_rms"}_epsilon`]: eps,
+      [`${name}.attention.${SKELETONS[name].norm === "layer" ? "layer_norm" : "layer_norm_rms"}_epsilon`]:
+        eps,
     },
     tensors: [...tensors].map(([name, data]) => ({
       name,
@@ -239,11 +240,14 @@ export function toyLogits(tensors: Tensors, tokens: readonly number[], name: Toy
   const { hiddenSize: d, layers, vocabSize } = TOY;
   const toy = new Toy(tensors, SKELETONS[name]);
   const embedding = tensors.get("token_embd.weight") as Float32Array;
-  let rows = tokens.map((token) => [...embedding.subarray(token * d, (token + 1) * d)]);
+  let rows: Row[] = tokens.map((token) => [...embedding.subarray(token * d, (token + 1) * d)]);
   if (toy.skeleton.embeddingNorm) rows = rows.map((row) => toy.norm("token_embd_norm", row));
   for (let index = 0; index < layers; index++) rows = toy.layer(index, rows);
   const logits = rows.map((row) => times(embedding, toy.norm("output_norm", row)));
-  return Float32Array.from({ length: rows.length * vocabSize }, (_, i) => logits[Math.floor(i / vocabSize)]![i % vocabSize]!);
+  return Float32Array.from(
+    { length: rows.length * vocabSize },
+    (_, i) => logits[Math.floor(i / vocabSize)]![i % vocabSize]!,
+  );
 }
 
 type Row = readonly number[];
@@ -267,8 +271,15 @@ class Toy {
     const added = (row: Row, output: Row, post: NormPlace) =>
       layer.norms.postOf === "sum" ? norm(post, sum(row, output)) : sum(row, norm(post, output));
     const weight = (name: string) => this.tensors.get(`blk.${index}.${name}.weight`) as Float32Array;
-    const mixed = layer.mixers.length === 0 ? rows : this.mixed(weight, rows.map((row) => norm("mixer", row)));
-    const afterMixer = layer.mixers.length === 0 ? rows : rows.map((row, i) => added(row, mixed[i]!, "mixerPost"));
+    const mixed =
+      layer.mixers.length === 0
+        ? rows
+        : this.mixed(
+            weight,
+            rows.map((row) => norm("mixer", row)),
+          );
+    const afterMixer =
+      layer.mixers.length === 0 ? rows : rows.map((row, i) => added(row, mixed[i]!, "mixerPost"));
     if (!layer.ffn) return afterMixer;
     return afterMixer.map((row, i) => {
       const input = layer.parallel ? norm(layer.norms.ffn ? "ffn" : "mixer", rows[i]!) : norm("ffn", row);

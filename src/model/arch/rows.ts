@@ -34,7 +34,11 @@ export interface Architecture extends GgufTraits {
   qkNorm: boolean;
   norms: LayerNorms;
   /** What of a layer's norms and residual adds is up to the file. Default: `norms`, and one add after the other. */
-  skeleton?(index: number, params: Hyperparameters, layer: LayerTensors): Pick<LayerShape, "norms" | "parallel">;
+  skeleton?(
+    index: number,
+    params: Hyperparameters,
+    layer: LayerTensors,
+  ): Pick<LayerShape, "norms" | "parallel">;
   embeddingNorm?: boolean;
   /** Names of tensors in safetensors, where they are not those of most architectures. */
   safetensorsNames?: Readonly<Record<string, string>>;
