@@ -1,4 +1,6 @@
-// Per-head RMS norm of q and k (NORM), then rotary embedding, in place on the qkv rows. One workgroup a head and row.
+// Per-head RMS norm of q and k (NORM) and rotary embedding, in place on the qkv rows. One workgroup a head and row.
+// NORM_LAST: the norm is of what has been rotated. TEMPERATURE: queries are then multiplied by
+// 1 + temperature * ln(1 + floor(position / temperatureTokens)).
 // Heads 0 .. HEADS-1 are q, HEADS .. HEADS+KV_HEADS-1 are k; the v heads behind them stay as they are.
 //
 // qkv elem [rows, (HEADS + 2*KV_HEADS) * HEAD_DIM], qWeight and kWeight f32 [HEAD_DIM].
@@ -15,11 +17,15 @@ override HEAD_DIM: u32;
 override ROT: u32;
 override INTERLEAVED: bool = false;
 override NORM: bool = false;
+override NORM_LAST: bool = false;
+override TEMPERATURE: bool = false;
 override LIMIT: f32; // the largest finite number of elem
 
 struct Op {
   table: u32,
   eps: f32,
+  temperature: f32,
+  temperatureTokens: u32,
 }
 
 @group(0) @binding(0) var<uniform> op: Op;
@@ -42,31 +48,44 @@ fn normWeight(isQuery: bool, at: vec2u) -> vec2f {
   return vec2f(kWeight[at.x], kWeight[at.y]);
 }
 
+// A pair, rotated if it is one of those; angles: where the row's turns start.
+fn turned(value: vec2f, pair: u32, angles: u32) -> vec2f {
+  if (pair >= ROT / 2u) { return value; }
+  let turn = ropeTurn(angles + pair);
+  return vec2f(value.x * turn.x - value.y * turn.y, value.x * turn.y + value.y * turn.x);
+}
+
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) lid: u32) {
   let row = wid.y;
   let head = (row * (HEADS + 2u * KV_HEADS) + wid.x) * HEAD_DIM;
 
+  let angles = (op.table * step.rows + row) * (ROT / 2u);
+
   var scale = 1.0;
   if (NORM) {
     var squares = 0.0;
     for (var pair = lid; pair < HEAD_DIM / 2u; pair += WG) {
-      let value = loadPair(head, entries(pair));
+      var value = loadPair(head, entries(pair));
+      if (NORM_LAST) { value = turned(value, pair, angles); }
       squares += dot(value, value);
     }
     scale = 1.0 / sqrt(reduceSum(squares, lid) / f32(HEAD_DIM) + op.eps);
   }
 
-  let angles = (op.table * step.rows + row) * (ROT / 2u);
+  var stretch = 1.0;
+  if (TEMPERATURE && wid.x < HEADS) {
+    stretch += op.temperature * log(1.0 + f32(rowPosition(row) / op.temperatureTokens));
+  }
+
   for (var pair = lid; pair < HEAD_DIM / 2u; pair += WG) {
-    if (!NORM && pair >= ROT / 2u) { break; }
+    if (!NORM && !TEMPERATURE && pair >= ROT / 2u) { break; }
     let at = entries(pair);
     var value = loadPair(head, at);
+    if (NORM_LAST) { value = turned(value, pair, angles); }
     if (NORM) { value = value * scale * normWeight(wid.x < HEADS, at); }
-    if (pair < ROT / 2u) {
-      let turn = ropeTurn(angles + pair);
-      value = vec2f(value.x * turn.x - value.y * turn.y, value.x * turn.y + value.y * turn.x);
-    }
+    if (!NORM_LAST) { value = turned(value, pair, angles); }
+    if (TEMPERATURE) { value *= stretch; }
     value = bounded2(value, LIMIT);
     qkv[head + at.x] = elem(value.x);
     qkv[head + at.y] = elem(value.y);

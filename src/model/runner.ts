@@ -16,7 +16,8 @@ import type { ModelShape } from "../shape/shape.ts";
 import { shapeOf } from "./arch/rows.ts";
 import { checkTensors } from "./arch/tensor-names.ts";
 import { firstBroken } from "./op/check.ts";
-import { logitRows, planMemory, type MemoryOptions, type MemoryPlan } from "./memory.ts";
+import { contextOf, logitRows, planMemory, type MemoryOptions, type MemoryPlan } from "./memory.ts";
+import { withRopeChoice } from "./op/rope.ts";
 import type { Programs } from "./program.ts";
 import { makeRunnerParts, type RunnerParts, type RunnerProgress } from "./runner-parts.ts";
 import { INVALID_TOKEN, type SampledRow } from "./sampler.ts";
@@ -111,10 +112,12 @@ export class Runner {
     onProgress: (progress: RunnerProgress) => void = () => {},
     onPiece?: OnPiece,
   ): Promise<Runner> {
-    const shape = shapeOf(file);
-    checkTensors(file, shape);
+    const read = shapeOf(file);
+    checkTensors(file, read);
     checkTypes(gpu, options);
-    const plan = planMemory(file, shape, options);
+    const plan = planMemory(file, read, options);
+    const context = contextOf(read, options, plan.maxBlocks);
+    const shape = withRopeChoice(read, Math.min(context, read.contextTokens));
     const chosen = { ...options, poolTokens: plan.maxBlocks * options.blockTokens };
     const input = { gpu, file, shape, options: chosen, plan, onProgress, onPiece };
     const parts = await makeRunnerParts(input).catch((error: unknown) => {

@@ -95,8 +95,9 @@ export class StepData {
     this.device = device;
     this.limits = limits;
     this.rope = new RopeTable(
-      shape.ropeTables.map((spec) =>
-        ropeFrequencies(ropeDivisors ? { ...spec, divisors: ropeDivisors } : spec),
+      // A file's divisors are those of layers that see everything; local layers rotate unscaled.
+      shape.ropeTables.map((spec, table) =>
+        ropeFrequencies(ropeDivisors && table === 0 ? { ...spec, divisors: ropeDivisors } : spec),
       ),
     );
     this.tableStride = Math.ceil(maxContext / blockTokens) + STATE_WORDS;

@@ -4,7 +4,7 @@
  */
 import type { ModelFile } from "../load/model-file.ts";
 import { normsOf, type LayerShape, type ModelShape, type NormPlace } from "../shape/shape.ts";
-import { namesIn, usedTensors } from "./arch/tensor-names.ts";
+import { namesIn, ropeDivisors, usedTensors } from "./arch/tensor-names.ts";
 import { FEED_FORWARDS } from "./ffn/kinds.ts";
 import { destroyWeight, type PackedWeight } from "./matrix/upload.ts";
 import { MIXERS } from "./mixer/kinds.ts";
@@ -24,7 +24,7 @@ export interface Weights {
   head: PackedWeight;
   embeddingNorm: GPUBuffer | undefined;
   outputNorm: GPUBuffer;
-  /** Divisors of the RoPE frequencies that the file carries (llama3 scaling in GGUF), one a pair. */
+  /** Divisors of the RoPE frequencies that the file carries (llama3 scaling and LongRoPE in GGUF), one a pair. */
   ropeDivisors: Float32Array | undefined;
   layers: LayerWeights[];
   /** Bytes of GPU memory. */
@@ -64,7 +64,7 @@ async function loadAll(loader: TensorLoader, shape: ModelShape): Promise<Weights
     loader.streamNorm(names.model(name), names.model(name, "bias"), `${name}.weight`);
   const embeddingNorm = shape.embeddingNorm ? await norm("token_embd_norm") : undefined;
   const outputNorm = await norm("output_norm");
-  const divisors = names.model("rope_freqs");
+  const divisors = ropeDivisors(names, shape)[0];
   const layers: LayerWeights[] = [];
   for (const [index, layer] of shape.layers.entries())
     layers.push(await loadLayer(loader.layer(index), layer));

@@ -10,12 +10,14 @@ import type { MambaMixer } from "./mixer/mamba2.ts";
 import type { ShortConvMixer } from "./mixer/short-conv.ts";
 
 export type { Activation, MlpFeedForward } from "./ffn/mlp.ts";
-export type { AttentionMixer } from "./mixer/attention.ts";
+export type { AttentionMixer, QkNorm, QueryTemperature } from "./mixer/attention.ts";
 
 /** How a model stretches its positions. */
 export type RopeScaling =
   | { type: "none" }
   | { type: "linear"; factor: number }
+  /** The base is multiplied by alpha^(rot / (rot - 2)). */
+  | { type: "ntk"; alpha: number }
   | {
       type: "llama3";
       factor: number;
@@ -37,7 +39,20 @@ export type RopeScaling =
       attentionFactor?: number;
       /** false: the ramp's ends are not rounded to whole pairs. Default true. */
       truncate?: boolean;
+    }
+  | {
+      type: "longrope";
+      /** Context of the original training, in tokens. */
+      originalContext: number;
+      /** Divisors of each pair's frequency in that context, and in a longer one. Absent: tensors of the file hold them. */
+      factors?: { short: readonly number[]; long: readonly number[] };
+      /** Factor of cos and sin, with both. Default: 1. */
+      attentionFactor?: number;
+      /** Which of them an engine uses, for all positions, because keys are kept rotated. Absent until its context is known. */
+      chosen?: LongRopeFactors;
     };
+
+export type LongRopeFactors = "short" | "long";
 
 export interface RopeParams {
   theta: number;

@@ -11,6 +11,7 @@ import { matmulOp, matvecOp } from "../../src/model/matrix/products.ts";
 import { destroyWeight, uploadWeight } from "../../src/model/matrix/upload.ts";
 import { normOp } from "../../src/model/op/norm.ts";
 import { ropeOp } from "../../src/model/op/rope.ts";
+import { vectorNormOp } from "../../src/model/op/vector-norm.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 import type { Op } from "../../src/gpu/op.ts";
 import type { NormKind } from "../../src/shape/shape.ts";
@@ -83,6 +84,21 @@ async function checkRope(rig: Rig, bad: number): Promise<void> {
   const op = await ropeOp(rig.kernels, rig.types, { ...HEADS, rot: 16, interleaved: false, table: 0, qkv });
   rig.run([op], { ...EACH_ROW, ropeTable });
   expectBroken("rope", await rig.read(qkv, elem, ROWS * QKV), QKV, [3, 11]);
+}
+
+async function checkVectorNorm(rig: Rig, bad: number): Promise<void> {
+  const { elem } = rig.types;
+  const qkv = rig.upload(numbers(QKV, { 3: bad }), elem);
+  const weight = rig.upload(new Float64Array(2 * HEADS.headDim).fill(1));
+  const input = { ...HEADS, qkv, qWeight: weight, kWeight: weight, eps: 1e-6 };
+  rig.run([await vectorNormOp(rig.kernels, rig.types, input)], EACH_ROW);
+  const got = await rig.read(qkv, elem, ROWS * QKV);
+  if (Number.isFinite(got[BROKEN * QKV + 3]))
+    throw new Error(`vector norm of ${bad} gives ${got[BROKEN * QKV + 3]}`);
+  got.forEach((value, i) => {
+    const isQueryOfBroken = Math.floor(i / QKV) === BROKEN && i % QKV < 2 * HEADS.headDim;
+    if (!isQueryOfBroken && !Number.isFinite(value)) throw new Error(`vector norm: element ${i} is ${value}`);
+  });
 }
 
 async function checkKvWrite(rig: Rig, bad: number): Promise<void> {
@@ -208,6 +224,7 @@ export const cases: Case[] = inEverySetting("kernel/not-finite", async ({ gpu },
         await checkNormWeight(rig, bad, kind);
       }
       await checkRope(rig, bad);
+      await checkVectorNorm(rig, bad);
       await checkKvWrite(rig, bad);
       await checkActivation(rig, bad);
       await checkConv(rig, bad);

@@ -1,4 +1,7 @@
-/** rope: both pairings, partial rotation, per-head norms, layers with the norm alone, and the choice of table. */
+/**
+ * rope: both pairings, partial rotation, per-head norms before and after it, layers with the norm alone, the temperature of
+ * queries, and the choice of table.
+ */
 import { Random } from "../../src/base.ts";
 import { ropeFrequencies, ropeOp, RopeTable } from "../../src/model/op/rope.ts";
 import { inEverySetting, type Case } from "../support/cases.ts";
@@ -13,6 +16,9 @@ interface Spec {
   rot: number;
   interleaved: boolean;
   norm: boolean;
+  /** The norm is of what has been rotated, and the turn lengthens it. */
+  normLast?: boolean;
+  temperature?: { scale: number; tokens: number };
   table: number;
 }
 
@@ -34,9 +40,14 @@ const specs: Record<string, Spec> = {
   "interleaved partial": { ...base, rows: 1, headDim: 80, rot: 20, interleaved: true },
   "norm and rotation": { ...base, heads: 3, kvHeads: 1, headDim: 256, rot: 256, norm: true, table: 1 },
   "norm alone": { ...base, headDim: 32, rot: 0, norm: true },
+  "norm of a rotated part": { ...base, rows: 4, headDim: 64, rot: 32, norm: true, normLast: true, table: 1 },
+  temperature: { ...base, rot: 32, temperature: { scale: 0.1, tokens: 1000 } },
+  "temperature alone": { ...base, rows: 3, headDim: 32, rot: 0, temperature: { scale: 0.7, tokens: 64 } },
 };
 
 const EPS = 1e-6;
+/** The second table's turns lengthen what they turn. */
+const MAGNITUDES = [1, 1.5];
 const THETAS = [10_000, 1_000_000];
 
 function positionOf(row: number): number {
@@ -48,21 +59,51 @@ function pairsOf({ rot, interleaved }: Spec): [number, number][] {
   return Array.from({ length: rot / 2 }, (_, i) => (interleaved ? [2 * i, 2 * i + 1] : [i, i + rot / 2]));
 }
 
-/** One head, in place; returns each entry's magnitude before the rotation mixed it, for the error bound. */
-function turnHead(spec: Spec, head: Float64Array, weight: Float64Array, position: number): Float64Array {
-  if (spec.norm) {
-    const scale = 1 / Math.sqrt(head.reduce((sum, x) => sum + x * x, 0) / head.length + EPS);
-    head.forEach((x, c) => (head[c] = x * scale * (weight[c] as number)));
+/** One head in place, and each entry's magnitude before the rotation mixed it, for the error bound. */
+class Head {
+  readonly size: Float64Array;
+  readonly values: Float64Array;
+
+  constructor(values: Float64Array) {
+    this.values = values;
+    this.size = values.map(Math.abs);
   }
-  const size = head.map(Math.abs);
-  pairsOf(spec).forEach(([a, b], i) => {
-    const angle = position * (THETAS[spec.table] as number) ** ((-2 * i) / spec.rot);
-    const [u, w] = [head[a] as number, head[b] as number];
-    head[a] = u * Math.cos(angle) - w * Math.sin(angle);
-    head[b] = u * Math.sin(angle) + w * Math.cos(angle);
-    size[a] = size[b] = Math.abs(u) + Math.abs(w);
-  });
-  return size;
+
+  scale(by: (index: number) => number): void {
+    this.values.forEach((x, c) => (this.values[c] = x * by(c)));
+    this.size.forEach((x, c) => (this.size[c] = x * Math.abs(by(c))));
+  }
+
+  norm(weight: Float64Array): void {
+    const squares = this.values.reduce((sum, x) => sum + x * x, 0);
+    const scale = 1 / Math.sqrt(squares / this.values.length + EPS);
+    this.scale((c) => scale * (weight[c] as number));
+  }
+
+  turn(spec: Spec, position: number): void {
+    const { values, size } = this;
+    const magnitude = MAGNITUDES[spec.table] as number;
+    pairsOf(spec).forEach(([a, b], i) => {
+      const angle = position * (THETAS[spec.table] as number) ** ((-2 * i) / spec.rot);
+      const [u, w] = [values[a] as number, values[b] as number];
+      values[a] = magnitude * (u * Math.cos(angle) - w * Math.sin(angle));
+      values[b] = magnitude * (u * Math.sin(angle) + w * Math.cos(angle));
+      size[a] = size[b] = magnitude * ((size[a] as number) + (size[b] as number));
+    });
+  }
+}
+
+function turnHead(spec: Spec, values: Float64Array, weight: Float64Array, position: number): Head {
+  const head = new Head(values);
+  if (spec.norm && !spec.normLast) head.norm(weight);
+  head.turn(spec, position);
+  if (spec.norm && spec.normLast) head.norm(weight);
+  return head;
+}
+
+function stretchAt({ temperature }: Spec, position: number): number {
+  if (!temperature) return 1;
+  return 1 + temperature.scale * Math.log(1 + Math.floor(position / temperature.tokens));
 }
 
 function reference(spec: Spec, qkv: Float64Array, qWeight: Float64Array, kWeight: Float64Array) {
@@ -74,7 +115,9 @@ function reference(spec: Spec, qkv: Float64Array, qWeight: Float64Array, kWeight
     for (let head = 0; head < heads + kvHeads; head++) {
       const at = (row * width + head) * headDim;
       const weight = head < heads ? qWeight : kWeight;
-      sizes.set(turnHead(spec, expected.subarray(at, at + headDim), weight, positionOf(row)), at);
+      const turned = turnHead(spec, expected.subarray(at, at + headDim), weight, positionOf(row));
+      if (head < heads) turned.scale(() => stretchAt(spec, positionOf(row)));
+      sizes.set(turned.size, at);
     }
   }
   return { expected, sizes };
@@ -88,14 +131,18 @@ async function check(rig: Rig, spec: Spec, random: Random): Promise<void> {
   const qWeight = rounded(lumpy(random, headDim, headDim), "f32");
   const kWeight = rounded(lumpy(random, headDim, headDim), "f32");
   const buffer = rig.upload(qkv, elem);
-  const norm = { qWeight: rig.upload(qWeight), kWeight: rig.upload(kWeight), eps: EPS };
+  const isLast = spec.normLast ?? false;
+  const norm = { qWeight: rig.upload(qWeight), kWeight: rig.upload(kWeight), eps: EPS, isLast };
   const op = await ropeOp(rig.kernels, rig.types, {
     ...{ heads, kvHeads, headDim, rot, interleaved: spec.interleaved, table: spec.table },
     ...(spec.norm && { norm }),
+    ...(spec.temperature && { temperature: spec.temperature }),
     qkv: buffer,
   });
   const table = new RopeTable(
-    THETAS.map((theta) => ropeFrequencies({ theta, rot, scaling: { type: "none" } })),
+    THETAS.map((theta, table) =>
+      ropeFrequencies({ theta, rot, scaling: { type: "none" }, magnitude: MAGNITUDES[table] ?? 1 }),
+    ),
   );
   const ropeTable = new Float32Array(table.size(rows));
   table.fill(
@@ -107,7 +154,8 @@ async function check(rig: Rig, spec: Spec, random: Random): Promise<void> {
     ropeTable,
   });
   const { expected, sizes } = reference(spec, qkv, qWeight, kWeight);
-  const unit = (spec.norm ? headDim + 16 : 4) * roundOff("f32") + roundOff(elem);
+  // The logarithm of the temperature may be off by 3 ULP.
+  const unit = (spec.norm ? headDim + 16 : spec.temperature ? 16 : 4) * roundOff("f32") + roundOff(elem);
   expectClose("qkv", await rig.read(buffer, elem, qkv.length), expected, (i) => {
     return (sizes[i] as number) === 0 ? 0 : unit * (sizes[i] as number) + (elem === "f16" ? 2 ** -25 : 0);
   });

@@ -30,12 +30,14 @@ export function withoutSubgroups(gpu: Gpu): Gpu {
   return { ...gpu, features: { ...gpu.features, subgroups: false } };
 }
 
+/** @param exact the expected logits are those of a float64 forward pass, not llama.cpp's */
 export async function loadGolden(
   env: CaseEnv,
   folder: string,
+  exact = false,
 ): Promise<{ golden: Golden; expected: Float32Array; model: Uint8Array }> {
   const golden = JSON.parse(new TextDecoder().decode(await env.shared(`${folder}/golden.json`))) as Golden;
-  const logits = await env.shared(`${folder}/logits.f32`);
+  const logits = await env.shared(`${folder}/${exact ? "float64" : "logits"}.f32`);
   return {
     golden,
     expected: new Float32Array(logits.slice().buffer),

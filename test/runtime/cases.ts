@@ -12,6 +12,7 @@ import { cases as notFinite } from "../kernel/not-finite.cases.ts";
 import { cases as norm } from "../kernel/norm.cases.ts";
 import { cases as reduce } from "../kernel/reduce.cases.ts";
 import { cases as rope } from "../kernel/rope.cases.ts";
+import { cases as vectorNorm } from "../kernel/vector-norm.cases.ts";
 import { cases as sampler } from "../kernel/sampler.cases.ts";
 import { cases as archives } from "../model/archives.cases.ts";
 import { cases as defaultLimits } from "../model/default-limits.cases.ts";
@@ -52,6 +53,7 @@ export const allCases: Case[] = [
   ...rope,
   ...sampler,
   ...softcap,
+  ...vectorNorm,
   ...needingShared([
     ...engine,
     ...formats,

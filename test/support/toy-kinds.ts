@@ -7,7 +7,8 @@
  */
 import { Random } from "../../src/base.ts";
 import type { Op } from "../../src/gpu/op.ts";
-import { ARCHITECTURES, PLAIN } from "../../src/model/arch/rows.ts";
+import { PLAIN } from "../../src/model/arch/architecture.ts";
+import { ARCHITECTURES } from "../../src/model/arch/rows.ts";
 import { MATRIX, VECTOR } from "../../src/model/arch/tensor-lookup.ts";
 import type { FeedForwardKind } from "../../src/model/ffn/kind.ts";
 import { FEED_FORWARDS } from "../../src/model/ffn/kinds.ts";

@@ -201,10 +201,17 @@ describe("each metadata key that the shape reads", () => {
     });
     const original = { original_max_position_embeddings: 64, factor: 4 };
     const configs: Record<string, unknown>[] = [
-      ...["llama", "mistral", "qwen3", "smollm3", "gemma3_text"].map((model_type) => ({
-        ...common,
-        model_type,
-      })),
+      ...[
+        "llama",
+        "mistral",
+        "qwen3",
+        "smollm3",
+        "gemma3_text",
+        "gemma2",
+        "ministral3",
+        "granite",
+        "olmo3",
+      ].map((model_type) => ({ ...common, model_type })),
       scaled({ rope_type: "linear", factor: 2 }),
       scaled({ rope_type: "yarn", ...original, beta_fast: 32, beta_slow: 1, attention_factor: 1 }),
       scaled({ rope_type: "llama3", ...original, low_freq_factor: 1, high_freq_factor: 4 }),

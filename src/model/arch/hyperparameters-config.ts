@@ -3,140 +3,21 @@
  * leaves out is not the same for all of them. Keys that change what is computed and that no code here reads are refused by
  * name (unread-keys.ts).
  */
+import { DIALECTS, type Dialect } from "./config-dialects.ts";
 import {
   ATTENTION_INTERVAL,
-  localByPeriod,
   MAX_CONTEXT,
   MAX_EXPERTS,
   MAX_HEAD_DIM,
   MAX_LAYERS,
   MAX_WIDTH,
+  yarnMagnitude,
   type Hyperparameters,
   type RopeBase,
 } from "./hyperparameters.ts";
 import { Reader, type Settings } from "./settings-reader.ts";
 import { refuseUnreadConfig } from "./unread-keys.ts";
 import type { Activation, RopeScaling } from "../../shape/shape.ts";
-
-/** What a model type leaves unsaid. */
-interface Dialect {
-  defaults: Readonly<Record<string, unknown>>;
-  /** Which layers are local where no `layer_types` lists them. Absent: the type has no windows. */
-  localLayers?(read: Reader, layers: number, ropeLayers: readonly boolean[] | undefined): boolean[];
-  /** Layers without rotation. */
-  ropeLayers?(read: Reader, layers: number): boolean[];
-  /** Local layers rotate by a base of their own, and `rope_parameters` may be listed by layer type. */
-  localRope?: boolean;
-  /** The key that names the activation. */
-  activation: string;
-}
-
-const LLAMA: Dialect = {
-  defaults: {
-    vocab_size: 32_000,
-    hidden_size: 4096,
-    intermediate_size: 11_008,
-    num_hidden_layers: 32,
-    num_attention_heads: 32,
-    max_position_embeddings: 2048,
-    rms_norm_eps: 1e-6,
-    rope_theta: 10_000,
-    hidden_act: "silu",
-  },
-  activation: "hidden_act",
-};
-
-const MISTRAL: Dialect = {
-  defaults: {
-    ...LLAMA.defaults,
-    intermediate_size: 14_336,
-    num_key_value_heads: 8,
-    max_position_embeddings: 131_072,
-    sliding_window: 4096,
-  },
-  localLayers: (_, layers) => Array<boolean>(layers).fill(true),
-  activation: "hidden_act",
-};
-
-const QWEN3: Dialect = {
-  defaults: {
-    ...LLAMA.defaults,
-    vocab_size: 151_936,
-    intermediate_size: 22_016,
-    num_key_value_heads: 32,
-    head_dim: 128,
-    max_position_embeddings: 32_768,
-    use_sliding_window: false,
-    sliding_window: 4096,
-    max_window_layers: 28,
-  },
-  localLayers: (read, layers) => {
-    const first = read.integer("max_window_layers", MAX_LAYERS, undefined, 0);
-    return listedLayers(read, layers) ?? Array.from({ length: layers }, (_, index) => index >= first);
-  },
-  activation: "hidden_act",
-};
-
-const SMOLLM3: Dialect = {
-  defaults: {
-    ...LLAMA.defaults,
-    vocab_size: 128_256,
-    hidden_size: 2048,
-    num_hidden_layers: 36,
-    num_attention_heads: 16,
-    num_key_value_heads: 4,
-    max_position_embeddings: 32_768,
-    rope_theta: 2_000_000,
-    use_sliding_window: false,
-    no_rope_layer_interval: 4,
-  },
-  ropeLayers: (read, layers) => {
-    const interval = read.integer("no_rope_layer_interval", MAX_LAYERS);
-    const listed = read.flags("no_rope_layers", layers);
-    return listed ?? Array.from({ length: layers }, (_, index) => (index + 1) % interval !== 0);
-  },
-  localLayers: (read, layers, ropeLayers) =>
-    listedLayers(read, layers) ?? (ropeLayers ?? []).map((rotates) => !rotates),
-  activation: "hidden_act",
-};
-
-const GEMMA3: Dialect = {
-  defaults: {
-    vocab_size: 262_208,
-    hidden_size: 2304,
-    intermediate_size: 9216,
-    num_hidden_layers: 26,
-    num_attention_heads: 8,
-    num_key_value_heads: 4,
-    head_dim: 256,
-    max_position_embeddings: 131_072,
-    rms_norm_eps: 1e-6,
-    rope_theta: 1_000_000,
-    rope_local_base_freq: 10_000,
-    query_pre_attn_scalar: 256,
-    sliding_window: 4096,
-    hidden_activation: "gelu_pytorch_tanh",
-  },
-  localLayers: (read, layers) => {
-    const kept = read.integer("_sliding_window_pattern", MAX_LAYERS, GEMMA3_PERIOD);
-    const period = read.integer("sliding_window_pattern", MAX_LAYERS, kept);
-    return listedLayers(read, layers) ?? localByPeriod(layers, period);
-  },
-  localRope: true,
-  activation: "hidden_activation",
-};
-
-/** One global layer after five local ones. */
-const GEMMA3_PERIOD = 6;
-
-const DIALECTS: Readonly<Record<string, Dialect>> = {
-  llama: LLAMA,
-  mistral: MISTRAL,
-  qwen3: QWEN3,
-  smollm3: SMOLLM3,
-  gemma3_text: GEMMA3,
-  gemma3: GEMMA3,
-};
 
 /** The model types whose config.json is understood. */
 export const CONFIG_MODEL_TYPES: readonly string[] = Object.keys(DIALECTS);
@@ -158,27 +39,28 @@ export function hyperparametersFromConfig(
   const contextTokens = read.integer("max_position_embeddings", MAX_CONTEXT);
   const heads = read.perLayer("num_attention_heads", layers, MAX_WIDTH);
   const headDim = read.integer("head_dim", MAX_HEAD_DIM, Math.floor(hiddenSize / (heads[0] || 1)));
-  const scalar = read.value("query_pre_attn_scalar");
+  const ropeDims = Math.floor(headDim * partialRotation(read));
+  const fixed = Object.entries(dialect.fixed ?? {});
+  for (const [key, value] of fixed)
+    if ((read.value(key) ?? value) !== value) throw read.unsupported(key, read.value(key), String(value));
   const params: Hyperparameters = {
     name: String(read.value("_name_or_path") || modelType),
     ...{ layers, unusedLayers: 0, hiddenSize, contextTokens, heads, headDim },
     vocabSize: read.optional("vocab_size"),
     kvHeads: read.perLayer("num_key_value_heads", layers, MAX_WIDTH, heads),
     ffnWidth: read.perLayer("intermediate_size", layers, MAX_WIDTH),
-    activation: activationOf(read, dialect.activation),
+    activation: activationOf(read, dialect),
     normEps: read.positive("rms_norm_eps"),
-    ropeDims: Math.floor(headDim * partialRotation(read)),
-    ...ropeOf(read, contextTokens, dialect),
-    ropeMagnitude: 1,
+    ropeDims,
+    ...ropeOf(read, { contextTokens, ropeDims, ntkAlpha: dialect.ntkAlpha ?? false }, dialect),
     ropeFinetuned: true,
-    attentionScale: scalar === undefined ? undefined : 1 / Math.sqrt(read.positive("query_pre_attn_scalar")),
+    ropeSections: false,
+    attentionScale: attentionScaleOf(read, dialect),
     softCap: read.positiveOrZero("attn_logit_softcapping"),
     finalSoftCap: read.positiveOrZero("final_logit_softcapping"),
     ...windowsOf(read, layers, dialect),
     recurrentLayers: undefined,
-    embeddingScale: 1,
-    residualScale: 1,
-    logitDivisor: 1,
+    ...multipliersOf(read, dialect),
     experts: read.integer("num_experts", MAX_EXPERTS, 0, 0),
     convKernel: 0,
     ssm: { innerSize: 0, stateSize: 0, heads: 0, groups: 0 },
@@ -218,46 +100,96 @@ const ACTIVATIONS: Readonly<Record<string, Activation>> = {
   gelu_new: "gelu_tanh",
 };
 
-function activationOf(read: Reader, name: string): Activation {
+function activationOf(read: Reader, { activation: name, activations }: Dialect): Activation {
   const value = read.text(name) ?? "";
-  const activation = ACTIVATIONS[value];
-  if (activation === undefined) throw read.unsupported(name, value, Object.keys(ACTIVATIONS).join(", "));
+  const known = { ...ACTIVATIONS, ...activations };
+  const activation = known[value];
+  if (activation === undefined) throw read.unsupported(name, value, Object.keys(known).join(", "));
   return activation;
 }
 
-function partialRotation(read: Reader): number {
-  const nested = read.optional("rope_parameters.partial_rotary_factor");
-  return read.positive("partial_rotary_factor", nested ?? 1);
+/** undefined: the architecture's own. */
+function attentionScaleOf(read: Reader, { multipliers }: Dialect): number | undefined {
+  if (multipliers) return read.positive("attention_multiplier", 1);
+  const scalar = read.optional("query_pre_attn_scalar");
+  return scalar === undefined ? undefined : 1 / Math.sqrt(read.positive("query_pre_attn_scalar"));
 }
 
-type RopePart = Pick<Hyperparameters, "rope" | "localRope">;
+function multipliersOf(
+  read: Reader,
+  { multipliers }: Dialect,
+): Pick<Hyperparameters, "embeddingScale" | "residualScale" | "logitDivisor"> {
+  const factor = (name: string) => (multipliers ? read.positive(name, 1) : 1);
+  return {
+    embeddingScale: factor("embedding_multiplier"),
+    residualScale: factor("residual_multiplier"),
+    logitDivisor: factor("logits_scaling"),
+  };
+}
+
+function partialRotation(read: Reader): number {
+  const above = read.positive("partial_rotary_factor", 1);
+  return read.positive("rope_parameters.partial_rotary_factor", above);
+}
+
+type RopePart = Pick<Hyperparameters, "rope" | "localRope" | "temperature">;
+
+interface RopeSizes {
+  contextTokens: number;
+  ropeDims: number;
+  ntkAlpha: boolean;
+}
 
 /**
  * Until version 5 of transformers the base stands at the top and the scaling in `rope_scaling`; since then both stand in
  * `rope_parameters`, which Gemma 3 lists by layer type. A file may hold both forms.
  */
-function ropeOf(read: Reader, contextTokens: number, { localRope }: Dialect): RopePart {
-  const older = ropeScaling(read, "rope_scaling.", contextTokens);
+function ropeOf(read: Reader, sizes: RopeSizes, { localRope, temperature }: Dialect): RopePart {
+  const older = ropeScaling(read, "rope_scaling.", sizes);
   const at = (place: string, olderTheta: string, olderScaling?: RopeScaling): RopeBase => {
     const theta = read.positive(olderTheta);
-    const scaling = ropeScaling(read, place, contextTokens);
+    const scaling = ropeScaling(read, place, sizes);
     return {
       theta: read.positive(`${place}rope_theta`, theta),
       scaling: olderScaling ?? scaling ?? { type: "none" },
     };
   };
-  if (!localRope) return { rope: at("rope_parameters.", "rope_theta", older), localRope: undefined };
+  const place = "rope_parameters.";
+  const grows = temperature ? temperatureOf(read, place, sizes) : undefined;
+  if (!localRope) return { rope: at(place, "rope_theta", older), localRope: undefined, temperature: grows };
   return {
-    rope: at("rope_parameters.full_attention.", "rope_theta", older),
-    localRope: at("rope_parameters.sliding_attention.", "rope_local_base_freq"),
+    rope: at(`${place}full_attention.`, "rope_theta", older),
+    localRope: at(`${place}sliding_attention.`, localRope),
+    temperature: grows,
   };
 }
 
+function temperatureOf(
+  read: Reader,
+  place: string,
+  { contextTokens }: RopeSizes,
+): Hyperparameters["temperature"] {
+  const scale = read.positiveOrZero(`${place}llama_4_scaling_beta`);
+  const tokens = read.integer(`${place}original_max_position_embeddings`, MAX_CONTEXT, contextTokens);
+  return scale > 0 ? { scale, tokens } : undefined;
+}
+
+/** Settings that stand beside "dynamic" in Hunyuan's files and that nothing reads. */
+const BESIDE_ALPHA = ["factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"];
+
+/** Hunyuan's "dynamic" scaling is a larger base, whatever the length. */
+function ntkScaling(read: Reader, place: string): RopeScaling {
+  for (const name of BESIDE_ALPHA) read.value(place + name);
+  return { type: "ntk", alpha: read.positive(`${place}alpha`) };
+}
+
 /** undefined: nothing is said at this place. */
-function ropeScaling(read: Reader, place: string, contextTokens: number): RopeScaling | undefined {
+function ropeScaling(read: Reader, place: string, sizes: RopeSizes): RopeScaling | undefined {
+  const { contextTokens } = sizes;
   const older = read.text(`${place}type`);
   const type = read.text(`${place}rope_type`) ?? older;
   if (type === undefined) return undefined;
+  if (type === "dynamic" && sizes.ntkAlpha) return ntkScaling(read, place);
   switch (type) {
     case "default":
       return { type: "none" };
@@ -273,8 +205,11 @@ function ropeScaling(read: Reader, place: string, contextTokens: number): RopeSc
       };
     case "yarn":
       return yarnScaling(read, place, contextTokens);
+    case "longrope":
+    case "su":
+      return longRopeScaling(read, place, sizes);
     default:
-      throw read.unsupported(`${place}rope_type`, type, "default, linear, llama3 and yarn");
+      throw read.unsupported(`${place}rope_type`, type, "default, linear, llama3, yarn and longrope");
   }
 }
 
@@ -297,9 +232,21 @@ function yarnScaling(read: Reader, place: string, contextTokens: number): RopeSc
   };
 }
 
-/** How much YaRN lengthens queries and keys when positions are stretched by `factor`. */
-function yarnMagnitude(factor: number, multiplier: number): number {
-  return factor > 1 ? 0.1 * multiplier * Math.log(factor) + 1 : 1;
+/** The original context stands at the top in Phi-3's files, whatever is said here. */
+function longRopeScaling(read: Reader, place: string, { contextTokens, ropeDims }: RopeSizes): RopeScaling {
+  const inner = read.positive(`${place}original_max_position_embeddings`, contextTokens);
+  const originalContext = read.positive("original_max_position_embeddings", inner);
+  const factor = read.positive(`${place}factor`, contextTokens / originalContext);
+  const usual = factor <= 1 ? 1 : Math.sqrt(1 + Math.log(factor) / Math.log(originalContext));
+  return {
+    type: "longrope",
+    originalContext,
+    factors: {
+      short: read.positives(`${place}short_factor`, ropeDims / 2),
+      long: read.positives(`${place}long_factor`, ropeDims / 2),
+    },
+    attentionFactor: read.positive(`${place}attention_factor`, usual),
+  };
 }
 
 function windowsOf(
@@ -315,14 +262,4 @@ function windowsOf(
   const localLayers = dialect.localLayers(read, layers, ropeLayers);
   const window = isUsed && stated > 0 ? read.integer("sliding_window", MAX_CONTEXT) : 0;
   return { window, localLayers, ropeLayers };
-}
-
-const LAYER_TYPES: readonly string[] = ["full_attention", "sliding_attention"];
-
-function listedLayers(read: Reader, layers: number): boolean[] | undefined {
-  return read.list("layer_types", layers)?.map((type) => {
-    if (!LAYER_TYPES.includes(String(type)))
-      throw read.unsupported("layer_types", type, LAYER_TYPES.join(" and "));
-    return type === "sliding_attention";
-  });
 }

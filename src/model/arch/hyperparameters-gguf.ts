@@ -11,11 +11,12 @@ import {
   MAX_HEAD_DIM,
   MAX_LAYERS,
   MAX_WIDTH,
+  yarnMagnitude,
   type Hyperparameters,
 } from "./hyperparameters.ts";
 import { Reader, type Settings } from "./settings-reader.ts";
 import { refuseUnreadMetadata } from "./unread-keys.ts";
-import type { NormKind, RopeScaling } from "../../shape/shape.ts";
+import type { NormKind, QueryTemperature, RopeScaling } from "../../shape/shape.ts";
 
 /** What an architecture's files may say beside what all files say. */
 export interface GgufTraits {
@@ -24,13 +25,32 @@ export interface GgufTraits {
   /** Default: RMS norms. */
   norm?: NormKind;
   /** Who has the sliding window: all attention layers, or all but every so many-th (Gemma 3). Absent: no window. */
-  window?: "all" | { period: number; localTheta: number };
-  /** Embedding, residuals and logits have factors (Granite). */
-  multipliers?: boolean;
+  window?: "all" | LocalLayers;
+  /** Embedding, residuals and logits have factors (Granite), which are 1 or what this says where the file does not. */
+  multipliers?: true | ((layers: number, hiddenSize: number) => Multipliers);
+  /** Caps of scores and logits where the file does not say (Gemma 2). */
+  softCaps?: { attention: number; final: number };
+  /** Queries may grow with their position, and YaRN may have a multiplier (Ministral 3). */
+  temperature?: boolean;
+  /** Files of models that see pictures have rows for the other rotation layout (GLM-4V). */
+  ropeSections?: boolean;
+  /** The file may carry LongRoPE's factors as tensors. */
+  longRope?: boolean;
   /** Layers after the last one may predict further tokens; they are left out. Attention is every so many-th layer. */
   deltaLayers?: boolean;
   /** Whether attention rotates at all is up to the file (Granite hybrids). */
   ropeIsOptional?: boolean;
+}
+
+export interface LocalLayers {
+  period: number;
+  /**
+   * The base of local layers where the file does not say; "global": it is that of all layers. Neither is stretched. Absent:
+   * local layers rotate as the others do.
+   */
+  localTheta?: number | "global";
+  /** The window where the file does not say. Default: none. */
+  tokens?(layers: number): number;
 }
 
 const WHERE = "GGUF metadata";
@@ -42,11 +62,13 @@ const EPSILON_KEYS: Readonly<Record<NormKind, string>> = {
 
 /**
  * Hyperparameters from metadata, and the keys that they were read from.
+ * @param hasTensor whether the file has a tensor of the whole model
  * @throws TidepoolError `invalid_file` or `unsupported`, naming the key.
  */
 export function hyperparametersFromMetadata(
   metadata: Settings,
   traits: GgufTraits,
+  hasTensor: (name: string) => boolean,
 ): { params: Hyperparameters; keys: ReadonlySet<string> } {
   const read = new Reader(metadata, WHERE, `${traits.gguf}.`);
   const general = new Reader(metadata, WHERE);
@@ -63,12 +85,16 @@ export function hyperparametersFromMetadata(
     ffnWidth: read.perLayer("feed_forward_length", layers, MAX_WIDTH),
     activation: undefined,
     normEps: read.positive(EPSILON_KEYS[traits.norm ?? "rms"]),
-    ...ropeOf(read, headDim, contextTokens, traits),
+    ...ropeOf(read, headDim, contextTokens, {
+      ...traits,
+      longRope: traits.longRope === true && hasTensor("rope_factors_long.weight"),
+    }),
     attentionScale: read.positiveOrZero("attention.scale") || undefined,
-    softCap: read.positiveOrZero("attn_logit_softcapping"),
-    finalSoftCap: read.positiveOrZero("final_logit_softcapping"),
+    temperature: traits.temperature ? temperatureOf(read, contextTokens) : undefined,
+    softCap: read.positiveOrZero("attn_logit_softcapping", traits.softCaps?.attention),
+    finalSoftCap: read.positiveOrZero("final_logit_softcapping", traits.softCaps?.final),
     ...windowsOf(read, layers, traits),
-    ...multipliers(read, traits),
+    ...multipliers(read, traits, layers, hiddenSize),
     experts: read.integer("expert_count", MAX_EXPERTS, 0, 0),
     ...recurrentOf(read, layers, traits),
   };
@@ -109,7 +135,7 @@ function vocabSizeOf(read: Reader, general: Reader): number | undefined {
 
 type RopePart = Pick<
   Hyperparameters,
-  "ropeDims" | "rope" | "localRope" | "ropeMagnitude" | "ropeLayers" | "ropeFinetuned"
+  "ropeDims" | "rope" | "localRope" | "ropeLayers" | "ropeFinetuned" | "ropeSections"
 >;
 
 function ropeOf(read: Reader, headDim: number, contextTokens: number, traits: GgufTraits): RopePart {
@@ -117,43 +143,55 @@ function ropeOf(read: Reader, headDim: number, contextTokens: number, traits: Gg
   const localDims = read.optional("rope.dimension_count_swa") ?? ropeDims;
   if (localDims !== ropeDims)
     throw read.unsupported("rope.dimension_count_swa", localDims, `${ropeDims}, as in all layers`);
+  // Some converters of Gemma 3 name the bases of global and local layers so.
+  const theta = read.positive("rope.freq_base", read.optional("rope.global.freq_base") ?? 10_000);
+  const magnitude = read.positive("rope.scaling.attn_factor", 1);
+  const sections = traits.ropeSections ? read.list("rope.dimension_sections", 2) : undefined;
   return {
     ropeDims,
-    // Some converters of Gemma 3 name the bases of global and local layers so.
-    rope: {
-      theta: read.positive("rope.freq_base", read.optional("rope.global.freq_base") ?? 10_000),
-      scaling: ropeScaling(read, contextTokens),
-    },
-    localRope: localRope(read, traits),
-    ropeMagnitude: read.positive("rope.scaling.attn_factor", 1),
+    rope: { theta, scaling: ropeScaling(read, contextTokens, traits), magnitude },
+    localRope: localRope(read, traits, theta),
     ropeLayers: undefined,
+    ropeSections: sections?.every((size) => Number(size) > 0) ?? false,
     ropeFinetuned: traits.ropeIsOptional ? read.flag("rope.scaling.finetuned", true) : true,
   };
 }
 
-/** Local layers are never stretched. */
-function localRope(read: Reader, { window }: GgufTraits): Hyperparameters["localRope"] {
-  if (typeof window !== "object") return undefined;
-  const theta = read.positive(
-    "rope.freq_base_swa",
-    read.optional("rope.local.freq_base") ?? window.localTheta,
-  );
+/** Local layers with a base of their own are never stretched. */
+function localRope(read: Reader, { window }: GgufTraits, global: number): Hyperparameters["localRope"] {
+  if (typeof window !== "object" || window.localTheta === undefined) return undefined;
+  const usual = window.localTheta === "global" ? global : window.localTheta;
+  const theta = read.positive("rope.freq_base_swa", read.optional("rope.local.freq_base") ?? usual);
   return { theta, scaling: { type: "none" } };
 }
 
+/** In the file's words it grows once for each context of the original training. */
+function temperatureOf(read: Reader, contextTokens: number): QueryTemperature | undefined {
+  const scale = read.positiveOrZero("attention.temperature_scale");
+  return scale > 0 ? { scale, tokens: originalContextOf(read, contextTokens) } : undefined;
+}
+
+function originalContextOf(read: Reader, contextTokens: number): number {
+  return read.integer("rope.scaling.original_context_length", MAX_CONTEXT, 0, 0) || contextTokens;
+}
+
 /** A factor without a type is linear, a type without a factor stretches by 1; `scale_linear` is the factor's old name. */
-function ropeScaling(read: Reader, contextTokens: number): RopeScaling {
+function ropeScaling(read: Reader, contextTokens: number, traits: GgufTraits): RopeScaling {
   const type = read.text("rope.scaling.type") ?? "linear";
   const oldFactor = read.positiveOrZero("rope.scale_linear");
   const factor = (read.optional("rope.scaling.factor") ?? oldFactor) || 1;
-  const originalContext = read.positiveOrZero("rope.scaling.original_context_length") || contextTokens;
+  const originalContext = originalContextOf(read, contextTokens);
   const betaFast = read.positive("rope.scaling.yarn_beta_fast", 32);
   const betaSlow = read.positive("rope.scaling.yarn_beta_slow", 1);
   if (factor < 0) throw read.bad("rope.scaling.factor", factor, "a positive number");
+  if (traits.longRope) return { type: "longrope", originalContext };
   if (type === "none" || (type === "linear" && factor === 1)) return { type: "none" };
   if (type === "linear") return { type, factor };
   if (type !== "yarn") throw read.unsupported("rope.scaling.type", type, "none, linear and yarn");
-  return { type, factor, originalContext, betaFast, betaSlow };
+  const multiplier = traits.temperature ? read.positiveOrZero("rope.scaling.yarn_log_multiplier") : 0;
+  const attentionFactor = yarnMagnitude(factor, 1) / yarnMagnitude(factor, multiplier);
+  const yarn = { type, factor, originalContext, betaFast, betaSlow } as const;
+  return multiplier > 0 ? { ...yarn, attentionFactor } : yarn;
 }
 
 function windowsOf(
@@ -163,7 +201,8 @@ function windowsOf(
 ): Pick<Hyperparameters, "window" | "localLayers"> {
   const none = { window: 0, localLayers: Array<boolean>(layers).fill(false) };
   if (owners === undefined) return none;
-  const window = read.integer("attention.sliding_window", MAX_CONTEXT, 0, 0);
+  const usual = owners === "all" ? 0 : (owners.tokens?.(layers) ?? 0);
+  const window = read.integer("attention.sliding_window", MAX_CONTEXT, usual, 0);
   if (owners === "all") return { window, localLayers: Array<boolean>(layers).fill(window > 0) };
   const localLayers = localPattern(read, layers, owners.period);
   return window === 0 ? none : { window, localLayers };
@@ -175,15 +214,23 @@ function localPattern(read: Reader, layers: number, period: number): boolean[] {
   return read.flags(name, layers) ?? localByPeriod(layers, read.integer(name, MAX_LAYERS, period, 0));
 }
 
+export type Multipliers = Pick<Hyperparameters, "embeddingScale" | "residualScale" | "logitDivisor">;
+
 function multipliers(
   read: Reader,
   { multipliers: has }: GgufTraits,
-): Pick<Hyperparameters, "embeddingScale" | "residualScale" | "logitDivisor"> {
-  const factor = (name: string) => (has ? read.positiveOrZero(name) || 1 : 1);
+  layers: number,
+  hiddenSize: number,
+): Multipliers {
+  const usual =
+    typeof has === "function"
+      ? has(layers, hiddenSize)
+      : { embeddingScale: 1, residualScale: 1, logitDivisor: 1 };
+  if (!has) return usual;
   return {
-    embeddingScale: factor("embedding_scale"),
-    residualScale: factor("residual_scale"),
-    logitDivisor: factor("logit_scale"),
+    embeddingScale: read.positiveOrZero("embedding_scale") || usual.embeddingScale,
+    residualScale: read.positiveOrZero("residual_scale") || usual.residualScale,
+    logitDivisor: read.positiveOrZero("logit_scale") || usual.logitDivisor,
   };
 }
 

@@ -2,12 +2,14 @@
  * The hyperparameters of a model, brought to one form from GGUF metadata (hyperparameters-gguf.ts) or a Hugging Face config.json
  * (hyperparameters-config.ts), with the bounds that both hold them to. It decides nothing about architectures: that is rows.ts.
  */
-import type { Activation, RopeScaling } from "../../shape/shape.ts";
+import type { Activation, QueryTemperature, RopeScaling } from "../../shape/shape.ts";
 
 /** A base of the rotation and how its positions are stretched. */
 export interface RopeBase {
   theta: number;
   scaling: RopeScaling;
+  /** Multiplies cos and sin, beside what the scaling does. Default: 1. */
+  magnitude?: number;
 }
 
 export interface Hyperparameters {
@@ -34,13 +36,15 @@ export interface Hyperparameters {
   rope: RopeBase;
   /** Of layers with a sliding window, if they have their own. */
   localRope: RopeBase | undefined;
-  /** Multiplies cos and sin of every rotation, beside YaRN's own factor. */
-  ropeMagnitude: number;
   /** Which layers rotate, if the settings say so. */
   ropeLayers: boolean[] | undefined;
   /** Whether attention rotates at all, where an architecture leaves it open (Granite hybrids). */
   ropeFinetuned: boolean;
+  /** GGUF: positions have sections (pictures), as the other rotation layout does (GLM-4V). */
+  ropeSections: boolean;
   attentionScale: number | undefined;
+  /** Queries grow with their position. */
+  temperature: QueryTemperature | undefined;
   /** Caps of the scores before the softmax and of the logits; 0 for none. */
   softCap: number;
   finalSoftCap: number;
@@ -63,6 +67,11 @@ export interface Hyperparameters {
   ssm: { innerSize: number; stateSize: number; heads: number; groups: number };
   /** One attention layer in so many. */
   attentionInterval: number;
+}
+
+/** How much YaRN lengthens queries and keys when positions are stretched by `factor`. */
+export function yarnMagnitude(factor: number, multiplier: number): number {
+  return factor > 1 ? 0.1 * multiplier * Math.log(factor) + 1 : 1;
 }
 
 /** Bounds on what a file may claim, far above real models and far below what would hurt. */

@@ -7,105 +7,25 @@
 import { inFile, TidepoolError } from "../../errors.ts";
 import type { GgufModelFile, ModelFile, SafetensorsModelFile } from "../../load/model-file.ts";
 import { CONFIG_MODEL_TYPES, hyperparametersFromConfig } from "./hyperparameters-config.ts";
-import { hyperparametersFromMetadata, type GgufTraits } from "./hyperparameters-gguf.ts";
+import { hyperparametersFromMetadata } from "./hyperparameters-gguf.ts";
 import { MAX_VOCAB, type Hyperparameters } from "./hyperparameters.ts";
 import { checkSizes } from "./sizes.ts";
 import type { DeltaMixer } from "../../shape/mixer/gated-delta.ts";
 import type { MambaMixer } from "../../shape/mixer/mamba2.ts";
 import type {
-  Activation,
   AttentionMixer,
   FeedForward,
-  LayerNorms,
   LayerShape,
-  Mixer,
   ModelShape,
   RopeLayout,
   RopeParams,
 } from "../../shape/shape.ts";
-import { TensorNames, type LayerTensors } from "./tensor-lookup.ts";
-
-/** A row: what the hyperparameters alone do not say. */
-export interface Architecture extends GgufTraits {
-  /** `model_type` values of config.json; those of recurrent models are known by name only (hyperparameters-config.ts). */
-  config: readonly string[];
-  /** GGUF files hold q and k rows for this layout, safetensors always for "half". */
-  ropeLayout: RopeLayout;
-  qkNorm: boolean;
-  norms: LayerNorms;
-  /** What of a layer's norms and residual adds is up to the file. Default: `norms`, and one add after the other. */
-  skeleton?(
-    index: number,
-    params: Hyperparameters,
-    layer: LayerTensors,
-  ): Pick<LayerShape, "norms" | "parallel">;
-  embeddingNorm?: boolean;
-  /** Names of tensors in safetensors, where they are not those of most architectures. */
-  safetensorsNames?: Readonly<Record<string, string>>;
-  activation: Activation;
-  zeroCentredNorms: boolean;
-  scaleEmbedding: boolean;
-  /** The rope table of layer `index`. Default: that of all layers, or of local ones if they have their own. */
-  ropeTable?(index: number, params: Hyperparameters): number | undefined;
-  /** Multiplies q.k where the file does not say. Default: 1 / sqrt(headDim). */
-  attentionScale?(params: Hyperparameters): number;
-  /** The mixers of layer `index`. Default: attention alone. */
-  mixers?(index: number, params: Hyperparameters, attention: () => AttentionMixer): Mixer[];
-  /** The feed-forward of layer `index`. Default: the gated one. */
-  ffn?(index: number, params: Hyperparameters): FeedForward | undefined;
-  /** W_q carries a gate for each head. */
-  gatedAttention?: boolean;
-}
-
-/** Gemma 3: one global layer after five local ones, unless the file says otherwise. */
-const GEMMA3_WINDOW = { period: 6, localTheta: 10_000 };
-/** How Gemma 3 27B is told from its siblings: it alone scales queries by another size (as in llama.cpp). */
-const GEMMA3_27B_LAYERS = 62;
-
-/** SmolLM3: every fourth layer has no rotation, unless config.json lists the layers. */
-const SMOLLM3_NOPE_PERIOD = 4;
-
-const PRE_NORMS: LayerNorms = { mixer: "attn_norm", ffn: "ffn_norm" };
-const SANDWICH_NORMS: LayerNorms = {
-  ...PRE_NORMS,
-  mixerPost: "post_attention_norm",
-  ffnPost: "post_ffw_norm",
-};
-/** In the files of some architectures, the norm before the feed-forward has the name of a post-norm. */
-const PRE_NORMS_RENAMED: LayerNorms = { mixer: "attn_norm", ffn: "post_attention_norm" };
-
-/** What most architectures have in common. */
-export const PLAIN = {
-  qkNorm: false,
-  norms: PRE_NORMS,
-  activation: "silu",
-  zeroCentredNorms: false,
-  scaleEmbedding: false,
-} as const;
+import { PLAIN, PRE_NORMS_RENAMED, type Architecture } from "./architecture.ts";
+import { DENSE } from "./rows-dense.ts";
+import { TensorNames } from "./tensor-lookup.ts";
 
 export const ARCHITECTURES: Architecture[] = [
-  { ...PLAIN, gguf: "llama", config: ["llama", "mistral"], ropeLayout: "interleaved", window: "all" },
-  { ...PLAIN, gguf: "qwen3", config: ["qwen3"], ropeLayout: "half", qkNorm: true },
-  {
-    ...PLAIN,
-    gguf: "smollm3",
-    config: ["smollm3"],
-    ropeLayout: "interleaved",
-    ropeTable: (index, params) => (smollm3Rotates(index, params) ? 0 : undefined),
-  },
-  {
-    gguf: "gemma3",
-    config: ["gemma3_text", "gemma3"],
-    ropeLayout: "half",
-    qkNorm: true,
-    norms: SANDWICH_NORMS,
-    safetensorsNames: { ffn_norm: "pre_feedforward_layernorm" },
-    activation: "gelu_tanh",
-    zeroCentredNorms: true,
-    scaleEmbedding: true,
-    window: GEMMA3_WINDOW,
-    attentionScale: gemma3Scale,
-  },
+  ...DENSE,
   {
     ...PLAIN,
     gguf: "lfm2",
@@ -205,16 +125,6 @@ function checkDivides(whole: string, value: number, part: string, divisor: numbe
   );
 }
 
-function smollm3Rotates(index: number, params: Hyperparameters): boolean {
-  const listed = params.ropeLayers?.[index];
-  return listed ?? (index + 1) % SMOLLM3_NOPE_PERIOD !== 0;
-}
-
-function gemma3Scale({ layers, hiddenSize, heads, headDim }: Hyperparameters): number {
-  const size = layers === GEMMA3_27B_LAYERS ? Math.floor(hiddenSize / (heads[0] || 1)) : headDim;
-  return 1 / Math.sqrt(size);
-}
-
 /** The names of all architectures that run here. */
 export const ARCHITECTURE_NAMES: readonly string[] = ARCHITECTURES.map((row) => row.gguf);
 
@@ -245,7 +155,7 @@ function readGgufShape(file: GgufModelFile): ReadShape {
   const name = metadata.get("general.architecture");
   const row = ARCHITECTURES.find((candidate) => candidate.gguf === name);
   if (!row) throw unknownArchitecture(String(name));
-  const { params, keys } = hyperparametersFromMetadata(metadata, row);
+  const { params, keys } = hyperparametersFromMetadata(metadata, row, (tensor) => file.tensors.has(tensor));
   return {
     shape: build(row, params, file),
     keys: new Set(["general.architecture", ...keys]),
@@ -254,7 +164,7 @@ function readGgufShape(file: GgufModelFile): ReadShape {
 
 function readConfigShape(file: SafetensorsModelFile): ReadShape {
   const { config } = file;
-  const type = String(config["model_type"]);
+  const type = modelTypeOf(config);
   const row = ARCHITECTURES.find((candidate) => candidate.config.includes(type));
   if (!row) throw unknownArchitecture(type);
   if (!CONFIG_MODEL_TYPES.includes(type)) {
@@ -266,6 +176,13 @@ function readConfigShape(file: SafetensorsModelFile): ReadShape {
     shape: build(row, params, file),
     keys: new Set(["model_type", ...keys]),
   };
+}
+
+/** The model type, or that of the text model in one that sees pictures, if it alone is known (Mistral 3). */
+function modelTypeOf(config: Record<string, unknown>): string {
+  const text = config["text_config"] as { model_type?: unknown } | null | undefined;
+  const types = [config["model_type"], text?.model_type].map(String);
+  return types.find((type) => ARCHITECTURES.some((row) => row.config.includes(type))) ?? (types[0] as string);
 }
 
 function unknownArchitecture(name: string): TidepoolError {
@@ -296,10 +213,15 @@ function build(row: Architecture, params: Hyperparameters, file: ModelFile): Mod
     logitScale: 1 / params.logitDivisor,
     logitSoftCap: params.finalSoftCap,
     ropeTables: ropeTables(params),
-    ropeLayout: isGguf ? row.ropeLayout : "half",
+    ropeLayout: ropeLayoutOf(row, params, isGguf),
     safetensorsNames: row.safetensorsNames ?? {},
     normOffset: row.zeroCentredNorms && !isGguf ? 1 : 0,
   };
+}
+
+function ropeLayoutOf(row: Architecture, { ropeSections }: Hyperparameters, isGguf: boolean): RopeLayout {
+  if (!isGguf) return row.configRopeLayout ?? "half";
+  return ropeSections ? "half" : row.ropeLayout;
 }
 
 function checkExperts(row: Architecture, { experts }: Hyperparameters): void {
@@ -318,11 +240,12 @@ function vocabSizeOf(params: Hyperparameters, names: TensorNames): number {
   );
 }
 
-function ropeTables({ rope, localRope, ropeDims, ropeMagnitude }: Hyperparameters): RopeParams[] {
-  return [rope, ...(localRope ? [localRope] : [])].map((base) => ({
+function ropeTables({ rope, localRope, localLayers, ropeDims }: Hyperparameters): RopeParams[] {
+  const hasLocal = localRope && localLayers.includes(true);
+  return [rope, ...(hasLocal ? [localRope] : [])].map(({ magnitude = 1, ...base }) => ({
     ...base,
     rot: ropeDims,
-    ...(ropeMagnitude !== 1 && { magnitude: ropeMagnitude }),
+    ...(magnitude !== 1 && { magnitude }),
   }));
 }
 
@@ -341,7 +264,8 @@ function layerShape(
 }
 
 function gatedFfn(row: Architecture, params: Hyperparameters, index: number): FeedForward {
-  return { kind: "mlp", width: ffnWidth(params, index), activation: params.activation ?? row.activation };
+  const activation = params.activation ?? row.activation;
+  return { kind: "mlp", width: ffnWidth(params, index), activation, ...(row.fusedGateUp && { fused: true }) };
 }
 
 function ffnWidth(params: Hyperparameters, index: number): number {
@@ -370,6 +294,7 @@ function attentionMixer(row: Architecture, params: Hyperparameters, index: numbe
     softCap: params.softCap,
     ropeTable: row.ropeTable ? row.ropeTable(index, params) : isLocal && params.localRope ? 1 : 0,
     qkNorm: row.qkNorm,
+    ...(params.temperature && { temperature: params.temperature }),
     gated: row.gatedAttention ?? false,
   };
 }

@@ -68,9 +68,9 @@ export class Reader {
     return value;
   }
 
-  /** A number of which 0 means the same as absence. */
-  positiveOrZero(name: string): number {
-    const value = this.optional(name) ?? 0;
+  /** A number of which 0 means none. */
+  positiveOrZero(name: string, fallback = 0): number {
+    const value = this.optional(name) ?? fallback;
     if (value < 0) throw this.bad(name, value, "a positive number, or 0 for none");
     return value;
   }
@@ -119,6 +119,14 @@ export class Reader {
     if (value && value.length < layers)
       throw this.bad(name, `a list of ${value.length}`, `one entry for each of ${layers} layers`);
     return value?.slice(0, layers);
+  }
+
+  /** A list of exactly so many positive numbers. */
+  positives(name: string, count: number): number[] {
+    const list = listOf(this.value(name)) ?? [];
+    const isGood = (entry: unknown) => typeof entry === "number" && entry > 0 && Number.isFinite(entry);
+    if (list.length === count && list.every(isGood)) return list as number[];
+    throw this.bad(name, this.value(name), `a list of ${count} positive numbers`);
   }
 
   bad(name: string, value: unknown, expected: string): TidepoolError {

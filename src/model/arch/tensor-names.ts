@@ -44,7 +44,7 @@ export function usedTensors(file: ModelFile, shape: ModelShape): TensorInfo[] {
   const modelNorms = [...(shape.embeddingNorm ? ["token_embd_norm"] : []), "output_norm"];
   for (const name of modelNorms) addNorm(names.model(name), names.model(name, "bias"), `${name}.weight`);
   add(names.model("output"));
-  add(names.model("rope_freqs"));
+  ropeDivisors(names, shape).forEach(add);
   shape.layers.forEach((layer, index) => {
     for (const [, name] of normsOf(layer))
       addNorm(names.norm(index, name), names.layer(index, name, "bias"), `blk.${index}.${name}.weight`);
@@ -56,6 +56,20 @@ export function usedTensors(file: ModelFile, shape: ModelShape): TensorInfo[] {
     }
   });
   return [...used];
+}
+
+/**
+ * The divisors of RoPE frequencies that a file carries: LongRoPE's, short and long until one of them is chosen, or others.
+ * @throws TidepoolError `invalid_file` if LongRoPE's are missing.
+ */
+export function ropeDivisors(names: TensorNames, { ropeTables }: ModelShape): TensorInfo[] {
+  const scaling = ropeTables[0]?.scaling;
+  const freqs = names.model("rope_freqs");
+  if (scaling?.type !== "longrope" || scaling.factors) return freqs ? [freqs] : [];
+  const wanted = scaling.chosen ? [scaling.chosen] : (["short", "long"] as const);
+  return wanted.map((each) =>
+    names.require(names.model(`rope_factors_${each}`), `rope_factors_${each}.weight`),
+  );
 }
 
 /** Checks by the header alone that the tensors a model needs are there, in formats that have kernels, and no others. */

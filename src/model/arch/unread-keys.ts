@@ -47,7 +47,7 @@ const METADATA_HARMLESS: readonly Harmless[] = [
   { key: /^rope\.scaling\.yarn_(ext|attn)_factor$/, when: (value) => value === 1, why: "the default" },
   {
     key: /^rope\.scaling\.yarn_log_multiplier$/,
-    why: "llama.cpp reads it only for architectures with latent attention, none of which is here",
+    why: "llama.cpp reads it only for architectures that read it here",
   },
   { key: /^full_attention_interval$/, when: (value) => value === 1, why: "every layer is attention" },
   { key: /^(embedding|residual|logit)_scale$/, when: (value) => value === 1, why: "a factor of 1" },
@@ -87,7 +87,14 @@ const CONFIG_HARMLESS: readonly Harmless[] = [
     key: /^(sliding_window|max_window_layers)$/,
     why: "transformers reads it only for the model types that read it here",
   },
-  { key: /^hidden_act$/, why: "transformers reads hidden_activation for this model type" },
+  { key: /^hidden_act(ivation)?$/, why: "transformers reads the other name for this model type" },
+  { key: /^(projector|vision|multimodal)_/, why: "belongs to the encoder of pictures" },
+  { key: /^rope_parameters\.max_position_embeddings$/, why: "the context again" },
+  {
+    key: /^attention_head_dim$/,
+    when: (value, { headDim }) => value === headDim,
+    why: "the head size under another name",
+  },
   {
     key: /^(embedding|residual|logits?|attention)_(multiplier|scaling|scale)$/,
     when: isOne,

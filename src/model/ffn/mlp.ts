@@ -10,8 +10,8 @@ import type { Op } from "../../gpu/op.ts";
 import { largestFinite } from "../op/kernel-parts.ts";
 import { mlpCost, type Activation, type MlpFeedForward } from "../../shape/ffn/mlp.ts";
 import { LANES, need } from "../arch/need.ts";
-import { MATRIX } from "../arch/tensor-lookup.ts";
-import type { Projection } from "../tensor-loader.ts";
+import { MATRIX, type TensorSpec } from "../arch/tensor-lookup.ts";
+import type { Part, Projection } from "../tensor-loader.ts";
 import type { FeedForwardKind } from "./kind.ts";
 
 interface MlpWeights {
@@ -29,20 +29,16 @@ export const MLP: FeedForwardKind<MlpFeedForward, MlpWeights> = {
 
   cost: ({ width }, units) => mlpCost(units, { width, matrices: 3 }),
 
-  tensors: () => [
-    ["ffn_gate", MATRIX, true],
-    ["ffn_up", MATRIX, true],
+  tensors: (mlp) => [
+    ...gateUpParts(mlp).map(([name]): TensorSpec => [name, MATRIX, true]),
     ["ffn_down", MATRIX, true],
   ],
 
-  async load({ width }, layer) {
+  async load(mlp, layer) {
     const d = layer.hiddenSize;
     return {
-      gateUp: await layer.projection(d, [
-        ["ffn_gate", width],
-        ["ffn_up", width],
-      ]),
-      down: await layer.projection(width, [["ffn_down", d]]),
+      gateUp: await layer.projection(d, gateUpParts(mlp)),
+      down: await layer.projection(mlp.width, [["ffn_down", d]]),
     };
   },
 
@@ -61,6 +57,14 @@ export const MLP: FeedForwardKind<MlpFeedForward, MlpWeights> = {
     ];
   },
 };
+
+function gateUpParts({ width, fused }: MlpFeedForward): Part[] {
+  if (fused) return [["ffn_up", 2 * width]];
+  return [
+    ["ffn_gate", width],
+    ["ffn_up", width],
+  ];
+}
 
 export interface ActivationInput {
   label?: string;

@@ -18,6 +18,7 @@ import { LANES, need } from "../arch/need.ts";
 import { MATRIX, VECTOR, type LayerTensors, type TensorSpec } from "../arch/tensor-lookup.ts";
 import { absentBuffer, largestFinite, reduceFragment } from "../op/kernel-parts.ts";
 import { ropeOp } from "../op/rope.ts";
+import { vectorNormOp } from "../op/vector-norm.ts";
 import type { Part, Projection } from "../tensor-loader.ts";
 import type { MixerContext, MixerKind } from "./kind.ts";
 import { outputGateOp, splitQGateOp } from "./output-gate.ts";
@@ -41,6 +42,7 @@ export const ATTENTION: MixerKind<AttentionMixer, AttentionWeights> = {
     attn_k: "self_attn.k_proj",
     attn_v: "self_attn.v_proj",
     attn_output: "self_attn.o_proj",
+    attn_qkv: "self_attn.qkv_proj",
     attn_q_norm: "self_attn.q_norm",
     attn_k_norm: "self_attn.k_norm",
   },
@@ -61,14 +63,15 @@ export const ATTENTION: MixerKind<AttentionMixer, AttentionWeights> = {
 
   async load(mixer, layer) {
     const d = layer.hiddenSize;
-    const { heads, headDim, qkNorm, gated } = mixer;
+    const { heads, kvHeads, headDim, qkNorm, gated } = mixer;
+    const normed = (count: number) => (qkNorm === "vector" ? count * headDim : headDim);
     const { queries, keysAndValues } = partsOf(mixer, isFused(layer));
     const queryGate = gated ? await layer.projection(d, queries) : undefined;
     return {
       qkv: await layer.projection(d, gated ? keysAndValues : [...queries, ...keysAndValues]),
       queryGate,
-      qNorm: qkNorm ? await layer.norm("attn_q_norm", headDim) : undefined,
-      kNorm: qkNorm ? await layer.norm("attn_k_norm", headDim) : undefined,
+      qNorm: qkNorm ? await layer.norm("attn_q_norm", normed(heads)) : undefined,
+      kNorm: qkNorm ? await layer.norm("attn_k_norm", normed(kvHeads)) : undefined,
       output: await layer.projection(heads * headDim, [["attn_output", d]]),
     };
   },
@@ -175,21 +178,29 @@ async function queryKeyValueOps(
   ];
 }
 
+/** Norms, rotation and temperature of queries and keys, as far as the mixer has them. */
 async function rotateOps(
-  { heads, kvHeads, headDim, ropeTable }: AttentionMixer,
+  { heads, kvHeads, headDim, ropeTable, qkNorm, temperature }: AttentionMixer,
   { qNorm, kNorm }: AttentionWeights,
   context: MixerContext,
 ): Promise<Op[]> {
-  if (ropeTable === undefined && !qNorm) return [];
   const { kernels, shape } = context;
+  const sizes = { qkv: context.buffer("qkv"), heads, kvHeads, headDim };
+  const norm = qNorm && kNorm && { qWeight: qNorm, kWeight: kNorm, eps: shape.normEps };
+  const ops: Op[] = [];
+  const ofVector = qkNorm === "vector";
+  if (norm && ofVector) ops.push(await vectorNormOp(kernels, context.types(), { ...sizes, ...norm }));
+  const ofHeads = norm && !ofVector && { ...norm, isLast: qkNorm === "rotated" };
+  if (ropeTable === undefined && !ofHeads && !temperature) return ops;
   const rope = await ropeOp(kernels, context.types(), {
-    ...{ qkv: context.buffer("qkv"), heads, kvHeads, headDim },
+    ...sizes,
     rot: ropeTable === undefined ? 0 : (shape.ropeTables[ropeTable]?.rot ?? 0),
     interleaved: shape.ropeLayout === "interleaved",
     table: ropeTable ?? 0,
-    ...(qNorm && kNorm && { norm: { qWeight: qNorm, kWeight: kNorm, eps: shape.normEps } }),
+    ...(ofHeads && { norm: ofHeads }),
+    ...(temperature && { temperature }),
   });
-  return [rope];
+  return [...ops, rope];
 }
 
 async function attendOps(

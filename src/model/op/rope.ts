@@ -9,7 +9,7 @@ import { assert } from "../../base.ts";
 import type { Kernels, KernelTypes } from "../../gpu/kernel.ts";
 import { uniformBuffer, type Op } from "../../gpu/op.ts";
 import { absentBuffer, largestFinite, reduceFragment } from "./kernel-parts.ts";
-import type { RopeParams, RopeScaling } from "../../shape/shape.ts";
+import type { ModelShape, QueryTemperature, RopeParams, RopeScaling } from "../../shape/shape.ts";
 
 export interface RopeFrequencies {
   /** [rot/2], radians per position, scaled. */
@@ -18,9 +18,28 @@ export interface RopeFrequencies {
   mscale: number;
 }
 
-/** The frequency of each pair: theta^(-2i/rot), scaled (Llama 3.1's and YaRN's rules; YaRN: arXiv 2309.00071). */
+/**
+ * The shape with the LongRoPE factors that an engine of this context uses: the long ones if it may go beyond the context of
+ * the original training. As in llama.cpp it is one choice for all positions: keys are kept rotated, and those of one choice
+ * mean nothing beside those of the other.
+ */
+export function withRopeChoice(shape: ModelShape, contextTokens: number): ModelShape {
+  const ropeTables = shape.ropeTables.map((table): RopeParams => {
+    const { scaling } = table;
+    if (scaling.type !== "longrope") return table;
+    const chosen = contextTokens > scaling.originalContext ? "long" : "short";
+    return { ...table, scaling: { ...scaling, chosen } };
+  });
+  return { ...shape, ropeTables };
+}
+
+/**
+ * The frequency of each pair: theta^(-2i/rot), scaled (Llama 3.1's, YaRN's and LongRoPE's rules; YaRN: arXiv 2309.00071,
+ * LongRoPE: arXiv 2402.13753).
+ */
 export function ropeFrequencies(params: RopeParams): RopeFrequencies {
-  const { theta, rot, scaling, divisors, magnitude = 1 } = params;
+  const { theta, rot, scaling, magnitude = 1 } = params;
+  const divisors = params.divisors ?? longRopeFactors(scaling);
   assert(rot >= 0 && rot % 2 === 0, `rope: ${rot} rotated entries are not a whole number of pairs`);
   assert(!divisors || divisors.length === rot / 2, `rope: ${divisors?.length} divisors for ${rot / 2} pairs`);
   const factorOf = scalingOf(params);
@@ -28,7 +47,19 @@ export function ropeFrequencies(params: RopeParams): RopeFrequencies {
     const base = theta ** ((-2 * pair) / rot) / (divisors?.[pair] ?? 1);
     return base * factorOf(base, pair);
   });
-  return { frequencies, mscale: magnitude * (scaling.type === "yarn" ? yarnMscale(scaling) : 1) };
+  return { frequencies, mscale: magnitude * mscaleOf(scaling) };
+}
+
+function longRopeFactors(scaling: RopeScaling): readonly number[] | undefined {
+  if (scaling.type !== "longrope") return undefined;
+  const { chosen, factors } = scaling;
+  assert(chosen && factors, "rope: LongRoPE without its factors, or with no choice of them");
+  return factors[chosen];
+}
+
+function mscaleOf(scaling: RopeScaling): number {
+  if (scaling.type === "longrope") return scaling.attentionFactor ?? 1;
+  return scaling.type === "yarn" ? yarnMscale(scaling) : 1;
 }
 
 type ScaleFrequency = (frequency: number, pair: number) => number;
@@ -38,9 +69,12 @@ type Yarn = Extract<RopeScaling, { type: "yarn" }>;
 function scalingOf({ theta, rot, scaling }: RopeParams): ScaleFrequency {
   switch (scaling.type) {
     case "none":
+    case "longrope":
       return () => 1;
     case "linear":
       return () => 1 / scaling.factor;
+    case "ntk":
+      return (_, pair) => scaling.alpha ** ((-2 * pair) / (rot - 2));
     case "llama3":
       return (frequency) => llama3Factor(frequency, scaling);
     case "yarn":
@@ -161,18 +195,23 @@ export interface RopeInput {
   interleaved: boolean;
   /** Which table of the step's RoPE tables; 0 by default. */
   table?: number;
-  /** Per-head RMS norm before the rotation; weights f32 [headDim]. */
-  norm?: { qWeight: GPUBuffer; kWeight: GPUBuffer; eps: number };
+  /** Per-head RMS norm before the rotation, or after it (`isLast`); weights f32 [headDim]. */
+  norm?: { qWeight: GPUBuffer; kWeight: GPUBuffer; eps: number; isLast?: boolean };
+  /** Lengthens queries by their position. */
+  temperature?: QueryTemperature;
 }
 
 const WORKGROUP = 32;
 
-/** Norm (optional) and rotation of q and k. A layer with neither has no such op: asking for one is a mistake. */
+/** Norm, rotation and temperature of q and k, each optional. A layer with none has no such op: asking for one is a mistake. */
 export async function ropeOp(kernels: Kernels, types: KernelTypes, input: RopeInput): Promise<Op> {
-  const { qkv, heads, kvHeads, headDim, rot, norm, table = 0 } = input;
+  const { qkv, heads, kvHeads, headDim, rot, norm, temperature, table = 0 } = input;
   assert(headDim % 2 === 0, `rope: odd head size ${headDim}`);
   assert(rot % 2 === 0 && rot <= headDim, `rope: ${rot} rotated entries in a head of ${headDim}`);
-  assert(rot > 0 || norm, "rope: neither a rotation nor a norm is asked for");
+  assert(
+    rot > 0 || norm || temperature,
+    "rope: neither a rotation nor a norm nor a temperature is asked for",
+  );
   const { lib, subgroups } = reduceFragment(kernels);
   const pipeline = await kernels.pipeline(
     { name: "rope", code, libs: [stepLib, bounded, lib], subgroups },
@@ -185,6 +224,8 @@ export async function ropeOp(kernels: Kernels, types: KernelTypes, input: RopeIn
       ROT: rot,
       INTERLEAVED: input.interleaved ? 1 : 0,
       NORM: norm ? 1 : 0,
+      NORM_LAST: norm?.isLast ? 1 : 0,
+      TEMPERATURE: temperature ? 1 : 0,
       LIMIT: largestFinite(types.elem),
     },
   );
@@ -192,6 +233,8 @@ export async function ropeOp(kernels: Kernels, types: KernelTypes, input: RopeIn
   const words = new DataView(new ArrayBuffer(16));
   words.setUint32(0, table, true);
   words.setFloat32(4, norm?.eps ?? 0, true);
+  words.setFloat32(8, temperature?.scale ?? 0, true);
+  words.setUint32(12, temperature?.tokens ?? 1, true);
   const op = uniformBuffer(device, words, "rope op");
   const absent = absentBuffer(device);
   return {

@@ -9,6 +9,8 @@ export interface MlpFeedForward {
   kind: "mlp";
   width: number;
   activation: Activation;
+  /** The gate's rows stand above those of the other matrix in one tensor, "ffn_up" (Phi-3). */
+  fused?: boolean;
 }
 
 /** `matrices` of hiddenSize x width: 3 if gated, else 2; `active` experts run for each token. */

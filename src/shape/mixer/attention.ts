@@ -4,6 +4,18 @@
  */
 import { stateless, type Cost, type CostUnits } from "../cost.ts";
 
+/**
+ * RMS norms of q and k: of each head before it is rotated (true), of each head after that (Hunyuan), or of all heads as one
+ * vector before it (OLMo 2).
+ */
+export type QkNorm = boolean | "rotated" | "vector";
+
+/** Queries far into the text are lengthened: at position p by 1 + scale * ln(1 + floor(p / tokens)). */
+export interface QueryTemperature {
+  scale: number;
+  tokens: number;
+}
+
 /** Softmax attention with grouped-query heads. */
 export interface AttentionMixer {
   kind: "attention";
@@ -18,8 +30,9 @@ export interface AttentionMixer {
   softCap: number;
   /** Index into the model's `ropeTables`; undefined: no rotation (NoPE). */
   ropeTable: number | undefined;
-  /** RMS norm over each head of q and k, before rotation. */
-  qkNorm: boolean;
+  qkNorm: QkNorm;
+  /** Absent: queries are as long everywhere (Ministral 3 has it). */
+  temperature?: QueryTemperature;
   /** W_q gives each head a gate beside its query: the head's output is multiplied by sigmoid(gate) (Qwen3.5). */
   gated: boolean;
 }

@@ -1,0 +1,68 @@
+/**
+ * What an architecture says beside a file's hyperparameters, and what many of them have in common. The rows themselves are in
+ * rows-dense.ts and rows.ts.
+ */
+import type {
+  Activation,
+  AttentionMixer,
+  FeedForward,
+  LayerNorms,
+  LayerShape,
+  Mixer,
+  QkNorm,
+  RopeLayout,
+} from "../../shape/shape.ts";
+import type { GgufTraits } from "./hyperparameters-gguf.ts";
+import type { Hyperparameters } from "./hyperparameters.ts";
+import type { LayerTensors } from "./tensor-lookup.ts";
+
+/** A row: what the hyperparameters alone do not say. */
+export interface Architecture extends GgufTraits {
+  /** `model_type` values of config.json; some are known by name only (config-dialects.ts). */
+  config: readonly string[];
+  /** GGUF files hold q and k rows for this layout. */
+  ropeLayout: RopeLayout;
+  /** Safetensors do for this one. Default: "half". */
+  configRopeLayout?: RopeLayout;
+  qkNorm: QkNorm;
+  norms: LayerNorms;
+  /** What of a layer's norms and residual adds is up to the file. Default: `norms`, and one add after the other. */
+  skeleton?(
+    index: number,
+    params: Hyperparameters,
+    layer: LayerTensors,
+  ): Pick<LayerShape, "norms" | "parallel">;
+  embeddingNorm?: boolean;
+  /** Names of tensors in safetensors, where they are not those of most architectures. */
+  safetensorsNames?: Readonly<Record<string, string>>;
+  activation: Activation;
+  zeroCentredNorms: boolean;
+  scaleEmbedding: boolean;
+  /** The rope table of layer `index`. Default: that of all layers, or of local ones if they have their own. */
+  ropeTable?(index: number, params: Hyperparameters): number | undefined;
+  /** Multiplies q.k where the file does not say. Default: 1 / sqrt(headDim). */
+  attentionScale?(params: Hyperparameters): number;
+  /** The mixers of layer `index`. Default: attention alone. */
+  mixers?(index: number, params: Hyperparameters, attention: () => AttentionMixer): Mixer[];
+  /** The feed-forward of layer `index`. Default: the gated one. */
+  ffn?(index: number, params: Hyperparameters): FeedForward | undefined;
+  /** W_q carries a gate for each head. */
+  gatedAttention?: boolean;
+  /** The feed-forward's gate and up are one tensor. */
+  fusedGateUp?: boolean;
+}
+
+export const PRE_NORMS: LayerNorms = { mixer: "attn_norm", ffn: "ffn_norm" };
+export const POST_NORMS: LayerNorms = { mixerPost: "post_attention_norm", ffnPost: "post_ffw_norm" };
+export const SANDWICH_NORMS: LayerNorms = { ...PRE_NORMS, ...POST_NORMS };
+/** In the files of some architectures, the norm before the feed-forward has the name of a post-norm. */
+export const PRE_NORMS_RENAMED: LayerNorms = { mixer: "attn_norm", ffn: "post_attention_norm" };
+
+/** What most architectures have in common. */
+export const PLAIN = {
+  qkNorm: false,
+  norms: PRE_NORMS,
+  activation: "silu",
+  zeroCentredNorms: false,
+  scaleEmbedding: false,
+} as const;

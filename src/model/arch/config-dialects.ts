@@ -1,0 +1,324 @@
+/**
+ * What each model type of transformers leaves unsaid in config.json: its defaults, which layers have a window, and under which
+ * keys it says what others say elsewhere. Plain data but for a few rules; hyperparameters-config.ts reads by it.
+ */
+import { localByPeriod, MAX_LAYERS } from "./hyperparameters.ts";
+import type { Reader } from "./settings-reader.ts";
+import type { Activation } from "../../shape/shape.ts";
+
+/** What a model type leaves unsaid. */
+export interface Dialect {
+  defaults: Readonly<Record<string, unknown>>;
+  /** Which layers are local where no `layer_types` lists them. Absent: the type has no windows. */
+  localLayers?(read: Reader, layers: number, ropeLayers: readonly boolean[] | undefined): boolean[];
+  /** Layers without rotation. */
+  ropeLayers?(read: Reader, layers: number): boolean[];
+  /** `rope_parameters` may be listed by layer type; before that, the base of local layers had this key. */
+  localRope?: string;
+  /** The key that names the activation. */
+  activation: string;
+  /** Names of activations that mean something else than elsewhere. */
+  activations?: Readonly<Record<string, Activation>>;
+  /** Embedding, residuals, scores and logits have factors. */
+  multipliers?: boolean;
+  /** Queries grow with their position. */
+  temperature?: boolean;
+  /** "dynamic" scaling has an `alpha`. */
+  ntkAlpha?: boolean;
+  /** Settings of which one value alone runs, which is also that of a file that says nothing. */
+  fixed?: Readonly<Record<string, unknown>>;
+}
+
+const LLAMA: Dialect = {
+  defaults: {
+    vocab_size: 32_000,
+    hidden_size: 4096,
+    intermediate_size: 11_008,
+    num_hidden_layers: 32,
+    num_attention_heads: 32,
+    max_position_embeddings: 2048,
+    rms_norm_eps: 1e-6,
+    rope_theta: 10_000,
+    hidden_act: "silu",
+  },
+  activation: "hidden_act",
+};
+
+const MISTRAL: Dialect = {
+  defaults: {
+    ...LLAMA.defaults,
+    intermediate_size: 14_336,
+    num_key_value_heads: 8,
+    max_position_embeddings: 131_072,
+    sliding_window: 4096,
+  },
+  localLayers: (_, layers) => Array<boolean>(layers).fill(true),
+  activation: "hidden_act",
+};
+
+const QWEN2: Dialect = {
+  defaults: {
+    ...LLAMA.defaults,
+    vocab_size: 151_936,
+    intermediate_size: 22_016,
+    num_key_value_heads: 32,
+    max_position_embeddings: 32_768,
+    use_sliding_window: false,
+    sliding_window: 4096,
+    max_window_layers: 28,
+  },
+  localLayers: (read, layers) => {
+    const first = read.integer("max_window_layers", MAX_LAYERS, undefined, 0);
+    return listedLayers(read, layers) ?? Array.from({ length: layers }, (_, index) => index >= first);
+  },
+  activation: "hidden_act",
+};
+
+const QWEN3: Dialect = {
+  ...QWEN2,
+  defaults: { ...QWEN2.defaults, head_dim: 128 },
+};
+
+const MINISTRAL3: Dialect = {
+  ...MISTRAL,
+  defaults: {
+    ...MISTRAL.defaults,
+    vocab_size: 131_072,
+    num_hidden_layers: 34,
+    head_dim: 128,
+    max_position_embeddings: 262_144,
+    rms_norm_eps: 1e-5,
+    sliding_window: null,
+    "rope_parameters.rope_type": "yarn",
+    "rope_parameters.rope_theta": 1_000_000,
+    "rope_parameters.factor": 16,
+    "rope_parameters.original_max_position_embeddings": 16_384,
+    "rope_parameters.mscale": 1,
+    "rope_parameters.mscale_all_dim": 1,
+    "rope_parameters.llama_4_scaling_beta": 0.1,
+  },
+  temperature: true,
+};
+
+const PHI3: Dialect = {
+  ...MISTRAL,
+  defaults: {
+    ...LLAMA.defaults,
+    vocab_size: 32_064,
+    hidden_size: 3072,
+    intermediate_size: 8192,
+    max_position_embeddings: 4096,
+    original_max_position_embeddings: 4096,
+    rms_norm_eps: 1e-5,
+  },
+};
+
+const GRANITE: Dialect = { ...LLAMA, multipliers: true };
+
+const ERNIE: Dialect = {
+  defaults: {
+    ...LLAMA.defaults,
+    vocab_size: 103_424,
+    hidden_size: 1024,
+    intermediate_size: 3072,
+    num_hidden_layers: 18,
+    num_attention_heads: 16,
+    num_key_value_heads: 2,
+    head_dim: 128,
+    max_position_embeddings: 131_072,
+    rms_norm_eps: 1e-5,
+    rope_theta: 500_000,
+  },
+  activation: "hidden_act",
+};
+
+const HUNYUAN: Dialect = {
+  defaults: { ...LLAMA.defaults, vocab_size: 290_943, rms_norm_eps: 1e-5 },
+  activation: "hidden_act",
+  ntkAlpha: true,
+  fixed: { use_qk_norm: true, use_cla: false },
+};
+
+const SEED_OSS: Dialect = {
+  defaults: {
+    ...LLAMA.defaults,
+    vocab_size: 155_136,
+    intermediate_size: 27_648,
+    num_hidden_layers: 64,
+    num_attention_heads: 80,
+    num_key_value_heads: 8,
+    head_dim: 128,
+    max_position_embeddings: 524_288,
+  },
+  activation: "hidden_act",
+};
+
+const GLM4: Dialect = {
+  defaults: {
+    ...LLAMA.defaults,
+    vocab_size: 151_552,
+    intermediate_size: 13_696,
+    num_hidden_layers: 40,
+    num_key_value_heads: 2,
+    head_dim: 128,
+    max_position_embeddings: 131_072,
+    rms_norm_eps: 0.000_000_156_25,
+    partial_rotary_factor: 0.5,
+  },
+  activation: "hidden_act",
+};
+
+const OLMO2: Dialect = {
+  defaults: { ...LLAMA.defaults, vocab_size: 50_304, rms_norm_eps: 1e-5 },
+  activation: "hidden_act",
+};
+
+const OLMO3: Dialect = {
+  defaults: { ...OLMO2.defaults, rope_theta: 500_000, sliding_window: 4096 },
+  localLayers: (read, layers) => listedLayers(read, layers) ?? localByPeriod(layers, 4),
+  localRope: "rope_theta",
+  activation: "hidden_act",
+};
+
+const EXAONE4: Dialect = {
+  defaults: {
+    ...LLAMA.defaults,
+    vocab_size: 102_400,
+    intermediate_size: 16_384,
+    num_key_value_heads: 32,
+    rms_norm_eps: 1e-5,
+    sliding_window: 4096,
+    sliding_window_pattern: 4,
+  },
+  localLayers: (read, layers) => listedLayers(read, layers) ?? letteredLayers(read, layers),
+  activation: "hidden_act",
+};
+
+const GEMMA: Dialect = {
+  defaults: {
+    vocab_size: 256_000,
+    hidden_size: 3072,
+    intermediate_size: 24_576,
+    num_hidden_layers: 28,
+    num_attention_heads: 16,
+    num_key_value_heads: 16,
+    head_dim: 256,
+    max_position_embeddings: 8192,
+    rms_norm_eps: 1e-6,
+    rope_theta: 10_000,
+    hidden_act: "gelu_pytorch_tanh",
+  },
+  activation: "hidden_act",
+  activations: { gelu: "gelu_tanh" },
+};
+
+const GEMMA2: Dialect = {
+  defaults: {
+    ...GEMMA.defaults,
+    hidden_size: 2304,
+    intermediate_size: 9216,
+    num_hidden_layers: 26,
+    num_attention_heads: 8,
+    num_key_value_heads: 4,
+    hidden_activation: "gelu_pytorch_tanh",
+    query_pre_attn_scalar: 256,
+    sliding_window: 4096,
+    attn_logit_softcapping: 50,
+    final_logit_softcapping: 30,
+  },
+  localLayers: (read, layers) => listedLayers(read, layers) ?? localByPeriod(layers, 2),
+  activation: "hidden_activation",
+};
+
+const SMOLLM3: Dialect = {
+  defaults: {
+    ...LLAMA.defaults,
+    vocab_size: 128_256,
+    hidden_size: 2048,
+    num_hidden_layers: 36,
+    num_attention_heads: 16,
+    num_key_value_heads: 4,
+    max_position_embeddings: 32_768,
+    rope_theta: 2_000_000,
+    use_sliding_window: false,
+    no_rope_layer_interval: 4,
+  },
+  ropeLayers: (read, layers) => {
+    const interval = read.integer("no_rope_layer_interval", MAX_LAYERS);
+    const listed = read.flags("no_rope_layers", layers);
+    return listed ?? Array.from({ length: layers }, (_, index) => (index + 1) % interval !== 0);
+  },
+  localLayers: (read, layers, ropeLayers) =>
+    listedLayers(read, layers) ?? (ropeLayers ?? []).map((rotates) => !rotates),
+  activation: "hidden_act",
+};
+
+const GEMMA3: Dialect = {
+  defaults: {
+    vocab_size: 262_208,
+    hidden_size: 2304,
+    intermediate_size: 9216,
+    num_hidden_layers: 26,
+    num_attention_heads: 8,
+    num_key_value_heads: 4,
+    head_dim: 256,
+    max_position_embeddings: 131_072,
+    rms_norm_eps: 1e-6,
+    rope_theta: 1_000_000,
+    rope_local_base_freq: 10_000,
+    query_pre_attn_scalar: 256,
+    sliding_window: 4096,
+    hidden_activation: "gelu_pytorch_tanh",
+  },
+  localLayers: (read, layers) => {
+    const kept = read.integer("_sliding_window_pattern", MAX_LAYERS, GEMMA3_PERIOD);
+    const period = read.integer("sliding_window_pattern", MAX_LAYERS, kept);
+    return listedLayers(read, layers) ?? localByPeriod(layers, period);
+  },
+  localRope: "rope_local_base_freq",
+  activation: "hidden_activation",
+};
+
+/** One global layer after five local ones. */
+const GEMMA3_PERIOD = 6;
+
+export const DIALECTS: Readonly<Record<string, Dialect>> = {
+  llama: LLAMA,
+  mistral: MISTRAL,
+  ministral3: MINISTRAL3,
+  qwen2: QWEN2,
+  qwen3: QWEN3,
+  phi3: PHI3,
+  granite: GRANITE,
+  ernie4_5: ERNIE,
+  hunyuan_v1_dense: HUNYUAN,
+  seed_oss: SEED_OSS,
+  glm4: GLM4,
+  olmo2: OLMO2,
+  olmo3: OLMO3,
+  exaone4: EXAONE4,
+  gemma: GEMMA,
+  gemma2: GEMMA2,
+  smollm3: SMOLLM3,
+  gemma3_text: GEMMA3,
+  gemma3: GEMMA3,
+};
+
+const LAYER_TYPES: readonly string[] = ["full_attention", "sliding_attention"];
+
+function listedLayers(read: Reader, layers: number): boolean[] | undefined {
+  return read.list("layer_types", layers)?.map((type) => {
+    if (!LAYER_TYPES.includes(String(type)))
+      throw read.unsupported("layer_types", type, LAYER_TYPES.join(" and "));
+    return type === "sliding_attention";
+  });
+}
+
+/** EXAONE 4: "LLLG" for three local layers and a global one, again and again, or a number as everywhere. */
+function letteredLayers(read: Reader, layers: number): boolean[] {
+  const name = "sliding_window_pattern";
+  const pattern = read.value(name);
+  if (typeof pattern !== "string") return localByPeriod(layers, read.integer(name, MAX_LAYERS, 0, 0));
+  if (!/^[LG]+$/.test(pattern)) throw read.bad(name, pattern, "a number or the letters L and G");
+  return Array.from({ length: layers }, (_, index) => pattern[index % pattern.length] === "L");
+}
