@@ -92,7 +92,7 @@ function sentencePiece(metadata: Metadata, tokens: string[], kinds: TokenKind[])
   const unknown = optionalId(metadata, "tokenizer.ggml.unknown_token_id", tokens.length);
   const escape = { type: "Replace", pattern: { String: " " }, content: "\u2581" };
   const tokenizerJson = {
-    added_tokens: addedTokens(tokens, kinds),
+    added_tokens: addedTokens(tokens, kinds, stripsRight(metadata)),
     normalizer: {
       type: "Sequence",
       normalizers: prefixSpace ? [{ type: "Prepend", prepend: "\u2581" }, escape] : [escape],
@@ -183,12 +183,25 @@ function recordOf(ids: ReadonlyMap<string, number>): Record<string, number> {
   return record;
 }
 
-function addedTokens(tokens: string[], kinds: TokenKind[]): Record<string, unknown>[] {
+/**
+ * Phi-3's special tokens take the white space behind them. No key says so; as in llama.cpp the model's name does, and these tokens
+ * are the exceptions.
+ */
+function stripsRight(metadata: Metadata): (token: string) => boolean {
+  const isPhi3 = /phi-?3/i.test(String(metadata.get("general.name")));
+  return (token) => isPhi3 && !["<unk>", "<s>", "<|endoftext|>"].includes(token);
+}
+
+function addedTokens(
+  tokens: string[],
+  kinds: TokenKind[],
+  rstrip: (token: string) => boolean = () => false,
+): Record<string, unknown>[] {
   const added: Record<string, unknown>[] = [];
   tokens.forEach((content, id) => {
     const kind = kinds[id];
     if (kind !== "control" && kind !== "added") return;
-    added.push({ id, content, special: kind === "control", normalized: false });
+    added.push({ id, content, special: kind === "control", normalized: false, rstrip: rstrip(content) });
   });
   return added;
 }

@@ -26,13 +26,14 @@ function words(digits: string, letter = String.raw`\p{L}`, others = String.raw`\
   return `${CONTRACTION}|[^\\r\\n\\p{L}\\p{N}]?${set}+|${digits}` + `| ?[^\\s${others}]+[\\r\\n]*|${SPACE}`;
 }
 
-/** The split of gpt-4o: words end where a capital begins. From its published tokenizer.json. */
-function casedWords(): string {
+/** The splits of gpt-4o and tekken: words end where a capital begins. From their published tokenizer.json. */
+function casedWords(digits: string, contraction: string): string {
   const upper = String.raw`[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]`;
   const lower = String.raw`[\p{Ll}\p{Lm}\p{Lo}\p{M}]`;
   const lead = String.raw`[^\r\n\p{L}\p{N}]?`;
-  const tail = String.raw`\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*`;
-  return `${lead}${upper}*${lower}+${CONTRACTION}?|${lead}${upper}+${lower}*${CONTRACTION}?|${tail}|${SPACE}`;
+  const tail = String.raw`| ?[^\s\p{L}\p{N}]+[\r\n/]*`;
+  const word = `${lead}${upper}*${lower}+${contraction}|${lead}${upper}+${lower}*${contraction}`;
+  return `${word}|${digits}${tail}|${SPACE}`;
 }
 
 const gpt2: PreTokenizer = { splits: [GPT2] };
@@ -48,7 +49,30 @@ const qwen35: PreTokenizer = {
   splits: [words(String.raw`\p{N}`, String.raw`\p{L}\p{M}`, String.raw`\p{L}\p{M}\p{N}`)],
   nfc: true,
 };
-const gpt4o: PreTokenizer = { splits: [casedWords()] };
+const gpt4o: PreTokenizer = { splits: [casedWords(String.raw`\p{N}{1,3}`, `${CONTRACTION}?`)] };
+const tekken: PreTokenizer = {
+  splits: [casedWords(String.raw`\p{N}`, "")],
+  ignoreMerges: true,
+  addBos: true,
+};
+/** Digits in threes and runs of Chinese and Japanese first; a word may begin with one mark of ASCII punctuation. */
+const deepseek3: PreTokenizer = {
+  splits: [
+    String.raw`\p{N}{1,3}`,
+    "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+",
+    String.raw`[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_\x60{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+` +
+      String.raw`| ?[\p{P}\p{S}]+[\r\n]*|` +
+      SPACE,
+  ],
+};
+/** As qwen2, but punctuation ends before a line does. */
+const seedCoder: PreTokenizer = {
+  splits: [String.raw`${CONTRACTION}|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}\r\n]+|${SPACE}`],
+};
+const minicpm5: PreTokenizer = {
+  splits: [String.raw`\p{N}{1,3}`, words(String.raw`\p{N}+`)],
+  ignoreMerges: true,
+};
 /** What llama.cpp does with files from before the key existed. */
 const unnamed: PreTokenizer = {
   splits: [String.raw`[\p{P}\$\+<=>\^~\|]+`, GPT2, String.raw`\p{N}+`, "[0-9][0-9][0-9]"],
@@ -62,7 +86,11 @@ const BY_NAME: ReadonlyMap<string, PreTokenizer> = new Map([
   ...named(llama3Split, "dbrx", "smaug-bpe", "glm4", "chatglm-bpe"),
   ...named(qwen2, "qwen2", "deepseek-r1-qwen", "megrez", "kormo", "stablelm2", "hunyuan"),
   ["qwen35", qwen35],
-  ...named(gpt4o, "gpt-4o", "llama4", "kanana2"),
+  ...named(gpt4o, "gpt-4o", "llama4", "kanana2", "talkie"),
+  ["tekken", tekken],
+  ...named(deepseek3, "deepseek-v3", "hunyuan-dense"),
+  ["seed-coder", seedCoder],
+  ["minicpm5", minicpm5],
 ]);
 
 function named(pre: PreTokenizer, ...names: string[]): [string, PreTokenizer][] {

@@ -447,3 +447,13 @@ test("a token may be called __proto__ or constructor", () => {
   expect(tokenizer.encode("__proto__constructor")).toEqual([4, 5]);
   expect(tokenizer.vocabSize).toBe(6 + BYTE_CHARS.length);
 });
+
+test("Phi-3: special tokens take the white space behind them, by the model's name alone", () => {
+  const named = (name: string) => gguf(new Map([...METASPACE, ["general.name", name]]));
+  const ids = (name: string, text: string) => named(name).encode(text, { special: true });
+  for (const name of ["Phi-3 Mini 4k Instruct", "phi3"]) {
+    expect(ids(name, "<|im_start|>\n hello")).toEqual(ids(name, "<|im_start|>hello"));
+    expect(ids(name, "<s>\n hello")).not.toEqual(ids(name, "<s>hello"));
+  }
+  expect(ids("Llama", "<|im_start|>\n hello")).not.toEqual(ids("Llama", "<|im_start|>hello"));
+});
