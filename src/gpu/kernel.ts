@@ -32,9 +32,36 @@ export interface KernelSource {
 
 export interface Pipeline {
   readonly name: string;
+  /** @throws Error while it compiles, which only `DeferredKernels` lets a caller see */
   readonly compute: GPUComputePipeline;
   /** One layout for each group index used, in order. */
   readonly layouts: readonly GPUBindGroupLayout[];
+}
+
+/** A pipeline, bound to layouts from the start, and when it has compiled. */
+class Compilation {
+  readonly pipeline: Pipeline;
+  readonly ready: Promise<void>;
+
+  constructor(name: string, layouts: readonly GPUBindGroupLayout[], compute: Promise<GPUComputePipeline>) {
+    let compiled: GPUComputePipeline | undefined;
+    this.ready = compute.then((pipeline) => void (compiled = pipeline));
+    this.ready.catch(() => {}); // whoever waits for it hears of it, maybe much later
+    this.pipeline = {
+      name,
+      layouts,
+      get compute() {
+        assert(compiled, `the kernel ${name} is still compiling`);
+        return compiled;
+      },
+    };
+  }
+}
+
+/** What one device has compiled. */
+interface Compiled {
+  readonly pipelines: Map<string, Compilation>;
+  readonly layouts: Map<string, GPUBindGroupLayout>;
 }
 
 type BindingKind = "uniform" | "storage" | "read-only-storage";
@@ -42,30 +69,30 @@ type BindingKind = "uniform" | "storage" | "read-only-storage";
 /** Compiles kernels for one device and keeps what it compiled; a pipeline is compiled at most once at a time. */
 export class Kernels {
   readonly gpu: Gpu;
-  private readonly pipelines = new Map<string, Promise<Pipeline>>();
-  private readonly layouts = new Map<string, GPUBindGroupLayout>();
+  private readonly compiled: Compiled;
 
-  constructor(gpu: Gpu) {
+  constructor(gpu: Gpu, compiled: Compiled = { pipelines: new Map(), layouts: new Map() }) {
     this.gpu = gpu;
+    this.compiled = compiled;
+  }
+
+  /** The same kernels, for a caller that makes many ops before it runs one. */
+  deferred(): DeferredKernels {
+    return new DeferredKernels(this.gpu, this.compiled);
   }
 
   /**
    * The pipeline of `source` for the given types and override constants.
    * @throws TidepoolError `internal` with the compiler's messages and the numbered text when it does not compile.
    */
-  pipeline(
+  async pipeline(
     source: KernelSource,
     types: KernelTypes,
     overrides: Record<string, number> = {},
   ): Promise<Pipeline> {
-    const text = this.text(source, types);
-    const key = JSON.stringify([source.name, text.length, hashText(text), overrides]);
-    const known = this.pipelines.get(key);
-    if (known) return known;
-    const made = this.compile(source.name, text, overrides);
-    this.pipelines.set(key, made);
-    made.catch(() => this.pipelines.delete(key));
-    return made;
+    const { pipeline, ready } = this.compilation(source, types, overrides);
+    await ready;
+    return pipeline;
   }
 
   /** A bind group of whole buffers for group `index` of the pipeline, bindings numbered from 0. */
@@ -100,7 +127,23 @@ export class Kernels {
     return [...prelude, ...source.libs, source.code].filter((part) => part !== "").join("\n");
   }
 
-  private async compile(name: string, text: string, overrides: Record<string, number>): Promise<Pipeline> {
+  protected compilation(
+    source: KernelSource,
+    types: KernelTypes,
+    overrides: Record<string, number>,
+  ): Compilation {
+    const { pipelines } = this.compiled;
+    const text = this.text(source, types);
+    const key = JSON.stringify([source.name, text.length, hashText(text), overrides]);
+    const known = pipelines.get(key);
+    if (known) return known;
+    const made = this.compile(source.name, text, overrides);
+    pipelines.set(key, made);
+    made.ready.catch(() => pipelines.delete(key));
+    return made;
+  }
+
+  private compile(name: string, text: string, overrides: Record<string, number>): Compilation {
     const { device } = this.gpu;
     // Nothing is awaited inside the scope: kernels compile side by side, and each must see its own errors.
     device.pushErrorScope("validation");
@@ -108,20 +151,23 @@ export class Kernels {
     const layouts = parseBindings(text).map((kinds) => this.layout(kinds));
     const layout = device.createPipelineLayout({ bindGroupLayouts: layouts });
     const invalid = device.popErrorScope();
-    try {
-      const stage = { module, entryPoint: "main", constants: overrides };
-      const compute = await device.createComputePipelineAsync({ label: name, layout, compute: stage });
-      const error = await invalid;
-      if (error) throw new Error(error.message);
-      return { name, compute, layouts };
-    } catch (error) {
-      throw await compileError(name, text, module, error);
-    }
+    const stage = { module, entryPoint: "main", constants: overrides };
+    const compute = async (): Promise<GPUComputePipeline> => {
+      try {
+        const compiled = await device.createComputePipelineAsync({ label: name, layout, compute: stage });
+        const error = await invalid;
+        if (error) throw new Error(error.message);
+        return compiled;
+      } catch (error) {
+        throw await compileError(name, text, module, error);
+      }
+    };
+    return new Compilation(name, layouts, compute());
   }
 
   private layout(kinds: readonly BindingKind[]): GPUBindGroupLayout {
     const key = kinds.join(",");
-    let layout = this.layouts.get(key);
+    let layout = this.compiled.layouts.get(key);
     if (!layout) {
       layout = this.gpu.device.createBindGroupLayout({
         label: key,
@@ -131,9 +177,40 @@ export class Kernels {
           buffer: { type },
         })),
       });
-      this.layouts.set(key, layout);
+      this.compiled.layouts.set(key, layout);
     }
     return layout;
+  }
+}
+
+/**
+ * Kernels whose pipelines may still be compiling when they are handed out: all that a caller asks for compile side by side,
+ * where one after the other the compiler would have one core to work on. Nothing may run before `ready` resolves.
+ */
+class DeferredKernels extends Kernels {
+  private readonly asked = new Set<Compilation>();
+
+  override pipeline(
+    source: KernelSource,
+    types: KernelTypes,
+    overrides: Record<string, number> = {},
+  ): Promise<Pipeline> {
+    const compilation = this.compilation(source, types, overrides);
+    this.asked.add(compilation);
+    return Promise.resolve(compilation.pipeline);
+  }
+
+  /**
+   * Waits for all that was asked for.
+   * @throws the first error of the compiler, or of `onReady`
+   */
+  async ready(onReady: (done: number, total: number) => void = () => {}): Promise<void> {
+    let done = 0;
+    const all = [...this.asked].map(async ({ ready }) => {
+      await ready;
+      onReady(++done, this.asked.size);
+    });
+    await Promise.all(all);
   }
 }
 

@@ -2,7 +2,7 @@
  * The layer table -> programs: for each phase the ops of one step, a segment a layer (gpu/segments.ts), with the buffers between
  * them. The ops of mixers and feed-forwards come from their kinds; nothing here changes with a new one.
  */
-import type { KernelTypes } from "../gpu/kernel.ts";
+import type { Kernels, KernelTypes } from "../gpu/kernel.ts";
 import type { Op } from "../gpu/op.ts";
 import type { KvPoolBuffers } from "../gpu/pool.ts";
 import type { StateBuffers } from "../gpu/state-pool.ts";
@@ -57,13 +57,22 @@ export interface Programs extends Bodies {
   destroy(): void;
 }
 
+/** Makes all programs; their kernels compile side by side. */
 export async function buildPrograms(
   input: ProgramInput,
   onPipeline: (done: number, total: number) => void,
 ): Promise<Programs> {
+  const deferred = input.kernels.deferred();
+  const programs = await makePrograms({ ...input, kernels: deferred }, input.kernels);
+  await deferred.ready(onPipeline);
+  return programs;
+}
+
+/** @param compiled the kernels of what is built later, when the programs run */
+async function makePrograms(input: ProgramInput, compiled: Kernels): Promise<Programs> {
   const { limits, dtype, logitRows } = input;
   const space = makeWorkspace(input.kernels, input.shape, { ...limits, dtype, logitRows });
-  const builder = new Builder(input, space, onPipeline);
+  const builder = new Builder(input, space);
   const { prefill, decode } = await builder.bodies();
   const head = await builder.head(matvecOp);
   const manyHead = await builder.head(matmulOp);
@@ -86,7 +95,7 @@ export async function buildPrograms(
     manyHead,
     sampler,
     ...{ logits: space.logits, hidden, delta },
-    rebuild: (moved) => new Builder({ ...input, ...moved }, space, () => {}).bodies(),
+    rebuild: (moved) => new Builder({ ...input, kernels: compiled, ...moved }, space).bodies(),
     stepGroup: input.step.bind(input.kernels, withStep.pipeline),
     workspaceBytes: space.all.reduce((sum, buffer) => sum + buffer.size, 0),
     destroy() {
@@ -101,16 +110,13 @@ type MatrixMaker = typeof matvecOp;
 class Builder {
   private readonly input: ProgramInput;
   private readonly space: Workspace;
-  private readonly onPipeline: (done: number, total: number) => void;
-  private made = 0;
   private phase: Phase = "prefill";
   /** The next mixer's layer in the KV pool, and in the state pool, if it keeps something there. */
   private pools = { kv: 0, state: 0 };
 
-  constructor(input: ProgramInput, space: Workspace, onPipeline: (done: number, total: number) => void) {
+  constructor(input: ProgramInput, space: Workspace) {
     this.input = input;
     this.space = space;
-    this.onPipeline = onPipeline;
   }
 
   async bodies(): Promise<Bodies> {
@@ -126,7 +132,6 @@ class Builder {
     const segments: Segment[] = [{ layer: -1, ops: await this.embedding() }];
     for (const [index, layer] of layers.entries()) {
       segments.push({ layer: index, ops: await this.layerOps(index, layer) });
-      this.onPipeline(++this.made, 2 * layers.length);
     }
     return programOf(segments);
   }

@@ -1,4 +1,4 @@
-/** Kernels that do not compile: the error names the kernel and shows the compiler's words and the numbered text. */
+/** Kernels that compile side by side, and kernels that do not compile: the error names the kernel and shows the compiler's words and the numbered text. */
 import { TidepoolError } from "../../src/errors.ts";
 import { Kernels, type KernelSource, type KernelTypes } from "../../src/gpu/kernel.ts";
 import type { Case } from "../support/cases.ts";
@@ -41,6 +41,36 @@ export const cases: Case[] = [
       for (const words of ['shader "broken" does not compile', "nowhere", "out[0] = nowhere;"])
         equal(error.message.includes(words), true, `"${words}" in: ${error.message}`);
       equal((await errorOf(kernels.pipeline(broken, TYPES))).code, "internal", "code, asked for again");
+    },
+  },
+  {
+    name: "kernel/compile/side by side",
+    async run({ gpu }) {
+      const kernels = new Kernels(gpu);
+      const deferred = kernels.deferred();
+      const good = await deferred.pipeline(kernel("good", GOOD), TYPES);
+      const told: number[] = [];
+      await deferred.ready((done, total) => void told.push(done, total));
+      equal(told, [1, 1], "what was told");
+      equal(
+        good.compute === (await kernels.pipeline(kernel("good", GOOD), TYPES)).compute,
+        true,
+        "the same pipeline",
+      );
+
+      const broken = await deferred.pipeline(kernel("broken", GOOD.replace("out[0]", "out[nowhere]")), TYPES);
+      equal(
+        (await errorOf(deferred.ready())).message.includes('shader "broken"'),
+        true,
+        "the error names the kernel",
+      );
+      let refused = false;
+      try {
+        void broken.compute;
+      } catch {
+        refused = true;
+      }
+      equal(refused, true, "a pipeline that did not compile is not handed out");
     },
   },
 ];
