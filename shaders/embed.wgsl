@@ -1,8 +1,11 @@
-// Embedding lookup with dequantisation: hidden[row, :] = scale * E[tokens[rowToken(row)], :].
+// Embedding lookup with dequantisation: hidden[row, :] = scale * E[tokens[rowToken(row)], :], or (POSITIONS)
+// hidden[row, :] += scale * E[rowPosition(row), :].
 //
 // Bindings: weights: one piece of E in panels of 16 rows (src/model/matrix/formats.ts); tokens: u32 ids; hidden: f32
 // [rows, columns]. An invocation writes one unit of 32 columns of one row. Tokens outside the piece are left alone:
-// every id lies in exactly one piece, and each piece has its own dispatch. No workgroup memory; no sums.
+// every id (or position) lies in exactly one piece, and each piece has its own dispatch. No workgroup memory; no sums.
+
+override POSITIONS: bool = false;
 
 struct Op {
   columns: u32,
@@ -18,21 +21,18 @@ struct Op {
 @group(0) @binding(2) var<storage, read> tokens: array<u32>;
 @group(0) @binding(3) var<storage, read_write> hidden: array<f32>;
 
+fn storeOne(row: u32, column: u32, value: f32) {
+  if (column >= op.columns) { return; }
+  let at = row * op.columns + column;
+  if (POSITIONS) { hidden[at] += value; } else { hidden[at] = value; }
+}
+
 fn store(row: u32, column: u32, w: vec4f) {
-  let base = row * op.columns + column;
   let values = w * op.scale;
-  if (column < op.columns) {
-    hidden[base] = values.x;
-  }
-  if (column + 1u < op.columns) {
-    hidden[base + 1u] = values.y;
-  }
-  if (column + 2u < op.columns) {
-    hidden[base + 2u] = values.z;
-  }
-  if (column + 3u < op.columns) {
-    hidden[base + 3u] = values.w;
-  }
+  storeOne(row, column, values.x);
+  storeOne(row, column + 1u, values.y);
+  storeOne(row, column + 2u, values.z);
+  storeOne(row, column + 3u, values.w);
 }
 
 @compute @workgroup_size(64)
@@ -42,7 +42,9 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   if (unit >= op.units || row >= step.rows) {
     return;
   }
-  let n = tokens[rowToken(row)] - op.firstRow; // wraps round for ids below the piece, to more than pieceRows
+  var wanted = 0u;
+  if (POSITIONS) { wanted = rowPosition(row); } else { wanted = tokens[rowToken(row)]; }
+  let n = wanted - op.firstRow; // wraps round for ids below the piece, to more than pieceRows
   if (n >= op.pieceRows) {
     return;
   }

@@ -8,7 +8,8 @@ import type { KvPoolBuffers } from "../gpu/pool.ts";
 import type { StateBuffers } from "../gpu/state-pool.ts";
 import { checkOp } from "./op/check.ts";
 import { FEED_FORWARDS } from "./ffn/kinds.ts";
-import { embedOp, matmulOp, matvecOp } from "./matrix/products.ts";
+import { embedOp, matmulOp, matvecOp, type EmbedOptions } from "./matrix/products.ts";
+import type { PackedWeight } from "./matrix/upload.ts";
 import { MixerContext } from "./mixer/kind.ts";
 import { MIXERS } from "./mixer/kinds.ts";
 import { normOp, type NormInput } from "./op/norm.ts";
@@ -137,21 +138,24 @@ class Builder {
   }
 
   private async embedding(): Promise<Op[]> {
-    const { kernels, shape, weights, step } = this.input;
-    const ops: Op[] = [];
-    for (const piece of weights.embedding.pieces) {
-      const { hidden } = this.space;
-      const options = {
-        weight: weights.embedding,
-        piece,
-        tokens: step.tokens,
-        hidden,
-        scale: shape.embeddingScale,
-      };
-      ops.push(await embedOp(kernels, this.types("f32"), options));
-    }
-    const { embeddingNorm } = weights;
+    const { embedding, positions, embeddingNorm } = this.input.weights;
+    const ops = await this.lookUp(embedding, { scale: this.input.shape.embeddingScale });
+    if (positions) ops.push(...(await this.lookUp(positions, { scale: 1, positions: true })));
     if (embeddingNorm) ops.push(await this.norm({ post: { weight: embeddingNorm, of: "sum" } }));
+    return ops;
+  }
+
+  private async lookUp(
+    weight: PackedWeight,
+    options: Pick<EmbedOptions, "scale" | "positions">,
+  ): Promise<Op[]> {
+    const { kernels, step } = this.input;
+    const { hidden } = this.space;
+    const ops: Op[] = [];
+    for (const piece of weight.pieces) {
+      const input = { weight, piece, tokens: step.tokens, hidden, ...options };
+      ops.push(await embedOp(kernels, this.types("f32"), input));
+    }
     return ops;
   }
 
@@ -194,6 +198,7 @@ class Builder {
       ops.push(
         await maker(kernels, this.types("f32"), {
           ...{ weight: weights.head, piece, x: headInput, y: logits, outStride: shape.vocabSize },
+          ...(weights.headBias && { bias: weights.headBias }),
           scale: shape.logitScale,
           rowsFrom: "logitRows",
         }),

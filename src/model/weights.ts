@@ -20,8 +20,11 @@ export interface LayerWeights {
 
 export interface Weights {
   embedding: PackedWeight;
+  /** Learned positions. */
+  positions: PackedWeight | undefined;
   /** The same object as `embedding` where they are tied. */
   head: PackedWeight;
+  headBias: GPUBuffer | undefined;
   embeddingNorm: GPUBuffer | undefined;
   outputNorm: GPUBuffer;
   /** Divisors of the RoPE frequencies that the file carries (llama3 scaling and LongRoPE in GGUF), one a pair. */
@@ -60,6 +63,10 @@ async function loadAll(loader: TensorLoader, shape: ModelShape): Promise<Weights
   const embedding = await loader.matrix(embeddingTensor, hiddenSize, vocabSize);
   const headTensor = names.model("output");
   const head = headTensor ? await loader.matrix(headTensor, hiddenSize, vocabSize) : embedding;
+  const headBias = names.model("output", "bias");
+  const positions = shape.learnedPositions
+    ? names.require(names.model("position_embd"), "position_embd.weight")
+    : undefined;
   const norm = (name: string) =>
     loader.streamNorm(names.model(name), names.model(name, "bias"), `${name}.weight`);
   const embeddingNorm = shape.embeddingNorm ? await norm("token_embd_norm") : undefined;
@@ -70,7 +77,9 @@ async function loadAll(loader: TensorLoader, shape: ModelShape): Promise<Weights
     layers.push(await loadLayer(loader.layer(index), layer));
   return {
     embedding,
+    positions: positions && (await loader.matrix(positions, hiddenSize, shape.contextTokens)),
     head,
+    headBias: headBias && (await loader.plain(headBias, "output.bias", vocabSize)),
     embeddingNorm,
     outputNorm,
     ropeDivisors: divisors && (await loader.vector(divisors, (shape.ropeTables[0]?.rot ?? 0) / 2)),

@@ -9,7 +9,7 @@ import type { DeltaMixer } from "./mixer/gated-delta.ts";
 import type { MambaMixer } from "./mixer/mamba2.ts";
 import type { ShortConvMixer } from "./mixer/short-conv.ts";
 
-export type { Activation, MlpFeedForward } from "./ffn/mlp.ts";
+export type { Activation, MlpFeedForward, Xielu } from "./ffn/mlp.ts";
 export type { AttentionMixer, QkNorm, QueryTemperature } from "./mixer/attention.ts";
 
 /** How a model stretches its positions. */
@@ -130,6 +130,8 @@ export interface ModelShape {
   normEps: number;
   /** Multiplies the embedding. */
   embeddingScale: number;
+  /** Positions have an embedding of their own, a row for each of `contextTokens` (GPT-2). */
+  learnedPositions: boolean;
   /** A norm between the embedding and the first layer (BERT). */
   embeddingNorm: boolean;
   /** Multiplies each mixer's and feed-forward's output before it is added. */

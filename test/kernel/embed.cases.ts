@@ -1,4 +1,7 @@
-/** Embedding lookup against float64 for every stored format: ids in several pieces, repeated, first and last. */
+/**
+ * Embedding lookup against float64 for every stored format: ids in several pieces, repeated, first and last. And the rows of
+ * positions, added to what is there.
+ */
 import { Random } from "../../src/base.ts";
 import { embedOp } from "../../src/model/matrix/products.ts";
 import { destroyWeight, uploadWeight, type PackedWeight } from "../../src/model/matrix/upload.ts";
@@ -7,28 +10,56 @@ import { expectClose, runOps, Scratch, sharedKernels } from "../support/matrix-r
 import { dequantise, QUANT_REFERENCES, quantReference, randomBlocks } from "../support/quants.ts";
 import { testSeed } from "../support/seed.ts";
 
-async function checkEmbedding(env: CaseEnv, setting: Setting, type: string): Promise<void> {
-  const random = new Random(testSeed(`kernel/embed/${type} ${setting.label}`));
+const ROWS = 41;
+
+interface Table {
+  weight: PackedWeight;
+  /** In two pieces. */
+  pieces: PackedWeight;
+  values: Float64Array;
+}
+
+async function tableOf(env: CaseEnv, type: string, random: Random): Promise<Table> {
   const reference = quantReference(type);
   const columns = reference.blockLen === 1 ? 45 : reference.blockLen * 2;
-  const rows = 41;
-  const bytes = randomBlocks(reference, (columns / reference.blockLen) * rows, random);
+  const bytes = randomBlocks(reference, (columns / reference.blockLen) * ROWS, random);
   const source = (async function* () {
     yield await Promise.resolve(bytes);
   })();
   const { device } = env.gpu;
-  const weight = await uploadWeight(device, { name: "embedding", type, columns, rows }, source);
-  const tokens = [0, 40, 17, 17, 31, 32, random.below(rows)];
-  const actual = await lookUp(env, setting, inTwoPieces(device, weight), tokens);
-  const values = dequantise(reference, bytes);
+  const weight = await uploadWeight(device, { name: "embedding", type, columns, rows: ROWS }, source);
+  return { weight, pieces: inTwoPieces(device, weight), values: dequantise(reference, bytes) };
+}
+
+async function checkEmbedding(env: CaseEnv, setting: Setting, type: string): Promise<void> {
+  const random = new Random(testSeed(`kernel/embed/${type} ${setting.label}`));
+  const { weight, pieces, values } = await tableOf(env, type, random);
+  const tokens = [0, 40, 17, 17, 31, 32, random.below(ROWS)];
+  const actual = await lookUp(env, setting, pieces, tokens);
   const scale = Math.fround(1.7);
   const expected = tokens.flatMap((token) =>
-    [...values.subarray(token * columns, (token + 1) * columns)].map((value) => value * scale),
+    [...values.subarray(token * weight.columns, (token + 1) * weight.columns)].map((value) => value * scale),
   );
-  const largest = values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-  const bounds = expected.map(() => 16 * largest * 2 ** -24);
-  expectClose(type, actual, expected, bounds);
+  expectClose(type, actual, expected, boundsOf(values, expected.length));
   destroyWeight(weight);
+}
+
+/** Row r of a step has position r here, so that all rows of both pieces are added. */
+async function checkPositions(env: CaseEnv, setting: Setting, type: string): Promise<void> {
+  const random = new Random(testSeed(`kernel/embed/positions ${type} ${setting.label}`));
+  const { weight, pieces, values } = await tableOf(env, type, random);
+  const tokens = Array.from({ length: ROWS }, () => random.below(ROWS));
+  const before = Array.from({ length: ROWS * weight.columns }, () => Math.fround(random.normal()));
+  const actual = await lookUp(env, setting, pieces, tokens, before);
+  const scale = Math.fround(1.7);
+  const expected = before.map((value, i) => value + scale * (values[i] as number));
+  expectClose(`positions ${type}`, actual, expected, boundsOf(values, expected.length));
+  destroyWeight(weight);
+}
+
+function boundsOf(values: Float64Array, length: number): number[] {
+  const largest = values.reduce((most, value) => Math.max(most, Math.abs(value)), 4);
+  return Array<number>(length).fill(16 * largest * 2 ** -24);
 }
 
 /** The same matrix as two pieces: rows 0 to 31, and the rest, in copies of its panels. */
@@ -52,15 +83,19 @@ async function lookUp(
   setting: Setting,
   weight: PackedWeight,
   tokens: number[],
+  before?: readonly number[],
 ): Promise<number[]> {
   const scratch = new Scratch(env.gpu);
   const elem = setting.f16 ? "f16" : "f32";
-  const hidden = scratch.empty(tokens.length * weight.columns * 4);
+  const hidden = before ? scratch.floats(before, "f32") : scratch.empty(tokens.length * weight.columns * 4);
+  const positions = before !== undefined;
   const ids = scratch.words(new Uint32Array([999, ...tokens]));
   const types = { elem, kv: elem, out: elem } as const;
   const ops = await Promise.all(
     weight.pieces.map((piece) =>
-      embedOp(sharedKernels(env.gpu, {}), types, { weight, piece, tokens: ids, hidden, scale: 1.7 }),
+      embedOp(sharedKernels(env.gpu, {}), types, {
+        ...{ weight, piece, tokens: ids, hidden, scale: 1.7, positions },
+      }),
     ),
   );
   const data = { rows: tokens.length, logitRows: 1, tokens: tokens.map((_, index) => index + 1) };
@@ -70,8 +105,13 @@ async function lookUp(
   return values;
 }
 
-export const cases: Case[] = QUANT_REFERENCES.flatMap((reference) =>
-  inEverySetting(`kernel/embed/${reference.name}`, (env, setting) =>
-    checkEmbedding(env, setting, reference.name),
+export const cases: Case[] = [
+  ...QUANT_REFERENCES.flatMap((reference) =>
+    inEverySetting(`kernel/embed/${reference.name}`, (env, setting) =>
+      checkEmbedding(env, setting, reference.name),
+    ),
   ),
-);
+  ...["F32", "Q8_0"].flatMap((type) =>
+    inEverySetting(`kernel/embed/positions ${type}`, (env, setting) => checkPositions(env, setting, type)),
+  ),
+];

@@ -115,7 +115,9 @@ async function checkKvWrite(rig: Rig, bad: number): Promise<void> {
 async function checkActivation(rig: Rig, bad: number): Promise<void> {
   const { elem } = rig.types;
   const ff = 8;
-  for (const activation of ["silu", "gelu_tanh"] as const) {
+  const xielu = { positive: 1, negative: 1, slope: 0.5, limit: -1e-6 };
+  const of300 = { silu: 300, gelu_tanh: 300, gelu: 300, relu2: 90_000, xielu: 90_150 };
+  for (const activation of ["silu", "gelu_tanh", "gelu", "relu2", "xielu"] as const) {
     const act = rig.unwritten(ROWS * ff, elem);
     const inputs = numbers(2 * ff, {
       2: bad === -Infinity ? NaN : bad,
@@ -124,12 +126,12 @@ async function checkActivation(rig: Rig, bad: number): Promise<void> {
       [ff + 6]: LARGE,
     });
     const op = await activationOp(rig.kernels, rig.types, {
-      ...{ gateUp: rig.upload(inputs, elem), act, ff, activation },
+      ...{ gateUp: rig.upload(inputs, elem), act, ff, activation, gated: true, xielu },
     });
     rig.run([op], EACH_ROW);
     const got = await rig.read(act, elem, ROWS * ff);
     expectBroken(activation, got, ff, [2, 3]);
-    const expected = elem === "f16" ? 65504 : 300 * LARGE;
+    const expected = elem === "f16" ? 65504 : Math.fround(of300[activation] * LARGE);
     if (got[BROKEN * ff + 6] !== expected) throw new Error(`${activation}: ${got[BROKEN * ff + 6]}`);
   }
 }

@@ -88,8 +88,12 @@ const DESCRIBED: readonly (readonly [Partial<LayerShape>, CostLayer])[] = [
     { kind: "gated-delta", count: 1, heads: 6, keyHeads: 2, keyDim: 8, valueDim: 16, convKernel: 4 },
   ],
   [
-    { ffn: { kind: "mlp", width: 80, activation: "silu" } },
+    { ffn: { kind: "mlp", width: 80, activation: "silu", gated: true } },
     { kind: "mlp", count: 1, inner: 80, matrices: 3 },
+  ],
+  [
+    { ffn: { kind: "mlp", width: 80, activation: "relu2", gated: false } },
+    { kind: "mlp", count: 1, inner: 80, matrices: 2 },
   ],
 ];
 

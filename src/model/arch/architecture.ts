@@ -1,6 +1,6 @@
 /**
  * What an architecture says beside a file's hyperparameters, and what many of them have in common. The rows themselves are in
- * rows-dense.ts and rows.ts.
+ * rows-dense.ts, rows-layer-norm.ts and rows.ts.
  */
 import type {
   Activation,
@@ -33,9 +33,12 @@ export interface Architecture extends GgufTraits {
     layer: LayerTensors,
   ): Pick<LayerShape, "norms" | "parallel">;
   embeddingNorm?: boolean;
+  learnedPositions?: boolean;
   /** Names of tensors in safetensors, where they are not those of most architectures. */
   safetensorsNames?: Readonly<Record<string, string>>;
   activation: Activation;
+  /** false: the feed-forward is W_down(activation(W_up x)). Default true. */
+  gated?: boolean;
   zeroCentredNorms: boolean;
   scaleEmbedding: boolean;
   /** The rope table of layer `index`. Default: that of all layers, or of local ones if they have their own. */
@@ -44,8 +47,8 @@ export interface Architecture extends GgufTraits {
   attentionScale?(params: Hyperparameters): number;
   /** The mixers of layer `index`. Default: attention alone. */
   mixers?(index: number, params: Hyperparameters, attention: () => AttentionMixer): Mixer[];
-  /** The feed-forward of layer `index`. Default: the gated one. */
-  ffn?(index: number, params: Hyperparameters): FeedForward | undefined;
+  /** The feed-forward of layer `index`. Default: `mlp`. */
+  ffn?(index: number, params: Hyperparameters, mlp: () => FeedForward): FeedForward | undefined;
   /** W_q carries a gate for each head. */
   gatedAttention?: boolean;
   /** The feed-forward's gate and up are one tensor. */

@@ -50,6 +50,8 @@ export function hyperparametersFromConfig(
     kvHeads: read.perLayer("num_key_value_heads", layers, MAX_WIDTH, heads),
     ffnWidth: read.perLayer("intermediate_size", layers, MAX_WIDTH),
     activation: activationOf(read, dialect),
+    xielu: undefined,
+    parallelResidual: undefined,
     normEps: read.positive("rms_norm_eps"),
     ropeDims,
     ...ropeOf(read, { contextTokens, ropeDims, ntkAlpha: dialect.ntkAlpha ?? false }, dialect),

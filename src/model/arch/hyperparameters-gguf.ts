@@ -16,7 +16,7 @@ import {
 } from "./hyperparameters.ts";
 import { Reader, type Settings } from "./settings-reader.ts";
 import { refuseUnreadMetadata } from "./unread-keys.ts";
-import type { NormKind, QueryTemperature, RopeScaling } from "../../shape/shape.ts";
+import type { NormKind, QueryTemperature, RopeScaling, Xielu } from "../../shape/shape.ts";
 
 /** What an architecture's files may say beside what all files say. */
 export interface GgufTraits {
@@ -24,6 +24,10 @@ export interface GgufTraits {
   gguf: string;
   /** Default: RMS norms. */
   norm?: NormKind;
+  /** The file says whether mixer and feed-forward read the same residual stream. */
+  parallelFlag?: boolean;
+  /** The feed-forward's activation is xIELU, whose constants the file has for each layer. */
+  xielu?: boolean;
   /** Who has the sliding window: all attention layers, or all but every so many-th (Gemma 3). Absent: no window. */
   window?: "all" | LocalLayers;
   /** Embedding, residuals and logits have factors (Granite), which are 1 or what this says where the file does not. */
@@ -84,6 +88,8 @@ export function hyperparametersFromMetadata(
     vocabSize: vocabSizeOf(read, general),
     ffnWidth: read.perLayer("feed_forward_length", layers, MAX_WIDTH),
     activation: undefined,
+    xielu: traits.xielu ? xieluOf(general, layers) : undefined,
+    parallelResidual: traits.parallelFlag ? read.flag("use_parallel_residual", true) : undefined,
     normEps: read.positive(EPSILON_KEYS[traits.norm ?? "rms"]),
     ...ropeOf(read, headDim, contextTokens, {
       ...traits,
@@ -131,6 +137,23 @@ function vocabSizeOf(read: Reader, general: Reader): number | undefined {
   const stated = read.value("vocab_size");
   if (Array.isArray(tokens)) return tokens.length;
   return typeof stated === "number" ? stated : undefined;
+}
+
+/** The file has the constants before the softplus that keeps them positive. */
+function xieluOf(general: Reader, layers: number): Xielu[] {
+  const [positive, negative, slope, limit] = ["alpha_p", "alpha_n", "beta", "eps"].map((name) =>
+    general.numbers(`xielu.${name}`, layers),
+  ) as [number[], number[], number[], number[]];
+  return slope.map((beta, index) => ({
+    positive: softplus(positive[index] as number),
+    negative: beta + softplus(negative[index] as number),
+    slope: beta,
+    limit: limit[index] as number,
+  }));
+}
+
+function softplus(x: number): number {
+  return Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x)));
 }
 
 type RopePart = Pick<

@@ -2,7 +2,7 @@
  * The hyperparameters of a model, brought to one form from GGUF metadata (hyperparameters-gguf.ts) or a Hugging Face config.json
  * (hyperparameters-config.ts), with the bounds that both hold them to. It decides nothing about architectures: that is rows.ts.
  */
-import type { Activation, QueryTemperature, RopeScaling } from "../../shape/shape.ts";
+import type { Activation, QueryTemperature, RopeScaling, Xielu } from "../../shape/shape.ts";
 
 /** A base of the rotation and how its positions are stretched. */
 export interface RopeBase {
@@ -30,6 +30,10 @@ export interface Hyperparameters {
   ffnWidth: number[];
   /** undefined: the architecture's own. */
   activation: Activation | undefined;
+  /** One entry a layer, where the activation is xIELU. */
+  xielu: Xielu[] | undefined;
+  /** Whether mixer and feed-forward read the same residual stream, if the settings say so. */
+  parallelResidual: boolean | undefined;
   normEps: number;
   ropeDims: number;
   /** Of all layers, or of those that see everything. */

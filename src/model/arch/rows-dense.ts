@@ -157,6 +157,14 @@ export const DENSE: readonly Architecture[] = [
     window: GEMMA3_WINDOW,
     attentionScale: (params) => gemmaScale(params, GEMMA3_27B_LAYERS),
   },
+  {
+    ...{ ...PLAIN, gguf: "apertus", config: ["apertus"], ropeLayout: "half", qkNorm: true },
+    ...{ activation: "xielu", gated: false, xielu: true },
+  },
+  {
+    ...{ ...PLAIN, gguf: "arcee", config: ["arcee"], ropeLayout: "interleaved" },
+    ...{ activation: "relu2", gated: false },
+  },
 ];
 
 function smollm3Rotates(index: number, params: Hyperparameters): boolean {

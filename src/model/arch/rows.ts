@@ -16,16 +16,19 @@ import type {
   AttentionMixer,
   FeedForward,
   LayerShape,
+  Mixer,
   ModelShape,
   RopeLayout,
   RopeParams,
 } from "../../shape/shape.ts";
 import { PLAIN, PRE_NORMS_RENAMED, type Architecture } from "./architecture.ts";
 import { DENSE } from "./rows-dense.ts";
+import { LAYER_NORM } from "./rows-layer-norm.ts";
 import { TensorNames } from "./tensor-lookup.ts";
 
 export const ARCHITECTURES: Architecture[] = [
   ...DENSE,
+  ...LAYER_NORM,
   {
     ...PLAIN,
     gguf: "lfm2",
@@ -85,7 +88,21 @@ export const ARCHITECTURES: Architecture[] = [
     mixers: (index, params, attention) =>
       isDelta(index, params) ? [delta(params, "blocked", true)] : [attention()],
   },
+  {
+    ...{ ...PLAIN, gguf: "nemotron_h", config: ["nemotron_h"], ropeLayout: "half" },
+    norms: { mixer: "attn_norm", ffn: "attn_norm" },
+    ...{ activation: "relu2", gated: false },
+    ropeTable: () => undefined,
+    mixers: nemotronMixers,
+    ffn: (index, { ffnWidth }, mlp) => (ffnWidth[index] === 0 ? undefined : mlp()),
+  },
 ];
+
+/** Nemotron-H: a layer is one sub-layer, and those without attention and feed-forward are recurrent. */
+function nemotronMixers(index: number, params: Hyperparameters, attention: () => AttentionMixer): Mixer[] {
+  if (params.ffnWidth[index] !== 0) return [];
+  return isRecurrent(index, params) ? [mamba(params)] : [attention()];
+}
 
 /** A layer without KV heads is recurrent. */
 function isRecurrent(index: number, params: Hyperparameters): boolean {
@@ -208,6 +225,7 @@ function build(row: Architecture, params: Hyperparameters, file: ModelFile): Mod
     norm: row.norm ?? "rms",
     normEps: params.normEps,
     embeddingScale: row.scaleEmbedding ? Math.sqrt(params.hiddenSize) : params.embeddingScale,
+    learnedPositions: row.learnedPositions ?? false,
     embeddingNorm: row.embeddingNorm ?? false,
     residualScale: params.residualScale,
     logitScale: 1 / params.logitDivisor,
@@ -256,16 +274,24 @@ function layerShape(
   index: number,
 ): LayerShape {
   const attention = () => attentionMixer(row, params, index);
+  const mlp = () => mlpOf(row, params, index);
   return {
     mixers: row.mixers?.(index, params, attention) ?? [attention()],
-    ffn: row.ffn ? row.ffn(index, params) : gatedFfn(row, params, index),
+    ffn: row.ffn ? row.ffn(index, params, mlp) : mlp(),
     ...(row.skeleton?.(index, params, names.at(index)) ?? { norms: row.norms, parallel: false }),
   };
 }
 
-function gatedFfn(row: Architecture, params: Hyperparameters, index: number): FeedForward {
-  const activation = params.activation ?? row.activation;
-  return { kind: "mlp", width: ffnWidth(params, index), activation, ...(row.fusedGateUp && { fused: true }) };
+function mlpOf(row: Architecture, params: Hyperparameters, index: number): FeedForward {
+  const xielu = params.xielu?.[index];
+  return {
+    kind: "mlp",
+    width: ffnWidth(params, index),
+    activation: params.activation ?? row.activation,
+    gated: row.gated ?? true,
+    ...(row.fusedGateUp && { fused: true }),
+    ...(xielu && { xielu }),
+  };
 }
 
 function ffnWidth(params: Hyperparameters, index: number): number {

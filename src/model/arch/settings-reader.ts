@@ -113,6 +113,17 @@ export class Reader {
     });
   }
 
+  /** A number for all layers, or a list with one a layer. */
+  numbers(name: string, layers: number): number[] {
+    const listed = this.list(name, layers) ?? Array<unknown>(layers).fill(this.optional(name));
+    return listed.map((entry) => {
+      if (entry === undefined) throw this.missing(name);
+      if (typeof entry !== "number" || !Number.isFinite(entry))
+        throw this.bad(name, entry, "a number for each layer");
+      return entry;
+    });
+  }
+
   /** The first `layers` entries of a list; undefined if the value is absent or no list. */
   list(name: string, layers: number): unknown[] | undefined {
     const value = listOf(this.value(name));

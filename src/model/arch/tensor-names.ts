@@ -43,7 +43,9 @@ export function usedTensors(file: ModelFile, shape: ModelShape): TensorInfo[] {
   };
   const modelNorms = [...(shape.embeddingNorm ? ["token_embd_norm"] : []), "output_norm"];
   for (const name of modelNorms) addNorm(names.model(name), names.model(name, "bias"), `${name}.weight`);
+  if (shape.learnedPositions) add(names.require(names.model("position_embd"), "position_embd.weight"));
   add(names.model("output"));
+  add(names.model("output", "bias"));
   ropeDivisors(names, shape).forEach(add);
   shape.layers.forEach((layer, index) => {
     for (const [, name] of normsOf(layer))

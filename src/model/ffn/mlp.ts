@@ -1,20 +1,22 @@
 /**
- * The gated feed-forward: W_down(activation(W_gate x) * W_up x). Its data and costs are in shape/ffn/mlp.ts.
+ * The feed-forward: W_down(activation(W_gate x) * W_up x), or W_down(activation(W_up x)) without a gate. Its data and costs are in
+ * shape/ffn/mlp.ts.
  */
 import code from "../../../shaders/activation.wgsl";
 import bounded from "../../../shaders/lib/bounded.wgsl";
 import stepLib from "../../../shaders/lib/step.wgsl";
 import { assert } from "../../base.ts";
 import type { Kernels, KernelTypes } from "../../gpu/kernel.ts";
-import type { Op } from "../../gpu/op.ts";
+import { uniformBuffer, type Op } from "../../gpu/op.ts";
 import { largestFinite } from "../op/kernel-parts.ts";
-import { mlpCost, type Activation, type MlpFeedForward } from "../../shape/ffn/mlp.ts";
+import { mlpCost, type Activation, type MlpFeedForward, type Xielu } from "../../shape/ffn/mlp.ts";
 import { LANES, need } from "../arch/need.ts";
 import { MATRIX, type TensorSpec } from "../arch/tensor-lookup.ts";
 import type { Part, Projection } from "../tensor-loader.ts";
 import type { FeedForwardKind } from "./kind.ts";
 
 interface MlpWeights {
+  /** The gate's rows, if there is one, then those of W_up. */
   gateUp: Projection;
   down: Projection;
 }
@@ -27,7 +29,7 @@ export const MLP: FeedForwardKind<MlpFeedForward, MlpWeights> = {
     need(width % LANES === 0, `${where}: the feed-forward width ${width} is not a multiple of ${LANES}`);
   },
 
-  cost: ({ width }, units) => mlpCost(units, { width, matrices: 3 }),
+  cost: ({ width, gated }, units) => mlpCost(units, { width, matrices: gated ? 3 : 2 }),
 
   tensors: (mlp) => [
     ...gateUpParts(mlp).map(([name]): TensorSpec => [name, MATRIX, true]),
@@ -42,62 +44,76 @@ export const MLP: FeedForwardKind<MlpFeedForward, MlpWeights> = {
     };
   },
 
-  buffers: ({ width }, { maxRows, elemBytes }) => ({
-    gateUp: maxRows * 2 * width * elemBytes,
+  buffers: ({ width, gated }, { maxRows, elemBytes }) => ({
+    gateUp: maxRows * (gated ? 2 : 1) * width * elemBytes,
     activated: maxRows * width * elemBytes,
   }),
 
-  async ops({ width, activation }, { gateUp, down }, context) {
+  async ops({ width, activation, gated, xielu }, { gateUp, down }, context) {
     const [between, activated] = [context.buffer("gateUp"), context.buffer("activated")];
-    const input = { gateUp: between, act: activated, ff: width, activation };
+    const input = { gateUp: between, act: activated, ff: width, activation, gated, ...(xielu && { xielu }) };
     return [
-      ...(await context.project(gateUp, context.normed, between, 2 * width, context.dtype)),
+      ...(await context.project(gateUp, context.normed, between, (gated ? 2 : 1) * width, context.dtype)),
       await activationOp(context.kernels, context.types(), input),
       ...(await context.output(down, activated)),
     ];
   },
 };
 
-function gateUpParts({ width, fused }: MlpFeedForward): Part[] {
+function gateUpParts({ width, gated, fused }: MlpFeedForward): Part[] {
   if (fused) return [["ffn_up", 2 * width]];
-  return [
-    ["ffn_gate", width],
-    ["ffn_up", width],
-  ];
+  return [...(gated ? [["ffn_gate", width] as const] : []), ["ffn_up", width]];
 }
 
 export interface ActivationInput {
   label?: string;
-  /** elem [rows, 2 * ff]: gate, then up. */
+  /** elem [rows, 2 * ff]: gate, then up; without a gate [rows, ff]. */
   gateUp: GPUBuffer;
   /** elem [rows, ff]. */
   act: GPUBuffer;
   /** Width of the feed-forward, a multiple of 4. */
   ff: number;
   activation: Activation;
+  gated: boolean;
+  /** The constants of "xielu", which needs them. */
+  xielu?: Xielu;
 }
 
 const WORKGROUP = 64;
 
-/** act = activation(gate) * up. */
+/** Values of the kernel's ACTIVATION. */
+const ACTIVATIONS: Readonly<Record<Activation, number>> = {
+  silu: 0,
+  gelu_tanh: 1,
+  gelu: 2,
+  relu2: 3,
+  xielu: 4,
+};
+
+/** act = activation(gate) * up, or activation(up). */
 export async function activationOp(
   kernels: Kernels,
   types: KernelTypes,
   input: ActivationInput,
 ): Promise<Op> {
-  const { gateUp, act, ff, activation } = input;
+  const { gateUp, act, ff, activation, gated, xielu } = input;
   assert(ff > 0 && ff % 4 === 0, `activation: the feed-forward width ${ff} is not a multiple of 4`);
+  assert(xielu || activation !== "xielu", "activation: xielu without its constants");
   const pipeline = await kernels.pipeline({ name: "activation", code, libs: [stepLib, bounded] }, types, {
     WG: WORKGROUP,
     FF4: ff / 4,
-    GELU_TANH: activation === "gelu_tanh" ? 1 : 0,
+    ACTIVATION: ACTIVATIONS[activation],
+    GATED: gated ? 1 : 0,
     LIMIT: largestFinite(types.elem),
   });
+  const { positive = 0, negative = 0, slope = 0, limit = 0 } = xielu ?? {};
+  const constants = new Float32Array([positive, negative, slope, limit]);
+  const op = uniformBuffer(kernels.gpu.device, constants, "activation op");
   const width = Math.ceil(ff / 4 / WORKGROUP);
   return {
     label: input.label ?? "activation",
     pipeline,
-    group: kernels.bind(pipeline, 0, [gateUp, act]),
+    group: kernels.bind(pipeline, 0, [op, gateUp, act]),
     grid: (step) => [width, step.rows, 1],
   };
 }

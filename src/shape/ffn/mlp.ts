@@ -1,16 +1,31 @@
 /**
- * The gated feed-forward as plain data, and what it costs. Its tensors and ops are in model/ffn/mlp.ts.
+ * The feed-forward of two or three matrices as plain data, and what it costs. Its tensors and ops are in model/ffn/mlp.ts.
  */
 import { stateless, type Cost, type CostUnits } from "../cost.ts";
 
-export type Activation = "silu" | "gelu_tanh";
+/** "gelu" is x times the normal distribution's function, "gelu_tanh" its usual approximation, "relu2" ReLU squared. */
+export type Activation = "silu" | "gelu_tanh" | "gelu" | "relu2" | "xielu";
 
 export interface MlpFeedForward {
   kind: "mlp";
   width: number;
   activation: Activation;
+  /** false: there is no W_gate, and the activation is that of W_up x. */
+  gated: boolean;
   /** The gate's rows stand above those of the other matrix in one tensor, "ffn_up" (Phi-3). */
   fused?: boolean;
+  /** The constants of "xielu". */
+  xielu?: Xielu;
+}
+
+/**
+ * xIELU (arXiv 2411.13010): positive * x^2 + slope * x where x > 0, else negative * (e^min(x, limit) - 1 - x) + slope * x.
+ */
+export interface Xielu {
+  positive: number;
+  negative: number;
+  slope: number;
+  limit: number;
 }
 
 /** `matrices` of hiddenSize x width: 3 if gated, else 2; `active` experts run for each token. */
