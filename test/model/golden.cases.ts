@@ -46,11 +46,33 @@ export const VARIANTS = [
   "gemma",
   "gemma2",
   "gemma3linear",
+  "starcoder2",
+  "stablelm",
+  "gpt2",
+  "gptneox",
+  "gptneoxseq",
+  "falcon",
+  "falcon40",
+  "phi2",
+  "apertus",
+  "arcee",
+  "nemotronh",
 ];
 const FEEDS: Feed[] = ["once", "chunks of 7", "one by one"];
 
 /** Variants with GELU that have the exact logits beside llama.cpp's, whose GELU is a table of f16. */
-const EXACT: readonly string[] = ["gemma", "gemma2", "gemma3linear"];
+const EXACT: readonly string[] = [
+  "gemma",
+  "gemma2",
+  "gemma3linear",
+  "starcoder2",
+  "gpt2",
+  "gptneox",
+  "gptneoxseq",
+  "falcon",
+  "falcon40",
+  "phi2",
+];
 
 /** gemma3 is looser because it has llama.cpp's logits alone. */
 const F32_GATE = 1e-9;
