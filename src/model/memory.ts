@@ -12,7 +12,7 @@ import type { ModelFile, TensorInfo } from "../load/model-file.ts";
 import type { ModelShape } from "../shape/shape.ts";
 import { usedTensors } from "./arch/tensor-names.ts";
 import { kvLayers, stateLayers } from "./mixer/kinds.ts";
-import { contextWithin, workspaceBytes } from "./workspace.ts";
+import { contextWithin, rowsWithin, workspaceBytes } from "./workspace.ts";
 
 /** What decides how much memory a model takes. */
 export interface MemoryOptions {
@@ -100,7 +100,7 @@ export function planMemory(file: ModelFile, shape: ModelShape, options: MemoryOp
 }
 
 function planParts(file: ModelFile, shape: ModelShape, options: MemoryOptions): MemoryPlan {
-  const { blockTokens, kvDtype, seats } = options;
+  const { blockTokens, kvDtype } = options;
   const perBlock = blockBytes(kvLayers(shape), blockTokens, kvDtype);
   const { blocks: wanted, limited } = wantedBlocks(shape, options, perBlock);
   const tensors = usedTensors(file, shape);
@@ -114,7 +114,7 @@ function planParts(file: ModelFile, shape: ModelShape, options: MemoryOptions): 
     statePoolBytes,
     workspaceBytes: workspaceBytes(shape, {
       ...options,
-      maxRows: Math.max(options.chunkTokens, seats),
+      maxRows: stepRows(shape, options),
       logitRows: logitRows(shape, options),
       maxContext: contextOf(shape, options, blocks),
     }),
@@ -196,8 +196,18 @@ export function logitRows(
   shape: ModelShape,
   { seats, chunkTokens }: Pick<MemoryOptions, "seats" | "chunkTokens">,
 ): number {
+  if (shape.embedding?.isEncoder) return 0;
   const fit = Math.floor(LOGITS_BYTES / (4 * shape.vocabSize));
   return Math.max(seats, Math.min(chunkTokens, fit));
+}
+
+/** Rows of a step at most. An encoder computes a whole text at once. */
+export function stepRows(
+  shape: ModelShape,
+  { seats, chunkTokens, dtype }: Pick<MemoryOptions, "seats" | "chunkTokens" | "dtype">,
+): number {
+  if (!shape.embedding?.isEncoder) return Math.max(chunkTokens, seats);
+  return Math.min(chunkTokens, rowsWithin(shape, dtype, MAX_BINDING_BYTES));
 }
 
 /** Positions of one sequence at most, in whole blocks. */

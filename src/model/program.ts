@@ -6,6 +6,7 @@ import type { Kernels, KernelTypes } from "../gpu/kernel.ts";
 import type { Op } from "../gpu/op.ts";
 import type { KvPoolBuffers } from "../gpu/pool.ts";
 import type { StateBuffers } from "../gpu/state-pool.ts";
+import { embeddingOps } from "./embedding.ts";
 import { checkOp } from "./op/check.ts";
 import { FEED_FORWARDS } from "./ffn/kinds.ts";
 import { embedOp, matmulOp, matvecOp, type EmbedOptions } from "./matrix/products.ts";
@@ -42,10 +43,13 @@ export interface Programs extends Bodies {
   check: readonly Op[];
   /** u32 [rows]: what `check` finds. */
   status: GPUBuffer;
-  /** Logits of the step's logit rows, for a few rows (sampling) and for many (scoring); equal but for rounding. */
+  /** Logits of the step's logit rows, for a few rows (sampling) and for many (scoring); equal but for rounding. Encoders have none. */
   head: readonly Op[];
   manyHead: readonly Op[];
-  sampler: Sampler;
+  /** Absent in encoders. */
+  sampler: Sampler | undefined;
+  /** The vectors of texts, f32 [texts, dimensions], behind a body; absent in models that make none. */
+  embedding: { ops: readonly Op[]; pooled: GPUBuffer } | undefined;
   /** f32 [logitRows, vocabulary]. */
   logits: GPUBuffer;
   /** f32 [rows, hidden size]: the residual stream, and what the layer that has just run has yet to add to it. */
@@ -75,17 +79,12 @@ async function makePrograms(input: ProgramInput, compiled: Kernels): Promise<Pro
   const space = makeWorkspace(input.kernels, input.shape, { ...limits, dtype, logitRows });
   const builder = new Builder(input, space);
   const { prefill, decode } = await builder.bodies();
-  const head = await builder.head(matvecOp);
-  const manyHead = await builder.head(matmulOp);
+  const isEncoder = input.shape.embedding?.isEncoder ?? false;
+  const head = isEncoder ? [] : await builder.head(matvecOp);
+  const manyHead = isEncoder ? [] : await builder.head(matmulOp);
   const { hidden, delta, status } = space;
   const check = await checkOp(input.kernels, { hidden, delta, status, d: input.shape.hiddenSize });
-  const sampler = await createSampler(input.kernels, {
-    vocab: input.shape.vocabSize,
-    seats: input.limits.seats,
-    maxRows: input.limits.seats,
-    logits: space.logits,
-    tokens: input.step.tokens,
-  });
+  const sampler = isEncoder ? undefined : await makeSampler(input, space);
   const withStep = prefill.ops.find((op) => op.pipeline.layouts.length > 1) as Op;
   return {
     prefill,
@@ -95,15 +94,26 @@ async function makePrograms(input: ProgramInput, compiled: Kernels): Promise<Pro
     head,
     manyHead,
     sampler,
+    embedding: await builder.embeddingHead(),
     ...{ logits: space.logits, hidden, delta },
     rebuild: (moved) => new Builder({ ...input, kernels: compiled, ...moved }, space).bodies(),
     stepGroup: input.step.bind(input.kernels, withStep.pipeline),
     workspaceBytes: space.all.reduce((sum, buffer) => sum + buffer.size, 0),
     destroy() {
       for (const buffer of space.all) buffer.destroy();
-      sampler.destroy();
+      sampler?.destroy();
     },
   };
+}
+
+function makeSampler(
+  { kernels, shape, limits, step }: ProgramInput,
+  { logits }: Workspace,
+): Promise<Sampler> {
+  const { seats } = limits;
+  return createSampler(kernels, {
+    ...{ vocab: shape.vocabSize, seats, maxRows: seats, logits, tokens: step.tokens },
+  });
 }
 
 type MatrixMaker = typeof matvecOp;
@@ -120,9 +130,13 @@ class Builder {
     this.space = space;
   }
 
+  private get isEncoder(): boolean {
+    return this.input.shape.embedding?.isEncoder ?? false;
+  }
+
   async bodies(): Promise<Bodies> {
     const prefill = await this.body("prefill");
-    return { prefill, decode: await this.body("decode") };
+    return { prefill, decode: this.isEncoder ? programOf([]) : await this.body("decode") };
   }
 
   /** Embedding and all layers; the last layer's output stays in `delta`, added by the head's norm. */
@@ -186,6 +200,17 @@ class Builder {
 
   private added({ norms }: LayerShape, post: GPUBuffer | undefined): Pick<NormInput, "delta" | "post"> {
     return { delta: this.space.delta, post: post && { weight: post, of: norms.postOf ?? "output" } };
+  }
+
+  /** Norm over all rows, pooling, and what stands behind it. */
+  async embeddingHead(): Promise<Programs["embedding"]> {
+    const { shape, weights } = this.input;
+    if (!shape.embedding) return undefined;
+    const last = { ...this.deltaOf(shape.layers.length - 1), weight: weights.outputNorm };
+    const norm = await this.norm({ label: "embedding norm", ...last });
+    const context = new OpContext(this.input, this.space, "prefill");
+    const ops = [norm, ...(await embeddingOps(context, weights.dense))];
+    return { ops, pooled: context.buffer("vectors") };
   }
 
   /** Norm, output matrix and cap over the step's logit rows. */

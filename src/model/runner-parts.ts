@@ -9,7 +9,7 @@ import { KvPool } from "../gpu/pool.ts";
 import { StatePool } from "../gpu/state-pool.ts";
 import type { ModelFile } from "../load/model-file.ts";
 import type { ModelShape } from "../shape/shape.ts";
-import { contextOf, deviceFull, logitRows, type MemoryOptions, type MemoryPlan } from "./memory.ts";
+import { contextOf, deviceFull, logitRows, stepRows, type MemoryOptions, type MemoryPlan } from "./memory.ts";
 import { kvLayers, stateLayers } from "./mixer/kinds.ts";
 import { buildPrograms, type Programs } from "./program.ts";
 import { StepData } from "./step.ts";
@@ -61,7 +61,7 @@ async function makeParts({
   onPiece,
 }: PartsInput): Promise<RunnerParts> {
   const { device } = gpu;
-  const { blockTokens, chunkTokens, seats, dtype, kvDtype } = options;
+  const { blockTokens, seats, dtype, kvDtype } = options;
   const onBytes = (done: number, total: number) => onProgress({ phase: "weights", done, total });
   const weights = await loadWeights(device, file, shape, onBytes, onPiece);
   const pool = new KvPool(device, {
@@ -72,7 +72,7 @@ async function makeParts({
   });
   const states = new StatePool(device, stateLayers(shape), plan.states.startSlots);
   const maxContext = contextOf(shape, options, plan.maxBlocks);
-  const limits = { blockTokens, maxRows: Math.max(chunkTokens, seats), seats, maxContext };
+  const limits = { blockTokens, maxRows: stepRows(shape, options), seats, maxContext };
   const step = new StepData(device, shape, weights.ropeDivisors, limits);
   const programs = await buildPrograms(
     {

@@ -20,7 +20,7 @@ import { contextOf, logitRows, planMemory, type MemoryOptions, type MemoryPlan }
 import { withRopeChoice } from "./op/rope.ts";
 import type { Programs } from "./program.ts";
 import { makeRunnerParts, type RunnerParts, type RunnerProgress } from "./runner-parts.ts";
-import { INVALID_TOKEN, type SampledRow } from "./sampler.ts";
+import { INVALID_TOKEN, type SampledRow, type Sampler } from "./sampler.ts";
 import type { SamplingParams } from "./sampling.ts";
 import { SegmentRunner, type StopWork } from "../gpu/segments.ts";
 import type { StateSlots, StepRow } from "./step.ts";
@@ -202,8 +202,7 @@ export class Runner {
 
   /** Gives a seat to a request before it is sampled from. `tokens`: its prompt, then what it has generated. */
   takeSeat(seat: number, tokens: readonly number[], promptLength: number, params: SamplingParams): void {
-    const { sampler } = this.parts.programs;
-    sampler.resetSeat(seat, tokens.slice(0, promptLength), params, tokens.slice(promptLength));
+    this.sampler.resetSeat(seat, tokens.slice(0, promptLength), params, tokens.slice(promptLength));
   }
 
   /** Runs one chunk of one prompt; resolves when the GPU has, with a sample if the step asks for one. */
@@ -262,6 +261,34 @@ export class Runner {
     return this.logits(programs.head, shape, input.position);
   }
 
+  /** Numbers of a vector that stands for a text. */
+  get dimensions(): number {
+    const { embedding, hiddenSize } = this.shape;
+    return embedding?.dense.at(-1) ?? hiddenSize;
+  }
+
+  /** The vectors of whole texts, or the first row of a text that is not finite. Encoders only. */
+  async embed(texts: readonly (readonly number[])[]): Promise<(Float32Array<ArrayBuffer> | BrokenRow)[]> {
+    this.segments.checkFree();
+    const shape = this.parts.step.writeTexts(texts);
+    const { status, pooled } = await this.pooled(shape);
+    const { dimensions } = this;
+    let row = 0;
+    return texts.map(({ length }, index) => {
+      const position = firstBroken(status.slice(4 * row, 4 * (row += length)));
+      if (position !== undefined) return { index, position };
+      return pooled.slice(index * dimensions, (index + 1) * dimensions);
+    });
+  }
+
+  /** What a part of a text pools to, in models that keep its tokens. @throws TidepoolError `not_finite` */
+  async embedChunk(input: Omit<ScoreStep, "firstRow">): Promise<Float32Array<ArrayBuffer>> {
+    const { status, pooled } = await this.pooled(this.writeGiven(input, input.tokens.length - 1));
+    const row = firstBroken(status);
+    if (row !== undefined) throw notFinite(input.position + row);
+    return pooled;
+  }
+
   destroy(): void {
     const { weights, pool, states, programs, step } = this.parts;
     pool.destroy();
@@ -289,6 +316,12 @@ export class Runner {
     return this.parts.step.write(rows, [slots], logitRows, tokens, statesOf([input]));
   }
 
+  private get sampler(): Sampler {
+    const { sampler } = this.parts.programs;
+    assert(sampler, `${this.shape.architecture} generates nothing`);
+    return sampler;
+  }
+
   private dispatch(ops: Programs["head"], shape: StepShape): void {
     this.recorder.run(ops, this.parts.programs.stepGroup, shape);
   }
@@ -298,8 +331,9 @@ export class Runner {
     rows: readonly { seat: number; position: number }[],
     shape: StepShape,
   ): Promise<{ samples: SampledRow[]; status: ArrayBuffer }> {
-    const { head, sampler } = this.parts.programs;
-    this.dispatch(this.parts.programs.check, shape);
+    const { sampler } = this;
+    const { head, check } = this.parts.programs;
+    this.dispatch(check, shape);
     sampler.writeStep(rows);
     if (rows.length > 0) {
       this.dispatch(head, shape);
@@ -323,6 +357,22 @@ export class Runner {
     const row = firstBroken(status as ArrayBuffer);
     if (row !== undefined) throw notFinite(position + row);
     return new Float32Array(values as ArrayBuffer);
+  }
+
+  /** Runs a step of texts, and pools each. */
+  private async pooled(
+    shape: StepShape,
+  ): Promise<{ status: ArrayBuffer; pooled: Float32Array<ArrayBuffer> }> {
+    const { programs } = this.parts;
+    const { embedding } = programs;
+    assert(embedding, `${this.shape.architecture} makes no vectors of texts`);
+    const stopping = this.segments.run(programs.prefill, shape);
+    if (stopping) await stopping;
+    this.dispatch(programs.check, shape);
+    this.dispatch(embedding.ops, shape);
+    const pooled = { buffer: embedding.pooled, bytes: 4 * shape.logitRows * this.dimensions };
+    const [status, values] = await this.recorder.read([this.statusOf(shape), pooled]);
+    return { status: status as ArrayBuffer, pooled: new Float32Array(values as ArrayBuffer) };
   }
 
   private statusOf({ rows }: StepShape): { buffer: GPUBuffer; bytes: number } {

@@ -134,7 +134,6 @@ export class StepData {
     given: readonly number[] = [],
     states: readonly StateSlots[] = [],
   ): StepShape {
-    const { queue } = this.device;
     const { maxRows, seats, maxContext } = this.limits;
     const maxPosition = rows.reduce((max, row) => Math.max(max, row.position), 0);
     assert(rows.length > 0 && rows.length <= maxRows, `${rows.length} rows, at most ${maxRows}`);
@@ -144,23 +143,56 @@ export class StepData {
     );
     assert(maxPosition < maxContext, `position ${maxPosition} is outside the context of ${maxContext}`);
     this.fill(rows, tables, states);
-    const { host, buffers, tableStride } = this;
-    const step = Uint32Array.of(rows.length, tables.length, tableStride, logitRows.length);
-    queue.writeBuffer(buffers.step, 0, step);
-    const words = packStep(host.words, {
-      rows: host.rows.subarray(0, ROW_WORDS * rows.length),
-      tables: host.tables.subarray(0, tables.length * tableStride),
-      logitRows,
-      rope: host.rope.subarray(0, this.rope.size(rows.length)),
-    });
-    queue.writeBuffer(buffers.words, 0, host.words, 0, words);
-    if (given.length > 0) queue.writeBuffer(this.tokens, 4 * seats, Uint32Array.from(given));
+    this.send(rows.length, tables.length, logitRows, given);
     return {
       rows: rows.length,
       sequences: tables.length,
       logitRows: logitRows.length,
       maxContext: maxPosition + 1,
     };
+  }
+
+  /** Writes a step of whole texts, one behind the other, which need no blocks. Their last rows are the logit rows. */
+  writeTexts(texts: readonly (readonly number[])[]): StepShape {
+    const { maxRows, seats } = this.limits;
+    const given = texts.flat();
+    assert(given.length <= maxRows, `${given.length} rows, at most ${maxRows}`);
+    assert(
+      texts.every(({ length }) => length > 0),
+      "a text without tokens",
+    );
+    const positions = texts.flatMap((text) => [...text.keys()]);
+    const sequences = texts.flatMap((text, index) => text.map(() => index));
+    positions.forEach((position, row) =>
+      this.host.rows.set([seats + row, position, sequences[row] as number, 0], ROW_WORDS * row),
+    );
+    this.rope.fill(positions, this.host.rope);
+    let end = 0;
+    const lastRows = texts.map(({ length }) => (end += length) - 1);
+    this.send(given.length, 0, lastRows, given);
+    const longest = Math.max(...texts.map(({ length }) => length));
+    return { rows: given.length, sequences: texts.length, logitRows: texts.length, maxContext: longest };
+  }
+
+  /** Sends the rows, tables and turns that the host has filled in. */
+  private send(
+    rows: number,
+    tables: number,
+    logitRows: readonly number[],
+    given: readonly number[],
+  ): void {
+    const { host, buffers, tableStride } = this;
+    const { queue } = this.device;
+    queue.writeBuffer(buffers.step, 0, Uint32Array.of(rows, tables, tableStride, logitRows.length));
+    const words = packStep(host.words, {
+      rows: host.rows.subarray(0, ROW_WORDS * rows),
+      tables: host.tables.subarray(0, tables * tableStride),
+      logitRows,
+      rope: host.rope.subarray(0, this.rope.size(rows)),
+    });
+    queue.writeBuffer(buffers.words, 0, host.words, 0, words);
+    const { seats } = this.limits;
+    if (given.length > 0) queue.writeBuffer(this.tokens, 4 * seats, Uint32Array.from(given));
   }
 
   destroy(): void {

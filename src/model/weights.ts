@@ -5,6 +5,7 @@
 import type { ModelFile } from "../load/model-file.ts";
 import { normsOf, type LayerShape, type ModelShape, type NormPlace } from "../shape/shape.ts";
 import { namesIn, ropeDivisors, usedTensors } from "./arch/tensor-names.ts";
+import { DENSE_NAMES } from "./embedding.ts";
 import { FEED_FORWARDS } from "./ffn/kinds.ts";
 import { destroyWeight, type PackedWeight } from "./matrix/upload.ts";
 import { MIXERS } from "./mixer/kinds.ts";
@@ -26,7 +27,10 @@ export interface Weights {
   head: PackedWeight;
   headBias: GPUBuffer | undefined;
   embeddingNorm: GPUBuffer | undefined;
-  outputNorm: GPUBuffer;
+  /** Absent where the last layer's own norm is the last (BERT). */
+  outputNorm: GPUBuffer | undefined;
+  /** Matrices that pooled vectors pass through, in order. */
+  dense: readonly PackedWeight[];
   /** Divisors of the RoPE frequencies that the file carries (llama3 scaling and LongRoPE in GGUF), one a pair. */
   ropeDivisors: Float32Array | undefined;
   layers: LayerWeights[];
@@ -70,7 +74,13 @@ async function loadAll(loader: TensorLoader, shape: ModelShape): Promise<Weights
   const norm = (name: string) =>
     loader.streamNorm(names.model(name), names.model(name, "bias"), `${name}.weight`);
   const embeddingNorm = shape.embeddingNorm ? await norm("token_embd_norm") : undefined;
-  const outputNorm = await norm("output_norm");
+  const outputNorm = shape.outputNorm ? await norm("output_norm") : undefined;
+  const dense: PackedWeight[] = [];
+  for (const [index, rows] of (shape.embedding?.dense ?? []).entries()) {
+    const columns = dense.at(-1)?.rows ?? hiddenSize;
+    const name = DENSE_NAMES[index] as string;
+    dense.push(await loader.matrix(names.require(names.model(name), `${name}.weight`), columns, rows));
+  }
   const divisors = ropeDivisors(names, shape)[0];
   const layers: LayerWeights[] = [];
   for (const [index, layer] of shape.layers.entries())
@@ -82,6 +92,7 @@ async function loadAll(loader: TensorLoader, shape: ModelShape): Promise<Weights
     headBias: headBias && (await loader.plain(headBias, "output.bias", vocabSize)),
     embeddingNorm,
     outputNorm,
+    dense,
     ropeDivisors: divisors && (await loader.vector(divisors, (shape.ropeTables[0]?.rot ?? 0) / 2)),
     layers,
     bytes: loader.gpuBytes,

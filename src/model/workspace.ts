@@ -5,6 +5,7 @@
 import type { Elem, Kernels } from "../gpu/kernel.ts";
 import { USAGE_COPY_DST, USAGE_COPY_SRC, USAGE_STORAGE } from "../gpu/op.ts";
 import { mixersOf, type LayerShape, type ModelShape } from "../shape/shape.ts";
+import { embeddingBuffers } from "./embedding.ts";
 import { FEED_FORWARDS } from "./ffn/kinds.ts";
 import type { BufferLimits, BufferSizes } from "./layer-part.ts";
 import { MIXERS } from "./mixer/kinds.ts";
@@ -61,6 +62,16 @@ export function contextWithin(shape: ModelShape, seats: number, bytes: number): 
   return Math.min(Infinity, ...most);
 }
 
+/** Rows of a step for which no buffer has more than `bytes`. */
+export function rowsWithin(shape: ModelShape, dtype: Elem, bytes: number): number {
+  const limits = { dtype, maxRows: SAMPLE_ROWS, seats: 1, maxContext: SAMPLE_ROWS, logitRows: 0 };
+  const sizes = [...Object.values(ownSizes(shape, limits)), ...Object.values(partSizes(shape, limits))];
+  return Math.floor((bytes * SAMPLE_ROWS) / Math.max(...sizes));
+}
+
+/** Enough rows for a buffer's size to be a multiple of theirs. */
+const SAMPLE_ROWS = 64;
+
 /** Bytes of the buffers that every model has. */
 function ownSizes(shape: ModelShape, { dtype, maxRows, logitRows }: WorkspaceLimits) {
   const { hiddenSize, vocabSize } = shape;
@@ -79,7 +90,8 @@ function partSizes(shape: ModelShape, { dtype, maxRows, seats, maxContext }: Wor
   const { hiddenSize } = shape;
   const limits: BufferLimits = { hiddenSize, elemBytes: elemBytes(dtype), maxRows, seats, maxContext };
   const sizes: Record<string, number> = {};
-  for (const wanted of shape.layers.flatMap((layer) => wantedBy(layer, limits))) {
+  const embedding = embeddingBuffers(shape, limits.elemBytes);
+  for (const wanted of [embedding, ...shape.layers.flatMap((layer) => wantedBy(layer, limits))]) {
     for (const [name, bytes] of Object.entries(wanted))
       sizes[name] = Math.max(sizes[name] ?? 0, bufferBytes(bytes));
   }

@@ -115,6 +115,20 @@ export interface LayerShape {
   parallel: boolean;
 }
 
+/** Which vector stands for a text: the mean of its tokens' vectors, the first one's, or the last one's. */
+export type Pooling = "mean" | "cls" | "last";
+
+/** How a model makes one vector of a text. */
+export interface EmbeddingShape {
+  pooling: Pooling;
+  /** Every token sees the whole text, which is computed at once: the model keeps nothing and generates nothing. */
+  isEncoder: boolean;
+  /** Rows of the matrices that the pooled vector passes through, in order. */
+  dense: readonly number[];
+  /** What is put before a text, by the name of the task that its vector is for. */
+  tasks: Readonly<Record<string, string>>;
+}
+
 /** Everything about a model but its weights. Sizes are element counts. */
 export interface ModelShape {
   architecture: string;
@@ -134,6 +148,8 @@ export interface ModelShape {
   learnedPositions: boolean;
   /** A norm between the embedding and the first layer (BERT). */
   embeddingNorm: boolean;
+  /** A norm behind the last layer. BERT has none, because its layers end with a norm. */
+  outputNorm: boolean;
   /** Multiplies each mixer's and feed-forward's output before it is added. */
   residualScale: number;
   /** Multiplies the logits. */
@@ -144,6 +160,8 @@ export interface ModelShape {
   ropeLayout: RopeLayout;
   /** GGUF name of a layer's tensor -> its name in safetensors, where it is not that of most architectures. */
   safetensorsNames: Readonly<Record<string, string>>;
+  /** Absent: the model makes no vectors of texts. */
+  embedding?: EmbeddingShape;
   /** Added to every norm weight of the file (1 for zero-centred norms in safetensors, else 0). */
   normOffset: number;
 }

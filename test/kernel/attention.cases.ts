@@ -118,7 +118,7 @@ function scrambledTables(lengths: readonly number[], random: Random): number[][]
   return lengths.map((length) => slots.splice(0, length));
 }
 
-interface Attended {
+export interface Attended {
   value: number;
   bound: number;
 }
@@ -127,8 +127,8 @@ interface Attended {
 const TANH_ERROR = 2 ** -20;
 
 /** One query head in float64: [headDim] values, each with the bound of an f32 kernel's error. */
-function attend(
-  spec: Spec,
+export function attend(
+  spec: Pick<Spec, "headDim" | "scale" | "cap">,
   query: Float64Array,
   keys: Float64Array[],
   values: Float64Array[],

@@ -34,6 +34,10 @@ export interface Architecture extends GgufTraits {
   ): Pick<LayerShape, "norms" | "parallel">;
   embeddingNorm?: boolean;
   learnedPositions?: boolean;
+  /** Default: a norm stands behind the last layer. */
+  outputNorm?: boolean;
+  /** What is put before a text, by the task that its vector is for. */
+  tasks?: Readonly<Record<string, string>>;
   /** Names of tensors in safetensors, where they are not those of most architectures. */
   safetensorsNames?: Readonly<Record<string, string>>;
   activation: Activation;

@@ -67,6 +67,8 @@ export function hyperparametersFromConfig(
     convKernel: 0,
     ssm: { innerSize: 0, stateSize: 0, heads: 0, groups: 0 },
     attentionInterval: ATTENTION_INTERVAL,
+    pooling: undefined,
+    dense: [],
   };
   refuseUnreadConfig(settings, read.asked, modelType, params);
   return { params, keys: read.asked };

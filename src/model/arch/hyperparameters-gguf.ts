@@ -16,7 +16,7 @@ import {
 } from "./hyperparameters.ts";
 import { Reader, type Settings } from "./settings-reader.ts";
 import { refuseUnreadMetadata } from "./unread-keys.ts";
-import type { NormKind, QueryTemperature, RopeScaling, Xielu } from "../../shape/shape.ts";
+import type { NormKind, Pooling, QueryTemperature, RopeScaling, Xielu } from "../../shape/shape.ts";
 
 /** What an architecture's files may say beside what all files say. */
 export interface GgufTraits {
@@ -30,6 +30,8 @@ export interface GgufTraits {
   xielu?: boolean;
   /** Who has the sliding window: all attention layers, or all but every so many-th (Gemma 3). Absent: no window. */
   window?: "all" | LocalLayers;
+  /** Attention is to both sides: the model makes vectors of texts and generates nothing. */
+  isEncoder?: boolean;
   /** Embedding, residuals and logits have factors (Granite), which are 1 or what this says where the file does not. */
   multipliers?: true | ((layers: number, hiddenSize: number) => Multipliers);
   /** Caps of scores and logits where the file does not say (Gemma 2). */
@@ -48,6 +50,8 @@ export interface GgufTraits {
 
 export interface LocalLayers {
   period: number;
+  /** The first layer of a period is the global one. Default: the last. */
+  isFirstGlobal?: boolean;
   /**
    * The base of local layers where the file does not say; "global": it is that of all layers. Neither is stretched. Absent:
    * local layers rotate as the others do.
@@ -103,6 +107,7 @@ export function hyperparametersFromMetadata(
     ...multipliers(read, traits, layers, hiddenSize),
     experts: read.integer("expert_count", MAX_EXPERTS, 0, 0),
     ...recurrentOf(read, layers, traits),
+    ...poolingOf(read, traits),
   };
   const keys = new Set([...read.asked, ...general.asked]);
   refuseUnreadMetadata(metadata, keys, traits.gguf, params);
@@ -227,14 +232,28 @@ function windowsOf(
   const usual = owners === "all" ? 0 : (owners.tokens?.(layers) ?? 0);
   const window = read.integer("attention.sliding_window", MAX_CONTEXT, usual, 0);
   if (owners === "all") return { window, localLayers: Array<boolean>(layers).fill(window > 0) };
-  const localLayers = localPattern(read, layers, owners.period);
+  const localLayers = localPattern(read, layers, owners);
   return window === 0 ? none : { window, localLayers };
 }
 
 /** A number is a period; a list says it for each layer. */
-function localPattern(read: Reader, layers: number, period: number): boolean[] {
+function localPattern(read: Reader, layers: number, { period, isFirstGlobal }: LocalLayers): boolean[] {
   const name = "attention.sliding_window_pattern";
-  return read.flags(name, layers) ?? localByPeriod(layers, read.integer(name, MAX_LAYERS, period, 0));
+  const listed = read.flags(name, layers);
+  return listed ?? localByPeriod(layers, read.integer(name, MAX_LAYERS, period, 0), isFirstGlobal);
+}
+
+/** Values of `pooling_type`: none, and those that run here; 4 is a reranker's. */
+const POOLINGS: readonly (Pooling | undefined)[] = [undefined, "mean", "cls", "last"];
+
+function poolingOf(read: Reader, { isEncoder }: GgufTraits): Pick<Hyperparameters, "pooling" | "dense"> {
+  if (isEncoder && read.flag("attention.causal", false))
+    throw read.unsupported("attention.causal", true, "false");
+  const sizes = ["dense_2_feat_out", "dense_3_feat_out"].map((name) => read.integer(name, MAX_WIDTH, 0, 0));
+  const pooling = POOLINGS[read.integer("pooling_type", POOLINGS.length, 0, 0)];
+  if (isEncoder && !pooling)
+    throw read.unsupported("pooling_type", read.value("pooling_type"), "1 (mean), 2 (cls) and 3 (last)");
+  return { pooling, dense: sizes.filter((rows) => rows > 0) };
 }
 
 export type Multipliers = Pick<Hyperparameters, "embeddingScale" | "residualScale" | "logitDivisor">;

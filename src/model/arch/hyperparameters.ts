@@ -2,7 +2,7 @@
  * The hyperparameters of a model, brought to one form from GGUF metadata (hyperparameters-gguf.ts) or a Hugging Face config.json
  * (hyperparameters-config.ts), with the bounds that both hold them to. It decides nothing about architectures: that is rows.ts.
  */
-import type { Activation, QueryTemperature, RopeScaling, Xielu } from "../../shape/shape.ts";
+import type { Activation, Pooling, QueryTemperature, RopeScaling, Xielu } from "../../shape/shape.ts";
 
 /** A base of the rotation and how its positions are stretched. */
 export interface RopeBase {
@@ -71,6 +71,10 @@ export interface Hyperparameters {
   ssm: { innerSize: number; stateSize: number; heads: number; groups: number };
   /** One attention layer in so many. */
   attentionInterval: number;
+  /** How one vector is made of a text's; undefined if the settings do not say. */
+  pooling: Pooling | undefined;
+  /** Rows of the matrices that a pooled vector passes through. */
+  dense: number[];
 }
 
 /** How much YaRN lengthens queries and keys when positions are stretched by `factor`. */
@@ -90,7 +94,8 @@ export const MAX_EXPERTS = 4096;
 /** Qwen3.5 and Qwen3-Next, where the file does not say. */
 export const ATTENTION_INTERVAL = 4;
 
-/** Where layers with a window alternate with layers without: every so many-th layer has none. */
-export function localByPeriod(layers: number, period: number): boolean[] {
-  return Array.from({ length: layers }, (_, index) => period === 0 || index % period < period - 1);
+/** Where layers with a window alternate with layers without: the last of every so many layers has none, or the first. */
+export function localByPeriod(layers: number, period: number, isFirstGlobal = false): boolean[] {
+  const isGlobal = (index: number) => index % period === (isFirstGlobal ? 0 : period - 1);
+  return Array.from({ length: layers }, (_, index) => period === 0 || !isGlobal(index));
 }

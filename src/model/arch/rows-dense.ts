@@ -22,6 +22,11 @@ const EXAONE4_WINDOW = { period: 4, tokens: (layers: number) => (layers === 64 ?
 /** SmolLM3: every fourth layer has no rotation, unless config.json lists the layers. */
 const SMOLLM3_NOPE_PERIOD = 4;
 
+/** What Qwen3 Embedding was trained to read before a question; documents stand alone. */
+const QWEN3_TASKS = {
+  query: "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:",
+};
+
 const GEMMA_NORM_NAMES = { ffn_norm: "pre_feedforward_layernorm" };
 const FUSED_GATE_UP = { ffn_up: "mlp.gate_up_proj" };
 
@@ -36,7 +41,7 @@ const GEMMA = {
 export const DENSE: readonly Architecture[] = [
   { ...PLAIN, gguf: "llama", config: ["llama", "mistral"], ropeLayout: "interleaved", window: "all" },
   { ...PLAIN, gguf: "qwen2", config: ["qwen2"], ropeLayout: "half" },
-  { ...PLAIN, gguf: "qwen3", config: ["qwen3"], ropeLayout: "half", qkNorm: true },
+  { ...PLAIN, gguf: "qwen3", config: ["qwen3"], ropeLayout: "half", qkNorm: true, tasks: QWEN3_TASKS },
   {
     ...PLAIN,
     gguf: "mistral3",

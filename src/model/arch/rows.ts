@@ -14,6 +14,7 @@ import type { DeltaMixer } from "../../shape/mixer/gated-delta.ts";
 import type { MambaMixer } from "../../shape/mixer/mamba2.ts";
 import type {
   AttentionMixer,
+  EmbeddingShape,
   FeedForward,
   LayerShape,
   Mixer,
@@ -24,11 +25,13 @@ import type {
 import { PLAIN, PRE_NORMS_RENAMED, type Architecture } from "./architecture.ts";
 import { DENSE } from "./rows-dense.ts";
 import { LAYER_NORM } from "./rows-layer-norm.ts";
+import { ENCODERS } from "./rows-encoders.ts";
 import { TensorNames } from "./tensor-lookup.ts";
 
 export const ARCHITECTURES: Architecture[] = [
   ...DENSE,
   ...LAYER_NORM,
+  ...ENCODERS,
   {
     ...PLAIN,
     gguf: "lfm2",
@@ -227,6 +230,8 @@ function build(row: Architecture, params: Hyperparameters, file: ModelFile): Mod
     embeddingScale: row.scaleEmbedding ? Math.sqrt(params.hiddenSize) : params.embeddingScale,
     learnedPositions: row.learnedPositions ?? false,
     embeddingNorm: row.embeddingNorm ?? false,
+    outputNorm: row.outputNorm ?? true,
+    ...embeddingOf(row, params),
     residualScale: params.residualScale,
     logitScale: 1 / params.logitDivisor,
     logitSoftCap: params.finalSoftCap,
@@ -240,6 +245,15 @@ function build(row: Architecture, params: Hyperparameters, file: ModelFile): Mod
 function ropeLayoutOf(row: Architecture, { ropeSections }: Hyperparameters, isGguf: boolean): RopeLayout {
   if (!isGguf) return row.configRopeLayout ?? "half";
   return ropeSections ? "half" : row.ropeLayout;
+}
+
+/** A causal model's first token sees nothing else, so that its vector stands for no text. */
+function embeddingOf(
+  { isEncoder = false, tasks = {} }: Architecture,
+  { pooling, dense }: Hyperparameters,
+): { embedding?: EmbeddingShape } {
+  if (!pooling || (!isEncoder && pooling === "cls")) return {};
+  return { embedding: { pooling, isEncoder, dense, tasks } };
 }
 
 function checkExperts(row: Architecture, { experts }: Hyperparameters): void {
@@ -322,5 +336,6 @@ function attentionMixer(row: Architecture, params: Hyperparameters, index: numbe
     qkNorm: row.qkNorm,
     ...(params.temperature && { temperature: params.temperature }),
     gated: row.gatedAttention ?? false,
+    ...(row.isEncoder && { bidirectional: true }),
   };
 }

@@ -4,6 +4,7 @@
 import { inFile, TidepoolError } from "../../errors.ts";
 import type { ModelFile, TensorInfo } from "../../load/model-file.ts";
 import { normsOf, type LayerShape, type ModelShape } from "../../shape/shape.ts";
+import { DENSE_NAMES } from "../embedding.ts";
 import { FEED_FORWARDS } from "../ffn/kinds.ts";
 import { formatOf } from "../matrix/formats.ts";
 import { MIXERS } from "../mixer/kinds.ts";
@@ -41,9 +42,14 @@ export function usedTensors(file: ModelFile, shape: ModelShape): TensorInfo[] {
     add(names.require(norm, label));
     if (shape.norm === "layer") add(bias);
   };
-  const modelNorms = [...(shape.embeddingNorm ? ["token_embd_norm"] : []), "output_norm"];
+  const modelNorms = [
+    ...(shape.embeddingNorm ? ["token_embd_norm"] : []),
+    ...(shape.outputNorm ? ["output_norm"] : []),
+  ];
   for (const name of modelNorms) addNorm(names.model(name), names.model(name, "bias"), `${name}.weight`);
   if (shape.learnedPositions) add(names.require(names.model("position_embd"), "position_embd.weight"));
+  const dense = DENSE_NAMES.slice(0, shape.embedding?.dense.length ?? 0);
+  for (const name of dense) add(names.require(names.model(name), `${name}.weight`));
   add(names.model("output"));
   add(names.model("output", "bias"));
   ropeDivisors(names, shape).forEach(add);

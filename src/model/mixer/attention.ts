@@ -1,13 +1,15 @@
 /**
  * Softmax attention over the paged KV cache: its tensors, and its ops, which write k and v into their places and read them
  * in prefill (one kernel) or decode (runs of keys, then a merge). Its data and costs are in shape/mixer/attention.ts. It
- * holds no cache: which slot holds what is the block table's business.
+ * holds no cache: which slot holds what is the block table's business. In encoders it keeps nothing: keys and values are
+ * read from the step's own rows.
  */
 import decodeCode from "../../../shaders/attention-decode.wgsl";
 import mergeCode from "../../../shaders/attention-merge.wgsl";
 import prefillCode from "../../../shaders/attention-prefill.wgsl";
 import kvWriteCode from "../../../shaders/kv-write.wgsl";
 import bounded from "../../../shaders/lib/bounded.wgsl";
+import keysCached from "../../../shaders/lib/keys-cached.wgsl";
 import stepLib from "../../../shaders/lib/step.wgsl";
 import { assert } from "../../base.ts";
 import type { Kernels, KernelTypes } from "../../gpu/kernel.ts";
@@ -20,6 +22,7 @@ import { absentBuffer, largestFinite, reduceFragment } from "../op/kernel-parts.
 import { ropeOp } from "../op/rope.ts";
 import { vectorNormOp } from "../op/vector-norm.ts";
 import type { Part, Projection } from "../tensor-loader.ts";
+import { attendRowsOp } from "./attention-rows.ts";
 import type { MixerContext, MixerKind } from "./kind.ts";
 import { outputGateOp, splitQGateOp } from "./output-gate.ts";
 
@@ -47,7 +50,7 @@ export const ATTENTION: MixerKind<AttentionMixer, AttentionWeights> = {
     attn_k_norm: "self_attn.k_norm",
   },
 
-  keeps: ({ kvHeads, headDim }) => ({ kv: { kvHeads, headDim } }),
+  keeps: ({ kvHeads, headDim, bidirectional }) => (bidirectional ? {} : { kv: { kvHeads, headDim } }),
 
   check: checkSizes,
 
@@ -77,18 +80,20 @@ export const ATTENTION: MixerKind<AttentionMixer, AttentionWeights> = {
   },
 
   buffers(mixer, { maxRows, elemBytes, seats, maxContext }) {
-    const { heads, headDim, gated } = mixer;
+    const { heads, headDim, gated, bidirectional } = mixer;
     const rows = (width: number) => maxRows * width * elemBytes;
     return {
       qkv: rows(qkvWidth(mixer)),
       attended: rows(heads * headDim),
-      scratch: scratchBytes(mixer, seats, maxContext),
+      ...(!bidirectional && { scratch: scratchBytes(mixer, seats, maxContext) }),
       ...(gated && { queryGate: rows(2 * heads * headDim) }),
     };
   },
 
   maxContext: (mixer, seats, bytes) =>
-    SPLIT_TOKENS * Math.floor(bytes / scratchBytes(mixer, seats, SPLIT_TOKENS)),
+    mixer.bidirectional
+      ? Infinity
+      : SPLIT_TOKENS * Math.floor(bytes / scratchBytes(mixer, seats, SPLIT_TOKENS)),
 
   async ops(mixer, weights, context) {
     return [
@@ -203,11 +208,10 @@ async function rotateOps(
   return [...ops, rope];
 }
 
-async function attendOps(
-  { heads, kvHeads, headDim, scale, softCap, window }: AttentionMixer,
-  context: MixerContext,
-): Promise<Op[]> {
+async function attendOps(mixer: AttentionMixer, context: MixerContext): Promise<Op[]> {
+  const { heads, kvHeads, headDim, scale, softCap, window } = mixer;
   const { kernels, phase } = context;
+  if (mixer.bidirectional) return [await attendRowsOp(mixer, context)];
   const { blockTokens, maxContext } = context.limits;
   const shared = { heads, kvHeads, headDim, blockTokens, qkv: context.buffer("qkv"), ...context.kv };
   const ops = await attentionOps(kernels, context.types(), {
@@ -323,7 +327,7 @@ export function scratchBytes(
 async function prefillOp(kernels: Kernels, types: KernelTypes, input: AttentionInput): Promise<Op> {
   const { heads, kvHeads, headDim, blockTokens, sinks } = input;
   const { device } = kernels.gpu;
-  const source = { name: "attention-prefill", code: prefillCode, libs: [stepLib, bounded] };
+  const source = { name: "attention-prefill", code: prefillCode, libs: [stepLib, bounded, keysCached] };
   const pipeline = await kernels.pipeline(source, types, {
     HEADS: heads,
     KV_HEADS: kvHeads,

@@ -35,14 +35,25 @@ export interface AttentionMixer {
   temperature?: QueryTemperature;
   /** W_q gives each head a gate beside its query: the head's output is multiplied by sigmoid(gate) (Qwen3.5). */
   gated: boolean;
+  /**
+   * Every token of a text sees those behind it too, so that nothing is kept of a text and all of its tokens are computed at once
+   * (BERT). A window then reaches half of its size to either side.
+   */
+  bidirectional?: boolean;
 }
 
 export function attentionCost(
   { hiddenSize, kvElementBytes }: CostUnits,
-  { heads, kvHeads, headDim }: Pick<AttentionMixer, "heads" | "kvHeads" | "headDim">,
+  {
+    heads,
+    kvHeads,
+    headDim,
+    bidirectional,
+  }: Pick<AttentionMixer, "heads" | "kvHeads" | "headDim" | "bidirectional">,
 ): Cost {
   const queries = heads * headDim;
   const keysAndValues = 2 * kvHeads * headDim;
   const projections = 2 * hiddenSize * (2 * queries + keysAndValues);
-  return stateless(projections, 4 * queries, keysAndValues * kvElementBytes);
+  const kept = bidirectional ? 0 : keysAndValues;
+  return stateless(projections, 4 * queries, kept * kvElementBytes);
 }
