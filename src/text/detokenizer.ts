@@ -38,6 +38,8 @@ export interface Detokenizer {
   readonly eosIds: readonly number[];
   /** Whether a prompt begins with `bosId`, unless a chat template has put it there. */
   readonly addBos: boolean;
+  /** The control tokens around a text that is taken as a whole. */
+  readonly around: TokenTable["around"];
   readonly vocabSize: number;
   /** The spellings of all control tokens. */
   readonly controlTokens: readonly string[];
@@ -65,6 +67,7 @@ export function createDetokenizer(table: TokenTable): Detokenizer {
     eosId: table.eosId,
     eosIds: table.eosIds,
     addBos: table.addBos,
+    around: table.around,
     vocabSize: tokens.length,
     controlTokens: tokens.filter(
       (token, id): token is string => token !== undefined && kinds[id] === "control",

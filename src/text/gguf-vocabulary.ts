@@ -1,6 +1,6 @@
 /**
- * A vocabulary from GGUF metadata (`tokenizer.ggml.*`): byte-level BPE ("gpt2") and SentencePiece-like BPE ("llama").
- * SentencePiece files hold scores and no merges; the merges are rebuilt from the scores.
+ * A vocabulary from GGUF metadata (`tokenizer.ggml.*`): byte-level BPE ("gpt2"), SentencePiece-like BPE ("llama"), WordPiece
+ * ("bert") and Unigram ("t5"). Files of SentencePiece-like BPE hold scores and no merges; the merges are rebuilt from the scores.
  * It does not read the file (load/), nor encode (tokenizer.ts).
  */
 import { TidepoolError } from "../errors.ts";
@@ -23,7 +23,8 @@ const KINDS: readonly TokenKind[] = ["normal", "normal", "control", "control", "
 export function checkGgufVocabulary(metadata: Metadata): void {
   const model = tokenizerModel(metadata);
   const { length } = stringList(metadata, "tokenizer.ggml.tokens");
-  if (model === "llama") return void scoreList(metadata, length);
+  if (model === "llama" || model === "t5") return void scoreList(metadata, length);
+  if (model === "bert") return;
   preTokenizerOf(optional(metadata, "tokenizer.ggml.pre", "string"));
   stringList(metadata, "tokenizer.ggml.merges");
 }
@@ -33,16 +34,25 @@ export function ggufVocabulary(metadata: Metadata): Vocabulary {
   const model = tokenizerModel(metadata);
   const tokens = tokenList(metadata);
   const kinds = kindList(metadata, tokens.length);
-  return model === "gpt2" ? byteLevel(metadata, tokens, kinds) : sentencePiece(metadata, tokens, kinds);
+  return MODELS[model](metadata, tokens, kinds);
 }
 
-function tokenizerModel(metadata: Metadata): "gpt2" | "llama" {
+type MakeVocabulary = (metadata: Metadata, tokens: string[], kinds: TokenKind[]) => Vocabulary;
+
+const MODELS = {
+  gpt2: byteLevel,
+  llama: sentencePiece,
+  bert: wordPiece,
+  t5: unigram,
+} satisfies Record<string, MakeVocabulary>;
+
+function tokenizerModel(metadata: Metadata): keyof typeof MODELS {
   const model = metadata.get("tokenizer.ggml.model");
   if (model === undefined) throw invalid("tokenizer.ggml.model is missing: the file has no tokenizer");
-  if (model === "gpt2" || model === "llama") return model;
+  if (typeof model === "string" && Object.hasOwn(MODELS, model)) return model as keyof typeof MODELS;
   throw new TidepoolError(
     "unsupported",
-    `tokenizer.ggml.model "${String(model)}" is not supported, only gpt2 and llama`,
+    `tokenizer.ggml.model "${String(model)}" is not supported, only ${Object.keys(MODELS).join(", ")}`,
   );
 }
 
@@ -118,6 +128,107 @@ function sentencePiece(metadata: Metadata, tokens: string[], kinds: TokenKind[])
     ...rolesOf.roles,
   };
 }
+
+/** In tokens of GGUF files, begins a word. */
+const WORD_START = "\u2581";
+
+/** What marks a token that continues a word for the library. */
+const CONTINUES = "##";
+
+/**
+ * WordPiece (BERT). Converters take the "##" away and mark the beginnings of words instead, but for special tokens, which are in
+ * square brackets.
+ */
+function wordPiece(metadata: Metadata, tokens: string[], kinds: TokenKind[]): Vocabulary {
+  const { roles: own, corrected } = roles(metadata, tokens, kinds, {}, true);
+  const flag = (key: string) => optional(metadata, `tokenizer.ggml.normalizer.${key}`, "boolean");
+  const unknown = optionalId(metadata, "tokenizer.ggml.unknown_token_id", tokens.length).id;
+  const separator =
+    optionalId(metadata, "tokenizer.ggml.seperator_token_id", tokens.length).id ?? // the key is spelt so
+    optionalId(metadata, "tokenizer.ggml.separator_token_id", tokens.length).id;
+  const special = new Set([...corrected, own.bosId, own.eosId, unknown, separator]);
+  for (const id of special) if (id !== undefined) kinds[id] = "control";
+  const spelt = tokens.map((token, id) => wordPieceSpelling(token, kinds[id] as TokenKind));
+  const tokenizerJson = {
+    added_tokens: addedTokens(tokens, kinds),
+    normalizer: {
+      ...{ type: "BertNormalizer", clean_text: true, handle_chinese_chars: true },
+      ...{ lowercase: flag("lowercase") ?? true, strip_accents: flag("strip_accents") ?? null },
+    },
+    pre_tokenizer: { type: "BertPreTokenizer" },
+    post_processor: null,
+    decoder: null,
+    model: {
+      ...{ type: "WordPiece", vocab: recordOf(idsByToken(spelt)), continuing_subword_prefix: CONTINUES },
+      ...{ unk_token: tokens[unknown ?? tokens.indexOf("[UNK]")], max_input_chars_per_word: 100 },
+    },
+  };
+  const addSep = optional(metadata, "tokenizer.ggml.add_sep_token", "boolean") ?? true;
+  const last = separator ?? own.eosId ?? idOf(tokens, "[SEP]");
+  const first = own.bosId ?? idOf(tokens, "[CLS]");
+  return {
+    ...{ tokens, kinds, spelling: "metaspace", prefixSpace: true, tokenizerJson },
+    ...own,
+    addBos: false,
+    around: { before: own.addBos ? listOf(first) : [], after: addSep ? listOf(last) : [] },
+  };
+}
+
+function wordPieceSpelling(token: string, kind: TokenKind): string {
+  if (token.startsWith(WORD_START) && token.length > 1) return token.slice(1);
+  return kind === "normal" && !/^\[.+\]$/s.test(token) ? CONTINUES + token : token;
+}
+
+function idOf(tokens: readonly string[], token: string): number | undefined {
+  const id = tokens.indexOf(token);
+  return id < 0 ? undefined : id;
+}
+
+function listOf(id: number | undefined): number[] {
+  return id === undefined ? [] : [id];
+}
+
+/** Unigram (XLM-RoBERTa and its like): the most probable of all ways to split a text. */
+function unigram(metadata: Metadata, tokens: string[], kinds: TokenKind[]): Vocabulary {
+  const { roles: own } = roles(metadata, tokens, kinds, {}, true);
+  const prefixSpace = optional(metadata, "tokenizer.ggml.add_space_prefix", "boolean") ?? true;
+  const scores = scoreList(metadata, tokens.length);
+  const unknown = optionalId(metadata, "tokenizer.ggml.unknown_token_id", tokens.length).id ?? 0;
+  idsByToken(tokens); // refuses one that is there twice
+  const charsMap = metadata.get("tokenizer.ggml.precompiled_charsmap");
+  const squeezes = optional(metadata, "tokenizer.ggml.remove_extra_whitespaces", "boolean") ?? true;
+  const tokenizerJson = {
+    added_tokens: addedTokens(tokens, kinds),
+    normalizer: {
+      type: "Sequence",
+      normalizers: [
+        ...(charsMap === undefined ? [] : [{ type: "Precompiled", precompiled_charsmap: "" }]),
+        ...(squeezes ? SQUEEZE : []),
+      ],
+    },
+    pre_tokenizer: {
+      ...{ type: "Metaspace", replacement: WORD_START, add_prefix_space: prefixSpace },
+      prepend_scheme: prefixSpace ? "always" : "never",
+    },
+    post_processor: null,
+    decoder: null,
+    model: {
+      ...{ type: "Unigram", unk_id: unknown },
+      // A token that stands for no text must not be found in one.
+      vocab: tokens.map((token, id) => [token, kinds[id] === "normal" ? scores[id] : UNLIKELY]),
+    },
+  };
+  return { tokens, kinds, spelling: "metaspace", prefixSpace, tokenizerJson, ...own };
+}
+
+/** Runs of spaces become one, those at the ends none. */
+const SQUEEZE = [
+  { type: "Replace", pattern: { Regex: " {2,}" }, content: " " },
+  { type: "Strip", strip_left: true, strip_right: true },
+];
+
+/** The score of a token that no text should become. */
+const UNLIKELY = -1e9;
 
 /**
  * SentencePiece merges the adjacent pair whose result has the best score. Every way to make a token from two others is
@@ -223,7 +334,10 @@ function roles(
   kinds: TokenKind[],
   defaults: { bosId?: number; eosId?: number },
   addBosDefault: boolean,
-): { roles: Pick<Vocabulary, "bosId" | "eosId" | "eosIds" | "addBos" | "warnings">; corrected: number[] } {
+): {
+  roles: Pick<Vocabulary, "bosId" | "eosId" | "eosIds" | "addBos" | "around" | "warnings">;
+  corrected: number[];
+} {
   const warnings: string[] = [];
   const id = (key: string): number | undefined => {
     const { id: found, warning } = optionalId(metadata, `tokenizer.ggml.${key}`, tokens.length);
@@ -238,7 +352,10 @@ function roles(
   const corrected = correctKinds(tokens, kinds, [bosId, ...ends]);
   const eosIds = endIds(ends, tokens, kinds);
   const addBos = optional(metadata, "tokenizer.ggml.add_bos_token", "boolean") ?? addBosDefault;
-  return { roles: { bosId, eosId, eosIds, addBos: addBos && bosId !== undefined, warnings }, corrected };
+  const addEos = optional(metadata, "tokenizer.ggml.add_eos_token", "boolean") ?? false;
+  const around = { before: listOf(addBos ? bosId : undefined), after: listOf(addEos ? eosId : undefined) };
+  const found = { bosId, eosId, eosIds, addBos: addBos && bosId !== undefined, around, warnings };
+  return { roles: found, corrected };
 }
 
 interface Primitives {

@@ -4,7 +4,7 @@
  */
 import { TidepoolError } from "../errors.ts";
 import { correctKinds, endIds, ignoredId, invalid, isRecord } from "./vocabulary.ts";
-import type { TokenKind, TokenSpelling, Vocabulary } from "./vocabulary.ts";
+import type { TokenKind, TokenSpelling, TokenTable, Vocabulary } from "./vocabulary.ts";
 
 /** The parsed files; `undefined` where the model has none. */
 export interface JsonParts {
@@ -42,10 +42,11 @@ export function jsonVocabulary(parts: JsonParts): Vocabulary {
   const idOf = new Map(tokens.map((token, id) => [token, id]));
   const rolesOf = roles(parts, json, tokens, kinds, idOf);
   return {
-    tokens,
+    tokens: isWordPiece(decoders) ? spaced(tokens, kinds, wordPiecePrefix(json)) : tokens,
     kinds,
     ...spellingOf(decoders),
     ...rolesOf.roles,
+    around: tokensAround(json, idOf),
     tokenizerJson: {
       normalizer: null,
       pre_tokenizer: null,
@@ -151,6 +152,7 @@ function spellingOf(decoders: Record<string, unknown>[]): { spelling: TokenSpell
     const never = metaspace["prepend_scheme"] === "never" || metaspace["add_prefix_space"] === false;
     return { spelling: "metaspace", prefixSpace: !never };
   }
+  if (find("WordPiece") !== undefined) return { spelling: "metaspace", prefixSpace: true };
   const replace = find("Replace");
   if (isRecord(replace?.["pattern"]) && replace["pattern"]["String"] === "\u2581") {
     const strip = find("Strip");
@@ -158,6 +160,28 @@ function spellingOf(decoders: Record<string, unknown>[]): { spelling: TokenSpell
   }
   const names = decoders.map((decoder) => String(decoder["type"])).join(", ");
   throw new TidepoolError("unsupported", `tokenizer.json: the decoder (${names || "none"}) is not supported`);
+}
+
+function isWordPiece(decoders: Record<string, unknown>[]): boolean {
+  return decoders.some((decoder) => decoder["type"] === "WordPiece");
+}
+
+/** What marks the tokens that continue a word. */
+function wordPiecePrefix(json: Record<string, unknown>): string {
+  const model = json["model"] as Record<string, unknown>;
+  return String(model["continuing_subword_prefix"] ?? "##");
+}
+
+/** WordPiece's tokens in the spelling of SentencePiece's: those that begin a word have a mark, the others have none. */
+function spaced(
+  tokens: readonly (string | undefined)[],
+  kinds: readonly TokenKind[],
+  prefix: string,
+): (string | undefined)[] {
+  return tokens.map((token, id) => {
+    if (token === undefined || kinds[id] !== "normal") return token;
+    return token.startsWith(prefix) ? token.slice(prefix.length) : `\u2581${token}`;
+  });
 }
 
 function roles(
@@ -197,13 +221,43 @@ function roles(
 
 /** The special token that the post-processor puts before a text. */
 function leadingToken(json: Record<string, unknown>): string | undefined {
-  const template = flatten(json["post_processor"], "processors").find(
-    (item) => item["type"] === "TemplateProcessing",
-  );
-  const single: unknown = template?.["single"];
-  const first: unknown = Array.isArray(single) ? single[0] : undefined;
-  const special = isRecord(first) ? first["SpecialToken"] : undefined;
-  return isRecord(special) && typeof special["id"] === "string" ? special["id"] : undefined;
+  return specialToken(templateOf(json)?.[0]);
+}
+
+/** What the post-processor makes of one text: a list of special tokens and the text's own ("Sequence"). */
+function templateOf(json: Record<string, unknown>): unknown[] | undefined {
+  for (const { type, single, cls, sep } of flatten(json["post_processor"], "processors")) {
+    if (type === "TemplateProcessing" && Array.isArray(single)) return single as unknown[];
+    if (type === "BertProcessing" || type === "RobertaProcessing")
+      return [special(cls), { Sequence: {} }, special(sep)];
+  }
+  return undefined;
+}
+
+/** A special token of an older post-processor, [text, id], in a template's form. */
+function special(token: unknown): unknown {
+  return { SpecialToken: { id: Array.isArray(token) ? (token[0] as unknown) : undefined } };
+}
+
+function specialToken(item: unknown): string | undefined {
+  const token = isRecord(item) ? item["SpecialToken"] : undefined;
+  return isRecord(token) && typeof token["id"] === "string" ? token["id"] : undefined;
+}
+
+function tokensAround(
+  json: Record<string, unknown>,
+  idOf: ReadonlyMap<string | undefined, number>,
+): TokenTable["around"] {
+  const template = templateOf(json) ?? [];
+  const text = template.findIndex((item) => specialToken(item) === undefined);
+  const ids = (items: readonly unknown[]) =>
+    items.flatMap((item) => {
+      const id = idOf.get(specialToken(item));
+      return id === undefined ? [] : [id];
+    });
+  return text < 0
+    ? { before: [], after: [] }
+    : { before: ids(template.slice(0, text)), after: ids(template.slice(text + 1)) };
 }
 
 /** A special token is written as its text or as an object with its text. */

@@ -25,6 +25,8 @@ export interface TokenTable {
   /** Every id that ends a generation. */
   eosIds: number[];
   addBos: boolean;
+  /** What is put around a text that is taken as a whole, as encoders want it ([CLS] and [SEP]). */
+  around: { before: readonly number[]; after: readonly number[] };
   /** What is wrong with the file but does not stop it from being used, one sentence each. */
   warnings: string[];
 }

@@ -101,6 +101,11 @@ export class Prompts {
     return this.ask(input, signal);
   }
 
+  /** The ids of a text with all that the tokenizer puts around one. */
+  encodeWhole(text: string, signal?: AbortSignal): Promise<EncodedPrompt> {
+    return this.ask({ kind: "whole", text }, signal);
+  }
+
   /** What a conversation becomes. */
   async render(input: Extract<RequestInput, { kind: "chat" }>): Promise<RenderedChat> {
     const { text = "", tokens } = await this.ask({ ...input, withText: true });

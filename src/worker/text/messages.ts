@@ -22,6 +22,8 @@ export type TextParts = { file: string } & TokenizerParts & TemplateParts;
 export interface EncodedPrompt {
   tokens: number[];
   protectedTokens: number;
+  /** Tokens at the end that survive truncation: those that the tokenizer puts behind a whole text. */
+  trailingTokens?: number;
   /** What was encoded, if the question asks for it. */
   text?: string;
 }
@@ -29,6 +31,8 @@ export interface EncodedPrompt {
 export type TextQuestion =
   /** A prompt: with BOS where the model wants one. */
   | { kind: "text"; text: string }
+  /** A text with all that the tokenizer puts around one. */
+  | { kind: "whole"; text: string }
   /** A text alone, without BOS. */
   | { kind: "plain"; text: string }
   | (Extract<RequestInput, { kind: "chat" }> & { withText?: true });

@@ -75,10 +75,17 @@ export class TextService {
         { limit: MAX_PROMPT_CHARS },
       );
     }
+    if (question.kind === "whole") return this.encodeWhole(text);
     const { bosId, addBos } = this.tokenizer;
     const bos = question.kind === "text" && addBos && bosId !== undefined ? [bosId] : [];
     const ids = this.tokenizer.encode(text);
     return { tokens: bos.length === 0 ? ids : [...bos, ...ids], protectedTokens: bos.length };
+  }
+
+  private encodeWhole(text: string): EncodedPrompt {
+    const { before, after } = this.tokenizer.around;
+    const tokens = [...before, ...this.tokenizer.encode(text), ...after];
+    return { tokens, protectedTokens: before.length, trailingTokens: after.length };
   }
 
   private encodeChat(question: Extract<TextQuestion, { kind: "chat" }>): EncodedPrompt {
