@@ -5,7 +5,7 @@
 import type { Lease } from "../../cache/prefix.ts";
 import { TidepoolError } from "../../errors.ts";
 import { guarded } from "../../gpu/guard.ts";
-import { notFinite, type Runner } from "../../model/runner.ts";
+import { notFinite, type Runner, type ScoreStep } from "../../model/runner.ts";
 import type { Scheduler } from "../../schedule/scheduler.ts";
 import type { SeatState } from "../../schedule/seat-state.ts";
 import type { CacheScope, PromptUsage, ScoreResult } from "../../wire/protocol.ts";
@@ -40,9 +40,38 @@ export async function scoreTokens(rooms: ScoreRooms, input: ScoreInput): Promise
   const { tokens, from, cache = "disk" } = input;
   const { runner, scheduler } = rooms;
   checkInput(tokens, from, Math.min(runner.shape.contextTokens, scheduler.capacityTokens));
-  const reusable = cache === "off" ? 0 : Math.min(from, tokens.length - 1);
-  const before =
-    reusable >= runner.options.blockTokens ? await rooms.warm(tokens.slice(0, reusable), cache) : undefined;
+  const wanted = { tokens, reusable: Math.min(from, tokens.length - 1), cache, restore: true };
+  const { value, usage } = await onLoan(rooms, wanted, (loan) => scoreLent(rooms, loan, input));
+  return { from, usage, ...value };
+}
+
+/** Tokens to be computed on lent blocks. */
+export interface Wanted {
+  tokens: readonly number[];
+  /** How many of the first ones may come from the cache. */
+  reusable: number;
+  cache: CacheScope;
+  /** Whether they are brought back from the lower tiers, or computed among the requests, before the loan. */
+  restore: boolean;
+}
+
+/** What work on a loan is given: `done` notes how far the tokens are computed. */
+export interface Loan {
+  lease: Lease;
+  state: SeatState | undefined;
+  done(end: number): void;
+}
+
+/** Lends blocks for tokens, and a state; takes them back with what `work` has computed there. @throws as `scoreTokens` */
+export async function onLoan<T>(
+  rooms: ScoreRooms,
+  { tokens, reusable: most, cache, restore }: Wanted,
+  work: (loan: Loan) => Promise<T>,
+): Promise<{ value: T; usage: PromptUsage }> {
+  const { runner, scheduler } = rooms;
+  const reusable = cache === "off" ? 0 : most;
+  const isWarmed = restore && reusable >= runner.options.blockTokens;
+  const before = isWarmed ? await rooms.warm(tokens.slice(0, reusable), cache) : undefined;
   await rooms.makeRoom(scheduler.missingToLend(tokens, reusable));
   const lease = scheduler.borrow(tokens, reusable, cache);
   const good = rooms.allGood(); // the steps whose blocks may be lent
@@ -50,13 +79,13 @@ export async function scoreTokens(rooms: ScoreRooms, input: ScoreInput): Promise
   try {
     const loan = scheduler.loanState(lease);
     if (loan?.copyBlock) runner.pool.copySlot(loan.copyBlock.from, loan.copyBlock.to);
-    const scored = await scoreLent(rooms, lease, loan?.state, input, (end) => (done = end));
+    const value = await work({ lease, state: loan?.state, done: (end) => (done = end) });
     if (!(await good)) done = 0;
     if (done === 0 || lease.released) throw voided();
     const cachedTokens = before?.cachedTokens ?? { gpu: lease.tokens, ram: 0, disk: 0 };
     const cached = Object.values(cachedTokens).reduce((sum, tokens) => sum + tokens, 0);
     const usage = { promptTokens: tokens.length, computedTokens: tokens.length - cached, cachedTokens };
-    return { from, usage, ...scored };
+    return { value, usage };
   } finally {
     scheduler.giveBack(lease, done);
   }
@@ -74,22 +103,17 @@ function checkInput(tokens: readonly number[], from: number, limit: number): voi
 
 async function scoreLent(
   rooms: ScoreRooms,
-  lease: Lease,
-  seatState: SeatState | undefined,
+  loan: Loan,
   { tokens, from, wantLogits }: ScoreInput,
-  onDone: (end: number) => void,
 ): Promise<Pick<ScoreResult, "logprobs" | "logits">> {
   const { runner } = rooms;
   const { vocabSize } = runner.shape;
   const logprobs: number[] = [];
   const kept = wantLogits ? new Float32Array((tokens.length - from) * vocabSize) : undefined;
-  for (let start = lease.tokens; start < tokens.length; start += runner.scoreRows) {
-    rooms.checkOpen();
-    if (lease.released) throw voided();
-    const part = tokens.slice(start, start + runner.scoreRows);
+  for (const chunk of chunksOf(rooms, loan, tokens, runner.scoreRows)) {
+    const { position: start, tokens: part } = chunk;
     const firstRow = Math.min(Math.max(from - start, 0), part.length);
-    const state = seatState?.step(start + part.length);
-    const step = { slots: lease.table, position: start, tokens: part, firstRow, ...(state && { state }) };
+    const step = { ...chunk, firstRow };
     const logits = await guarded(runner.gpu.device, "to score", () => runner.score(step));
     for (let row = firstRow; row < part.length; row++) {
       const values = logits.subarray((row - firstRow) * vocabSize, (row - firstRow + 1) * vocabSize);
@@ -98,9 +122,28 @@ async function scoreLent(
       const next = tokens[start + row + 1];
       if (next !== undefined) logprobs.push(logprobOf(values, next));
     }
-    onDone(start + part.length);
+    loan.done(start + part.length);
   }
   return { logprobs, ...(kept && { logits: kept }) };
+}
+
+/** A part of a prompt that a step computes. */
+export type Chunk = Omit<ScoreStep, "firstRow">;
+
+/** The tokens of a loan that are still to be computed, in steps of at most `rows`. */
+export function* chunksOf(
+  rooms: ScoreRooms,
+  { lease, state: seatState }: Loan,
+  tokens: readonly number[],
+  rows: number,
+): Generator<Chunk> {
+  for (let start = lease.tokens; start < tokens.length; start += rows) {
+    rooms.checkOpen();
+    if (lease.released) throw voided();
+    const part = tokens.slice(start, start + rows);
+    const state = seatState?.step(start + part.length);
+    yield { slots: lease.table, position: start, tokens: part, ...(state && { state }) };
+  }
 }
 
 /** A logit may be minus infinity: that token is never drawn. */
