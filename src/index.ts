@@ -18,7 +18,7 @@ export { TidepoolError } from "./errors.ts";
 export type { ErrorCode } from "./errors.ts";
 export type { EngineDebug, EngineState, LoadOptions } from "./engine/engine.ts";
 export type { GenerationChunk } from "./engine/generation.ts";
-export type { ChatOptions, GenerateOptions, HeaderOptions, Model, RenderOptions } from "./engine/options.ts";
+export type { ChatOptions, EmbedOptions, GenerateOptions, HeaderOptions, Model, RenderOptions } from "./engine/options.ts";
 export type {
   ArchiveImport,
   CacheEntry,
@@ -35,6 +35,9 @@ export type {
   ChatRole,
   CountsByPlace,
   Dtype,
+  EmbeddingInfo,
+  EmbedInput,
+  EmbedParams,
   EngineInfo,
   EngineOptions,
   GenerateParams,

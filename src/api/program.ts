@@ -8,6 +8,7 @@ import { NEEDS_DRIVER, standing } from "./supervise.ts";
 import { remedy } from "../setup/remedy.ts";
 import { addDoctor } from "./commands/doctor.ts";
 import { addCacheCommands } from "./commands/cache.ts";
+import { addEmbed } from "./commands/embed.ts";
 import { addHeaderCommands } from "./commands/header.ts";
 import { addModelsCommands } from "./commands/models.ts";
 import { addReplay } from "./commands/replay.ts";
@@ -23,6 +24,7 @@ export function program(): Command {
     .version(version(), "--version", "print the version");
   addRun(root);
   addScore(root);
+  addEmbed(root);
   addHeaderCommands(root);
   addModelsCommands(root.command("models").description("manage the models that are kept on this machine"));
   addCacheCommands(root.command("cache").description("manage what is stored in a cache folder"));

@@ -11,6 +11,7 @@ const FLAGS: Readonly<Record<string, string>> = {
   ramBytes: "--ram-cache",
   diskBytes: "--disk-cache",
   subgroups: "--no-subgroups",
+  normalise: "--no-normalise",
   "cache.directory": "--cache-dir",
   "models.directory": "--models",
   "hub.baseUrl": "--hub",
@@ -21,6 +22,7 @@ const FLAGS: Readonly<Record<string, string>> = {
 const SAME_NAME = [
   ...["dtype", "kvDtype", "blockTokens", "chunkTokens", "maxRequests", "adapter", "restore", "policy"],
   ...["maxTokens", "temperature", "topK", "topP", "minP", "seed", "stop", "trust"],
+  ...["dimensions", "truncate", "task"],
 ];
 
 const kebab = (option: string): string =>

@@ -6,13 +6,21 @@ import { isSigningKey, type SigningKey } from "../archive-signing.ts";
 import { callback, flag, object, rule, signal, stringOr, text, type Fields, type Rule } from "../check.ts";
 import type {
   ChatOptions,
+  EmbedOptions,
   GenerateOptions,
   HeaderOptions,
   LoadOptionsOf,
   Model,
   ModelsCallOptions,
 } from "./options.ts";
-import { engineFields, generateFields, sourceFields, templateVariables, tools } from "../wire/arguments.ts";
+import {
+  embedFields,
+  engineFields,
+  generateFields,
+  sourceFields,
+  templateVariables,
+  tools,
+} from "../wire/arguments.ts";
 
 /** Characters of a shared engine's name, at most. */
 const MAX_SHARE_NAME = 200;
@@ -54,6 +62,8 @@ const loadFields: Fields<LoadOptionsOf<never>> = {
 export const loadOptions = object<LoadOptionsOf<never>>("options", loadFields);
 
 export const generateOptions = object<GenerateOptions>("options", { ...generateFields, signal });
+
+export const embedOptions = object<EmbedOptions>("options", { ...embedFields, signal });
 
 export const chatOptions = object<ChatOptions>("options", {
   ...generateFields,

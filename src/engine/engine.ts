@@ -3,15 +3,16 @@
  * The caller's handle: load, generate, chat, count, score, close. All work happens in a worker on the other side of
  * `wire/protocol.ts`; this file owns the worker's port and no GPU code.
  */
-import { chatOptions, generateOptions, loadOptions } from "./arguments.ts";
-import { assert, RUNTIME } from "../base.ts";
+import { chatOptions, embedOptions, generateOptions, loadOptions } from "./arguments.ts";
+import { assert, onAbort, RUNTIME } from "../base.ts";
 import { text as textRule } from "../check.ts";
 import { fromWire, TidepoolError } from "../errors.ts";
-import type { ChatOptions, GenerateOptions, LoadOptionsOf, Model } from "./options.ts";
+import type { ChatOptions, EmbedOptions, GenerateOptions, LoadOptionsOf, Model } from "./options.ts";
 import { Generation, GenerationFeed } from "./generation.ts";
 import type {
   Call,
   ChatMessage,
+  EmbedInput,
   EngineInfo,
   FromWorker,
   GenerateParams,
@@ -27,7 +28,14 @@ import type {
 import { EngineCache, promptInput } from "./engine-cache.ts";
 import { modelSpec } from "./headers.ts";
 import { endLoading, loaded } from "./loading.ts";
-import { chatMessages, promptTokens, scoreOptions, textOrTokens, warmOptions } from "../wire/arguments.ts";
+import {
+  chatMessages,
+  embedInputs,
+  promptTokens,
+  scoreOptions,
+  textOrTokens,
+  warmOptions,
+} from "../wire/arguments.ts";
 import { startWorker, type WorkerPort } from "../wire/port.ts";
 
 /**
@@ -357,6 +365,29 @@ export class Engine {
   }
 
   /**
+   * One vector for each text, in the order of the texts, from a model that makes such vectors (`info.model.embedding`). Texts get
+   * the tokens that the model wants around them; token ids are used unchanged. Texts of about the same length are computed
+   * together, also those of several calls, and a text's vector does not depend on the others.
+   * @throws TidepoolError `unsupported`, `too_long` naming the text, `invalid_argument`, `rejected`, `aborted`.
+   *
+   * @example
+   * ```ts
+   * await using encoder = await Engine.load("minilm.gguf");
+   * const [question, answer] = await encoder.embed(["Where is the boat?", "The boat is at sea."]);
+   * const cosine = question!.reduce((sum, value, i) => sum + value * answer![i]!, 0);
+   * console.log(question!.length === encoder.info.model.embedding?.dimensions, cosine < 1); // true true
+   * ```
+   */
+  async embed(
+    texts: EmbedInput | readonly EmbedInput[],
+    options: EmbedOptions = {},
+  ): Promise<Float32Array<ArrayBuffer>[]> {
+    const { signal, ...params } = embedOptions.read(options, "");
+    const inputs = embedInputs.read(texts, "texts") as readonly EmbedInput[]; // one becomes a list
+    return (await this.call({ method: "embed", inputs, params }, signal)) as Float32Array<ArrayBuffer>[];
+  }
+
+  /**
    * Computes a prompt ahead of time, or restores it from the cache, so that later requests that begin with it start at once.
    *
    * @example
@@ -439,14 +470,17 @@ export class Engine {
     feed.follow(signal);
   }
 
-  private call(call: Call): Promise<unknown> {
+  /** @param signal of calls that the worker can end */
+  private call(call: Call, signal?: AbortSignal): Promise<unknown> {
     if (this.dead) return Promise.reject(this.dead);
+    if (signal?.aborted) return Promise.reject(new TidepoolError("aborted", "the call was aborted"));
     const id = this.nextId++;
-    return new Promise((resolve, reject) => {
+    const answer = new Promise<unknown>((resolve, reject) => {
       this.calls.set(id, { resolve, reject });
       this.keepAlive();
       this.port.post({ type: "call", id, call });
     });
+    return answer.finally(onAbort(signal, () => this.port.post({ type: "abort", id })));
   }
 
   /** A script ends by itself, without `close()`, when nothing is under way. */

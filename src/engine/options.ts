@@ -2,6 +2,7 @@
  * What the calls of the engine's door take: models and options. Types alone; the rules that check them are in arguments.ts.
  */
 import type {
+  EmbedParams,
   EngineOptions,
   GenerateParams,
   LoadProgress,
@@ -61,6 +62,21 @@ export interface LoadOptionsOf<E> extends EngineOptions {
  */
 export interface GenerateOptions extends GenerateParams {
   /** Ends the request, even while its prompt is being computed; the result's `finishReason` is then `aborted`. */
+  signal?: AbortSignal | undefined;
+}
+
+/**
+ * The options of `Engine.embed`.
+ *
+ * @example
+ * ```ts
+ * const options: EmbedOptions = { dimensions: 16, signal: AbortSignal.timeout(10_000) };
+ * await using encoder = await Engine.load("minilm.gguf");
+ * console.log((await encoder.embed(["A boat", "A ship"], options)).length); // 2
+ * ```
+ */
+export interface EmbedOptions extends EmbedParams {
+  /** Ends the call, which then rejects with `aborted`. */
   signal?: AbortSignal | undefined;
 }
 

@@ -34,6 +34,8 @@ import type {
   CacheScope,
   ChatMessage,
   ChatRole,
+  EmbedInput,
+  EmbedParams,
   EngineOptions,
   GenerateParams,
   HubOptions,
@@ -54,6 +56,9 @@ const MAX_NAME_CHARS = 1024;
 
 /** Blocks of a tree's snapshot at most. */
 export const MAX_TREE_BLOCKS = 10_000;
+
+/** Texts of one `embed` call at most. */
+export const MAX_EMBED_TEXTS = 16_384;
 
 /** Keys in `cache.trust`, and blocks to be compared when an archive is imported, at most. */
 const MAX_TRUSTED_KEYS = 1024;
@@ -91,7 +96,7 @@ export const engineFields: Fields<EngineOptions> = {
   dtype: oneOf({ auto: true, f32: true, f16: true }),
   kvDtype: oneOf({ f32: true, f16: true }),
   blockTokens: oneNumberOf(16, 32, 64) as Rule<number>,
-  chunkTokens: integer(1, 512),
+  chunkTokens: integer(1, 8192),
   maxRequests: integer(1, 16),
   poolTokens: integer(1, MAX_TOKENS),
   poolBytes: someBytes,
@@ -195,6 +200,19 @@ export const textOrTokens = stringOr(
   (value) => Array.isArray(value) || isTyped(value),
   promptTokens,
 );
+
+/** Texts to embed, or one. */
+export const embedInputs = orOne<EmbedInput>(
+  textOrTokens,
+  list<EmbedInput>("strings or arrays of token ids", textOrTokens, 0, MAX_EMBED_TEXTS),
+);
+
+export const embedFields: Fields<EmbedParams> = {
+  dimensions: integer(1, MAX_TOKENS),
+  normalise: flag,
+  truncate: flag,
+  task: needed,
+};
 
 /** Given to a chat template. */
 export const templateVariables: Rule<Record<string, unknown>> = json;

@@ -7,6 +7,8 @@ import type { ModelSpec, SourceOptions, EngineOptions, CacheOptions } from "./op
 import type {
   RequestInput,
   CacheScope,
+  EmbedInput,
+  EmbedParams,
   GenerateParams,
   GenerationResult,
   Resume,
@@ -33,6 +35,7 @@ export type Call =
   | { method: "cacheDrain"; timeoutMs: number }
   | { method: "cacheTree"; limit: number }
   | { method: "cacheWatch"; on: boolean }
+  | { method: "embed"; inputs: readonly EmbedInput[]; params: EmbedParams }
   | { method: "score"; tokens: readonly number[]; from: number; logits: boolean; cache?: CacheScope };
 
 /** Questions about a store that need no model. */
@@ -60,6 +63,7 @@ export type ToWorker =
   | { type: "models"; options: SourceOptions; call: ModelsCall }
   | { type: "load"; model: ModelSpec; options: EngineOptions; share?: string }
   | { type: "submit"; id: number; input: RequestInput; params: GenerateParams; resume?: Resume }
+  /** Ends a request, or an `embed` call. */
   | { type: "abort"; id: number }
   | { type: "call"; id: number; call: Call }
   | { type: "close" };

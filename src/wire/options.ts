@@ -52,7 +52,10 @@ export interface EngineOptions extends SourceOptions {
   kvDtype?: Dtype | undefined;
   /** Tokens per KV block: 16, 32 or 64. Default 32. */
   blockTokens?: number | undefined;
-  /** The most prompt tokens in a prefill step, 1 to 512. Default 256. */
+  /**
+   * The most prompt tokens in a prefill step, 1 to 512. Default 256. Encoders take a text at once, so that this is the length of
+   * their longest text too: 1 to 8,192, default 2,048.
+   */
   chunkTokens?: number | undefined;
   /** The most requests that decode at once, 1 to 16. Default 8. */
   maxRequests?: number | undefined;

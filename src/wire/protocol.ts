@@ -20,6 +20,8 @@ export type {
   RequestInput,
   Overflow,
   CacheScope,
+  EmbedInput,
+  EmbedParams,
   GenerateParams,
   ScoreOptions,
   WarmOptions,
@@ -46,5 +48,5 @@ export type {
   CacheTreeNode,
   CacheEvent,
 } from "./cache.ts";
-export type { Notice, Capability, LoadProgress, EngineInfo, ModelReport } from "./report.ts";
+export type { Notice, Capability, LoadProgress, EmbeddingInfo, EngineInfo, ModelReport } from "./report.ts";
 export type { Call, StoreCall, ModelsCall, HeaderQuestion, ToWorker, FromWorker, Ask } from "./messages.ts";

@@ -30,6 +30,18 @@ export interface LoadProgress {
   secondsLeft?: number;
 }
 
+/** The vectors that a model makes of texts. */
+export interface EmbeddingInfo {
+  /** Numbers of a vector. */
+  dimensions: number;
+  /** Whose vector stands for a text: the mean of its tokens', the first token's, or the last one's. */
+  pooling: "mean" | "cls" | "last";
+  /** Tokens of a text at most, those included that the tokenizer puts around it. */
+  maxTokens: number;
+  /** Names that `task` takes. */
+  tasks: string[];
+}
+
 /** The loaded model, and what the engine chose for it. */
 export interface EngineInfo {
   /**
@@ -44,6 +56,8 @@ export interface EngineInfo {
     contextTokens: number;
     vocabSize: number;
     layers: number;
+    /** Absent if the model makes no vectors of texts. */
+    embedding?: EmbeddingInfo;
   };
   adapter: { name: string; software: boolean };
   /** The kernel variants that the engine chose for this adapter. */

@@ -197,6 +197,34 @@ export interface WarmOptions {
   cache?: CacheScope | undefined;
 }
 
+/** A text, or the token ids of one, which are used unchanged. */
+export type EmbedInput = string | readonly number[];
+
+/**
+ * The options of `Engine.embed`, but its signal.
+ *
+ * @example
+ * ```ts
+ * const params: EmbedParams = { dimensions: 16, normalise: false };
+ * await using encoder = await Engine.load("minilm.gguf");
+ * const [vector] = await encoder.embed("A boat in the harbour", params);
+ * console.log(vector?.length); // 16
+ * ```
+ */
+export interface EmbedParams {
+  /** How many leading numbers of each vector are returned; models trained for this (Matryoshka) keep most of their accuracy. Default: all. */
+  dimensions?: number | undefined;
+  /** Whether each vector is divided by its Euclidean length, so that a dot product is the cosine. Default true. */
+  normalise?: boolean | undefined;
+  /** Whether a text that is too long for the model loses its end. Default false: it is refused with `too_long`. */
+  truncate?: boolean | undefined;
+  /**
+   * What the vectors are for, one of `info.model.embedding.tasks`: the model's own words for it are put before each text. Default:
+   * nothing is put before a text.
+   */
+  task?: string | undefined;
+}
+
 /** A chosen token with the natural logarithm of its probability, and the likeliest tokens at its position. */
 export interface TokenLogprob {
   token: number;

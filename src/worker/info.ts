@@ -1,8 +1,9 @@
 /** What is told of an engine: its model, adapter, memory and limits, and what a new device changes in it. */
 import type { Runner } from "../model/runner.ts";
+import { stepRows } from "../model/memory.ts";
 import { missingOfPlan } from "./capabilities.ts";
 import type { Prompts } from "./request/prompts.ts";
-import type { Capability, EngineInfo } from "../wire/protocol.ts";
+import type { Capability, EmbeddingInfo, EngineInfo } from "../wire/protocol.ts";
 
 export function describe(runner: Runner, prompts: Prompts, capabilities: readonly Capability[]): EngineInfo {
   const { shape, options, memory, gpu } = runner;
@@ -15,6 +16,7 @@ export function describe(runner: Runner, prompts: Prompts, capabilities: readonl
       contextTokens: shape.contextTokens,
       vocabSize: shape.vocabSize,
       layers: shape.layers.length,
+      ...embeddingOf(runner),
     },
     adapter: { name: runner.adapterName, software: gpu.adapter.software },
     kernels: { dtype: options.dtype, kvDtype: options.kvDtype, subgroups: gpu.features.subgroups },
@@ -30,6 +32,15 @@ export function describe(runner: Runner, prompts: Prompts, capabilities: readonl
     textWorker: prompts.textState,
     capabilities: [...capabilities, ...missingOfPlan(runner.plan)],
   };
+}
+
+function embeddingOf({ shape, dimensions, plan, options }: Runner): { embedding?: EmbeddingInfo } {
+  const { embedding } = shape;
+  if (!embedding) return {};
+  const { pooling, tasks, isEncoder } = embedding;
+  const most = isEncoder ? stepRows(shape, options) : plan.maxBlocks * options.blockTokens;
+  const maxTokens = Math.min(shape.contextTokens, most);
+  return { embedding: { dimensions, pooling, maxTokens, tasks: Object.keys(tasks) } };
 }
 
 /** What a new device computes otherwise than the one before. */

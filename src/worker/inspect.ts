@@ -81,7 +81,7 @@ async function inspectDevice(
     report.adapter = adapterLine(gpu.adapter);
     report.capabilities.push(...(await missingCapabilities(gpu, options)));
     gpu.device.destroy();
-    const resolved = runnerOptions(gpu, options);
+    const resolved = runnerOptions(gpu, options, shape);
     if (!shape) return;
     const { blockTokens, kvDtype, dtype } = resolved;
     const { startBlocks, maxBlocks, limited, states: _states, ...plan } = planMemory(file, shape, resolved);

@@ -157,7 +157,7 @@ export class LocalEngine {
   private async answer(id: number, call: Call): Promise<void> {
     try {
       if (!this.session) throw new TidepoolError("closed", "no model is loaded");
-      this.post({ type: "answer", id, value: await this.session.call(call) });
+      this.post({ type: "answer", id, value: await this.session.call(call, id) });
     } catch (error) {
       this.post({ type: "refused", id, error: toWire(error) });
     }
@@ -172,9 +172,10 @@ export class LocalEngine {
     try {
       opened = await openForLoad(model, options, this.post, signal);
       this.gpu = await openGpu(await findProvider(), gpuOptions(options));
-      const chosen = runnerOptions(this.gpu, options);
+      const shape = shapeOf(opened.file);
+      const chosen = runnerOptions(this.gpu, options, shape);
       const onNotice = (notice: Notice): void => this.post({ type: "notice", notice });
-      store = await openStore(cache, onNotice, kvBytesPerToken(shapeOf(opened.file), chosen));
+      store = await openStore(cache, onNotice, kvBytesPerToken(shape, chosen));
       const more = {
         timeoutMs: options.textTimeoutMs,
         reopen: this.reopener(model, options),

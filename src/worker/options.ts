@@ -5,14 +5,32 @@ import { refuseValue } from "../check.ts";
 import { TidepoolError } from "../errors.ts";
 import { adapterLine, type Gpu, type GpuOptions } from "../gpu/device.ts";
 import type { RunnerOptions } from "../model/runner.ts";
+import type { ModelShape } from "../shape/shape.ts";
 import type { EngineOptions } from "../wire/protocol.ts";
 
 const DEFAULTS = { blockTokens: 32, chunkTokens: 256, maxRequests: 8 } as const;
 
-/** Fills in defaults. @throws TidepoolError `invalid_argument` for a pool that is smaller than a block. */
-export function runnerOptions(gpu: Gpu, options: EngineOptions): RunnerOptions {
+/** Tokens of a step of an encoder where the caller names no number: those of its longest text, too. */
+const ENCODER_CHUNK_TOKENS = 2048;
+
+/** Tokens of a prefill step at most: other requests wait for its end. */
+const MAX_CHUNK_TOKENS = 512;
+
+/**
+ * Fills in defaults. @throws TidepoolError `invalid_argument` for a pool that is smaller than a block, or a chunk that is larger
+ * than the model takes.
+ */
+export function runnerOptions(
+  gpu: Gpu,
+  options: EngineOptions,
+  shape?: Pick<ModelShape, "embedding">,
+): RunnerOptions {
   const { dtype = "auto", blockTokens = DEFAULTS.blockTokens, poolTokens } = options;
-  const { chunkTokens = DEFAULTS.chunkTokens, maxRequests: seats = DEFAULTS.maxRequests } = options;
+  const isEncoder = shape?.embedding?.isEncoder ?? false;
+  const { chunkTokens = isEncoder ? ENCODER_CHUNK_TOKENS : DEFAULTS.chunkTokens } = options;
+  const { maxRequests: seats = DEFAULTS.maxRequests } = options;
+  if (!isEncoder && chunkTokens > MAX_CHUNK_TOKENS)
+    refuseValue("chunkTokens", chunkTokens, `a whole number from 1 to ${MAX_CHUNK_TOKENS} for this model`);
   const chosen = dtype === "auto" ? automaticDtype(gpu) : dtype;
   if (poolTokens !== undefined && poolTokens < blockTokens)
     refuseValue("poolTokens", poolTokens, `at least one block of ${blockTokens} tokens`);

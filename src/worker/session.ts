@@ -12,11 +12,13 @@ import { unlessLost, type Gpu } from "../gpu/device.ts";
 import { guarded } from "../gpu/guard.ts";
 import type { ModelFile } from "../load/model-file.ts";
 import {
+  notFinite,
   Runner,
   type RunnerOptions,
   type RunnerRow,
   type StepResult as RunnerResult,
 } from "../model/runner.ts";
+import { MAX_STEP_TEXTS } from "../model/embedding.ts";
 import type { RunnerProgress } from "../model/runner-parts.ts";
 import type { SampledRow } from "../model/sampler.ts";
 import { samplingParams, type SamplingParams } from "../model/sampling.ts";
@@ -31,6 +33,8 @@ import { changeOf, describe } from "./info.ts";
 import { TierMover } from "./cache/tier-mover.ts";
 import { boundInput, fitPrompt } from "./request/fit-prompt.ts";
 import { Loop, type StepResult } from "./loop.ts";
+import { Embeds, type Embedded } from "./request/embed.ts";
+import { embedPrompt } from "./request/embed-prompt.ts";
 import { nothing, Output } from "./request/output.ts";
 import { Prompts, tokenPrompt, type PromptOptions } from "./request/prompts.ts";
 import { cacheCost, makeCache, poolSizes } from "./cache/prefix-cache.ts";
@@ -43,6 +47,8 @@ import type {
   CacheScope,
   Call,
   Capability,
+  EmbedInput,
+  EmbedParams,
   EngineInfo,
   FromWorker,
   GenerateParams,
@@ -91,6 +97,8 @@ export class Session {
   private readonly requests: Requests;
   /** Requests whose text is on its way to becoming ids. */
   private readonly encoding = new Map<number, AbortController>();
+  /** Texts on their way to becoming vectors, in models that make some. */
+  private readonly embeds: Embeds | undefined;
   private readonly post: Post;
   private readonly poolGrowth: PoolGrowth;
   private readonly recovery: Recovery;
@@ -139,6 +147,7 @@ export class Session {
       this.mover?.credit(usage.cachedTokens);
     });
     this.info = describe(runner, prompts, capabilities);
+    this.embeds = this.makeEmbeds();
     this.recovery = new Recovery(reopen, () => systemClock.nowMs());
     this.poolGrowth = new PoolGrowth(this.scheduler, {
       runner: () => this.runner,
@@ -235,6 +244,7 @@ export class Session {
     const stop = new AbortController();
     try {
       this.checkRoom();
+      this.checkGenerates(input.kind === "chat" ? "chat" : "generate");
       this.encoding.set(id, stop);
       const prompt = await this.prompts.encode(this.bounded(input, params), stop.signal);
       if (this.encoding.delete(id)) this.begin(id, prompt, params, resume);
@@ -268,7 +278,9 @@ export class Session {
     }
   }
 
+  /** Ends a request, or a call that can be ended. */
   abort(id: number): void {
+    this.embeds?.abort(id);
     const encoding = this.encoding.get(id);
     if (encoding) {
       this.encoding.delete(id);
@@ -279,9 +291,11 @@ export class Session {
     this.loop.notify();
   }
 
-  /** Answers a question; throws what is wrong with it. */
-  async call(call: Call): Promise<unknown> {
+  /** Answers a question; throws what is wrong with it. @param id by which it may be aborted */
+  async call(call: Call, id = 0): Promise<unknown> {
     switch (call.method) {
+      case "embed":
+        return this.embed(id, call.inputs, call.params);
       case "tokenize":
         return this.prompts.tokenize(call.text);
       case "detokenize":
@@ -293,6 +307,7 @@ export class Session {
       case "check":
         return this.check();
       case "score":
+        this.checkGenerates("score");
         this.checkTokens(call.tokens);
         return this.score({
           tokens: call.tokens,
@@ -301,14 +316,62 @@ export class Session {
           cache: call.cache,
         });
       case "warm":
+        this.checkGenerates("warm");
         return this.warm((await this.prompts.encode(call.input)).tokens, call.cache);
       case "cacheExport":
+        this.checkGenerates("cache.export");
         return exportTokens(this, (await this.prompts.encode(call.input)).tokens);
       case "cacheImport":
         return this.apart(() => importArchive(this, call, this.cacheOptions));
       default:
         return answerCacheCall(this, call);
     }
+  }
+
+  private makeEmbeds(): Embeds | undefined {
+    const { embedding } = this.runner.shape;
+    const { embedding: info } = this.info.model;
+    if (!embedding || !info) return undefined;
+    const { tasks, isEncoder } = embedding;
+    return new Embeds({
+      ...{ info, tasks, stepTexts: isEncoder ? MAX_STEP_TEXTS : 1, stepTokens: info.maxTokens },
+      encode: (text, signal) => this.prompts.encodeWhole(text, signal),
+      checkTokens: (tokens) => this.checkTokens(tokens),
+      compute: (texts) => (isEncoder ? this.encodeTexts(texts) : this.embedPrompts(texts)),
+    });
+  }
+
+  private async embed(
+    id: number,
+    inputs: readonly EmbedInput[],
+    params: EmbedParams,
+  ): Promise<Float32Array<ArrayBuffer>[]> {
+    this.checkOpen();
+    if (this.embeds) return this.embeds.embed(id, inputs, params);
+    const { architecture } = this.info.model;
+    const message = `"${architecture}" makes no vectors of texts, because its file names no pooling: load an embedding model, such as all-MiniLM-L6-v2 or bge-small`;
+    throw new TidepoolError("unsupported", message, { architecture });
+  }
+
+  /** Whole texts through an encoder, all at once. */
+  private encodeTexts(texts: readonly (readonly number[])[]): Promise<Embedded[]> {
+    return this.onceMoreIfLost(async () => {
+      const { runner } = this;
+      const results = await guarded(runner.gpu.device, "to embed", () => runner.embed(texts));
+      return results.map((result) => ("position" in result ? notFinite(result.position) : result));
+    });
+  }
+
+  private embedPrompts(texts: readonly (readonly number[])[]): Promise<Embedded[]> {
+    return Promise.all(texts.map((tokens) => this.apart(() => embedPrompt(this, tokens))));
+  }
+
+  /** @throws TidepoolError `unsupported` for encoders */
+  private checkGenerates(what: string): void {
+    const { architecture, embedding } = this.runner.shape;
+    if (!embedding?.isEncoder) return;
+    const message = `"${architecture}" makes vectors of texts and generates none: use embed instead of ${what}`;
+    throw new TidepoolError("unsupported", message, { architecture });
   }
 
   private score(input: ScoreInput): Promise<ScoreResult> {
@@ -359,6 +422,7 @@ export class Session {
     if (this.closed) return;
     this.closed = true;
     for (const id of [...this.encoding.keys(), ...this.requests.ids()]) this.abort(id);
+    this.embeds?.close();
     this.prompts.close();
     this.recovery.close();
     this.watch.turn(false);
@@ -373,7 +437,8 @@ export class Session {
   check(): { requests: number; blocks: number } {
     this.scheduler.check();
     this.requests.check();
-    return { requests: this.requests.count + this.encoding.size, blocks: this.scheduler.usedBlocks };
+    const calls = this.embeds?.count ?? 0;
+    return { requests: this.requests.count + this.encoding.size + calls, blocks: this.scheduler.usedBlocks };
   }
 
   /** @throws TidepoolError why nothing can be done any more */
@@ -391,6 +456,7 @@ export class Session {
 
   private accept(id: number, prompt: EncodedPrompt, params: GenerateParams, resume: Resume): void {
     this.checkRoom();
+    this.checkGenerates("generate");
     const { spec, output } = this.prepare(id, prompt, params, resume);
     const request = this.scheduler.submit(spec);
     this.requests.add(request, output);

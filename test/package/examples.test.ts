@@ -3,7 +3,7 @@
  * page run on the shipped model and print what they say. Needs the built library (dist/lib).
  */
 import { execFile } from "node:child_process";
-import { copyFileSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -16,6 +16,7 @@ import {
   type ExampleModule,
 } from "../support/examples.ts";
 import { publicSymbols, readExample, type PublicSymbol } from "../support/public-symbols.ts";
+import { tinyEncoder } from "../support/tiny-encoder.ts";
 import { serveUnreliably, type UnreliableServer } from "../support/unreliable-server.ts";
 
 const LIMIT_MS = 240_000;
@@ -37,6 +38,8 @@ const SHOWN_AT: Record<string, string> = {
   Capability: "Engine.info",
   ChatRole: "ChatMessage",
   Dtype: "EngineOptions",
+  EmbeddingInfo: "Engine.embed",
+  EmbedInput: "Engine.embed",
   EngineInfo: "Engine.info",
   EngineState: "Engine.state",
   GenerationResult: "Generation.result",
@@ -79,6 +82,7 @@ beforeAll(async () => {
   server = await serveUnreliably({ "/tide-dense.gguf": readFileSync("demo/models/tide-dense.gguf") });
   modules = writeExamples(symbols, "dist/examples", server.address);
   copyFileSync("demo/models/tide-dense.gguf", join(folder, "tide-dense.gguf"));
+  writeFileSync(join(folder, "minilm.gguf"), tinyEncoder());
 }, LIMIT_MS);
 
 afterAll(async () => {

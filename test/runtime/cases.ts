@@ -5,6 +5,7 @@ import { cases as compile } from "../kernel/compile.cases.ts";
 import { cases as conv } from "../kernel/conv.cases.ts";
 import { cases as delta } from "../kernel/delta.cases.ts";
 import { cases as embed } from "../kernel/embed.cases.ts";
+import { cases as encoder } from "../kernel/encoder.cases.ts";
 import { cases as kvWrite } from "../kernel/kv-write.cases.ts";
 import { cases as mamba } from "../kernel/mamba.cases.ts";
 import { cases as matrix } from "../kernel/matrix.cases.ts";
@@ -18,6 +19,8 @@ import { cases as archives } from "../model/archives.cases.ts";
 import { cases as defaultLimits } from "../model/default-limits.cases.ts";
 import { cases as softcap } from "../kernel/softcap.cases.ts";
 import { cases as deviceLoss } from "../model/device-loss.cases.ts";
+import { cases as embedTexts } from "../model/embed.cases.ts";
+import { cases as embedding } from "../model/embedding.cases.ts";
 import { cases as engine } from "../model/engine.cases.ts";
 import { cases as failedSteps } from "../model/failed-steps.cases.ts";
 import { cases as formats } from "../model/formats.cases.ts";
@@ -44,6 +47,7 @@ export const allCases: Case[] = [
   ...conv,
   ...delta,
   ...embed,
+  ...encoder,
   ...kvWrite,
   ...mamba,
   ...matrix,
@@ -55,6 +59,7 @@ export const allCases: Case[] = [
   ...softcap,
   ...vectorNorm,
   ...needingShared([
+    ...embedding,
     ...engine,
     ...formats,
     ...generate,
@@ -72,6 +77,7 @@ export const allCases: Case[] = [
     ...segments,
     ...snapshots,
   ]),
+  ...embedTexts,
   ...live,
   ...shipped,
   ...textWorker,

@@ -5,6 +5,7 @@ import { openModel, type ModelFile } from "../../src/load/model-file.ts";
 import { openBytes } from "../../src/load/source.ts";
 import type { TierStore } from "../../src/tier/store/store.ts";
 import { readAsk } from "../../src/worker/request/asks.ts";
+import { shapeOf } from "../../src/model/arch/rows.ts";
 import type { RunnerOptions } from "../../src/model/runner.ts";
 import { runnerOptions } from "../../src/worker/options.ts";
 import type {
@@ -67,7 +68,7 @@ export class TestSession {
       receive(running, message);
     };
     const chosen = {
-      ...runnerOptions(gpu, options),
+      ...runnerOptions(gpu, options, shapeOf(file)),
       ...(stateStartSlots !== undefined && { stateStartSlots }),
     };
     const session = await Session.load(gpu, file, chosen, post, store, options.cache, more);

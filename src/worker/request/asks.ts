@@ -8,6 +8,8 @@ import {
   chatMessages,
   clearFields,
   drainTimeout,
+  embedFields,
+  embedInputs,
   generateFields,
   importFields,
   promptTokens,
@@ -17,7 +19,7 @@ import {
   tools,
   treeLimit,
 } from "../../wire/arguments.ts";
-import type { Ask, Call, GenerateParams, RequestInput, Resume, TokenLogprob } from "../../wire/protocol.ts";
+import type { Ask, Call, EmbedParams, GenerateParams, RequestInput, Resume, TokenLogprob } from "../../wire/protocol.ts";
 
 type Of<M extends Call["method"]> = Extract<Call, { method: M }>;
 
@@ -61,6 +63,8 @@ const resume = object<Resume>(
 
 const METHOD = { method: true } as const;
 const WITH_INPUT = { method: true, input: true } as const;
+
+const embedParams = object<EmbedParams>("how to embed", embedFields);
 
 const call = variants<Call, "method">("method", {
   tokenize: object<Of<"tokenize">>(
@@ -106,6 +110,11 @@ const call = variants<Call, "method">("method", {
     "on",
     { method: word("cacheWatch"), on: flag },
     { ...METHOD, on: true },
+  ),
+  embed: object<Of<"embed">>(
+    "inputs and params",
+    { method: word("embed"), inputs: embedInputs as Rule<Of<"embed">["inputs"]>, params: embedParams },
+    { ...METHOD, inputs: true, params: true },
   ),
   score: object<Of<"score">>(
     "tokens, from and logits",

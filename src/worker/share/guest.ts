@@ -6,7 +6,7 @@
  *     page --ask--> journal --ask--> engine (this worker's, or another tab's)
  *     page <--say-- journal <--say--
  */
-import { toWire } from "../../errors.ts";
+import { TidepoolError, toWire } from "../../errors.ts";
 import type { Ask } from "../local.ts";
 import { nothing } from "../request/output.ts";
 import type {
@@ -137,11 +137,18 @@ export class ShareClient {
   }
 
   private abort(ask: Extract<Ask, { type: "abort" }>): void {
+    if (this.calls.get(ask.id)?.method === "embed") return this.abortCall(ask);
     const request = this.running.get(ask.id);
     if (!request) return;
     request.aborted = true;
     if (this.send) this.send(ask);
     else this.endHere(ask.id, request);
+  }
+
+  private abortCall(ask: Extract<Ask, { type: "abort" }>): void {
+    if (this.send) return this.send(ask);
+    const error = toWire(new TidepoolError("aborted", "the call was aborted"));
+    this.say({ type: "refused", id: ask.id, error });
   }
 
   private step(outputs: readonly StepOutput[]): void {

@@ -27,7 +27,8 @@ interface Asked {
   guest: string;
   /** The guest's. */
   id: number;
-  isRequest: boolean;
+  /** A request, or a call that can be aborted. */
+  canEnd: boolean;
 }
 
 export class ShareOwner {
@@ -59,9 +60,9 @@ export class ShareOwner {
     if (!guest) return;
     this.guests.delete(name);
     for (const id of guest.ids.values()) {
-      const isRequest = this.asked.get(id)?.isRequest;
+      const canEnd = this.asked.get(id)?.canEnd;
       this.asked.delete(id);
-      if (isRequest) this.hooks.ask({ type: "abort", id });
+      if (canEnd) this.hooks.ask({ type: "abort", id });
     }
     if (guest.isWatching && !this.isWatched()) this.watchEnds();
   }
@@ -106,7 +107,7 @@ export class ShareOwner {
   private pass(name: string, guest: Guest, ask: Exclude<Ask, { type: "abort" }>): void {
     const id = this.nextId++;
     guest.ids.set(ask.id, id);
-    this.asked.set(id, { guest: name, id: ask.id, isRequest: ask.type === "submit" });
+    this.asked.set(id, { guest: name, id: ask.id, canEnd: canEnd(ask) });
     try {
       this.hooks.ask({ ...ask, id });
     } catch (error) {
@@ -157,4 +158,8 @@ export class ShareOwner {
     guest?.ids.delete(asked.id);
     if (guest) this.hooks.tell(asked.guest, { ...say, id: asked.id }, transfer);
   }
+}
+
+function canEnd(ask: Exclude<Ask, { type: "abort" }>): boolean {
+  return ask.type === "submit" || ask.call.method === "embed";
 }
