@@ -18,7 +18,14 @@ export { TidepoolError } from "./errors.ts";
 export type { ErrorCode } from "./errors.ts";
 export type { EngineDebug, EngineState, LoadOptions } from "./engine/engine.ts";
 export type { GenerationChunk } from "./engine/generation.ts";
-export type { ChatOptions, EmbedOptions, GenerateOptions, HeaderOptions, Model, RenderOptions } from "./engine/options.ts";
+export type {
+  ChatOptions,
+  EmbedOptions,
+  GenerateOptions,
+  HeaderOptions,
+  Model,
+  RenderOptions,
+} from "./engine/options.ts";
 export type {
   ArchiveImport,
   CacheEntry,

@@ -175,12 +175,7 @@ export class StepData {
   }
 
   /** Sends the rows, tables and turns that the host has filled in. */
-  private send(
-    rows: number,
-    tables: number,
-    logitRows: readonly number[],
-    given: readonly number[],
-  ): void {
+  private send(rows: number, tables: number, logitRows: readonly number[], given: readonly number[]): void {
     const { host, buffers, tableStride } = this;
     const { queue } = this.device;
     queue.writeBuffer(buffers.step, 0, Uint32Array.of(rows, tables, tableStride, logitRows.length));

@@ -423,11 +423,7 @@ describe("refuses, naming the key", () => {
     ],
     ["no merges", { ...json, model: { type: "BPE", vocab: { a: 1 } } }, /the tokenizer is malformed/],
     ["added tokens of text", { ...json, added_tokens: ["a"] }, /added_tokens is not a list of tokens/],
-    [
-      "another decoder",
-      { ...json, decoder: { type: "CTC" } },
-      /decoder \(CTC\) is not supported/,
-    ],
+    ["another decoder", { ...json, decoder: { type: "CTC" } }, /decoder \(CTC\) is not supported/],
     [
       "a token of 2,000 characters",
       { ...json, added_tokens: [{ id: 0, content: "x".repeat(2000), special: true }] },

@@ -19,7 +19,15 @@ import {
   tools,
   treeLimit,
 } from "../../wire/arguments.ts";
-import type { Ask, Call, EmbedParams, GenerateParams, RequestInput, Resume, TokenLogprob } from "../../wire/protocol.ts";
+import type {
+  Ask,
+  Call,
+  EmbedParams,
+  GenerateParams,
+  RequestInput,
+  Resume,
+  TokenLogprob,
+} from "../../wire/protocol.ts";
 
 type Of<M extends Call["method"]> = Extract<Call, { method: M }>;
 
