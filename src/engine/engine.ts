@@ -480,7 +480,8 @@ export class Engine {
       this.keepAlive();
       this.port.post({ type: "call", id, call });
     });
-    return answer.finally(onAbort(signal, () => this.port.post({ type: "abort", id })));
+    const stopListening = onAbort(signal, () => this.port.post({ type: "abort", id }));
+    return answer.finally(stopListening);
   }
 
   /** A script ends by itself, without `close()`, when nothing is under way. */

@@ -74,7 +74,7 @@ async function loadAll(loader: TensorLoader, shape: ModelShape): Promise<Weights
   const norm = (name: string) =>
     loader.streamNorm(names.model(name), names.model(name, "bias"), `${name}.weight`);
   const embeddingNorm = shape.embeddingNorm ? await norm("token_embd_norm") : undefined;
-  const outputNorm = shape.outputNorm ? await norm("output_norm") : undefined;
+  const outputNorm = shape.outputNorm === false ? undefined : await norm("output_norm");
   const dense: PackedWeight[] = [];
   for (const [index, rows] of (shape.embedding?.dense ?? []).entries()) {
     const columns = dense.at(-1)?.rows ?? hiddenSize;

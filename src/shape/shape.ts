@@ -148,8 +148,8 @@ export interface ModelShape {
   learnedPositions: boolean;
   /** A norm between the embedding and the first layer (BERT). */
   embeddingNorm: boolean;
-  /** A norm behind the last layer. BERT has none, because its layers end with a norm. */
-  outputNorm: boolean;
+  /** false: no norm stands behind the last layer, because layers end with one (BERT). */
+  outputNorm?: false;
   /** Multiplies each mixer's and feed-forward's output before it is added. */
   residualScale: number;
   /** Multiplies the logits. */

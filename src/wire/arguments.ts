@@ -58,7 +58,7 @@ const MAX_NAME_CHARS = 1024;
 export const MAX_TREE_BLOCKS = 10_000;
 
 /** Texts of one `embed` call at most. */
-export const MAX_EMBED_TEXTS = 16_384;
+const MAX_EMBED_TEXTS = 16_384;
 
 /** Keys in `cache.trust`, and blocks to be compared when an archive is imported, at most. */
 const MAX_TRUSTED_KEYS = 1024;

@@ -35,7 +35,7 @@ export interface Architecture extends GgufTraits {
   embeddingNorm?: boolean;
   learnedPositions?: boolean;
   /** Default: a norm stands behind the last layer. */
-  outputNorm?: boolean;
+  outputNorm?: false;
   /** What is put before a text, by the task that its vector is for. */
   tasks?: Readonly<Record<string, string>>;
   /** Names of tensors in safetensors, where they are not those of most architectures. */

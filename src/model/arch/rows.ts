@@ -230,7 +230,7 @@ function build(row: Architecture, params: Hyperparameters, file: ModelFile): Mod
     embeddingScale: row.scaleEmbedding ? Math.sqrt(params.hiddenSize) : params.embeddingScale,
     learnedPositions: row.learnedPositions ?? false,
     embeddingNorm: row.embeddingNorm ?? false,
-    outputNorm: row.outputNorm ?? true,
+    ...(row.outputNorm === false && { outputNorm: false }),
     ...embeddingOf(row, params),
     residualScale: params.residualScale,
     logitScale: 1 / params.logitDivisor,

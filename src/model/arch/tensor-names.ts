@@ -44,7 +44,7 @@ export function usedTensors(file: ModelFile, shape: ModelShape): TensorInfo[] {
   };
   const modelNorms = [
     ...(shape.embeddingNorm ? ["token_embd_norm"] : []),
-    ...(shape.outputNorm ? ["output_norm"] : []),
+    ...(shape.outputNorm === false ? [] : ["output_norm"]),
   ];
   for (const name of modelNorms) addNorm(names.model(name), names.model(name, "bias"), `${name}.weight`);
   if (shape.learnedPositions) add(names.require(names.model("position_embd"), "position_embd.weight"));
