@@ -9,6 +9,7 @@ import type { Browser, BrowserContext, BrowserContextOptions, Locator, Page } fr
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { gzipSync } from "node:zlib";
 import { launchChromium } from "../support/chromium.ts";
+import { fullTest } from "../support/full.ts";
 import type { CompareTests } from "./compare-entry.ts";
 import { serveComparePage, type ComparePage } from "./compare-page.ts";
 
@@ -70,7 +71,7 @@ async function download(button: Locator): Promise<{ name: string; bytes: Buffer 
   return { name: file.suggestedFilename(), bytes: readFileSync(await file.path()) };
 }
 
-test(
+fullTest(
   "10,000 requests, five policies, eight capacities: counts, time, and the page's longest task",
   { timeout: patientMs },
   async () => {

@@ -8,13 +8,14 @@ import { join } from "node:path";
 import type { BrowserContext, Page } from "playwright";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { launchProfile } from "../support/chromium.ts";
+import { fullTest, IS_FULL } from "../support/full.ts";
 import type { FileServer } from "../support/serve.ts";
 import { closeEngine, modelFolder, openEngine, openTab, servePage } from "./stored-page.ts";
 
 /** For what waits on a software adapter, on a machine that does other work too. */
 const PATIENT_MS = 300_000;
 
-const CASES = 3;
+const CASES = IS_FULL ? 3 : 2;
 const present = modelFolder() !== undefined;
 if (!present) console.warn(`SKIPPED ${CASES} cases of lost devices in the browser: there is no model`);
 
@@ -77,7 +78,7 @@ describe.skipIf(!present)("a page on a bad day", () => {
     },
   );
 
-  test(
+  fullTest(
     "lost twice within a minute: an error that names itself, and another engine can be loaded",
     { timeout: PATIENT_MS },
     async () => {

@@ -32,7 +32,7 @@ const WHERE = "What is the berth of the Marlow?";
 const WHAT = "What did the Petrel bring?";
 const WHO = "Who brought the wool?";
 
-const CASES = IS_FULL ? 6 : 4;
+const CASES = IS_FULL ? 6 : 2;
 const present = modelFolder() !== undefined;
 if (!present) console.warn(`SKIPPED ${CASES} cases of stored prompts in the browser: there is no model`);
 
@@ -134,7 +134,7 @@ describe.skipIf(!present)("stored prompts in Chromium", { timeout: 2 * PATIENT_M
     expect(warm.tokens).toEqual(cold.tokens);
   });
 
-  test("without OPFS the disk is IndexedDB", async () => {
+  fullTest("without OPFS the disk is IndexedDB", async () => {
     await context.route("**/*worker*.js", async (route) => {
       const response = await route.fetch();
       const refuse =
@@ -156,7 +156,7 @@ describe.skipIf(!present)("stored prompts in Chromium", { timeout: 2 * PATIENT_M
     expect(warm.tokens).toEqual(cold.tokens);
   });
 
-  test("storage cleared while running: answers go on, and it is told once", async () => {
+  fullTest("storage cleared while running: answers go on, and it is told once", async () => {
     const page = await tab();
     await openEngine(page, {});
     const { documentTokens } = await readingOf(page, SHORT_TOKENS);

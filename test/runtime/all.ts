@@ -105,11 +105,11 @@ function gpuJobs(runtime: Runtime, machine: Machine): StepJob[] {
   }));
 }
 
-/** The soak, and the tests that drive what was built: with waits that are no good beside each other. */
+/** The soak, and the tests that drive what was built, in processes of their own (vite.config.ts). */
 function others(machine: Machine, env: NodeJS.ProcessEnv): StepJob[] {
   const all: StepJob[] = [
-    { step: "whole", seconds: 400, isTimed: true, run: () => vitest("whole", WHOLE, env, log) },
-    { step: "soak", seconds: 60, isTimed: true, run: () => soak(machine, values.full) },
+    { step: "whole", seconds: 400, run: () => vitest("whole", WHOLE, env, log) },
+    { step: "soak", seconds: 60, run: () => soak(machine, values.full) },
   ];
   return all.filter(({ step }) => chosen(step));
 }

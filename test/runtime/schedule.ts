@@ -6,8 +6,6 @@
 export interface Job<T> {
   /** About how long it takes on a quiet machine; only the order depends on it. */
   seconds: number;
-  /** true: tests with time limits, which get no other such job beside them. */
-  isTimed?: boolean;
   run(): Promise<T>;
 }
 
@@ -24,11 +22,6 @@ export async function runJobs<T, About extends object = object>(
   const waiting = [...jobs].sort((a, b) => b.seconds - a.seconds);
   const running = new Map<Job<T>, Promise<void>>();
   const errors: unknown[] = [];
-  const next = (): (Job<T> & About) | undefined => {
-    const isTimed = [...running.keys()].some((job) => job.isTimed);
-    const index = waiting.findIndex((job) => !(isTimed && job.isTimed));
-    return waiting.splice(index, index < 0 ? 0 : 1)[0];
-  };
   const start = async (job: Job<T> & About): Promise<void> => {
     try {
       done(await job.run(), job);
@@ -39,7 +32,8 @@ export async function runJobs<T, About extends object = object>(
     }
   };
   while (errors.length === 0) {
-    for (let job; running.size < slots && (job = next()) !== undefined;) running.set(job, start(job));
+    for (let job; running.size < slots && (job = waiting.shift()) !== undefined;)
+      running.set(job, start(job));
     if (running.size === 0) return;
     await Promise.race(running.values());
   }

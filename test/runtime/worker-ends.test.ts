@@ -7,11 +7,12 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
+import { IS_FULL } from "../support/full.ts";
 import { testSeed } from "../support/seed.ts";
 
 const MODEL = "demo/models/tide-dense.gguf";
 const LIMIT_MS = 240_000;
-const ROUNDS = 16;
+const ROUNDS = IS_FULL ? 16 : 6;
 
 /** The bound of close() in engine.ts, and the time that a load may take to end there. */
 const CLOSE_LIMIT_MS = 20_000;

@@ -7,8 +7,8 @@ function recorder() {
   const running = new Set<string>();
   const started: string[] = [];
   const beside = new Map<string, Set<string>>();
-  const job = (name: string, seconds: number, isTimed = false): Job<string> => ({
-    ...{ seconds, isTimed },
+  const job = (name: string, seconds: number): Job<string> => ({
+    seconds,
     async run() {
       started.push(name);
       running.add(name);
@@ -31,18 +31,6 @@ test("the longest come first, and no more run at a time than there are slots", a
   expect(started).toEqual(["a", "b", "c", "d"]);
   expect(done).toEqual(["b", "c", "d", "a"]);
   for (const name of ["b", "c", "d"]) expect([...(beside.get(name) ?? [])].sort()).toEqual(["a", name]);
-});
-
-test("jobs with time limits never run beside each other, and others go before them meanwhile", async () => {
-  const { job, started, beside } = recorder();
-  await runJobs(
-    [job("unit", 9, true), job("whole", 10, true), job("soak", 8, true), job("x", 2)],
-    3,
-    () => {},
-  );
-  expect(started).toEqual(["whole", "x", "unit", "soak"]);
-  for (const name of ["unit", "whole", "soak"])
-    expect([...(beside.get(name) ?? [])].filter((one) => one !== name && one !== "x")).toEqual([]);
 });
 
 test("an error ends the run after what was running has ended", async () => {
