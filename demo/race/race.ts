@@ -20,14 +20,14 @@ import { shippedModels } from "../page/model/shipped.ts";
 
 type Policy = NonNullable<CacheOptions["policy"]>;
 
-const POLICIES: readonly { id: Policy; name: string }[] = [
-  { id: "marconi", name: "Marconi" },
-  { id: "lru", name: "Least recently used" },
-  { id: "lfu", name: "Least frequently used" },
-  { id: "length-aware", name: "Length-aware" },
-  { id: "vllm", name: "vLLM-like" },
-  { id: "sglang", name: "SGLang-like" },
-];
+const POLICIES: Readonly<Record<Policy, string>> = {
+  marconi: "Marconi",
+  lru: "Least recently used",
+  lfu: "Least frequently used",
+  "length-aware": "Length-aware",
+  vllm: "vLLM-like",
+  sglang: "SGLang-like",
+};
 
 const MODEL = "tide-hybrid";
 /** Small, so that there is something to evict. */
@@ -58,7 +58,7 @@ class Lane {
   constructor(name: string, policy: Policy) {
     const id = `race-${name.toLowerCase()}`;
     this.select = el("select", { id });
-    for (const { id: value, name: label } of POLICIES)
+    for (const [value, label] of Object.entries(POLICIES))
       this.select.append(el("option", { value, selected: value === policy }, label));
     const bar = el("div", { class: "race-bar", "aria-hidden": "true" }, this.cached, this.computed);
     const label = el("label", { for: id }, name);

@@ -1,6 +1,7 @@
 /** The flags of every command that has an engine, and the engine that they ask for. */
 import { Option, type Command } from "commander";
 import { Engine } from "../engine/engine.ts";
+import { policyNames } from "../sim/index.ts";
 import type { CacheOptions, EngineOptions, Notice } from "../wire/protocol.ts";
 import { oneOf, size, whole, withoutUndefined } from "./flags.ts";
 import { sourceOptions, withBar, withSourceOptions, type SourceFlags } from "./commands/models.ts";
@@ -24,14 +25,7 @@ export interface EngineFlags extends SourceFlags {
 }
 
 /** What `--policy` takes: every policy but the one that knows the future. */
-const POLICIES: readonly NonNullable<CacheOptions["policy"]>[] = [
-  "marconi",
-  "lru",
-  "lfu",
-  "length-aware",
-  "vllm",
-  "sglang",
-];
+const POLICIES = policyNames.filter((name) => name !== "offline");
 
 /** What may be named as a model. */
 export const MODEL_HELP = `a model shipped with Tidepool (${RUNNABLE_NAMES.join(", ")}), a Hub id (org/repo or org/repo/file.gguf, optionally with @revision), or the path or URL of a GGUF file or of a folder with safetensors`;

@@ -20,6 +20,7 @@ import {
   parsePolicies,
   parseTrace,
   plotRows,
+  policyNames,
   replay,
   serve,
 } from "../../sim/index.ts";
@@ -211,10 +212,7 @@ export function addReplay(root: Command): void {
       "Mooncake trace, SWE schedule or chat trace (also .gz), or generate:KIND[:SEED]",
     )
     .option("--sessions <file>", "the sessions that a SWE schedule refers to (also .gz)")
-    .requiredOption(
-      "--policy <names>",
-      "lru, lfu, length-aware, vllm, sglang, marconi, offline; comma-separated",
-    )
+    .requiredOption("--policy <names>", `${policyNames.join(", ")}; comma-separated`)
     .requiredOption("--capacity <list>", "bytes (such as 40GB), blocks:N or inf; comma-separated")
     .option("--model <name>", "model whose costs are used: a name, or a SHAPE.json")
     .option("--block-tokens <n>", "tokens per block")
