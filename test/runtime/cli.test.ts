@@ -361,7 +361,7 @@ describe.skipIf(!sharedPresent)("the command on given models", { timeout: LIMIT_
     const report = await tidepool("inspect", vocabulary);
     expect([report.code, report.out]).toEqual([
       0,
-      expect.stringContaining('no: qwen2.gguf: the architecture "qwen2" is not known'),
+      expect.stringContaining("no: qwen2.gguf: the tensor token_embd.weight is missing"),
     ]);
   });
 });
