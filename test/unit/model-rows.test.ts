@@ -331,6 +331,9 @@ describe("config.json", () => {
     expect(windows(lettered).slice(0, 4)).toEqual([4096, 4096, 4096, 0]);
     expect(tables(lettered).slice(0, 4)).toEqual([0, 0, 0, undefined]);
     expect(windows(config("exaone4", { sliding_window_pattern: 2 })).slice(0, 2)).toEqual([4096, 0]);
+    const layer_types = Array.from({ length: 8 }, (_, i) => (i < 4 ? "sliding_attention" : "full_attention"));
+    const listed = config("exaone4", { sliding_window_pattern: 4, layer_types });
+    expect(windows(listed)).toEqual([4096, 4096, 4096, 4096, 0, 0, 0, 0]);
     const open = config("exaone4", { sliding_window: null, sliding_window_pattern: null });
     expect([windows(open)[0], tables(open)[0]]).toEqual([0, 0]);
     const error = errorOf(() => config("exaone4", { sliding_window_pattern: "LXG" }));

@@ -190,7 +190,10 @@ const EXAONE4: Dialect = {
     sliding_window: 4096,
     sliding_window_pattern: 4,
   },
-  localLayers: (read, layers) => listedLayers(read, layers) ?? letteredLayers(read, layers),
+  localLayers: (read, layers) => {
+    const lettered = letteredLayers(read, layers);
+    return listedLayers(read, layers) ?? lettered;
+  },
   activation: "hidden_act",
 };
 
