@@ -1,15 +1,18 @@
-// Per-head RMS norm of q and k (NORM) and rotary embedding, in place on the qkv rows. One workgroup a head and row.
+// Per-head norm of q and k (NORM) and rotary embedding, in place on the qkv rows. One workgroup a head and row.
+// The norm is an RMS norm with the same weights for all heads of q and for all of k, or (LAYER) a LayerNorm without bias,
+// with weights for each head.
 // NORM_LAST: the norm is of what has been rotated. TEMPERATURE: queries are then multiplied by
 // 1 + temperature * ln(1 + floor(position / temperatureTokens)).
 // Heads 0 .. HEADS-1 are q, HEADS .. HEADS+KV_HEADS-1 are k; the v heads behind them stay as they are.
 //
-// qkv elem [rows, (HEADS + 2*KV_HEADS) * HEAD_DIM], qWeight and kWeight f32 [HEAD_DIM].
+// qkv elem [rows, (HEADS + 2*KV_HEADS) * HEAD_DIM], qWeight and kWeight f32 [HEAD_DIM], with LAYER
+// [HEADS * HEAD_DIM] and [KV_HEADS * HEAD_DIM].
 // Rotation of the first ROT entries of a head (ROT even; 0: norm alone) by the RoPE tables of step.wgsl, table op.table:
 // pairs (i, i + ROT/2), or (2i, 2i+1) with INTERLEAVED. The other entries pass through (normalised all the same).
 // Needs lib/step, lib/bounded and one of the lib/reduce files (WG). Grid: x = HEADS + KV_HEADS, y = rows.
 // Workgroup memory: that of reduceSum.
 // Each pair of entries belongs to one invocation in both passes, so that working in place needs no barrier.
-// Float order: each invocation sums the squares of its pairs in rising order, then reduceSum.
+// Float order: each invocation sums its pairs (LAYER) and their squares in rising order, then reduceSum.
 
 override HEADS: u32;
 override KV_HEADS: u32;
@@ -17,6 +20,7 @@ override HEAD_DIM: u32;
 override ROT: u32;
 override INTERLEAVED: bool = false;
 override NORM: bool = false;
+override LAYER: bool = false;
 override NORM_LAST: bool = false;
 override TEMPERATURE: bool = false;
 override LIMIT: f32; // the largest finite number of elem
@@ -43,7 +47,10 @@ fn loadPair(head: u32, at: vec2u) -> vec2f {
   return vec2f(f32(qkv[head + at.x]), f32(qkv[head + at.y]));
 }
 
-fn normWeight(isQuery: bool, at: vec2u) -> vec2f {
+fn normWeight(head: u32, pair: vec2u) -> vec2f {
+  let isQuery = head < HEADS;
+  var at = pair;
+  if (LAYER) { at += select(head - HEADS, head, isQuery) * HEAD_DIM; }
   if (isQuery) { return vec2f(qWeight[at.x], qWeight[at.y]); }
   return vec2f(kWeight[at.x], kWeight[at.y]);
 }
@@ -62,12 +69,21 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) lid:
 
   let angles = (op.table * step.rows + row) * (ROT / 2u);
 
+  var mean = 0.0;
   var scale = 1.0;
+  if (NORM && LAYER) {
+    var sum = 0.0;
+    for (var pair = lid; pair < HEAD_DIM / 2u; pair += WG) {
+      sum += dot(loadPair(head, entries(pair)), vec2f(1.0));
+    }
+    mean = reduceSum(sum, lid) / f32(HEAD_DIM);
+  }
   if (NORM) {
     var squares = 0.0;
     for (var pair = lid; pair < HEAD_DIM / 2u; pair += WG) {
       var value = loadPair(head, entries(pair));
       if (NORM_LAST) { value = turned(value, pair, angles); }
+      if (LAYER) { value -= mean; }
       squares += dot(value, value);
     }
     scale = 1.0 / sqrt(reduceSum(squares, lid) / f32(HEAD_DIM) + op.eps);
@@ -83,7 +99,8 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) lid:
     let at = entries(pair);
     var value = loadPair(head, at);
     if (NORM_LAST) { value = turned(value, pair, angles); }
-    if (NORM) { value = value * scale * normWeight(wid.x < HEADS, at); }
+    if (LAYER) { value -= mean; }
+    if (NORM) { value = value * scale * normWeight(wid.x, at); }
     if (!NORM_LAST) { value = turned(value, pair, angles); }
     if (TEMPERATURE) { value *= stretch; }
     value = bounded2(value, LIMIT);

@@ -73,6 +73,8 @@ const minicpm5: PreTokenizer = {
   splits: [String.raw`\p{N}{1,3}`, words(String.raw`\p{N}+`)],
   ignoreMerges: true,
 };
+/** Punctuation first, and digits in threes from the left. */
+const falcon: PreTokenizer = { splits: [String.raw`[\p{P}\$\+<=>\^~\|\x60]+`, GPT2, "[0-9][0-9][0-9]"] };
 /** What llama.cpp does with files from before the key existed. */
 const unnamed: PreTokenizer = {
   splits: [String.raw`[\p{P}\$\+<=>\^~\|]+`, GPT2, String.raw`\p{N}+`, "[0-9][0-9][0-9]"],
@@ -80,6 +82,7 @@ const unnamed: PreTokenizer = {
 
 const BY_NAME: ReadonlyMap<string, PreTokenizer> = new Map([
   ["default", unnamed],
+  ["falcon", falcon],
   ...named(gpt2, "gpt-2", "mpt", "phi-2", "olmo", "jais", "trillion", "granite-docling", "exaone4", "mellum"),
   ...named(digitsFirst, "starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b"),
   ...named(llama3, "llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"),

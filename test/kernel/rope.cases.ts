@@ -16,6 +16,8 @@ interface Spec {
   rot: number;
   interleaved: boolean;
   norm: boolean;
+  /** A LayerNorm with weights for each head. */
+  layer?: boolean;
   /** The norm is of what has been rotated, and the turn lengthens it. */
   normLast?: boolean;
   temperature?: { scale: number; tokens: number };
@@ -39,6 +41,7 @@ const specs: Record<string, Spec> = {
   "partial with norm": { ...base, headDim: 128, rot: 32, norm: true },
   "interleaved partial": { ...base, rows: 1, headDim: 80, rot: 20, interleaved: true },
   "norm and rotation": { ...base, heads: 3, kvHeads: 1, headDim: 256, rot: 256, norm: true, table: 1 },
+  "LayerNorm of heads": { ...base, heads: 3, headDim: 80, rot: 20, norm: true, layer: true },
   "norm alone": { ...base, headDim: 32, rot: 0, norm: true },
   "norm of a rotated part": { ...base, rows: 4, headDim: 64, rot: 32, norm: true, normLast: true, table: 1 },
   temperature: { ...base, rot: 32, temperature: { scale: 0.1, tokens: 1000 } },
@@ -74,6 +77,13 @@ class Head {
     this.size.forEach((x, c) => (this.size[c] = x * Math.abs(by(c))));
   }
 
+  centre(): void {
+    const mean = this.values.reduce((sum, x) => sum + x, 0) / this.values.length;
+    const size = this.size.reduce((sum, x) => sum + x, 0) / this.values.length;
+    this.values.forEach((x, c) => (this.values[c] = x - mean));
+    this.size.forEach((x, c) => (this.size[c] = x + size));
+  }
+
   norm(weight: Float64Array): void {
     const squares = this.values.reduce((sum, x) => sum + x * x, 0);
     const scale = 1 / Math.sqrt(squares / this.values.length + EPS);
@@ -95,6 +105,7 @@ class Head {
 
 function turnHead(spec: Spec, values: Float64Array, weight: Float64Array, position: number): Head {
   const head = new Head(values);
+  if (spec.layer) head.centre();
   if (spec.norm && !spec.normLast) head.norm(weight);
   head.turn(spec, position);
   if (spec.norm && spec.normLast) head.norm(weight);
@@ -114,7 +125,8 @@ function reference(spec: Spec, qkv: Float64Array, qWeight: Float64Array, kWeight
   for (let row = 0; row < rows; row++) {
     for (let head = 0; head < heads + kvHeads; head++) {
       const at = (row * width + head) * headDim;
-      const weight = head < heads ? qWeight : kWeight;
+      const [weights, ofKind] = head < heads ? [qWeight, head] : [kWeight, head - heads];
+      const weight = spec.layer ? weights.subarray(ofKind * headDim, (ofKind + 1) * headDim) : weights;
       const turned = turnHead(spec, expected.subarray(at, at + headDim), weight, positionOf(row));
       if (head < heads) turned.scale(() => stretchAt(spec, positionOf(row)));
       sizes.set(turned.size, at);
@@ -128,11 +140,18 @@ async function check(rig: Rig, spec: Spec, random: Random): Promise<void> {
   const { elem } = rig.types;
   const width = (heads + 2 * kvHeads) * headDim;
   const qkv = rounded(lumpy(random, rows * width, width), elem);
-  const qWeight = rounded(lumpy(random, headDim, headDim), "f32");
-  const kWeight = rounded(lumpy(random, headDim, headDim), "f32");
+  const weights = (count: number) =>
+    rounded(lumpy(random, (spec.layer ? count : 1) * headDim, headDim), "f32");
+  const [qWeight, kWeight] = [weights(heads), weights(kvHeads)];
   const buffer = rig.upload(qkv, elem);
   const isLast = spec.normLast ?? false;
-  const norm = { qWeight: rig.upload(qWeight), kWeight: rig.upload(kWeight), eps: EPS, isLast };
+  const norm = {
+    qWeight: rig.upload(qWeight),
+    kWeight: rig.upload(kWeight),
+    eps: EPS,
+    isLast,
+    isLayer: spec.layer ?? false,
+  };
   const op = await ropeOp(rig.kernels, rig.types, {
     ...{ heads, kvHeads, headDim, rot, interleaved: spec.interleaved, table: spec.table },
     ...(spec.norm && { norm }),

@@ -48,6 +48,7 @@ export const VARIANTS = [
   "gemma3linear",
   "starcoder2",
   "stablelm",
+  "stablelm12",
   "gpt2",
   "gptneox",
   "gptneoxseq",

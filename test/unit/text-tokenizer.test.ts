@@ -335,6 +335,7 @@ describe("splits", () => {
     ["gpt-4o", ["123", "4"]],
     ["gpt-2", ["123", "4"]],
     ["default", ["123", "4"]],
+    ["falcon", ["123", "4"]],
     ["qwen2", ["1", "2", "3", "4"]],
     ["qwen35", ["1", "2", "3", "4"]],
     ["smollm", ["1", "2", "3", "4"]],
@@ -342,6 +343,11 @@ describe("splits", () => {
   ])("%s groups digits", (pre, expected) => {
     expect(pieces(pre, "1234")).toEqual(expected);
     expect(pieces(pre, "ab a")).toEqual(["ab", " a"]);
+  });
+
+  test("falcon cuts digits into threes before it merges", () => {
+    expect(pieces("falcon", "12341234")).toEqual(["123", "4", "12", "3", "4"]);
+    expect(pieces("gpt-2", "12341234")).toEqual(["123", "4", "123", "4"]);
   });
 
   test("a file without the key gets the default split", () => {

@@ -25,6 +25,8 @@ export interface Architecture extends GgufTraits {
   /** Safetensors do for this one. Default: "half". */
   configRopeLayout?: RopeLayout;
   qkNorm: QkNorm;
+  /** The files of some models have no norms of q and k. */
+  qkNormIsOptional?: boolean;
   norms: LayerNorms;
   /** What of a layer's norms and residual adds is up to the file. Default: `norms`, and one add after the other. */
   skeleton?(

@@ -52,6 +52,8 @@ export const LAYER_NORM: readonly Architecture[] = [
     gated: true,
     parallelFlag: true,
     skeleton: stableSkeleton,
+    qkNorm: "layer",
+    qkNormIsOptional: true,
   },
 ];
 

@@ -26,7 +26,7 @@ import { PLAIN, PRE_NORMS_RENAMED, type Architecture } from "./architecture.ts";
 import { DENSE } from "./rows-dense.ts";
 import { LAYER_NORM } from "./rows-layer-norm.ts";
 import { ENCODERS } from "./rows-encoders.ts";
-import { TensorNames } from "./tensor-lookup.ts";
+import { TensorNames, type LayerTensors } from "./tensor-lookup.ts";
 
 export const ARCHITECTURES: Architecture[] = [
   ...DENSE,
@@ -287,12 +287,13 @@ function layerShape(
   names: TensorNames,
   index: number,
 ): LayerShape {
-  const attention = () => attentionMixer(row, params, index);
+  const layer = names.at(index);
+  const attention = () => attentionMixer(row, params, layer, index);
   const mlp = () => mlpOf(row, params, index);
   return {
     mixers: row.mixers?.(index, params, attention) ?? [attention()],
     ffn: row.ffn ? row.ffn(index, params, mlp) : mlp(),
-    ...(row.skeleton?.(index, params, names.at(index)) ?? { norms: row.norms, parallel: false }),
+    ...(row.skeleton?.(index, params, layer) ?? { norms: row.norms, parallel: false }),
   };
 }
 
@@ -314,7 +315,12 @@ function ffnWidth(params: Hyperparameters, index: number): number {
   throw new TidepoolError("invalid_file", `layer ${index} has a feed-forward of width ${width}`);
 }
 
-function attentionMixer(row: Architecture, params: Hyperparameters, index: number): AttentionMixer {
+function attentionMixer(
+  row: Architecture,
+  params: Hyperparameters,
+  layer: LayerTensors,
+  index: number,
+): AttentionMixer {
   const isLocal = params.localLayers[index] ?? false;
   const heads = params.heads[index] ?? 0;
   const kvHeads = params.kvHeads[index] ?? 0;
@@ -333,7 +339,7 @@ function attentionMixer(row: Architecture, params: Hyperparameters, index: numbe
     window: isLocal ? params.window : 0,
     softCap: params.softCap,
     ropeTable: row.ropeTable ? row.ropeTable(index, params) : isLocal && params.localRope ? 1 : 0,
-    qkNorm: row.qkNorm,
+    qkNorm: row.qkNormIsOptional && !layer.has("attn_q_norm") ? false : row.qkNorm,
     ...(params.temperature && { temperature: params.temperature }),
     gated: row.gatedAttention ?? false,
     ...(row.isEncoder && { bidirectional: true }),

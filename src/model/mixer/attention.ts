@@ -67,7 +67,8 @@ export const ATTENTION: MixerKind<AttentionMixer, AttentionWeights> = {
   async load(mixer, layer) {
     const d = layer.hiddenSize;
     const { heads, kvHeads, headDim, qkNorm, gated } = mixer;
-    const normed = (count: number) => (qkNorm === "vector" ? count * headDim : headDim);
+    const ownWeights = qkNorm === "vector" || qkNorm === "layer";
+    const normed = (count: number) => (ownWeights ? count * headDim : headDim);
     const { queries, keysAndValues } = partsOf(mixer, isFused(layer));
     const queryGate = gated ? await layer.projection(d, queries) : undefined;
     return {
@@ -195,7 +196,12 @@ async function rotateOps(
   const ops: Op[] = [];
   const ofVector = qkNorm === "vector";
   if (norm && ofVector) ops.push(await vectorNormOp(kernels, context.types(), { ...sizes, ...norm }));
-  const ofHeads = norm && !ofVector && { ...norm, isLast: qkNorm === "rotated" };
+  const ofHeads = norm &&
+    !ofVector && {
+      ...norm,
+      isLast: qkNorm === "rotated",
+      isLayer: qkNorm === "layer",
+    };
   if (ropeTable === undefined && !ofHeads && !temperature) return ops;
   const rope = await ropeOp(kernels, context.types(), {
     ...sizes,

@@ -195,10 +195,21 @@ export interface RopeInput {
   interleaved: boolean;
   /** Which table of the step's RoPE tables; 0 by default. */
   table?: number;
-  /** Per-head RMS norm before the rotation, or after it (`isLast`); weights f32 [headDim]. */
-  norm?: { qWeight: GPUBuffer; kWeight: GPUBuffer; eps: number; isLast?: boolean };
+  norm?: HeadNorm;
   /** Lengthens queries by their position. */
   temperature?: QueryTemperature;
+}
+
+/**
+ * An RMS norm of each head with weights f32 [headDim], before the rotation or after it (`isLast`); or before it a LayerNorm
+ * without bias (`isLayer`), with weights f32 [heads * headDim] and [kvHeads * headDim].
+ */
+export interface HeadNorm {
+  qWeight: GPUBuffer;
+  kWeight: GPUBuffer;
+  eps: number;
+  isLast?: boolean;
+  isLayer?: boolean;
 }
 
 const WORKGROUP = 32;
@@ -212,6 +223,7 @@ export async function ropeOp(kernels: Kernels, types: KernelTypes, input: RopeIn
     rot > 0 || norm || temperature,
     "rope: neither a rotation nor a norm nor a temperature is asked for",
   );
+  assert(!(norm?.isLast && norm.isLayer), "rope: a LayerNorm of what has been rotated");
   const { lib, subgroups } = reduceFragment(kernels);
   const pipeline = await kernels.pipeline(
     { name: "rope", code, libs: [stepLib, bounded, lib], subgroups },
@@ -224,6 +236,7 @@ export async function ropeOp(kernels: Kernels, types: KernelTypes, input: RopeIn
       ROT: rot,
       INTERLEAVED: input.interleaved ? 1 : 0,
       NORM: norm ? 1 : 0,
+      LAYER: norm?.isLayer ? 1 : 0,
       NORM_LAST: norm?.isLast ? 1 : 0,
       TEMPERATURE: temperature ? 1 : 0,
       LIMIT: largestFinite(types.elem),

@@ -6,9 +6,9 @@ import { stateless, type Cost, type CostUnits } from "../cost.ts";
 
 /**
  * RMS norms of q and k: of each head before it is rotated (true), of each head after that (Hunyuan), or of all heads as one
- * vector before it (OLMo 2).
+ * vector before it (OLMo 2). "layer": a LayerNorm without bias of each head, with weights of its own (StableLM 2 12B).
  */
-export type QkNorm = boolean | "rotated" | "vector";
+export type QkNorm = boolean | "rotated" | "vector" | "layer";
 
 /** Queries far into the text are lengthened: at position p by 1 + scale * ln(1 + floor(p / tokens)). */
 export interface QueryTemperature {
