@@ -8,8 +8,7 @@
 import { TidepoolError } from "../errors.ts";
 import { HeaderReader } from "./header-reader.ts";
 import type { Source } from "./source.ts";
-import { BLOCK_FORMATS, bytesOfElements, typeOfId } from "./tensor-type.ts";
-import type { TensorType } from "./tensor-type.ts";
+import { bytesOfElements, formatOfId, type NamedFormat } from "./tensor-type.ts";
 
 const MAX_KEYS = 65_536;
 const MAX_TENSORS = 1_048_576;
@@ -46,7 +45,7 @@ export type GgufArray =
 
 export interface GgufTensor {
   name: string;
-  type: TensorType;
+  type: string;
   /** Dimensions, the contiguous one first: a matrix is [in, out]. */
   shape: number[];
   /** From the start of the file, bytes. */
@@ -328,15 +327,15 @@ async function readTensorInfo(
   await reader.need(dimensions * 8 + 12, field);
   const shape: number[] = [];
   for (let i = 0; i < dimensions; i++) shape.push(dimensionOf(reader, field));
-  const type = typeOfId(reader.u32(), name, reader.name);
-  const sizeBytes = tensorBytes(reader, field, type, shape);
+  const format = formatOfId(reader.u32(), name, reader.name);
+  const sizeBytes = tensorBytes(reader, field, format, shape);
   const offset = reader.u64();
   if (offset !== BigInt(expectedOffset)) {
     reader.fail(
       `${field} has offset ${offset}, expected ${expectedOffset} (the end of the one before, aligned)`,
     );
   }
-  return { name, type, shape, offset: expectedOffset, sizeBytes };
+  return { name, type: format.name, shape, offset: expectedOffset, sizeBytes };
 }
 
 function dimensionOf(reader: HeaderReader, field: string): number {
@@ -346,11 +345,11 @@ function dimensionOf(reader: HeaderReader, field: string): number {
   return Number(value);
 }
 
-function tensorBytes(reader: HeaderReader, field: string, type: TensorType, shape: number[]): number {
-  const { blockLength } = BLOCK_FORMATS[type];
+function tensorBytes(reader: HeaderReader, field: string, format: NamedFormat, shape: number[]): number {
+  const { name, blockLength } = format;
   const row = shape[0] ?? 1;
   if (row % blockLength !== 0) {
-    reader.fail(`${field} of type ${type} has rows of ${row} elements, not a multiple of ${blockLength}`);
+    reader.fail(`${field} of type ${name} has rows of ${row} elements, not a multiple of ${blockLength}`);
   }
   const elements = shape.reduce((product, dimension) => product * BigInt(dimension), 1n);
   // The data must lie in the file, so that no honest tensor is larger; this also keeps all sizes exact.
@@ -359,7 +358,7 @@ function tensorBytes(reader: HeaderReader, field: string, type: TensorType, shap
       `${field} of shape [${shape.join(", ")}] is larger than the file of ${reader.sizeBytes} bytes`,
     );
   }
-  return bytesOfElements(type, Number(elements));
+  return bytesOfElements(format, Number(elements));
 }
 
 function placeTensor(tensor: GgufTensor, dataOffset: number, reader: HeaderReader): void {

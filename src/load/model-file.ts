@@ -11,14 +11,14 @@ import { parsePythonJson } from "./json.ts";
 import { readSafetensors } from "./safetensors.ts";
 import { baseName, openBlob, openPath, openUrl, pathKind, PIECE_BYTES, readBounded } from "./source.ts";
 import type { PieceOptions, Source, UrlOptions } from "./source.ts";
-import type { TensorType } from "./tensor-type.ts";
 
 const MAX_JSON_BYTES = 64 * 1024 * 1024;
 const MAX_SHARDS = 1024;
 
 export interface TensorInfo {
   name: string;
-  type: TensorType;
+  /** As the file names it: a type of tensor-type.ts or a dtype of safetensors, computed with or not. */
+  type: string;
   /** Dimensions, the contiguous one first: a matrix is [in, out]. */
   shape: number[];
   /** From the start of its shard, bytes. */

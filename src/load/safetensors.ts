@@ -6,7 +6,6 @@
 import { TidepoolError } from "../errors.ts";
 import { endOfString, parseJson } from "./json.ts";
 import type { Source } from "./source.ts";
-import type { TensorType } from "./tensor-type.ts";
 
 /** The format's own limit. */
 const MAX_HEADER_BYTES = 100_000_000;
@@ -37,11 +36,10 @@ const DTYPE_BITS: Readonly<Record<string, number>> = {
   U64: 64,
 };
 
-const SUPPORTED: ReadonlySet<string> = new Set<TensorType>(["F32", "F16", "BF16"]);
-
 export interface SafeTensor {
   name: string;
-  type: TensorType;
+  /** The dtype; of what is computed, only F32, F16 and BF16 are (model/matrix/formats.ts). */
+  type: string;
   /** Dimensions in GGUF's order: the contiguous one first, so that a matrix is [in, out]. */
   shape: number[];
   /** From the start of the file, bytes. */
@@ -55,7 +53,7 @@ export interface SafetensorsFile {
   dataOffset: number;
 }
 
-/** Reads the header of a safetensors file. Throws `invalid_file` naming the field, `unsupported` for integer tensors. */
+/** Reads the header of a safetensors file. Throws `invalid_file` naming the field. */
 export async function readSafetensors(source: Source, signal?: AbortSignal): Promise<SafetensorsFile> {
   const header = await readHeader(source, signal);
   const dataOffset = 8 + header.length;
@@ -67,7 +65,7 @@ export async function readSafetensors(source: Source, signal?: AbortSignal): Pro
     .map(([name, value]) => rawTensor(name, value, source.name));
   if (raw.length > MAX_TENSORS) fail(source.name, `header has ${raw.length} tensors, at most ${MAX_TENSORS}`);
   checkCoverage(raw, dataBytes, source.name);
-  return { metadata, tensors: raw.map((tensor) => placed(tensor, dataOffset, source.name)), dataOffset };
+  return { metadata, tensors: raw.map((tensor) => placed(tensor, dataOffset)), dataOffset };
 }
 
 interface RawTensor {
@@ -188,18 +186,10 @@ function checkCoverage(tensors: RawTensor[], dataBytes: number, file: string): v
   if (at !== dataBytes) fail(file, `data has ${dataBytes} bytes, the tensors cover ${at}`);
 }
 
-function placed(tensor: RawTensor, dataOffset: number, file: string): SafeTensor {
-  const { name, dtype, shape, begin, end } = tensor;
-  if (!SUPPORTED.has(dtype)) {
-    throw new TidepoolError(
-      "unsupported",
-      `${file}: tensor "${name}" has dtype ${dtype}, only F32, F16 and BF16 are supported`,
-      { file, tensor: name, dtype },
-    );
-  }
+function placed({ name, dtype, shape, begin, end }: RawTensor, dataOffset: number): SafeTensor {
   return {
     name,
-    type: dtype as TensorType,
+    type: dtype,
     shape: shape.toReversed(),
     offset: dataOffset + begin,
     sizeBytes: end - begin,

@@ -35,46 +35,44 @@ export const BLOCK_FORMATS = {
 
 export type TensorType = keyof typeof BLOCK_FORMATS;
 
-const TYPE_BY_ID: ReadonlyMap<number, TensorType> = new Map(
-  (Object.keys(BLOCK_FORMATS) as TensorType[]).map((type) => [BLOCK_FORMATS[type].id, type]),
+/**
+ * Types that files hold and that no kernel reads: a header with them can be read, so that it is known what the model is; a
+ * tensor of such a type is refused where it is used (model/matrix/formats.ts).
+ */
+const OTHER_FORMATS: Readonly<Record<string, BlockFormat>> = {
+  Q8_1: { id: 9, blockLength: 32, blockBytes: 36 },
+  Q8_K: { id: 15, blockLength: 256, blockBytes: 292 },
+  IQ2_XXS: { id: 16, blockLength: 256, blockBytes: 66 },
+  IQ2_XS: { id: 17, blockLength: 256, blockBytes: 74 },
+  IQ3_XXS: { id: 18, blockLength: 256, blockBytes: 98 },
+  IQ1_S: { id: 19, blockLength: 256, blockBytes: 50 },
+  IQ3_S: { id: 21, blockLength: 256, blockBytes: 110 },
+  IQ2_S: { id: 22, blockLength: 256, blockBytes: 82 },
+  I8: { id: 24, blockLength: 1, blockBytes: 1 },
+  I16: { id: 25, blockLength: 1, blockBytes: 2 },
+  I32: { id: 26, blockLength: 1, blockBytes: 4 },
+  I64: { id: 27, blockLength: 1, blockBytes: 8 },
+  F64: { id: 28, blockLength: 1, blockBytes: 8 },
+  IQ1_M: { id: 29, blockLength: 256, blockBytes: 56 },
+  TQ1_0: { id: 34, blockLength: 256, blockBytes: 54 },
+  TQ2_0: { id: 35, blockLength: 256, blockBytes: 66 },
+};
+
+const FORMAT_BY_ID: ReadonlyMap<number, NamedFormat> = new Map(
+  Object.entries({ ...OTHER_FORMATS, ...BLOCK_FORMATS }).map(([name, format]) => [
+    format.id,
+    { name, ...format },
+  ]),
 );
 
-/** Types that exist but are not computed with: known by name, so that the refusal can say it. */
-const REFUSED_TYPES: ReadonlyMap<number, string> = new Map([
-  [9, "Q8_1"],
-  [15, "Q8_K"],
-  [16, "IQ2_XXS"],
-  [17, "IQ2_XS"],
-  [18, "IQ3_XXS"],
-  [19, "IQ1_S"],
-  [21, "IQ3_S"],
-  [22, "IQ2_S"],
-  [24, "I8"],
-  [25, "I16"],
-  [26, "I32"],
-  [27, "I64"],
-  [28, "F64"],
-  [29, "IQ1_M"],
-  [34, "TQ1_0"],
-  [35, "TQ2_0"],
-]);
+export interface NamedFormat extends BlockFormat {
+  readonly name: string;
+}
 
-/** The type with a GGUF id. Throws `unsupported` for known types without kernels, `invalid_file` for unknown ids. */
-export function typeOfId(id: number, tensorName: string, file: string): TensorType {
-  const type = TYPE_BY_ID.get(id);
-  if (type !== undefined) return type;
-  const refused = REFUSED_TYPES.get(id);
-  if (refused !== undefined) {
-    throw new TidepoolError(
-      "unsupported",
-      `${file}: tensor "${tensorName}" has type ${refused}, which is not supported`,
-      {
-        file,
-        tensor: tensorName,
-        type: refused,
-      },
-    );
-  }
+/** The format with a GGUF id, whether it is computed with or not. @throws TidepoolError `invalid_file` for unknown ids. */
+export function formatOfId(id: number, tensorName: string, file: string): NamedFormat {
+  const format = FORMAT_BY_ID.get(id);
+  if (format !== undefined) return format;
   throw new TidepoolError("invalid_file", `${file}: tensor "${tensorName}" has the unknown type id ${id}`, {
     file,
     tensor: tensorName,
@@ -83,8 +81,7 @@ export function typeOfId(id: number, tensorName: string, file: string): TensorTy
 }
 
 /** Bytes of a tensor of `elements` elements in whole rows. `elements` must be a multiple of the block length. */
-export function bytesOfElements(type: TensorType, elements: number): number {
-  const { blockLength, blockBytes } = BLOCK_FORMATS[type];
-  assert(elements % blockLength === 0, `${elements} elements are not whole blocks of ${type}`);
+export function bytesOfElements({ name, blockLength, blockBytes }: NamedFormat, elements: number): number {
+  assert(elements % blockLength === 0, `${elements} elements are not whole blocks of ${name}`);
   return (elements / blockLength) * blockBytes;
 }

@@ -437,7 +437,6 @@ describe("config.json", () => {
     ["llama", "use_qk_norm", true],
     ["llama", "rope_interleaved", true],
     ["llama", "attn_logit_cap_new", 5],
-    ["llama", "quantization_config", { quant_method: "awq" }],
     ["llama", "layer_types", ["full_attention", "sliding_attention"]],
     ["llama", "rope_scaling", { rope_type: "linear", factor: 2, something: 1 }],
     ["llama", "rope_scaling", { rope_type: "dynamic", factor: 2 }],
@@ -448,6 +447,19 @@ describe("config.json", () => {
     const error = errorOf(() => configShape({ model_type: type, ...sizes, [key]: value }));
     expect(error.code).toBe("unsupported");
     expect(error.message).toContain(key);
+  });
+
+  test.each<[string, Changes]>([
+    ["awq", { quantization_config: { quant_method: "awq", bits: 4, group_size: 128 } }],
+    ["gptq", { quantization_config: { quant_method: "gptq", bits: 4 } }],
+    ["compressed-tensors", { quantization_config: { quant_method: "compressed-tensors", format: "pack" } }],
+    ["bitsandbytes", { quantization_config: { quant_method: "bitsandbytes", load_in_4bit: true } }],
+    ["dense", { compression_config: { format: "dense" } }],
+    ["awq", { text_config: { quantization_config: { quant_method: "awq" } } }],
+  ])("weights packed by %s are refused by name", (method, changes) => {
+    const error = errorOf(() => configShape({ model_type: "llama", ...sizes, ...changes }));
+    expect(error).toMatchObject({ code: "unsupported", details: { method } });
+    expect(error.message).toContain(`packed by ${method}`);
   });
 
   /** As published: SmolLM2, Mistral 7B, Qwen3 0.6B, Gemma 3 1B. */
@@ -530,6 +542,14 @@ describe("tensors that nothing reads", () => {
   ])("%s is refused by name", (name) => {
     const error = errorOf(() => check([name]));
     expect(error).toMatchObject({ code: "unsupported", details: { tensor: name, file: "m.gguf" } });
+  });
+
+  test.each(["IQ2_XXS", "I32", "F8_E4M3"])("%s where it is used is refused by the tensor's name", (type) => {
+    const tensors = new Map(names([]).map((name) => [name, { name, type: "F32", shape: [64, 100] }]));
+    tensors.set("blk.0.ffn_up.weight", { name: "blk.0.ffn_up.weight", type, shape: [64, 100] });
+    const file = gguf("llama", { block_count: 1 }, tensors);
+    const error = errorOf(() => checkTensors(file, readShape(file).shape));
+    expect(error).toMatchObject({ code: "unsupported", details: { tensor: "blk.0.ffn_up.weight", type } });
   });
 
   test("layers that only predict further tokens may be there", () => {

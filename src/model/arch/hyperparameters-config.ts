@@ -16,6 +16,7 @@ import {
   type RopeBase,
 } from "./hyperparameters.ts";
 import { Reader, type Settings } from "./settings-reader.ts";
+import { TidepoolError } from "../../errors.ts";
 import { refuseUnreadConfig } from "./unread-keys.ts";
 import type { Activation, RopeScaling } from "../../shape/shape.ts";
 
@@ -34,6 +35,7 @@ export function hyperparametersFromConfig(
   const dialect = DIALECTS[modelType] as Dialect;
   const settings = flattened(config);
   const read = new Reader(settings, "config.json", "", dialect.defaults);
+  refusePacked(read);
   const layers = read.integer("num_hidden_layers", MAX_LAYERS);
   const hiddenSize = read.integer("hidden_size", MAX_WIDTH);
   const contextTokens = read.integer("max_position_embeddings", MAX_CONTEXT);
@@ -72,6 +74,20 @@ export function hyperparametersFromConfig(
   };
   refuseUnreadConfig(settings, read.asked, modelType, params);
   return { params, keys: read.asked };
+}
+
+/** Where AWQ, GPTQ, compressed-tensors, bitsandbytes and the like say how they packed the weights. */
+const PACKINGS = ["quantization_config", "compression_config"];
+
+/** Packed weights stand in tensors of other names and types, which mean nothing here. */
+function refusePacked(read: Reader): void {
+  for (const key of PACKINGS) {
+    const packing = read.value(key);
+    if (!isObject(packing)) continue;
+    const method = String(packing["quant_method"] ?? packing["format"] ?? "an unnamed method");
+    const message = `config.json: ${key}: the weights are packed by ${method}, which is not read here; expected F32, F16 or BF16 weights, or a GGUF file of this model`;
+    throw new TidepoolError("unsupported", message, { key, method });
+  }
 }
 
 /** Objects that are read, as keys with dots; the text model's own settings go before those of the whole. */

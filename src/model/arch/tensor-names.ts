@@ -99,6 +99,7 @@ const IGNORED: readonly { name: RegExp; why: string }[] = [
     why: "the same in safetensors",
   },
   { name: /rotary_emb\.inv_freq$|attn_rot_embd\.weight$|rope_freqs/, why: "follows from the settings" },
+  { name: /(^|\.)position_ids$/, why: "counts from 0 on" },
   { name: /^mtp\./, why: "layers that predict further tokens" },
 ];
 
