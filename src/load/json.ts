@@ -29,13 +29,17 @@ export function parseJson(text: string, file: string, what = ""): unknown {
 }
 
 /**
- * JSON as Python writes and reads it: with Infinity, -Infinity and NaN. Infinities become numbers; NaN becomes the text
+ * JSON as Python and transformers write and read it: with Infinity, -Infinity and NaN. Infinities become numbers; NaN becomes the text
  * "NaN", so that whoever wants a number there complains.
  * @throws TidepoolError `invalid_file`.
  */
 export function parsePythonJson(text: string, file: string): unknown {
-  return parseJson(/Infinity|NaN/.test(text) ? withoutBareNames(text) : text, file);
+  if (!/Infinity|NaN/.test(text)) return parseJson(text, file);
+  return parseJson(withoutBareNames(text.replace(WRAPPED, "$1")), file);
 }
+
+/** How version 5 of transformers writes these numbers. Inside of a string the quotes would be escaped. */
+const WRAPPED = /\{\s*"__float__"\s*:\s*"(-?Infinity|NaN)"\s*\}/g;
 
 const BARE_NAMES: Readonly<Record<string, string>> = { Infinity: "1e999", NaN: '"NaN"' };
 

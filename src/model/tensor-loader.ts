@@ -6,7 +6,7 @@
 import { TidepoolError } from "../errors.ts";
 import { USAGE_COPY_DST, USAGE_STORAGE } from "../gpu/op.ts";
 import type { ModelFile, TensorInfo } from "../load/model-file.ts";
-import type { ModelShape, NormKind } from "../shape/shape.ts";
+import type { ModelShape, NormKind, RowsFactor } from "../shape/shape.ts";
 import type { LayerTensors, TensorNames } from "./arch/tensor-lookup.ts";
 import { floatsOf } from "./floats.ts";
 import {
@@ -24,10 +24,17 @@ export interface ProjectionPart {
   weight: PackedWeight;
   outOffset: number;
   bias: GPUBuffer | undefined;
+  /** Multiplies the product, before the bias is added. */
+  scale: number;
 }
 
 /** A matrix of a projection: its tensor's name, its rows, and which of the tensor's rows they are if it has more. */
-export type Part = readonly [name: string, rows: number, slice?: { first: number; of: number }];
+export type Part = readonly [
+  name: string,
+  rows: number,
+  slice?: { first: number; of: number } | undefined,
+  factor?: number,
+];
 
 /** No vector (norm, bias, divisors) is longer than this. */
 const MAX_VECTOR_BYTES = 16 * 1024 * 1024;
@@ -48,6 +55,7 @@ export class TensorLoader {
   private readonly file: ModelFile;
   private readonly normKind: NormKind;
   private readonly normOffset: number;
+  private readonly factors: ModelShape["factors"];
   private readonly buffers = new UploadBuffers();
   private readonly onBytes: (bytes: number) => void;
   private readonly onPiece: OnPiece;
@@ -56,16 +64,17 @@ export class TensorLoader {
   constructor(
     device: GPUDevice,
     file: ModelFile,
-    { hiddenSize, norm, normOffset }: Pick<ModelShape, "hiddenSize" | "norm" | "normOffset">,
+    shape: Pick<ModelShape, "hiddenSize" | "norm" | "normOffset" | "factors">,
     names: TensorNames,
     onBytes: (bytes: number) => void,
     onPiece: OnPiece,
   ) {
     this.device = device;
     this.file = file;
-    this.hiddenSize = hiddenSize;
-    this.normKind = norm;
-    this.normOffset = normOffset;
+    this.hiddenSize = shape.hiddenSize;
+    this.normKind = shape.norm;
+    this.normOffset = shape.normOffset;
+    this.factors = shape.factors;
     this.names = names;
     this.onBytes = onBytes;
     this.onPiece = onPiece;
@@ -81,21 +90,32 @@ export class TensorLoader {
 
   /** Matrices with one input: stacked where all formats agree, else one by one. */
   async projection(index: number, columns: number, parts: readonly Part[]): Promise<Projection> {
-    const tensors = parts.map(([name, rows, slice]) => {
-      const tensor = this.names.require(this.names.layer(index, name), `blk.${index}.${name}.weight`);
-      const info = { ...checkedInfo(tensor, columns, slice?.of ?? rows), rows };
-      const bias = this.names.layer(index, name, "bias");
-      if (!slice) return { tensor, rows, info, bias };
-      return { tensor: sliced(tensor, rows, slice), rows, info, bias: bias && sliced(bias, rows, slice) };
-    });
+    const tensors = parts
+      .flatMap((part) => factored(part, this.factors[part[0]]))
+      .map(([name, rows, slice, scale = 1]) => {
+        const tensor = this.names.require(this.names.layer(index, name), `blk.${index}.${name}.weight`);
+        const info = { ...checkedInfo(tensor, columns, slice?.of ?? rows), rows };
+        const bias = this.names.layer(index, name, "bias");
+        if (!slice) return { tensor, rows, info, bias, scale };
+        return {
+          tensor: sliced(tensor, rows, slice),
+          rows,
+          info,
+          bias: bias && sliced(bias, rows, slice),
+          scale,
+        };
+      });
     const first = tensors[0] as (typeof tensors)[number];
-    const stackable = tensors.every(({ info, bias }) => canStack(first.info, info) && !bias === !first.bias);
+    const stackable = tensors.every(
+      ({ info, bias, scale }) => canStack(first.info, info) && !bias === !first.bias && scale === first.scale,
+    );
     const groups = stackable ? [tensors] : tensors.map((tensor) => [tensor]);
     const projection: ProjectionPart[] = [];
     let outOffset = 0;
     for (const group of groups) {
       const weight = await this.upload(group.map(({ info, tensor }) => ({ info, tensor })));
-      projection.push({ weight, outOffset, bias: await this.biases(group) });
+      const { scale } = group[0] as (typeof tensors)[number];
+      projection.push({ weight, outOffset, bias: await this.biases(group), scale });
       outOffset += weight.rows;
     }
     return projection;
@@ -145,6 +165,12 @@ export class TensorLoader {
 
   async plain(tensor: TensorInfo | undefined, name: string, width: number): Promise<GPUBuffer> {
     return this.vectorBuffer(await this.vector(this.names.require(tensor, name), width), name);
+  }
+
+  async decays(tensor: TensorInfo | undefined, name: string, width: number): Promise<GPUBuffer> {
+    const values = await this.vector(this.names.require(tensor, name), width);
+    const isLogarithm = this.file.format === "safetensors";
+    return this.vectorBuffer(isLogarithm ? values.map((value) => -Math.exp(value)) : values, name);
   }
 
   /** A whole F32, F16 or BF16 tensor as f32. */
@@ -232,12 +258,33 @@ export class LayerLoader implements LayerTensors {
     return this.tensors.plain(tensor, label, length);
   }
 
+  /** The decays of a recurrence: safetensors hold the logarithm of what GGUF files hold negated. */
+  decays(name: string, length: number): Promise<GPUBuffer> {
+    return this.tensors.decays(
+      this.tensors.names.layer(this.index, name, ""),
+      `blk.${this.index}.${name}`,
+      length,
+    );
+  }
+
   /** A norm of the residual stream. */
   streamNorm(name: string): Promise<GPUBuffer> {
     const { names } = this.tensors;
     const bias = names.layer(this.index, name, "bias");
     return this.tensors.streamNorm(names.norm(this.index, name), bias, `blk.${this.index}.${name}.weight`);
   }
+}
+
+/** A part for each run of rows that has a factor of its own. */
+function factored(part: Part, factors: readonly RowsFactor[] | undefined): Part[] {
+  if (!factors) return [part];
+  const [name, allRows, slice = { first: 0, of: allRows }] = part;
+  let first = slice.first;
+  return factors.map(([factor, rows = allRows]) => {
+    const run = rows === slice.of ? undefined : { first, of: slice.of };
+    first += rows;
+    return [name, rows, run, factor];
+  });
 }
 
 function checkedInfo(tensor: TensorInfo, columns: number, rows: number): WeightInfo {

@@ -128,6 +128,7 @@ export interface EmbeddingShape {
   /** What is put before a text, by the name of the task that its vector is for. */
   tasks: Readonly<Record<string, string>>;
 }
+export type RowsFactor = readonly [factor: number, rows?: number];
 
 /** Everything about a model but its weights. Sizes are element counts. */
 export interface ModelShape {
@@ -162,6 +163,11 @@ export interface ModelShape {
   safetensorsNames: Readonly<Record<string, string>>;
   /** Absent: the model makes no vectors of texts. */
   embedding?: EmbeddingShape;
+  /**
+   * GGUF names of matrices whose products are multiplied by a factor: all of them, or runs of so many rows each (Falcon-H1 in
+   * safetensors; its GGUF files hold the weights multiplied).
+   */
+  factors: Readonly<Record<string, readonly RowsFactor[]>>;
   /** Added to every norm weight of the file (1 for zero-centred norms in safetensors, else 0). */
   normOffset: number;
 }

@@ -501,9 +501,116 @@ describe("config.json", () => {
     expect(configShape({ model_type: type, ...sizes, ...extra }).layers.length).toBe(8);
   });
 
-  test("a recurrent type is known by name, whatever its config holds", () => {
-    const error = errorOf(() => configShape({ model_type: "mamba2", time_step_limit: [0, Infinity] }));
-    expect(error.message).toMatch(/"mamba2" is read from GGUF files only/);
+  test("a type that is read from GGUF files alone is known by name, whatever its config holds", () => {
+    const error = errorOf(() => configShape({ model_type: "qwen3_next", time_step_limit: [0, Infinity] }));
+    expect(error.message).toMatch(/"qwen3_next" is read from GGUF files only/);
+  });
+
+  const kinds = (shape: ModelShape) =>
+    shape.layers.map(({ mixers }) => mixers.map(({ kind }) => kind).join());
+
+  test("LFM2: which layers are attention, in either form, and the width that is made of the stated one", () => {
+    const lfm2 = (changes: Changes) =>
+      configShape({ model_type: "lfm2", ...sizes, num_hidden_layers: 2, ...changes });
+    const types = { layer_types: ["conv", "full_attention"] };
+    expect(kinds(lfm2(types))).toEqual(["short-conv", "attention"]);
+    expect(kinds(lfm2({ full_attn_idxs: [0] }))).toEqual(["attention", "short-conv"]);
+    expect(lfm2({ ...types, block_ff_dim: 6656 }).layers[0]?.ffn?.width).toBe(4608); // LFM2-350M
+    expect(lfm2({ ...types, intermediate_size: 12_288 }).layers[0]?.ffn?.width).toBe(8192); // LFM2-1.2B
+    expect(lfm2({ ...types, block_auto_adjust_ff_dim: false }).layers[0]?.ffn?.width).toBe(128);
+  });
+
+  const MAMBA = { mamba_n_heads: 8, mamba_d_head: 16, mamba_d_state: 16 };
+
+  test("Granite hybrids: layers, multipliers, experts, and whether attention rotates", () => {
+    const granite = (changes: Changes) =>
+      configShape({
+        ...{ model_type: "granitemoehybrid", ...sizes, ...MAMBA, num_hidden_layers: 2, num_local_experts: 0 },
+        ...{ layer_types: ["mamba", "attention"], shared_intermediate_size: 96, ...changes },
+      });
+    const shape = granite({ attention_multiplier: 0.2, logits_scaling: 4, embedding_multiplier: 12 });
+    expect(kinds(shape)).toEqual(["mamba2", "attention"]);
+    expect(shape).toMatchObject({ embeddingScale: 12, residualScale: 1, logitScale: 0.25 });
+    expect(attention(shape)[0]).toMatchObject({ scale: 0.2, ropeTable: undefined });
+    expect(shape.layers[0]?.ffn?.width).toBe(96);
+    expect(tables(granite({ position_embedding_type: "rope" }))).toEqual([0]);
+    expect(kinds(granite({ layer_types: ["linear_attention", "full_attention"] }))).toEqual(kinds(shape));
+    expect(errorOf(() => granite({ num_local_experts: 4 })).code).toBe("unsupported");
+  });
+
+  test("Falcon-H1: the factors that GGUF's converter multiplies into weights", () => {
+    const config = {
+      ...{ model_type: "falcon_h1", ...sizes, ...MAMBA, mamba_d_ssm: 128, lm_head_multiplier: 0.5 },
+      ...{
+        attention_in_multiplier: 2,
+        attention_out_multiplier: 3,
+        key_multiplier: 0.5,
+        ssm_in_multiplier: 2,
+      },
+      ...{ ssm_multipliers: [1, 2, 3, 4, 5], mlp_multipliers: [7, 8], ssm_out_multiplier: 9 },
+    };
+    const shape = configShape(config);
+    expect(attention(shape)[0]?.scale).toBe((4 * 0.5) / 4);
+    expect(shape.logitScale).toBe(0.5);
+    expect(shape.factors).toEqual({
+      attn_output: [[6]],
+      ffn_gate: [[7]],
+      ffn_down: [[8]],
+      ssm_in: [
+        [2, 128],
+        [4, 128],
+        [6, 16],
+        [8, 16],
+        [10, 8],
+      ],
+      ssm_out: [[9]],
+    });
+    for (const changes of [{ ssm_multipliers: [1, 2] }, { mamba_d_head: 8 }, { time_step_limit: [0.01, 1] }])
+      expect(errorOf(() => configShape({ ...config, ...changes })).details["key"]).toBe(
+        Object.keys(changes)[0],
+      );
+    const gated = { mamba_rms_norm: true, mamba_norm_before_gate: true };
+    expect(errorOf(() => configShape({ ...config, ...gated })).details["key"]).toBe("mamba_norm_before_gate");
+    expect(errorOf(() => configShape({ ...config, attention_bias: true })).details["key"]).toBe(
+      "attention_bias",
+    );
+  });
+
+  test("Mamba-2 and Qwen3.5 with the sizes of their recurrent layers", () => {
+    const mamba = configShape({
+      model_type: "mamba2",
+      hidden_size: 64,
+      num_hidden_layers: 2,
+      num_heads: 8,
+      head_dim: 16,
+      n_groups: 1,
+    });
+    expect(kinds(mamba)).toEqual(["mamba2", "mamba2"]);
+    expect(mamba.layers[0]).toMatchObject({
+      ffn: undefined,
+      mixers: [{ heads: 8, headDim: 16, stateSize: 128 }],
+    });
+    const qwen = configShape({
+      ...{ model_type: "qwen3_5", mtp_num_hidden_layers: 1 },
+      text_config: {
+        ...sizes,
+        rope_parameters: { rope_theta: 1e7, mrope_section: [1, 1, 0], mrope_interleaved: true },
+      },
+    });
+    expect(kinds(qwen)).toEqual(
+      ["gated-delta", "gated-delta", "gated-delta", "attention"].concat([
+        "gated-delta",
+        "gated-delta",
+        "gated-delta",
+        "attention",
+      ]),
+    );
+    expect(qwen.layers[0]?.mixers[0]).toMatchObject({
+      keyHeads: 16,
+      valueHeads: 32,
+      keyHeadOrder: "blocked",
+    });
+    expect([qwen.ropeTables[0]?.rot, qwen.normOffset]).toEqual([4, 1]);
   });
 });
 

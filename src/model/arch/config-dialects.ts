@@ -2,32 +2,10 @@
  * What each model type of transformers leaves unsaid in config.json: its defaults, which layers have a window, and under which
  * keys it says what others say elsewhere. Plain data but for a few rules; hyperparameters-config.ts reads by it.
  */
+import { RECURRENT_DIALECTS } from "./config-recurrent.ts";
+import type { Dialect } from "./dialect.ts";
 import { localByPeriod, MAX_LAYERS } from "./hyperparameters.ts";
 import type { Reader } from "./settings-reader.ts";
-import type { Activation } from "../../shape/shape.ts";
-
-/** What a model type leaves unsaid. */
-export interface Dialect {
-  defaults: Readonly<Record<string, unknown>>;
-  /** Which layers are local where no `layer_types` lists them. Absent: the type has no windows. */
-  localLayers?(read: Reader, layers: number, ropeLayers: readonly boolean[] | undefined): boolean[];
-  /** Layers without rotation. */
-  ropeLayers?(read: Reader, layers: number): boolean[];
-  /** `rope_parameters` may be listed by layer type; before that, the base of local layers had this key. */
-  localRope?: string;
-  /** The key that names the activation. */
-  activation: string;
-  /** Names of activations that mean something else than elsewhere. */
-  activations?: Readonly<Record<string, Activation>>;
-  /** Embedding, residuals, scores and logits have factors. */
-  multipliers?: boolean;
-  /** Queries grow with their position. */
-  temperature?: boolean;
-  /** "dynamic" scaling has an `alpha`. */
-  ntkAlpha?: boolean;
-  /** Settings of which one value alone runs, which is also that of a file that says nothing. */
-  fixed?: Readonly<Record<string, unknown>>;
-}
 
 const LLAMA: Dialect = {
   defaults: {
@@ -305,6 +283,7 @@ export const DIALECTS: Readonly<Record<string, Dialect>> = {
   smollm3: SMOLLM3,
   gemma3_text: GEMMA3,
   gemma3: GEMMA3,
+  ...RECURRENT_DIALECTS,
 };
 
 const LAYER_TYPES: readonly string[] = ["full_attention", "sliding_attention"];

@@ -3,7 +3,8 @@
  * leaves out is not the same for all of them. Keys that change what is computed and that no code here reads are refused by
  * name (unread-keys.ts).
  */
-import { DIALECTS, type Dialect } from "./config-dialects.ts";
+import { DIALECTS } from "./config-dialects.ts";
+import type { Dialect } from "./dialect.ts";
 import {
   ATTENTION_INTERVAL,
   MAX_CONTEXT,
@@ -45,7 +46,7 @@ export function hyperparametersFromConfig(
   const fixed = Object.entries(dialect.fixed ?? {});
   for (const [key, value] of fixed)
     if ((read.value(key) ?? value) !== value) throw read.unsupported(key, read.value(key), String(value));
-  const params: Hyperparameters = {
+  const common: Hyperparameters = {
     name: String(read.value("_name_or_path") || modelType),
     ...{ layers, unusedLayers: 0, hiddenSize, contextTokens, heads, headDim },
     vocabSize: read.optional("vocab_size"),
@@ -54,7 +55,7 @@ export function hyperparametersFromConfig(
     activation: activationOf(read, dialect),
     xielu: undefined,
     parallelResidual: undefined,
-    normEps: read.positive("rms_norm_eps"),
+    normEps: read.positive(dialect.normEps ?? "rms_norm_eps"),
     ropeDims,
     ...ropeOf(read, { contextTokens, ropeDims, ntkAlpha: dialect.ntkAlpha ?? false }, dialect),
     ropeFinetuned: true,
@@ -71,7 +72,10 @@ export function hyperparametersFromConfig(
     attentionInterval: ATTENTION_INTERVAL,
     pooling: undefined,
     dense: [],
+    isConfig: true,
+    factors: {},
   };
+  const params = { ...common, ...dialect.adjust?.(read, common) };
   refuseUnreadConfig(settings, read.asked, modelType, params);
   return { params, keys: read.asked };
 }

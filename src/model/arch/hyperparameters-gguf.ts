@@ -108,6 +108,8 @@ export function hyperparametersFromMetadata(
     experts: read.integer("expert_count", MAX_EXPERTS, 0, 0),
     ...recurrentOf(read, layers, traits),
     ...poolingOf(read, traits),
+    isConfig: false,
+    factors: {},
   };
   const keys = new Set([...read.asked, ...general.asked]);
   refuseUnreadMetadata(metadata, keys, traits.gguf, params);

@@ -2,7 +2,7 @@
  * The hyperparameters of a model, brought to one form from GGUF metadata (hyperparameters-gguf.ts) or a Hugging Face config.json
  * (hyperparameters-config.ts), with the bounds that both hold them to. It decides nothing about architectures: that is rows.ts.
  */
-import type { Activation, Pooling, QueryTemperature, RopeScaling, Xielu } from "../../shape/shape.ts";
+import type { Activation, ModelShape, Pooling, QueryTemperature, RopeScaling, Xielu } from "../../shape/shape.ts";
 
 /** A base of the rotation and how its positions are stretched. */
 export interface RopeBase {
@@ -75,6 +75,10 @@ export interface Hyperparameters {
   pooling: Pooling | undefined;
   /** Rows of the matrices that a pooled vector passes through. */
   dense: number[];
+  /** Read from a config.json: tensors are laid out as transformers has them, not as GGUF's converters do. */
+  isConfig: boolean;
+  /** See ModelShape. */
+  factors: ModelShape["factors"];
 }
 
 /** How much YaRN lengthens queries and keys when positions are stretched by `factor`. */

@@ -27,6 +27,7 @@ import { DENSE } from "./rows-dense.ts";
 import { LAYER_NORM } from "./rows-layer-norm.ts";
 import { ENCODERS } from "./rows-encoders.ts";
 import { TensorNames, type LayerTensors } from "./tensor-lookup.ts";
+import { mambaNames } from "../mixer/mamba2.ts";
 
 export const ARCHITECTURES: Architecture[] = [
   ...DENSE,
@@ -39,6 +40,17 @@ export const ARCHITECTURES: Architecture[] = [
     window: "all",
     ropeLayout: "half",
     qkNorm: true,
+    safetensorsNames: {
+      output_norm: "embedding_norm",
+      attn_norm: "operator_norm",
+      attn_output: "self_attn.out_proj",
+      attn_q_norm: "self_attn.q_layernorm",
+      attn_k_norm: "self_attn.k_layernorm",
+      ffn_norm: "ffn_norm",
+      ffn_gate: "feed_forward.w1",
+      ffn_up: "feed_forward.w3",
+      ffn_down: "feed_forward.w2",
+    },
     mixers: (index, params, attention) =>
       isRecurrent(index, params) ? [{ kind: "short-conv", kernel: params.convKernel }] : [attention()],
   },
@@ -50,6 +62,8 @@ export const ARCHITECTURES: Architecture[] = [
     multipliers: true,
     ropeIsOptional: true,
     ropeTable: (_, params) => (params.ropeFinetuned ? 0 : undefined),
+    safetensorsNames: { ffn_up: "shared_mlp.input_linear", ffn_down: "shared_mlp.output_linear" },
+    ffn: (_, params, mlp) => ({ ...mlp(), ...(params.isConfig && { fused: true }) }),
     mixers: (index, params, attention) => (isRecurrent(index, params) ? [mamba(params)] : [attention()]),
   },
   {
@@ -57,6 +71,10 @@ export const ARCHITECTURES: Architecture[] = [
     gguf: "mamba2",
     config: ["mamba2"],
     ropeLayout: "half",
+    safetensorsNames: {
+      ...mambaNames("mixer"),
+      ...{ token_embd: "embeddings", output_norm: "norm_f", attn_norm: "norm" },
+    },
     ffn: () => undefined,
     mixers: (_, params) => [mamba(params)],
   },
@@ -65,6 +83,13 @@ export const ARCHITECTURES: Architecture[] = [
     gguf: "falcon-h1",
     config: ["falcon_h1"],
     ropeLayout: "half",
+    safetensorsNames: {
+      output_norm: "final_layernorm",
+      ffn_norm: "pre_ff_layernorm",
+      ffn_gate: "feed_forward.gate_proj",
+      ffn_up: "feed_forward.up_proj",
+      ffn_down: "feed_forward.down_proj",
+    },
     mixers: (_, params, attention) => [attention(), mamba(params)],
   },
   {
@@ -73,11 +98,14 @@ export const ARCHITECTURES: Architecture[] = [
     config: ["qwen3_5", "qwen3_5_text"],
     ropeLayout: "half",
     qkNorm: true,
+    zeroCentredNorms: true,
     norms: PRE_NORMS_RENAMED,
     gatedAttention: true,
     deltaLayers: true,
     mixers: (index, params, attention) =>
-      isDelta(index, params) ? [delta(params, "interleaved", false)] : [attention()],
+      isDelta(index, params)
+        ? [delta(params, params.isConfig ? "blocked" : "interleaved", false)]
+        : [attention()],
   },
   {
     ...PLAIN,
@@ -199,7 +227,7 @@ function readConfigShape(file: SafetensorsModelFile): ReadShape {
 }
 
 /** The model type, or that of the text model in one that sees pictures, if it alone is known (Mistral 3). */
-function modelTypeOf(config: Record<string, unknown>): string {
+export function modelTypeOf(config: Record<string, unknown>): string {
   const text = config["text_config"] as { model_type?: unknown } | null | undefined;
   const types = [config["model_type"], text?.model_type].map(String);
   return types.find((type) => ARCHITECTURES.some((row) => row.config.includes(type))) ?? (types[0] as string);
@@ -238,6 +266,7 @@ function build(row: Architecture, params: Hyperparameters, file: ModelFile): Mod
     ropeTables: ropeTables(params),
     ropeLayout: ropeLayoutOf(row, params, isGguf),
     safetensorsNames: row.safetensorsNames ?? {},
+    factors: params.factors,
     normOffset: row.zeroCentredNorms && !isGguf ? 1 : 0,
   };
 }

@@ -20,28 +20,34 @@ const NORM_NAMES: Readonly<Record<string, string>> = {
   post_ffw_norm: "post_feedforward_layernorm",
 };
 
-const MODEL_NAMES: Readonly<Record<string, string>> = {
-  token_embd: "embed_tokens",
-  output_norm: "norm",
-  rope_freqs: "rope_freqs",
-};
+/** The same of the whole model's tensors. */
+const MODEL_NAMES: Readonly<Record<string, string>> = { token_embd: "embed_tokens", output_norm: "norm" };
 
 /** What stands before "layers.N" in text models, and in the text part of multi-modal ones. */
-const PREFIXES = ["model.", "language_model.model.", "model.language_model."];
+const PREFIXES = ["model.", "language_model.model.", "model.language_model.", "backbone."];
 
 /** The tensors of one layer. */
 export interface LayerTensors {
   has(name: string, suffix?: string): boolean;
 }
 
+/** @throws TidepoolError `invalid_file` naming the tensor. */
+export function requireTensor(tensor: TensorInfo | undefined, name: string): TensorInfo {
+  if (tensor) return tensor;
+  throw new TidepoolError("invalid_file", `the tensor ${name} is missing`, { tensor: name });
+}
+
 export class TensorNames {
   private readonly file: ModelFile;
-  private readonly layerNames: Readonly<Record<string, string>>;
+  private readonly names: Readonly<Record<string, string>>;
 
-  /** @param layerNames the names in safetensors of the layers' tensors, by those in GGUF; those of norms have defaults */
-  constructor(file: ModelFile, layerNames: Readonly<Record<string, string>> = {}) {
+  /**
+   * @param names the names in safetensors of tensors, by those in GGUF: without the suffix, or with it where the file's own name has
+   * none ("ssm_dt.bias"); those of norms and of the whole model have defaults
+   */
+  constructor(file: ModelFile, names: Readonly<Record<string, string>> = {}) {
     this.file = file;
-    this.layerNames = { ...NORM_NAMES, ...layerNames };
+    this.names = { ...MODEL_NAMES, ...NORM_NAMES, ...names };
   }
 
   /** A tensor of the whole model: "token_embd", "output_norm", "output". */
@@ -52,7 +58,7 @@ export class TensorNames {
     }
     if (name === "output")
       return this.first(["lm_head", "language_model.lm_head"].map((head) => `${head}.${suffix}`));
-    return this.first(PREFIXES.map((prefix) => `${prefix}${MODEL_NAMES[name] ?? name}.${suffix}`));
+    return this.first(PREFIXES.map((prefix) => `${prefix}${this.names[name] ?? name}.${suffix}`));
   }
 
   /** A tensor of a layer: "attn_q", "ffn_norm". */
@@ -60,10 +66,16 @@ export class TensorNames {
     if (this.file.format === "gguf") {
       return this.file.tensors.get(`blk.${index}.${name}${suffix === "" ? "" : `.${suffix}`}`);
     }
-    const other = this.layerNames[name];
+    const other = this.inSafetensors(name, suffix);
     return other === undefined
       ? undefined
-      : this.first(PREFIXES.map((prefix) => `${prefix}layers.${index}.${other}.${suffix}`));
+      : this.first(PREFIXES.map((prefix) => `${prefix}layers.${index}.${other}`));
+  }
+
+  private inSafetensors(name: string, suffix: string): string | undefined {
+    const bare = this.names[`${name}.${suffix}`];
+    const stem = this.names[name];
+    return bare ?? (stem === undefined || suffix === "" ? stem : `${stem}.${suffix}`);
   }
 
   /** The tensors of a layer. */
@@ -76,10 +88,8 @@ export class TensorNames {
     return this.layer(index, name) ?? this.layer(index, name, "");
   }
 
-  /** @throws TidepoolError `invalid_file` naming the tensor. */
   require(tensor: TensorInfo | undefined, name: string): TensorInfo {
-    if (tensor) return tensor;
-    throw new TidepoolError("invalid_file", `the tensor ${name} is missing`, { tensor: name });
+    return requireTensor(tensor, name);
   }
 
   private first(names: readonly string[]): TensorInfo | undefined {

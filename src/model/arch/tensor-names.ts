@@ -8,7 +8,7 @@ import { DENSE_NAMES } from "../embedding.ts";
 import { FEED_FORWARDS } from "../ffn/kinds.ts";
 import { formatOf } from "../matrix/formats.ts";
 import { MIXERS } from "../mixer/kinds.ts";
-import { TensorNames, type LayerTensors, type TensorSpec } from "./tensor-lookup.ts";
+import { requireTensor, TensorNames, type LayerTensors, type TensorSpec } from "./tensor-lookup.ts";
 
 /** The names of a model's tensors, those of its mixers and feed-forwards included. */
 export function namesIn(file: ModelFile, { layers, safetensorsNames }: ModelShape): TensorNames {
@@ -29,41 +29,78 @@ function partTensors({ mixers, ffn }: LayerShape, layer: LayerTensors): TensorSp
   ];
 }
 
+/** A tensor that a model asks for, with those that may stand beside it. */
+interface Need {
+  /** Its name in GGUF. */
+  label: string;
+  found: readonly (TensorInfo | undefined)[];
+  isRequired: boolean;
+}
+
+function needsOf(file: ModelFile, shape: ModelShape): Need[] {
+  const names = namesIn(file, shape);
+  const need = (label: string, found: Need["found"], isRequired = true): Need => ({
+    label,
+    found,
+    isRequired,
+  });
+  const norm = (label: string, found: TensorInfo | undefined, bias: TensorInfo | undefined) =>
+    need(`${label}.weight`, shape.norm === "layer" ? [found, bias] : [found]);
+  const modelNorms = [
+    ...(shape.embeddingNorm ? ["token_embd_norm"] : []),
+    ...(shape.outputNorm === false ? [] : ["output_norm"]),
+  ];
+  const dense = DENSE_NAMES.slice(0, shape.embedding?.dense.length ?? 0);
+  return [
+    need("token_embd.weight", [names.model("token_embd")]),
+    ...modelNorms.map((name) => norm(name, names.model(name), names.model(name, "bias"))),
+    ...(shape.learnedPositions ? [need("position_embd.weight", [names.model("position_embd")])] : []),
+    ...dense.map((name) => need(`${name}.weight`, [names.model(name)])),
+    need("output.weight", [names.model("output"), names.model("output", "bias")], false),
+    need("rope_freqs.weight", ropeDivisors(names, shape), false),
+    ...shape.layers.flatMap((layer, index) => [
+      ...normsOf(layer).map(([, name]) =>
+        norm(`blk.${index}.${name}`, names.norm(index, name), names.layer(index, name, "bias")),
+      ),
+      ...partTensors(layer, names.at(index)).map(([name, suffixes, isRequired]) => {
+        const label = [`blk.${index}.${name}`, suffixes[0]].filter(Boolean).join(".");
+        return need(
+          label,
+          suffixes.map((suffix) => names.layer(index, name, suffix)),
+          isRequired,
+        );
+      }),
+    ]),
+  ];
+}
+
 /**
  * The tensors that a model is computed from, as they are in the file.
  * @throws TidepoolError `invalid_file` naming one that is missing.
  */
 export function usedTensors(file: ModelFile, shape: ModelShape): TensorInfo[] {
-  const names = namesIn(file, shape);
-  const used = new Set<TensorInfo>();
-  const add = (tensor: TensorInfo | undefined) => tensor && used.add(tensor);
-  add(names.require(names.model("token_embd"), "token_embd.weight"));
-  const addNorm = (norm: TensorInfo | undefined, bias: TensorInfo | undefined, label: string) => {
-    add(names.require(norm, label));
-    if (shape.norm === "layer") add(bias);
-  };
-  const modelNorms = [
-    ...(shape.embeddingNorm ? ["token_embd_norm"] : []),
-    ...(shape.outputNorm === false ? [] : ["output_norm"]),
-  ];
-  for (const name of modelNorms) addNorm(names.model(name), names.model(name, "bias"), `${name}.weight`);
-  if (shape.learnedPositions) add(names.require(names.model("position_embd"), "position_embd.weight"));
-  const dense = DENSE_NAMES.slice(0, shape.embedding?.dense.length ?? 0);
-  for (const name of dense) add(names.require(names.model(name), `${name}.weight`));
-  add(names.model("output"));
-  add(names.model("output", "bias"));
-  ropeDivisors(names, shape).forEach(add);
-  shape.layers.forEach((layer, index) => {
-    for (const [, name] of normsOf(layer))
-      addNorm(names.norm(index, name), names.layer(index, name, "bias"), `blk.${index}.${name}.weight`);
-    for (const [name, suffixes, isRequired] of partTensors(layer, names.at(index))) {
-      const found = suffixes.map((suffix) => names.layer(index, name, suffix));
-      const label = [`blk.${index}.${name}`, suffixes[0]].filter(Boolean).join(".");
-      if (isRequired) names.require(found[0], label);
-      found.forEach(add);
-    }
-  });
-  return [...used];
+  const needs = needsOf(file, shape);
+  for (const { label, found, isRequired } of needs) if (isRequired) requireTensor(found[0], label);
+  return foundIn(needs);
+}
+
+function foundIn(needs: readonly Need[]): TensorInfo[] {
+  const found = needs.flatMap((need) => need.found).filter((tensor) => tensor !== undefined);
+  return [...new Set(found)];
+}
+
+/** How the tensors of a file differ from those that a shape asks for: names in GGUF of those it lacks, and its own of the others. */
+export function tensorDifferences(
+  file: ModelFile,
+  shape: ModelShape,
+): { used: number; missing: string[]; unused: string[] } {
+  const needs = needsOf(file, shape);
+  const used = new Set(foundIn(needs));
+  const missing = needs.filter(({ found, isRequired }) => isRequired && !found[0]).map(({ label }) => label);
+  const others = [...file.tensors.values()].filter(
+    (tensor) => !used.has(tensor) && !isIgnored(tensor, shape),
+  );
+  return { used: used.size, missing, unused: others.map(({ name }) => name) };
 }
 
 /**
@@ -104,13 +141,20 @@ const IGNORED: readonly { name: RegExp; why: string }[] = [
 ];
 
 /** The layer that a tensor belongs to. */
-const LAYER_OF = /^(?:blk|(?:model\.|language_model\.model\.|model\.language_model\.)layers)\.(\d+)\./;
+const LAYER_OF =
+  /^(?:blk|(?:model\.|language_model\.model\.|model\.language_model\.|backbone\.)layers)\.(\d+)\./;
+
+function isIgnored({ name }: TensorInfo, { layers, unusedLayers }: ModelShape): boolean {
+  const layer = Number(LAYER_OF.exec(name)?.[1]);
+  if (layer >= layers.length && layer < layers.length + unusedLayers) return true;
+  return IGNORED.some((each) => each.name.test(name));
+}
 
 /** A tensor that nothing reads would change what the model says. */
-function refuseUnused({ name }: TensorInfo, { layers, unusedLayers, architecture }: ModelShape): void {
-  const layer = Number(LAYER_OF.exec(name)?.[1]);
-  if (layer >= layers.length && layer < layers.length + unusedLayers) return;
-  if (IGNORED.some((each) => each.name.test(name))) return;
+function refuseUnused(tensor: TensorInfo, shape: ModelShape): void {
+  if (isIgnored(tensor, shape)) return;
+  const { name } = tensor;
+  const { architecture } = shape;
   const message = `the tensor ${name} has no part in "${architecture}" here: without it the model would answer wrongly`;
   throw new TidepoolError("unsupported", message, { tensor: name });
 }

@@ -81,6 +81,12 @@ const CONFIG_FAMILIES: readonly RegExp[] = [
 const CONFIG_HARMLESS: readonly Harmless[] = [
   { key: /^(attention|attn|mlp|qkv)_(out_)?bias$/, why: "biases are taken from the tensors that are there" },
   { key: /dropout|_pdrop$/, why: "nothing is dropped after training" },
+  { key: /_init_scale$/, why: "scales weights before training" },
+  { key: /^mtp_/, why: "belongs to layers that only predict further tokens, which are left out" },
+  {
+    key: /^rope_parameters\.mrope_(section|interleaved)$/,
+    why: "all sections of a text's positions hold the same number, so that they rotate as one",
+  },
   { key: /attn_implementation|use_flash|use_sdpa|fused_attn/, why: "chooses a kernel of another engine" },
   { key: /^layer_types$/, when: isAllFull, why: "every layer sees everything" },
   {

@@ -38,6 +38,17 @@ interface DeltaWeights {
 
 export const GATED_DELTA: MixerKind<DeltaMixer, DeltaWeights> = {
   kind: "gated-delta",
+  safetensorsNames: {
+    attn_qkv: "linear_attn.in_proj_qkv",
+    attn_gate: "linear_attn.in_proj_z",
+    ssm_beta: "linear_attn.in_proj_b",
+    ssm_alpha: "linear_attn.in_proj_a",
+    ssm_conv1d: "linear_attn.conv1d",
+    "ssm_dt.bias": "linear_attn.dt_bias",
+    ssm_a: "linear_attn.A_log",
+    ssm_norm: "linear_attn.norm",
+    ssm_out: "linear_attn.out_proj",
+  },
 
   keeps: (mixer) => ({ state: { floats: deltaSizes(mixer).stateFloats } }),
 
@@ -63,7 +74,7 @@ export const GATED_DELTA: MixerKind<DeltaMixer, DeltaWeights> = {
       ]),
       conv: await loadConv(layer, "ssm_conv1d", channels, kernel),
       dtBias: await layer.vector("ssm_dt", valueHeads, "bias"),
-      a: await layer.vector("ssm_a", valueHeads, ""),
+      a: await layer.decays("ssm_a", valueHeads),
       norm: await layer.vector("ssm_norm", valueDim),
       output: await layer.projection(values, [["ssm_out", layer.hiddenSize]]),
     };

@@ -49,8 +49,22 @@ interface MambaWeights {
   output: Projection;
 }
 
+/** The names of its tensors in safetensors, by what the mixer is called there. */
+export function mambaNames(mixer: string): Readonly<Record<string, string>> {
+  return {
+    ssm_in: `${mixer}.in_proj`,
+    ssm_conv1d: `${mixer}.conv1d`,
+    ssm_out: `${mixer}.out_proj`,
+    ssm_norm: `${mixer}.norm`,
+    "ssm_dt.bias": `${mixer}.dt_bias`,
+    ssm_a: `${mixer}.A_log`,
+    ssm_d: `${mixer}.D`,
+  };
+}
+
 export const MAMBA2: MixerKind<MambaMixer, MambaWeights> = {
   kind: "mamba2",
+  safetensorsNames: mambaNames("mamba"),
 
   keeps: (mixer) => ({ state: { floats: mambaState(mixer).stateFloats } }),
 
@@ -79,7 +93,7 @@ export const MAMBA2: MixerKind<MambaMixer, MambaWeights> = {
       input: await layer.projection(layer.hiddenSize, [["ssm_in", mixed]]),
       conv: await loadConv(layer, "ssm_conv1d", channels, kernel),
       dtBias: await layer.vector("ssm_dt", heads, "bias"),
-      a: await layer.vector("ssm_a", heads, ""),
+      a: await layer.decays("ssm_a", heads),
       d: await layer.vector("ssm_d", heads, ""),
       norm: layer.has("ssm_norm") ? await layer.vector("ssm_norm", inner) : undefined,
       output: await layer.projection(inner, [["ssm_out", layer.hiddenSize]]),

@@ -17,6 +17,11 @@ interface ShortConvWeights {
 
 export const SHORT_CONV: MixerKind<ShortConvMixer, ShortConvWeights> = {
   kind: "short-conv",
+  safetensorsNames: {
+    "shortconv.in_proj": "conv.in_proj",
+    "shortconv.conv": "conv.conv",
+    "shortconv.out_proj": "conv.out_proj",
+  },
 
   keeps: (mixer, hiddenSize) => ({ state: { floats: shortConvStateFloats(mixer, hiddenSize) } }),
 

@@ -96,9 +96,9 @@ export class OpContext {
   ): Promise<Op[]> {
     const maker = this.phase === "prefill" ? matmulOp : matvecOp;
     const ops: Op[] = [];
-    for (const { weight, outOffset, bias } of projection) {
+    for (const { weight, outOffset, bias, scale } of projection) {
       for (const piece of weight.pieces) {
-        const options = { weight, piece, x, ...into, outOffset, ...(bias && { bias }) };
+        const options = { weight, piece, x, ...into, outOffset, scale, ...(bias && { bias }) };
         ops.push(await maker(this.kernels, this.types(out), options));
       }
     }
