@@ -31,7 +31,7 @@ export function reportLines(report: ModelReport): string[] {
     pairs.push(["weights on the GPU", byteText(memory.weightBytes)]);
     pairs.push([
       "KV",
-      `${byteText(memory.kvBytesPerToken)} per token, at most ${byteText(memory.kvPoolBytes)} for ${memory.kvPoolTokens} tokens`,
+      `${byteText(1024 * memory.kvBytesPerToken)} per 1,024 tokens, at most ${byteText(memory.kvPoolBytes)} for ${memory.kvPoolTokens} tokens`,
     ]);
     if (memory.statePoolBytes > 0) {
       const states = `${byteText(memory.stateStartBytes)} at the start, at most ${byteText(memory.statePoolBytes)}`;
@@ -44,7 +44,14 @@ export function reportLines(report: ModelReport): string[] {
     ]);
   }
   pairs.push(["runs here", report.runs ? "yes" : `no: ${report.problems.join("; ")}`]);
+  if (report.nearest) pairs.push(["nearest known", nearestText(report.nearest)]);
   return aligned(pairs);
+}
+
+function nearestText({ architecture, differences }: NonNullable<ModelReport["nearest"]>): string {
+  return differences.length === 0
+    ? `${architecture}, which reads every key and tensor of this model`
+    : `${architecture}, which ${differences.join("; ")}`;
 }
 
 /** Names and values, the values one below the other. */

@@ -127,6 +127,8 @@ export interface ModelReport {
   runs: boolean;
   /** The reasons why the model would not run. */
   problems: string[];
+  /** Of an unknown architecture: the known one that is most like it, and in what the model differs from that. */
+  nearest?: { architecture: string; differences: string[] };
   /** Features that this platform lacks. */
   capabilities: Capability[];
 }

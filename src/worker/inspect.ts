@@ -5,6 +5,7 @@
 import { inFile, TidepoolError } from "../errors.ts";
 import { adapterLine, findProvider, openGpu } from "../gpu/device.ts";
 import type { ModelFile } from "../load/model-file.ts";
+import { nearestKnown } from "../model/arch/nearest.ts";
 import { shapeOf } from "../model/arch/rows.ts";
 import { planMemory } from "../model/memory.ts";
 import { mixersOf, type ModelShape } from "../shape/shape.ts";
@@ -31,7 +32,9 @@ export async function inspectModel(file: ModelFile, options: EngineOptions): Pro
     capabilities: [],
   };
   const shape = attempt(report, () => shapeOf(file));
+  const nearest = shape ? undefined : nearestKnown(file);
   if (shape) report.shape = shapeSummary(shape);
+  if (nearest) report.nearest = nearest;
   await inspectDevice(report, file, shape && attempt(report, () => whole(file, shape)), options);
   report.runs = report.problems.length === 0;
   return report;
