@@ -32,9 +32,15 @@ const log = (line: string): void => {
   sent = sent.then(() => report(line));
 };
 
+async function golden(path: string): Promise<Uint8Array<ArrayBuffer>> {
+  const response = await fetch(new URL(`/goldens/${path}`, location.href));
+  if (!response.ok) throw new Error(`test/goldens/${path}: HTTP ${response.status}`);
+  return new Uint8Array(await response.arrayBuffer());
+}
+
 try {
   const request = JSON.parse(new URLSearchParams(location.search).get("request") ?? "{}") as RunRequest;
-  const files = { shared: present ? shared : undefined, shipped };
+  const files = { shared: present ? shared : undefined, shipped, golden };
   await runSuite(allCases, files, { ...request, log });
 } catch (error) {
   log(JSON.stringify({ broken: error instanceof Error ? (error.stack ?? error.message) : String(error) }));

@@ -31,12 +31,14 @@ import { cases as live } from "../model/live.cases.ts";
 import { cases as poolGrowth } from "../model/pool-growth.cases.ts";
 import { cases as quants } from "../model/quants.cases.ts";
 import { cases as refusals } from "../model/refusals.cases.ts";
+import { cases as restored } from "../model/restored.cases.ts";
 import { cases as resume } from "../model/resume.cases.ts";
 import { cases as segments } from "../model/segments.cases.ts";
 import { cases as shipped } from "../model/shipped.cases.ts";
 import { cases as textWorker } from "../model/text-worker.cases.ts";
 import { cases as tiers } from "../model/tiers.cases.ts";
 import { cases as toyKinds } from "../model/toy-kinds.cases.ts";
+import { cases as transformers } from "../model/transformers.cases.ts";
 import { cases as snapshots } from "../model/snapshots.cases.ts";
 import { needingShared, type Case } from "../support/cases.ts";
 
@@ -73,6 +75,7 @@ export const allCases: Case[] = [
     ...failedSteps,
     ...poolGrowth,
     ...refusals,
+    ...restored,
     ...resume,
     ...segments,
     ...snapshots,
@@ -82,4 +85,5 @@ export const allCases: Case[] = [
   ...shipped,
   ...textWorker,
   ...toyKinds,
+  ...transformers,
 ];

@@ -195,7 +195,11 @@ const PAGE = `<!doctype html><meta charset="utf-8"><title>GPU cases</title>
 <script type="module" src="/suite/browser.js"></script>`;
 
 async function inChromium(chromium: string, request: RunRequest, lines: Lines): Promise<string> {
-  const folders: Record<string, string> = { suite: "dist/suite", models: "demo/models" };
+  const folders: Record<string, string> = {
+    suite: "dist/suite",
+    models: "demo/models",
+    goldens: "test/goldens",
+  };
   if (sharedPresent()) folders["shared"] = "../shared";
   const server = await serveFolders(folders, { "/cases.html": PAGE });
   const browser = await launchChromium(chromium);

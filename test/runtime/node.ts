@@ -24,6 +24,11 @@ async function shipped(path: string): Promise<Uint8Array<ArrayBuffer>> {
   return new Uint8Array(await readFile(file));
 }
 
+const goldens = new URL("test/goldens/", pathToFileURL(`${process.cwd()}/`));
+
+const golden = async (path: string): Promise<Uint8Array<ArrayBuffer>> =>
+  new Uint8Array(await readFile(new URL(path, goldens)));
+
 async function main(args: string[]): Promise<number> {
   const log = (line: string) => console.log(line);
   if (args.includes("--probe")) {
@@ -31,7 +36,7 @@ async function main(args: string[]): Promise<number> {
     return 0;
   }
   const request = JSON.parse(args[0] ?? "{}") as RunRequest;
-  const { failed } = await runSuite(allCases, { shared, shipped }, { ...request, log });
+  const { failed } = await runSuite(allCases, { shared, shipped, golden }, { ...request, log });
   return failed === 0 ? 0 : 1;
 }
 

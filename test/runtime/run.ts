@@ -39,6 +39,7 @@ export interface CaseFiles {
   /** Reads a file under ../shared; undefined if that is absent as a whole: the cases that need it are skipped, loudly. */
   shared: CaseEnv["shared"] | undefined;
   shipped: CaseEnv["shipped"];
+  golden: CaseEnv["golden"];
 }
 
 /** Opens the GPU, runs what exists on its adapter, and gives the device back. */
@@ -120,10 +121,10 @@ async function runOne(testCase: Case, gpu: Gpu, files: CaseFiles): Promise<CaseL
  * What a case gets. Whether it needs ../shared must be known without running it, so that skipped cases can be counted: one that
  * says so must read there, and no other may.
  */
-function envOf({ needs }: Case, gpu: Gpu, { shared, shipped }: CaseFiles) {
+function envOf({ needs }: Case, gpu: Gpu, { shared, shipped, golden }: CaseFiles) {
   let hasRead = false;
   const env: CaseEnv = {
-    ...{ gpu, shipped },
+    ...{ gpu, shipped, golden },
     shared(path) {
       if (!needs?.shared || shared === undefined)
         throw new Error(`reads ../shared/${path}, which its \`needs\` do not name: see needingShared`);

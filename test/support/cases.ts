@@ -12,6 +12,8 @@ export interface CaseEnv {
   shared(path: string): Promise<Uint8Array>;
   /** Reads a file under demo/models, likewise. */
   shipped(path: string): Promise<Uint8Array>;
+  /** Reads a file under test/goldens, likewise. */
+  golden(path: string): Promise<Uint8Array>;
 }
 
 /** What the adapter must have for a case to exist there; the number that exist is compared with a committed count. */

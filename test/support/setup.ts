@@ -44,10 +44,12 @@ const CHROMIUM_LEAVES = [
   "model/pool-growth",
   "model/quants",
   "model/refusals",
+  "model/restored",
   "model/resume",
   "model/snapshots",
   "model/text-worker",
   "model/tiers",
+  "model/transformers",
 ];
 const CHROMIUM_KEEPS = [
   "model/archives/signed",
@@ -55,6 +57,7 @@ const CHROMIUM_KEEPS = [
   "model/failed-steps/llama: a step",
   "model/generate/four at once",
   "model/tiers/restored by load",
+  "model/transformers/llama",
 ];
 /**
  * Whole models run on SwiftShader in Chromium, and in Node on lavapipe; the slowest kernels only there. How each format is
@@ -80,10 +83,12 @@ const DENO_LEAVES = [
   "model/pool-growth",
   "model/quants",
   "model/refusals",
+  "model/restored",
   "model/resume",
   "model/shipped",
   "model/snapshots",
   "model/tiers",
+  "model/transformers",
 ];
 const DENO_KEEPS = [
   "model/archives/signed",

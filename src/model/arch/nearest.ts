@@ -4,7 +4,8 @@
  */
 import { TidepoolError } from "../../errors.ts";
 import type { ModelFile } from "../../load/model-file.ts";
-import { ARCHITECTURES, readShape, type Architecture } from "./rows.ts";
+import type { Architecture } from "./architecture.ts";
+import { ARCHITECTURES, modelTypeOf, readShape } from "./rows.ts";
 import { tensorDifferences } from "./tensor-names.ts";
 
 export interface Nearest {
@@ -30,7 +31,7 @@ export function nearestKnown(file: ModelFile): Nearest | undefined {
 }
 
 function ownName(file: ModelFile): string | undefined {
-  const name = file.format === "gguf" ? file.metadata.get("general.architecture") : file.config["model_type"];
+  const name = file.format === "gguf" ? file.metadata.get("general.architecture") : modelTypeOf(file.config);
   return typeof name === "string" ? name : undefined;
 }
 

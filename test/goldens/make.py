@@ -1,0 +1,265 @@
+"""Makes the goldens of this folder: for each family of models a tiny one with random weights, as the `transformers` library
+saves it, and the logits that `transformers` computes from the saved files in float32.
+
+    python -m venv /tmp/goldens && /tmp/goldens/bin/pip install -r test/goldens/requirements.txt
+    /tmp/goldens/bin/python test/goldens/make.py [FAMILY ...]
+
+It trains nothing. The weights are lumpy on purpose (rows of different sizes, norms that are not 1), because with even ones
+a softmax or a norm is right by accident.
+"""
+
+import json
+import math
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+
+SEED = 13
+TOKENS = 40
+VOCAB = 96
+HERE = Path(__file__).parent
+
+SIZES = dict(
+    vocab_size=VOCAB,
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    intermediate_size=48,
+    max_position_embeddings=256,
+    bos_token_id=1,
+    eos_token_id=2,
+    pad_token_id=0,
+)
+PLAIN_ROPE = dict(rope_type="default", rope_theta=10_000.0)
+LOCAL_GLOBAL = ["sliding_attention", "full_attention"]
+
+# Each family: the model type, how its weights are stored, and what its config has beside SIZES. None removes a size.
+FAMILIES = {
+    "llama": dict(
+        type="llama",
+        dtype="bfloat16",
+        shard="24KB",
+        config=dict(
+            head_dim=16,
+            tie_word_embeddings=True,
+            rope_parameters=dict(
+                rope_type="llama3",
+                rope_theta=10_000.0,
+                factor=8.0,
+                low_freq_factor=1.0,
+                high_freq_factor=4.0,
+                original_max_position_embeddings=32,
+            ),
+        ),
+    ),
+    "mistral": dict(
+        type="mistral",
+        dtype="float16",
+        config=dict(sliding_window=8, tie_word_embeddings=False, rope_parameters=PLAIN_ROPE),
+    ),
+    "qwen3": dict(
+        type="qwen3",
+        dtype="float32",
+        shard="40KB",
+        config=dict(
+            head_dim=16,
+            tie_word_embeddings=True,
+            max_window_layers=1,
+            use_sliding_window=True,
+            sliding_window=8,
+            layer_types=["full_attention", "sliding_attention"],
+            rope_parameters=dict(
+                rope_type="yarn", rope_theta=10_000.0, factor=4.0, original_max_position_embeddings=64
+            ),
+        ),
+    ),
+    "smollm3": dict(
+        type="smollm3",
+        dtype="bfloat16",
+        config=dict(tie_word_embeddings=True, no_rope_layers=[1, 0], rope_parameters=PLAIN_ROPE),
+    ),
+    "gemma3": dict(
+        type="gemma3_text",
+        dtype="bfloat16",
+        config=dict(
+            head_dim=16,
+            sliding_window=8,
+            layer_types=LOCAL_GLOBAL,
+            query_pre_attn_scalar=20,
+            tie_word_embeddings=True,
+            rope_parameters=dict(
+                full_attention=dict(rope_type="linear", rope_theta=1_000_000.0, factor=8.0),
+                sliding_attention=PLAIN_ROPE,
+            ),
+        ),
+    ),
+    "lfm2": dict(
+        type="lfm2",
+        dtype="bfloat16",
+        config=dict(
+            layer_types=["conv", "full_attention"],
+            conv_L_cache=3,
+            block_auto_adjust_ff_dim=True,
+            block_multiple_of=8,
+            block_ffn_dim_multiplier=1.0,
+            intermediate_size=80,
+            tie_word_embeddings=True,
+            rope_parameters=PLAIN_ROPE,
+        ),
+    ),
+    "granitehybrid": dict(
+        type="granitemoehybrid",
+        dtype="bfloat16",
+        config=dict(
+            layer_types=["mamba", "attention"],
+            num_local_experts=0,
+            num_experts_per_tok=0,
+            shared_intermediate_size=48,
+            mamba_n_heads=4,
+            mamba_d_head=16,
+            mamba_n_groups=1,
+            mamba_d_state=16,
+            mamba_d_conv=4,
+            mamba_expand=2,
+            position_embedding_type="nope",
+            embedding_multiplier=12.0,
+            residual_multiplier=0.5,
+            attention_multiplier=0.2,
+            logits_scaling=3.0,
+            tie_word_embeddings=True,
+        ),
+    ),
+    "mamba2": dict(
+        type="mamba2",
+        dtype="float32",
+        config=dict(
+            num_attention_heads=None,
+            num_key_value_heads=None,
+            intermediate_size=None,
+            max_position_embeddings=None,
+            num_heads=4,
+            head_dim=16,
+            state_size=16,
+            n_groups=1,
+            expand=2,
+            conv_kernel=4,
+            tie_word_embeddings=True,
+        ),
+    ),
+    "falconh1": dict(
+        type="falcon_h1",
+        dtype="bfloat16",
+        config=dict(
+            mamba_d_ssm=64,
+            mamba_n_heads=4,
+            mamba_d_head=16,
+            mamba_n_groups=2,
+            mamba_d_state=16,
+            mamba_d_conv=4,
+            mamba_rms_norm=False,
+            tie_word_embeddings=False,
+            embedding_multiplier=5.65,
+            lm_head_multiplier=0.04,
+            attention_in_multiplier=1.2,
+            attention_out_multiplier=0.9,
+            key_multiplier=0.4,
+            ssm_in_multiplier=1.25,
+            ssm_out_multiplier=0.25,
+            ssm_multipliers=[0.35, 0.25, 0.2, 0.5, 0.6],
+            mlp_multipliers=[0.9, 0.4],
+            rope_parameters=PLAIN_ROPE,
+        ),
+    ),
+    "qwen35": dict(
+        type="qwen3_5_text",
+        dtype="bfloat16",
+        config=dict(
+            head_dim=16,
+            layer_types=["linear_attention", "full_attention"],
+            linear_num_key_heads=2,
+            linear_num_value_heads=4,
+            linear_key_head_dim=8,
+            linear_value_head_dim=8,
+            linear_conv_kernel_dim=4,
+            tie_word_embeddings=True,
+            rope_parameters=dict(
+                rope_type="default", rope_theta=10_000.0, partial_rotary_factor=0.5, mrope_section=[2, 1, 1]
+            ),
+        ),
+    ),
+}
+
+
+def config_of(family):
+    values = {**SIZES, **family["config"]}
+    return AutoConfig.for_model(family["type"], **{key: value for key, value in values.items() if value is not None})
+
+
+def fill(name, tensor, generator):
+    """New values for one parameter, by what its name and its dimensions say that it is."""
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    def uniform(low, high):
+        return low + (high - low) * torch.rand(tensor.shape, generator=generator)
+
+    if name.endswith("A_log"):
+        return torch.log(uniform(1, 6))
+    if name.endswith("dt_bias"):
+        return uniform(-3, 0)
+    if name.endswith("bias"):
+        return 0.1 * normal(*tensor.shape)
+    if tensor.dim() == 1:  # a norm around 1, or around 0 where 1 is added; D of Mamba-2
+        centre = tensor.mean().item() if tensor.numel() else 0
+        return round(centre) + 0.2 * normal(*tensor.shape)
+    if "conv" in name and tensor.dim() == 3:
+        return 0.5 * normal(*tensor.shape)
+    rows = torch.exp(0.3 * normal(tensor.shape[0], *[1] * (tensor.dim() - 1)))
+    return rows * normal(*tensor.shape) * 1.2 / math.sqrt(tensor.shape[-1])
+
+
+def make(name, family):
+    folder = HERE / name
+    shutil.rmtree(folder, ignore_errors=True)
+    generator = torch.Generator().manual_seed(SEED + sum(map(ord, name)))
+    is_encoder = family.get("encoder", False)
+    auto = AutoModel if is_encoder else AutoModelForCausalLM
+    model = auto.from_config(config_of(family), attn_implementation="eager")
+    with torch.no_grad():
+        for key, tensor in model.named_parameters():
+            tensor.copy_(fill(key, tensor, generator))
+    dtype = getattr(torch, family["dtype"])
+    model.to(dtype).save_pretrained(folder, max_shard_size=family.get("shard", "5GB"))
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    saved = auto.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    tokens = torch.randint(3, VOCAB, (TOKENS,), generator=generator)
+    with torch.no_grad():
+        logits = saved(input_ids=tokens[None]).logits[0]
+    np.asarray(logits.numpy(), dtype="<f4").tofile(folder / "logits.f32")
+    files = sorted(file.name for file in folder.iterdir() if file.suffix in (".json", ".safetensors"))
+    golden = dict(
+        architecture=family["type"],
+        vocabSize=VOCAB,
+        tokens=tokens.tolist(),
+        files=files,
+        dtype=family["dtype"],
+        seed=SEED,
+        transformers=transformers.__version__,
+        torch=torch.__version__.split("+")[0],
+    )
+    (folder / "golden.json").write_text(json.dumps(golden) + "\n")
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    print(f"{name}: {size} bytes in {len(files)} files, logits {logits.std():.2f} around {logits.mean():.2f}")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for name in sys.argv[1:] or FAMILIES:
+        make(name, FAMILIES[name])

@@ -1,0 +1,66 @@
+/**
+ * Every golden variant through the disk tier: what a first session computes and writes, a second one reads back, and the
+ * logits behind it are still the reference's. How blocks and states are restored, and from where, is in tiers.cases.ts and
+ * snapshots.cases.ts.
+ */
+import type { EngineOptions, ScoreResult } from "../../src/wire/protocol.ts";
+import type { Case, CaseEnv } from "../support/cases.ts";
+import { equal } from "../support/equal.ts";
+import { KeptBackend } from "../support/kept-backend.ts";
+import { TestSession } from "../support/session.ts";
+import { gateOf, VARIANTS } from "./golden.cases.ts";
+import { argmaxMisses, loadGolden, nmse } from "./golden.ts";
+
+const BLOCK = 16;
+
+const OPTIONS: EngineOptions = {
+  ...{ dtype: "f32", blockTokens: BLOCK, chunkTokens: 32, cache: { policy: "vllm", restore: "load" } },
+};
+
+async function scoreFrom(
+  session: TestSession,
+  tokens: readonly number[],
+  from: number,
+): Promise<ScoreResult> {
+  const call = { method: "score", tokens, from, logits: true } as const;
+  return (await session.session.call(call)) as ScoreResult;
+}
+
+/** Writes what a prompt's blocks and states are. */
+async function store(env: CaseEnv, model: Uint8Array, tokens: readonly number[], disk: KeptBackend) {
+  const session = await TestSession.load(env.gpu, model, OPTIONS, await disk.openStore());
+  try {
+    await session.generate({ kind: "tokens", tokens }, { maxTokens: 1 }).done;
+    await session.session.mover?.drain(5000);
+  } finally {
+    await session.close();
+  }
+}
+
+function restoredCase(variant: string): Case {
+  return {
+    name: `model/restored/${variant} from the disk`,
+    async run(env) {
+      const { golden, expected, model } = await loadGolden(env, `goldens/models/${variant}`);
+      const { tokens, vocabSize } = golden;
+      const disk = new KeptBackend();
+      await store(env, model, tokens, disk);
+      const session = await TestSession.load(env.gpu, model, OPTIONS, await disk.openStore());
+      try {
+        const from = tokens.length - BLOCK / 2;
+        const { usage, logits } = await scoreFrom(session, tokens, from);
+        equal(usage.cachedTokens.disk, BLOCK * Math.floor(from / BLOCK), "tokens from the disk");
+        const wanted = expected.subarray(from * vocabSize);
+        const error = nmse(logits as Float32Array, wanted);
+        const gate = gateOf(variant, "f32");
+        if (!(error < gate)) throw new Error(`NMSE ${error.toExponential(2)}, gate ${gate}`);
+        equal(argmaxMisses(logits as Float32Array, wanted, vocabSize), [], "rows whose arg-max differs");
+        session.checkIdle();
+      } finally {
+        await session.close();
+      }
+    },
+  };
+}
+
+export const cases: Case[] = VARIANTS.map(restoredCase);

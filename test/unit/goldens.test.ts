@@ -1,0 +1,36 @@
+/** The goldens of test/goldens: each has its case, says what it was made with, and stays small. */
+import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { expect, test } from "vitest";
+import { FAMILIES } from "../model/transformers.cases.ts";
+
+const FOLDER = "test/goldens";
+const MAX_FAMILY_BYTES = 200_000;
+
+const folders = readdirSync(FOLDER).filter((name) => statSync(`${FOLDER}/${name}`).isDirectory());
+
+test("every folder has a case, and every case a folder", () => {
+  expect(folders.sort()).toEqual([...FAMILIES].sort());
+});
+
+test.each(folders)("%s says what it was made with, and has no file that nobody reads", (name) => {
+  const folder = `${FOLDER}/${name}`;
+  const golden = JSON.parse(readFileSync(`${folder}/golden.json`, "utf8")) as Record<string, unknown>;
+  expect(golden["transformers"]).toMatch(/^5\./);
+  expect(golden["torch"]).toBe("2.13.0");
+  expect(golden["seed"]).toBe(13);
+  const named = ["golden.json", "logits.f32", ...(golden["files"] as string[])];
+  expect(readdirSync(folder).sort()).toEqual(named.sort());
+  const bytes = named.reduce((sum, file) => sum + statSync(`${folder}/${file}`).size, 0);
+  expect(bytes).toBeLessThan(MAX_FAMILY_BYTES);
+});
+
+test("shards, tied heads and all three types of numbers are among them", () => {
+  const configs = folders.map(
+    (name) => JSON.parse(readFileSync(`${FOLDER}/${name}/config.json`, "utf8")) as object,
+  );
+  const values = (key: string) => new Set(configs.map((config) => (config as Record<string, unknown>)[key]));
+  expect([...values("dtype")].sort()).toEqual(["bfloat16", "float16", "float32"]);
+  expect([...values("tie_word_embeddings")]).toEqual(expect.arrayContaining([true, false]));
+  const sharded = folders.filter((name) => existsSync(`${FOLDER}/${name}/model.safetensors.index.json`));
+  expect(sharded.length).toBeGreaterThan(1);
+});
