@@ -55,7 +55,7 @@ export class TensorLoader {
   private readonly file: ModelFile;
   private readonly normKind: NormKind;
   private readonly normOffset: number;
-  private readonly factors: ModelShape["factors"];
+  private readonly factors: NonNullable<ModelShape["factors"]>;
   private readonly buffers = new UploadBuffers();
   private readonly onBytes: (bytes: number) => void;
   private readonly onPiece: OnPiece;
@@ -74,7 +74,7 @@ export class TensorLoader {
     this.hiddenSize = shape.hiddenSize;
     this.normKind = shape.norm;
     this.normOffset = shape.normOffset;
-    this.factors = shape.factors;
+    this.factors = shape.factors ?? {};
     this.names = names;
     this.onBytes = onBytes;
     this.onPiece = onPiece;

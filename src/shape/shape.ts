@@ -167,7 +167,7 @@ export interface ModelShape {
    * GGUF names of matrices whose products are multiplied by a factor: all of them, or runs of so many rows each (Falcon-H1 in
    * safetensors; its GGUF files hold the weights multiplied).
    */
-  factors: Readonly<Record<string, readonly RowsFactor[]>>;
+  factors?: Readonly<Record<string, readonly RowsFactor[]>>;
   /** Added to every norm weight of the file (1 for zero-centred norms in safetensors, else 0). */
   normOffset: number;
 }

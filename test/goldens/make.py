@@ -1,8 +1,8 @@
 """Makes the goldens of this folder: for each family of models a tiny one with random weights, as the `transformers` library
 saves it, and the logits that `transformers` computes from the saved files in float32.
 
-    python -m venv /tmp/goldens && /tmp/goldens/bin/pip install -r test/goldens/requirements.txt
-    /tmp/goldens/bin/python test/goldens/make.py [FAMILY ...]
+    python -m venv VENV && VENV/bin/pip install -r test/goldens/requirements.txt
+    VENV/bin/python test/goldens/make.py [FAMILY ...]
 
 It trains nothing. The weights are lumpy on purpose (rows of different sizes, norms that are not 1), because with even ones
 a softmax or a norm is right by accident.

@@ -18,7 +18,7 @@ import type { LayerTensors } from "./tensor-lookup.ts";
 
 /** A row: what the hyperparameters alone do not say. */
 export interface Architecture extends GgufTraits {
-  /** `model_type` values of config.json; some are known by name only (config-dialects.ts). */
+  /** `model_type` values of config.json; some are known by name only (config/dialects.ts). */
   config: readonly string[];
   /** GGUF files hold q and k rows for this layout. */
   ropeLayout: RopeLayout;

@@ -3,8 +3,8 @@
  * leaves out is not the same for all of them. Keys that change what is computed and that no code here reads are refused by
  * name (unread-keys.ts).
  */
-import { DIALECTS } from "./config-dialects.ts";
-import type { Dialect } from "./dialect.ts";
+import { DIALECTS } from "./config/dialects.ts";
+import type { Dialect } from "./config/dialect.ts";
 import {
   ATTENTION_INTERVAL,
   MAX_CONTEXT,
@@ -73,7 +73,7 @@ export function hyperparametersFromConfig(
     pooling: undefined,
     dense: [],
     isConfig: true,
-    factors: {},
+    factors: undefined,
   };
   const params = { ...common, ...dialect.adjust?.(read, common) };
   refuseUnreadConfig(settings, read.asked, modelType, params);

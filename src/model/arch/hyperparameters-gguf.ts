@@ -109,7 +109,7 @@ export function hyperparametersFromMetadata(
     ...recurrentOf(read, layers, traits),
     ...poolingOf(read, traits),
     isConfig: false,
-    factors: {},
+    factors: undefined,
   };
   const keys = new Set([...read.asked, ...general.asked]);
   refuseUnreadMetadata(metadata, keys, traits.gguf, params);

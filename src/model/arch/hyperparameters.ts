@@ -78,7 +78,7 @@ export interface Hyperparameters {
   /** Read from a config.json: tensors are laid out as transformers has them, not as GGUF's converters do. */
   isConfig: boolean;
   /** See ModelShape. */
-  factors: ModelShape["factors"];
+  factors: ModelShape["factors"] | undefined;
 }
 
 /** How much YaRN lengthens queries and keys when positions are stretched by `factor`. */

@@ -266,7 +266,7 @@ function build(row: Architecture, params: Hyperparameters, file: ModelFile): Mod
     ropeTables: ropeTables(params),
     ropeLayout: ropeLayoutOf(row, params, isGguf),
     safetensorsNames: row.safetensorsNames ?? {},
-    factors: params.factors,
+    ...(params.factors && { factors: params.factors }),
     normOffset: row.zeroCentredNorms && !isGguf ? 1 : 0,
   };
 }

@@ -2,10 +2,10 @@
  * What each model type of transformers leaves unsaid in config.json: its defaults, which layers have a window, and under which
  * keys it says what others say elsewhere. Plain data but for a few rules; hyperparameters-config.ts reads by it.
  */
-import { RECURRENT_DIALECTS } from "./config-recurrent.ts";
+import { RECURRENT_DIALECTS } from "./recurrent.ts";
 import type { Dialect } from "./dialect.ts";
-import { localByPeriod, MAX_LAYERS } from "./hyperparameters.ts";
-import type { Reader } from "./settings-reader.ts";
+import { localByPeriod, MAX_LAYERS } from "../hyperparameters.ts";
+import type { Reader } from "../settings-reader.ts";
 
 const LLAMA: Dialect = {
   defaults: {

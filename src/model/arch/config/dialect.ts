@@ -1,7 +1,7 @@
 /** What a model type of config.json says in its own way: the form of the tables that hyperparameters-config.ts reads by. */
-import type { Hyperparameters } from "./hyperparameters.ts";
-import type { Reader } from "./settings-reader.ts";
-import type { Activation } from "../../shape/shape.ts";
+import type { Hyperparameters } from "../hyperparameters.ts";
+import type { Reader } from "../settings-reader.ts";
+import type { Activation } from "../../../shape/shape.ts";
 
 /** What a model type leaves unsaid. */
 export interface Dialect {

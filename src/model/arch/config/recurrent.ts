@@ -10,8 +10,8 @@ import {
   MAX_LAYERS,
   MAX_WIDTH,
   type Hyperparameters,
-} from "./hyperparameters.ts";
-import type { Reader } from "./settings-reader.ts";
+} from "../hyperparameters.ts";
+import type { Reader } from "../settings-reader.ts";
 
 /** What attention and feed-forwards are in all of them. */
 const COMMON = { hidden_act: "silu", rope_theta: 10_000, rms_norm_eps: 1e-5 } as const;
