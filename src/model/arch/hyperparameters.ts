@@ -2,7 +2,14 @@
  * The hyperparameters of a model, brought to one form from GGUF metadata (hyperparameters-gguf.ts) or a Hugging Face config.json
  * (hyperparameters-config.ts), with the bounds that both hold them to. It decides nothing about architectures: that is rows.ts.
  */
-import type { Activation, ModelShape, Pooling, QueryTemperature, RopeScaling, Xielu } from "../../shape/shape.ts";
+import type {
+  Activation,
+  ModelShape,
+  Pooling,
+  QueryTemperature,
+  RopeScaling,
+  Xielu,
+} from "../../shape/shape.ts";
 
 /** A base of the rotation and how its positions are stretched. */
 export interface RopeBase {
