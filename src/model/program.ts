@@ -43,9 +43,10 @@ export interface Programs extends Bodies {
   check: readonly Op[];
   /** u32 [rows]: what `check` finds. */
   status: GPUBuffer;
-  /** Logits of the step's logit rows, for a few rows (sampling) and for many (scoring); equal but for rounding. Encoders have none. */
+  /** Logits of the step's logit rows, for a few of them (sampling). Encoders have none. */
   head: readonly Op[];
-  manyHead: readonly Op[];
+  /** For many (scoring), compiled when they are first asked for; equal but for rounding. */
+  manyHead(): Promise<readonly Op[]>;
   /** Absent in encoders. */
   sampler: Sampler | undefined;
   /** The vectors of texts, f32 [texts, dimensions], behind a body; absent in models that make none. */
@@ -81,10 +82,10 @@ async function makePrograms(input: ProgramInput, compiled: Kernels): Promise<Pro
   const { prefill, decode } = await builder.bodies();
   const isEncoder = input.shape.embedding?.isEncoder ?? false;
   const head = isEncoder ? [] : await builder.head(matvecOp);
-  const manyHead = isEncoder ? [] : await builder.head(matmulOp);
+  const running = new Builder({ ...input, kernels: compiled }, space);
   const { hidden, delta, status } = space;
   const check = await checkOp(input.kernels, { hidden, delta, status, d: input.shape.hiddenSize });
-  const sampler = isEncoder ? undefined : await makeSampler(input, space);
+  const sampler = isEncoder ? undefined : await makeSampler(input, space, compiled);
   const withStep = prefill.ops.find((op) => op.pipeline.layouts.length > 1) as Op;
   return {
     prefill,
@@ -92,7 +93,7 @@ async function makePrograms(input: ProgramInput, compiled: Kernels): Promise<Pro
     check: [check],
     status,
     head,
-    manyHead,
+    manyHead: keepResult(() => running.head(matmulOp)),
     sampler,
     embedding: await builder.embeddingHead(),
     ...{ logits: space.logits, hidden, delta },
@@ -106,14 +107,25 @@ async function makePrograms(input: ProgramInput, compiled: Kernels): Promise<Pro
   };
 }
 
+/** Makes something when it is first asked for, and again if that failed. */
+function keepResult<T>(make: () => Promise<T>): () => Promise<T> {
+  let made: Promise<T> | undefined;
+  return () => {
+    if (made) return made;
+    const making = make();
+    making.catch(() => (made = undefined));
+    return (made = making);
+  };
+}
+
 function makeSampler(
   { kernels, shape, limits, step }: ProgramInput,
   { logits }: Workspace,
+  compiled: Kernels,
 ): Promise<Sampler> {
   const { seats } = limits;
-  return createSampler(kernels, {
-    ...{ vocab: shape.vocabSize, seats, maxRows: seats, logits, tokens: step.tokens },
-  });
+  const options = { vocab: shape.vocabSize, seats, maxRows: seats, logits, tokens: step.tokens };
+  return createSampler(kernels, options, compiled);
 }
 
 type MatrixMaker = typeof matvecOp;

@@ -208,6 +208,8 @@ export class Runner {
   /** Runs one chunk of one prompt; resolves when the GPU has, with a sample if the step asks for one. */
   async prefill(input: PrefillStep): Promise<StepResult> {
     const { tokens, position, sample, seat } = input;
+    const compiling = this.sampler.prepare();
+    if (compiling) await compiling;
     const shape = this.writeGiven(input, sample ? tokens.length - 1 : tokens.length);
     const stopping = this.segments.run(this.parts.programs.prefill, shape);
     if (stopping) await stopping;
@@ -221,6 +223,8 @@ export class Runner {
   async decode(inputs: readonly RunnerRow[]): Promise<StepResult> {
     const rows = inputs.map(({ seat, position }, sequence): StepRow => ({ token: seat, position, sequence }));
     const tables = inputs.map(({ slots }) => slots);
+    const compiling = this.sampler.prepare();
+    if (compiling) await compiling;
     this.segments.checkFree();
     const shape = this.parts.step.write(rows, tables, [...rows.keys()], [], statesOf(inputs));
     const stopping = this.segments.run(this.parts.programs.decode, shape);
@@ -241,10 +245,11 @@ export class Runner {
       `${input.tokens.length} tokens to score, at most ${this.scoreRows}`,
     );
     const { programs } = this.parts;
+    const manyHead = await programs.manyHead();
     const shape = this.writeGiven(input, input.firstRow);
     const stopping = this.segments.run(programs.prefill, shape);
     if (stopping) await stopping;
-    return this.logits(programs.manyHead, shape, input.position);
+    return this.logits(manyHead, shape, input.position);
   }
 
   /** Logits of one given token through the decode kernels: what generation computes step by step. */

@@ -51,7 +51,7 @@ export interface SampledRow {
 }
 
 export interface Sampler {
-  /** To be run in this order after the logits are there; their grids follow `logitRows` and the last `writeStep`. */
+  /** To be run in this order after the logits are there: what the rows of the last `writeStep` ask for. */
   readonly ops: readonly Op[];
   /** To be copied into a staging buffer after the ops: `resultBytes(rows)` bytes from the start. */
   readonly results: GPUBuffer;
@@ -63,6 +63,8 @@ export interface Sampler {
     params: SamplingParams,
     generated?: ArrayLike<number>,
   ): void;
+  /** Compiles what seats ask for and no seat has asked for before; undefined if all is there. To be awaited before `writeStep`. */
+  prepare(): Promise<void> | undefined;
   /** Says which seat and position each logits row of the next step has. Call before the step is encoded. */
   writeStep(rows: readonly SampleRow[]): void;
   /** Reads the first `rows` records of `results`. */
@@ -91,15 +93,18 @@ const LOWEST_TEMPERATURE = 1e-6;
 /** The nucleus counts as full this much before topP, so that rounding adds no token. In units of 2^-31: 2^-20. */
 const TOP_P_SLACK = 2048;
 
-/** Compiles the sampling kernels and makes the seats' buffers: 4 bytes for each seat and token id, mostly. */
-export async function createSampler(kernels: Kernels, input: SamplerInput): Promise<Sampler> {
+/**
+ * Compiles the sampling kernel and makes the seats' buffers: 4 bytes for each seat and token id, mostly.
+ * @param later compile the kernel of log-probabilities, when a seat first asks for them
+ */
+export async function createSampler(
+  kernels: Kernels,
+  input: SamplerInput,
+  later: Kernels = kernels,
+): Promise<Sampler> {
   const { vocab, seats, maxRows } = input;
   assert(vocab > 0 && seats > 0 && maxRows > 0, `sampler: vocab ${vocab}, seats ${seats}, rows ${maxRows}`);
-  const [sample, logprobs] = await Promise.all([
-    compile(kernels, "sample", sampleCode, vocab),
-    compile(kernels, "logprobs", logprobsCode, vocab),
-  ]);
-  return new SeatedSampler(kernels, input, sample, logprobs);
+  return new SeatedSampler(kernels, input, await compile(kernels, "sample", sampleCode, vocab), later);
 }
 
 function compile(kernels: Kernels, name: string, code: string, vocab: number): Promise<Pipeline> {
@@ -111,8 +116,11 @@ function compile(kernels: Kernels, name: string, code: string, vocab: number): P
 }
 
 class SeatedSampler implements Sampler {
-  readonly ops: readonly Op[];
   readonly results: GPUBuffer;
+  private readonly sample: Op;
+  private logprobs: Op | undefined;
+  private compiling: Promise<void> | undefined;
+  private readonly later: Kernels;
   private readonly queue: GPUQueue;
   private readonly input: SamplerInput;
   private readonly op: GPUBuffer;
@@ -126,10 +134,11 @@ class SeatedSampler implements Sampler {
   private readonly asks: boolean[] = [];
   private stepAsks = false;
 
-  constructor(kernels: Kernels, input: SamplerInput, sample: Pipeline, logprobs: Pipeline) {
+  constructor(kernels: Kernels, input: SamplerInput, sample: Pipeline, later: Kernels) {
     const { device } = kernels.gpu;
     const { vocab, seats, maxRows, logits, tokens } = input;
     this.input = input;
+    this.later = later;
     this.queue = device.queue;
     const buffer = (label: string, size: number, usage = USAGE_STORAGE | USAGE_COPY_DST) =>
       device.createBuffer({ label: `sampler ${label}`, size, usage });
@@ -141,20 +150,34 @@ class SeatedSampler implements Sampler {
     this.results = buffer("results", maxRows * RESULT_WORDS * 4, USAGE_STORAGE | USAGE_COPY_SRC);
     const { op, rows, bias, counts, results } = this;
     const all = [op, logits, rows, this.seats, bias, counts, tokens, results];
-    this.ops = [
-      {
-        label: "sample",
-        pipeline: sample,
-        group: kernels.bind(sample, 0, all),
-        grid: (step) => [this.checkedRows(step.logitRows), 1, 1],
-      },
-      {
-        label: "logprobs",
-        pipeline: logprobs,
-        group: kernels.bind(logprobs, 0, [op, logits, rows, this.seats, results]),
-        grid: (step) => [this.stepAsks ? step.logitRows : 0, 1, 1],
-      },
-    ];
+    this.sample = {
+      label: "sample",
+      pipeline: sample,
+      group: kernels.bind(sample, 0, all),
+      grid: (step) => [this.checkedRows(step.logitRows), 1, 1],
+    };
+  }
+
+  get ops(): readonly Op[] {
+    if (!this.stepAsks) return [this.sample];
+    assert(this.logprobs, "sampler: log-probabilities asked for before prepare()");
+    return [this.sample, this.logprobs];
+  }
+
+  prepare(): Promise<void> | undefined {
+    if (this.logprobs || !this.asks.includes(true)) return undefined;
+    return (this.compiling ??= this.compileLogprobs().finally(() => void (this.compiling = undefined)));
+  }
+
+  private async compileLogprobs(): Promise<void> {
+    const { op, rows, seats, results } = this;
+    const pipeline = await compile(this.later, "logprobs", logprobsCode, this.input.vocab);
+    this.logprobs = {
+      label: "logprobs",
+      pipeline,
+      group: this.later.bind(pipeline, 0, [op, this.input.logits, rows, seats, results]),
+      grid: (step) => [step.logitRows, 1, 1],
+    };
   }
 
   resultBytes(rows: number): number {
