@@ -81,6 +81,12 @@ describe("GGUF", () => {
     expect(gguf("gemma").logitSoftCap).toBe(0);
   });
 
+  test("Phi-3: every layer has the window that the file names", () => {
+    expect(windows(gguf("phi3", { "attention.sliding_window": 64 }))).toEqual([64, 64, 64, 64]);
+    expect(windows(gguf("phi3", { "attention.sliding_window": 0 }))).toEqual([0, 0, 0, 0]);
+    expect(gguf("phi3").layers[0]?.ffn).toMatchObject({ fused: true });
+  });
+
   test("Gemma 2: 46 layers scale queries by another size", () => {
     const sizes = { "attention.key_length": 32, embedding_length: 96 };
     expect(first(gguf("gemma2", sizes)).scale).toBe(1 / Math.sqrt(32));

@@ -30,6 +30,7 @@ test.each([
   ["seed-coder", "a!!\n\nb 12", ["a", "!!", "\n\n", "b", " ", "1", "2"]],
   ["qwen2", "a!!\n\nb 12", ["a", "!!\n\n", "b", " ", "1", "2"]],
   ["minicpm5", "ab 12345!", ["ab", " ", "123", "45", "!"]],
+  ["falcon", "a--b `12345", ["a", "--", "b", " ", "`", "123", "45"]],
 ])("%s splits %j", (name, text, pieces) => {
   expect(piecesOf(name, text)).toEqual(pieces);
 });
@@ -47,7 +48,7 @@ test.each([
     "refact",
     "glm4",
   ],
-  ...["qwen2", "llama-bpe", "smollm", "gpt-2", "minicpm5", "default"],
+  ...["qwen2", "llama-bpe", "smollm", "gpt-2", "minicpm5", "falcon", "default"],
 ])("%s is known", (name) => {
   expect(preTokenizerOf(name).splits.length).toBeGreaterThan(0);
 });
