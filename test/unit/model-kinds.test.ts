@@ -9,7 +9,12 @@ import { shapeOf } from "../../src/model/arch/rows.ts";
 import { checkTensors } from "../../src/model/arch/tensor-names.ts";
 import { modelCost } from "../../src/model/cost.ts";
 import { FEED_FORWARDS } from "../../src/model/ffn/kinds.ts";
+import { MLP } from "../../src/model/ffn/mlp.ts";
+import { ATTENTION } from "../../src/model/mixer/attention.ts";
+import { GATED_DELTA } from "../../src/model/mixer/gated-delta.ts";
 import { MIXERS } from "../../src/model/mixer/kinds.ts";
+import { MAMBA2 } from "../../src/model/mixer/mamba2.ts";
+import { SHORT_CONV } from "../../src/model/mixer/short-conv.ts";
 import { Runner } from "../../src/model/runner.ts";
 import type { LayerShape, Mixer, ModelShape } from "../../src/shape/shape.ts";
 import { costOf, type CostLayer } from "../../src/sim/cost-shape.ts";
@@ -115,3 +120,13 @@ test("two kinds of one name are a mistake of ours, and so is a kind that is not 
   );
   expect(() => FEED_FORWARDS.of({ kind: "magic" })).toThrow(/no feed-forward is named "magic"/);
 });
+
+test.each([GATED_DELTA, MAMBA2, SHORT_CONV])(
+  "attention and $kind, which are in one model, have no tensor of one GGUF name under two names in safetensors",
+  (recurrent) => {
+    const kinds = [ATTENTION, recurrent, MLP];
+    const pairs = kinds.flatMap(({ safetensorsNames }) => Object.entries(safetensorsNames ?? {}));
+    const names = new Set(pairs.map(([name]) => name));
+    expect(new Set(pairs.map((pair) => pair.join(" "))).size).toBe(names.size);
+  },
+);

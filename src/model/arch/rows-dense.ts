@@ -56,7 +56,7 @@ export const DENSE: readonly Architecture[] = [
     config: ["phi3"],
     ropeLayout: "half",
     fusedGateUp: true,
-    safetensorsNames: FUSED_GATE_UP,
+    safetensorsNames: { ...FUSED_GATE_UP, attn_qkv: "self_attn.qkv_proj" },
     longRope: true,
     window: "all",
   },

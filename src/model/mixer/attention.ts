@@ -45,7 +45,6 @@ export const ATTENTION: MixerKind<AttentionMixer, AttentionWeights> = {
     attn_k: "self_attn.k_proj",
     attn_v: "self_attn.v_proj",
     attn_output: "self_attn.o_proj",
-    attn_qkv: "self_attn.qkv_proj",
     attn_q_norm: "self_attn.q_norm",
     attn_k_norm: "self_attn.k_norm",
   },
