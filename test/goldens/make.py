@@ -99,6 +99,123 @@ FAMILIES = {
             ),
         ),
     ),
+    "qwen2": dict(
+        type="qwen2",
+        dtype="bfloat16",
+        config=dict(tie_word_embeddings=False, rope_parameters=PLAIN_ROPE),
+    ),
+    "gemma2": dict(
+        type="gemma2",
+        dtype="bfloat16",
+        config=dict(
+            head_dim=16,
+            sliding_window=8,
+            query_pre_attn_scalar=20,
+            attn_logit_softcapping=2.5,
+            final_logit_softcapping=1.5,
+            rope_parameters=PLAIN_ROPE,
+        ),
+    ),
+    "phi3": dict(
+        type="phi3",
+        dtype="bfloat16",
+        config=dict(
+            original_max_position_embeddings=32,
+            sliding_window=24,
+            tie_word_embeddings=False,
+            rope_parameters=dict(
+                rope_type="longrope",
+                rope_theta=10_000.0,
+                short_factor=[1.0, 1.5, 2.0, 2.5],
+                long_factor=[1.0, 3.0, 9.0, 20.0],
+            ),
+        ),
+    ),
+    "ministral3": dict(
+        type="ministral3",
+        dtype="bfloat16",
+        config=dict(
+            head_dim=16,
+            tie_word_embeddings=False,
+            rope_parameters=dict(
+                rope_type="yarn",
+                rope_theta=1_000_000.0,
+                factor=4.0,
+                original_max_position_embeddings=16,
+                max_position_embeddings=64,
+                beta_fast=32.0,
+                beta_slow=1.0,
+                mscale=1.0,
+                mscale_all_dim=1.0,
+                llama_4_scaling_beta=0.1,
+            ),
+        ),
+    ),
+    "granite": dict(
+        type="granite",
+        dtype="bfloat16",
+        config=dict(
+            embedding_multiplier=12.0,
+            residual_multiplier=0.5,
+            attention_multiplier=0.2,
+            logits_scaling=3.0,
+            attention_bias=True,
+            tie_word_embeddings=True,
+            rope_parameters=PLAIN_ROPE,
+        ),
+    ),
+    "olmo3": dict(
+        type="olmo3",
+        dtype="bfloat16",
+        config=dict(
+            sliding_window=8,
+            layer_types=LOCAL_GLOBAL,
+            tie_word_embeddings=False,
+            rope_parameters=dict(
+                full_attention=dict(
+                    rope_type="yarn",
+                    rope_theta=500_000.0,
+                    factor=8.0,
+                    original_max_position_embeddings=32,
+                    attention_factor=1.2,
+                ),
+                sliding_attention=dict(rope_type="default", rope_theta=500_000.0),
+            ),
+        ),
+    ),
+    "exaone4": dict(
+        type="exaone4",
+        dtype="bfloat16",
+        config=dict(
+            sliding_window=8,
+            sliding_window_pattern=2,
+            tie_word_embeddings=False,
+            rope_parameters=PLAIN_ROPE,
+        ),
+    ),
+    "hunyuan": dict(
+        type="hunyuan_v1_dense",
+        dtype="bfloat16",
+        config=dict(
+            head_dim=16,
+            tie_word_embeddings=True,
+            rope_parameters=dict(rope_type="dynamic", rope_theta=10_000.0, alpha=50.0, factor=1.0),
+        ),
+    ),
+    "ernie": dict(
+        type="ernie4_5",
+        dtype="bfloat16",
+        config=dict(head_dim=16, use_bias=True, rope_parameters=PLAIN_ROPE),
+    ),
+    "glm4": dict(
+        type="glm4",
+        dtype="bfloat16",
+        config=dict(
+            head_dim=16,
+            tie_word_embeddings=False,
+            rope_parameters=dict(rope_type="default", rope_theta=10_000.0, partial_rotary_factor=0.5),
+        ),
+    ),
     "lfm2": dict(
         type="lfm2",
         dtype="bfloat16",
