@@ -1,24 +1,26 @@
 // Paged attention of a decode step, first half: one row a sequence, its keys cut into runs of SPLIT_TOKENS. A workgroup
-// computes the partial softmax of one run for up to four query heads that share a kv head; attention-merge joins the runs.
+// computes the partial softmax of one run for up to four query heads (LANES) that share a kv head; attention-merge joins the runs.
 //
-// qkv, keys and values as in attention-prefill. partials f32x4 [sequence][HEADS][maxSplits][1 + HEAD4]: first
+// qkv, keys and values as in attention-prefill. partials f32x4 [sequence][HEADS][maxSplits][1 + VALUE4]: first
 // (maximum, sum of weights, 0, 0), then the weighed sum of the values, not yet divided.
 // Needs lib/step, lib/bounded and one of the lib/reduce files (WG). Grid: x = maxContext / SPLIT_TOKENS rounded up,
-// y = KV_HEADS * ceil(HEADS/KV_HEADS / 4), z = sequences (row r is sequence r).
+// y = KV_HEADS * ceil(HEADS/KV_HEADS / LANES), z = sequences (row r is sequence r).
 //
 // Runs stand at multiples of SPLIT_TOKENS, whatever the other rows are: a row's result depends on its own context alone.
 // Runs past the row's position or wholly before its window write nothing, and the merge does not read them.
 // BLOCK_TOKENS divides SPLIT_TOKENS. Only places of positions up to the row's own are read.
-// Workgroup memory: 16 * (SPLIT_TOKENS + 4*HEAD4 + 4*WG) bytes and that of reduceMax4 and reduceSum4.
-// Float order: q.k over the entries in fours in rising order; values in PARTS = WG/HEAD4 interleaved runs, each in rising
+// Workgroup memory: 16 * (SPLIT_TOKENS + LANES * (HEAD4 + WG)) bytes and that of reduceMax4 and reduceSum4.
+// Float order: q.k over the entries in fours in rising order; values in PARTS = WG/VALUE4 interleaved runs, each in rising
 // order, then the parts in rising order; weights by reduceSum4.
 
 override HEADS: u32;
 override KV_HEADS: u32;
-override HEAD4: u32; // at most WG
+override HEAD4: u32;
+override VALUE4: u32; // at most WG
+override ROW4: u32;
 override BLOCK_TOKENS: u32;
 override SPLIT_TOKENS: u32;
-override LANES: u32; // query heads of a workgroup: min(4, HEADS/KV_HEADS)
+override LANES: u32; // query heads of a workgroup, at most 4
 
 const LOWEST: f32 = -1e30; // stands for minus infinity: exp(LOWEST - x) is 0
 
@@ -36,9 +38,9 @@ struct Op {
 @group(0) @binding(3) var<storage, read> values: array<vec4<kv_t>>;
 @group(0) @binding(4) var<storage, read_write> partials: array<vec4f>;
 
-var<workgroup> query: array<vec4f, 4u * HEAD4>; // [lane][HEAD4], zero for lanes without a head
+var<workgroup> query: array<vec4f, LANES * HEAD4>; // [lane][HEAD4], zero for lanes without a head
 var<workgroup> weights: array<vec4f, SPLIT_TOKENS>; // of each key, a component a lane
-var<workgroup> sums: array<vec4f, 4u * WG>; // [lane][WG]
+var<workgroup> sums: array<vec4f, LANES * WG>; // [lane][WG]
 
 // Where the key of this position of the row's sequence starts.
 fn place(table: u32, kvHead: u32, position: u32) -> u32 {
@@ -72,13 +74,13 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) lid:
   if (begin >= end) { return; }
 
   let group = HEADS / KV_HEADS;
-  let quads = (group + 3u) / 4u;
-  let kvHead = wid.y / quads;
-  let firstHead = kvHead * group + wid.y % quads * 4u;
+  let shares = (group + LANES - 1u) / LANES;
+  let kvHead = wid.y / shares;
+  let firstHead = kvHead * group + wid.y % shares * LANES;
   let lanes = min(LANES, (kvHead + 1u) * group - firstHead);
 
   for (var i = lid; i < LANES * HEAD4; i += WG) {
-    let source = (wid.z * (HEADS + 2u * KV_HEADS) + firstHead) * HEAD4 + i;
+    let source = wid.z * ROW4 + firstHead * HEAD4 + i;
     if (i < lanes * HEAD4) { query[i] = vec4f(qkv[source]); } else { query[i] = vec4f(); }
   }
   workgroupBarrier();
@@ -99,9 +101,9 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) lid:
   }
   total = reduceSum4(total, lid); // its barriers also publish the weights
 
-  let parts = WG / HEAD4;
-  let column = lid % HEAD4;
-  let part = lid / HEAD4;
+  let parts = WG / VALUE4;
+  let column = lid % VALUE4;
+  let part = lid / VALUE4;
   var sum0 = vec4f();
   var sum1 = vec4f();
   var sum2 = vec4f();
@@ -122,12 +124,12 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) lid:
   if (LANES > 3u) { sums[3u * WG + lid] = sum3; }
   workgroupBarrier();
 
-  for (var i = lid; i < lanes * HEAD4; i += WG) {
-    let lane = i / HEAD4;
-    let to = ((wid.z * HEADS + firstHead + lane) * op.maxSplits + wid.x) * (1u + HEAD4);
+  for (var i = lid; i < lanes * VALUE4; i += WG) {
+    let lane = i / VALUE4;
+    let to = ((wid.z * HEADS + firstHead + lane) * op.maxSplits + wid.x) * (1u + VALUE4);
     var sum = vec4f();
-    for (var p = 0u; p < parts; p++) { sum += sums[lane * WG + p * HEAD4 + i % HEAD4]; }
-    partials[to + 1u + i % HEAD4] = sum;
-    if (i % HEAD4 == 0u) { partials[to] = vec4f(maximum[lane], total[lane], 0.0, 0.0); }
+    for (var p = 0u; p < parts; p++) { sum += sums[lane * WG + p * VALUE4 + i % VALUE4]; }
+    partials[to + 1u + i % VALUE4] = sum;
+    if (i % VALUE4 == 0u) { partials[to] = vec4f(maximum[lane], total[lane], 0.0, 0.0); }
   }
 }

@@ -2,35 +2,38 @@
 // lib/keys-cached (a prefill step of one sequence) and lib/keys-in-rows (whole texts of an encoder).
 //   out[row, h] = sum_j p_j v_j,  p = softmax over the keys j that the row sees of cap(scale * q.k_j)
 //
-// qkv elem [rows, (HEADS + 2*KV_HEADS) * 4*HEAD4]; keys and values as the lib says; sinks f32 [HEADS] (SINKS);
-// attn elem [rows, HEADS * 4*HEAD4].
+// qkv elem [rows, 4*ROW4], whose first HEADS * 4*HEAD4 entries are q; keys and values as the lib says; sinks f32 [HEADS]
+// (SINKS); attn elem [rows, HEADS * 4*VALUE4]. A value is the first VALUE4 fours of its place: values may be the buffer of the
+// keys.
 // Needs lib/step, lib/bounded and one of the lib/keys files. Grid: x = rows of the longest sequence * (HEADS/KV_HEADS) / 16
-// rounded up, y = KV_HEADS, z = sequences. 64 invocations a workgroup.
+// rounded up, y = KV_HEADS, z = sequences.
 //
 // A workgroup owns 16 queries of one kv head, in runs of 4: query q is row q / group, head q % group of the group. For
-// each tile of 64 keys, an invocation
+// each tile of WG keys, an invocation
 //   1. computes the scores of one run and 4 keys, in registers, and shares their maxima;
 //   2. takes the maximum over the tile, turns its scores into weights and shares them;
 //   3. adds weighed values to the four entries (a column) that it owns of the output of one to four runs.
 // Two barriers a tile suffice: what step 1 writes is read in step 2 alone, and what step 2 writes in step 3 alone.
-// Tiles stand at multiples of 64 of the sequence. Tiles that no query of the workgroup sees are skipped. Of places past the
+// Tiles stand at multiples of WG of the sequence. Tiles that no query of the workgroup sees are skipped. Of places past the
 // last key, up to three may be read and are masked whatever they hold.
-// Workgroup memory: 5.2 KiB.
-// Float order: q.k over the entries in fours in rising order; weights by key modulo 64, then those 16 fours in rising
+// Workgroup memory: 16 * (5*WG + 4) bytes.
+// Float order: q.k over the entries in fours in rising order; weights by key modulo WG, then those WG/4 fours in rising
 // order; values in rising order of keys. It depends on a row's position alone, not on its place in the step.
 
 override HEADS: u32;
 override KV_HEADS: u32;
-override HEAD4: u32; // at most 64
+override HEAD4: u32;
+override VALUE4: u32; // at most WG
+override ROW4: u32;
+override WG: u32; // a multiple of 4
 override SINKS: bool = false;
 override LIMIT: f32; // the largest finite number of elem
-override CLASSES: u32 = min(4u, 64u / HEAD4); // invocations that share a column
+override CLASSES: u32 = min(4u, WG / VALUE4); // invocations that share a column
 override RUNS: u32 = (3u + CLASSES) / CLASSES; // of an invocation in step 3: 1 to 4
 
-const WG: u32 = 64u;
-const TILE: u32 = 64u;
+override PARTS: u32 = WG / 4u; // groups of 4 keys in a tile
+
 const QUERIES: u32 = 16u;
-const PARTS: u32 = 16u; // groups of 4 keys in a tile
 const LOWEST: f32 = -1e30; // stands for minus infinity: exp(LOWEST - x) is 0
 
 struct Op {
@@ -47,8 +50,8 @@ struct Op {
 @group(0) @binding(4) var<storage, read> sinks: array<f32>;
 @group(0) @binding(5) var<storage, read_write> attn: array<vec4<elem>>;
 
-var<workgroup> maxima: array<vec4f, 64>; // [part][run], a component a query; at the end the sums of weights
-var<workgroup> weights: array<vec4f, 256>; // [key][run]
+var<workgroup> maxima: array<vec4f, WG>; // [part][run], a component a query; at the end the sums of weights
+var<workgroup> weights: array<vec4f, 4u * WG>; // [key][run]
 var<workgroup> keeps: array<vec4f, 4>; // [run]: factor of the sums so far
 
 // The query's place in the step; those past the end stand for the last one, and are not written.
@@ -65,7 +68,7 @@ fn queryAt(wid: vec3u, rows: vec2u, q: u32) -> Query {
 }
 
 fn startOf(query: Query) -> u32 {
-  return (query.row * (HEADS + 2u * KV_HEADS) + query.head) * HEAD4;
+  return query.row * ROW4 + query.head * HEAD4;
 }
 
 // The dot products of four keys (from `at` on) with four queries: [key][query].
@@ -134,7 +137,7 @@ fn writeRun(wid: vec3u, rows: vec2u, lid: u32, run: u32, column: u32, total: mat
   for (var q = run * 4u; q < min(run * 4u + 4u, present); q++) {
     let query = queryAt(wid, rows, q);
     let result = bounded4(weights[(q - run * 4u) * WG + lid], LIMIT);
-    attn[(query.row * HEADS + query.head) * HEAD4 + column] = vec4<elem>(result);
+    attn[(query.row * HEADS + query.head) * VALUE4 + column] = vec4<elem>(result);
   }
 }
 
@@ -168,8 +171,8 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) lid:
   }
 
   // Step 3: this invocation's column and runs, every CLASSES-th. Idle ones (rank >= CLASSES) compute what they do not write.
-  let column = lid % HEAD4;
-  let rank = lid / HEAD4;
+  let column = lid % VALUE4;
+  let rank = lid / VALUE4;
   let run0 = min(rank, 3u);
   let run1 = min(rank + CLASSES, 3u);
   let run2 = min(rank + 2u * CLASSES, 3u);
@@ -179,7 +182,7 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) lid:
   var out2 = mat4x4f();
   var out3 = mat4x4f();
 
-  for (var first = begin - begin % TILE; first < end; first += TILE) {
+  for (var first = begin - begin % WG; first < end; first += WG) {
     let key = first + part * 4u;
     var scores = mat4x4f();
     if (key < end) { scores = dots(starts, keyPlace(table, wid.y, key)); }
@@ -209,7 +212,7 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) lid:
     if (RUNS > 1u) { out1 = kept(out1, run1); }
     if (RUNS > 2u) { out2 = kept(out2, run2); }
     if (RUNS > 3u) { out3 = kept(out3, run3); }
-    let count = min(TILE, end - first);
+    let count = min(WG, end - first);
     for (var j = 0u; j < count; j++) {
       let value = vec4f(values[valuePlace(table, wid.y, first + j) + column]);
       out0 = weighed(out0, weights[j * 4u + run0], value);

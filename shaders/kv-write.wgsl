@@ -1,12 +1,14 @@
-// Copies the k and v parts of the qkv rows into the paged KV buffers of a layer, at rowWrite.
+// Copies the k and (VALUES) v parts of the rows into the paged KV buffers of a layer, at rowWrite.
 //
-// qkv elem [rows, (HEADS + 2*KV_HEADS) * 4*HEAD4]; keys and values kv_t [slot][KV_HEADS][BLOCK_TOKENS][4*HEAD4].
+// qkv elem [rows, 4*ROW4]: from KEY4 on the k heads, behind them the v heads; keys and values kv_t [slot][KV_HEADS][BLOCK_TOKENS][4*HEAD4].
 // rowWrite = slot * BLOCK_TOKENS + offset in the block; every row writes a place of its own.
 // Needs lib/step and lib/bounded. Grid: x = KV_HEADS * HEAD4 / WG rounded up, y = rows. No workgroup memory, no sums.
 // What does not fit into kv_t becomes its largest finite number (LIMIT).
 
 override WG: u32 = 64u;
-override HEADS: u32;
+override ROW4: u32;
+override KEY4: u32;
+override VALUES: bool = true;
 override KV_HEADS: u32;
 override HEAD4: u32;
 override BLOCK_TOKENS: u32;
@@ -28,7 +30,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   let place = rowWrite(row);
   let head = id.x / HEAD4;
   let to = (((place / BLOCK_TOKENS) * KV_HEADS + head) * BLOCK_TOKENS + place % BLOCK_TOKENS) * HEAD4 + id.x % HEAD4;
-  let source = row * (HEADS + 2u * KV_HEADS) * HEAD4 + HEADS * HEAD4 + id.x;
+  let source = row * ROW4 + KEY4 + id.x;
   keys[to] = stored(qkv[source]);
-  values[to] = stored(qkv[source + part]);
+  if (VALUES) { values[to] = stored(qkv[source + part]); }
 }

@@ -1,6 +1,6 @@
 // Residual add and norms, fused: one workgroup a row.
 //   sum    = hidden + residualScale * (POST == OF_OUTPUT ? norm(delta; postWeight) : delta)   (HAS_DELTA)
-//   hidden = POST == OF_SUM ? norm(sum; postWeight) : sum                                     (written back unless GATHER)
+//   hidden = streamScale * (POST == OF_SUM ? norm(sum; postWeight) : sum)                     (written back unless GATHER)
 //   out    = PRE ? norm(hidden; weight) : hidden
 // RMS norm (the default): x / sqrt(mean(x^2) + eps) * w. LayerNorm (LAYER): (x - mean) / sqrt(variance + eps) * w + b.
 //
@@ -32,6 +32,7 @@ const STREAM: u32 = 2u;
 struct Op {
   eps: f32,
   residualScale: f32,
+  streamScale: f32,
 }
 
 struct Norm {
@@ -64,8 +65,8 @@ fn added(row: u32, column: u32) -> vec4f {
 
 fn streamed(row: u32, column: u32) -> vec4f {
   let sum = added(row, column);
-  if (POST == OF_SUM) { return postNormed(sum, column); }
-  return sum;
+  if (POST == OF_SUM) { return op.streamScale * postNormed(sum, column); }
+  return op.streamScale * sum;
 }
 
 // The first look at what a norm is of, which writes the stream back.

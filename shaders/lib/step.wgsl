@@ -9,7 +9,7 @@
 //     read. The last two words of a sequence are the slots of the state pool that its recurrent layers read and write:
 //     never the same.
 //   logit rows [step.logitRows]: the rows whose logits are wanted.
-//   RoPE tables [table][step.rows][rot/2]: (cos, sin) as f32, computed on the host in float64.
+//   RoPE tables [table][step.rows][rot/2 of the table]: (cos, sin) as f32, computed on the host in float64.
 
 struct Step {
   rows: u32,

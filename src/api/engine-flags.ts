@@ -15,6 +15,7 @@ export interface EngineFlags extends SourceFlags {
   adapter?: string;
   memory?: number;
   maxRequests?: number;
+  tables?: "gpu" | "file";
   subgroups: boolean;
   cacheDir?: string;
   gpuCache?: number;
@@ -40,6 +41,12 @@ export function withEngineOptions(command: Command): Command {
     .option("--chunk-tokens <n>", "most prompt tokens per prefill step", whole(1, 512))
     .option("--adapter <name-part>", "refuse an adapter whose name does not contain this")
     .option("--memory <size>", "most GPU memory that the model may take, such as 2GB", size(1))
+    .addOption(
+      new Option(
+        "--tables <place>",
+        "where a table of per-layer embeddings is: on the GPU, or in the model's file",
+      ).choices(["gpu", "file"]),
+    )
     .option("--max-requests <n>", "most requests that run at once, 1 to 16", whole(1, 16), 1)
     .option("--no-subgroups", "do not use subgroup operations")
     .option("--verbose", "also show the messages of the GPU library");
@@ -83,7 +90,7 @@ export async function load(model: string, flags: EngineFlags): Promise<Engine> {
 }
 
 export function engineOptions(flags: EngineFlags): EngineOptions {
-  const { dtype, kvDtype, blockTokens, chunkTokens, adapter, subgroups, memory, maxRequests } = flags;
+  const { dtype, kvDtype, blockTokens, chunkTokens, adapter, subgroups, memory, maxRequests, tables } = flags;
   const given = {
     dtype,
     kvDtype,
@@ -92,6 +99,7 @@ export function engineOptions(flags: EngineFlags): EngineOptions {
     adapter,
     memoryBytes: memory,
     maxRequests,
+    tables,
     subgroups: subgroups ? undefined : false,
   };
   return { ...(withoutUndefined(given) as EngineOptions), ...sourceOptions(flags) };

@@ -30,6 +30,8 @@ export interface Source {
   read(offset: number, length: number, signal?: AbortSignal): Promise<Uint8Array>;
   /** As `read`, but fills `bytes`, where the source can do so without an array of its own. */
   readInto?(offset: number, bytes: Uint8Array, signal?: AbortSignal): Promise<void>;
+  /** Its bytes are here, on disk or in memory, and stay as long as it is open. */
+  readonly isAtHand?: boolean;
   close(): Promise<void>;
 }
 
@@ -82,6 +84,7 @@ export function openBytes(bytes: Uint8Array, name: string): Source {
   const source: Source = {
     name,
     sizeBytes: bytes.length,
+    isAtHand: true,
     read: (offset, length, signal) => {
       try {
         checkRange(source, offset, length);
@@ -113,6 +116,7 @@ export function openBlob(blob: Blob, name: string): Source {
   const source: Source = {
     name,
     sizeBytes: blob.size,
+    isAtHand: true,
     read: async (offset, length, signal) => {
       checkRange(source, offset, length);
       return slice(offset, length, signal);
@@ -164,6 +168,7 @@ export async function openPath(path: string): Promise<Source> {
   const source: Source = {
     name: baseName(path),
     sizeBytes: status.size,
+    isAtHand: true,
     read: async (offset, length, signal) => {
       checkRange(source, offset, length);
       const bytes = new Uint8Array(length);

@@ -10,8 +10,10 @@ import { blockBytes, maxSlots } from "../gpu/pool.ts";
 import { maxStateSlots, stateBytes } from "../gpu/state-pool.ts";
 import type { ModelFile, TensorInfo } from "../load/model-file.ts";
 import type { ModelShape } from "../shape/shape.ts";
-import { usedTensors } from "./arch/tensor-names.ts";
+import { namesIn, usedTensors } from "./arch/tensor-names.ts";
 import { kvLayers, stateLayers } from "./mixer/kinds.ts";
+import { PER_LAYER_TABLE, perLayerNumbers } from "./residual/per-layer.ts";
+import { rowTableBytes } from "./matrix/row-table.ts";
 import { contextWithin, rowsWithin, workspaceBytes } from "./workspace.ts";
 
 /** What decides how much memory a model takes. */
@@ -34,6 +36,11 @@ export interface MemoryOptions {
   poolBytes?: number;
   /** Bytes that everything together may take. Default: no limit. */
   memoryBytes?: number;
+  /**
+   * Where the table of per-layer embeddings is: on the GPU, or in the model's file (in RAM while that is downloaded). Default: in
+   * the file if it has more than MAX_TABLE_BYTES, or if `memoryBytes` is too little for it.
+   */
+  tables?: "gpu" | "file" | undefined;
   /** Snapshots of recurrent state that the GPU holds at most, beside two states a seat. Default: what 128 MiB hold. */
   snapshots?: number;
   /** States in their pool at first. Default: those of one request and a few snapshots. */
@@ -41,8 +48,10 @@ export interface MemoryOptions {
 }
 
 export interface MemoryPlan {
-  /** As they are in the file. */
+  /** As they are in the file, without tables that stay off the GPU. */
   weightBytes: number;
+  /** Bytes of tables that stay off the GPU; 0: all are on it. */
+  offGpuBytes: number;
   kvBytesPerToken: number;
   /** Blocks of the KV pool at first and at most. */
   startBlocks: number;
@@ -104,33 +113,62 @@ function planParts(file: ModelFile, shape: ModelShape, options: MemoryOptions): 
   const perBlock = blockBytes(kvLayers(shape), blockTokens, kvDtype);
   const { blocks: wanted, limited } = wantedBlocks(shape, options, perBlock);
   const tensors = usedTensors(file, shape);
-  const weightBytes = sumOf(tensors.map(({ sizeBytes }) => sizeBytes));
+  const table = rowTableOf(file, shape);
+  const tableBytes = table?.sizeBytes ?? 0;
   const stateSlotBytes = stateBytes(stateLayers(shape));
   const states = planStates(shape, options);
   const statePoolBytes = stateSlotBytes * states.maxSlots;
   const stateStartBytes = stateSlotBytes * states.startSlots;
-  const needs = (blocks: number): Needs => ({
-    weightBytes,
+  const maxRows = stepRows(shape, options);
+  const needsWith = (offGpuBytes: number, blocks: number): Needs => ({
+    weightBytes: sumOf(tensors.map(({ sizeBytes }) => sizeBytes)) - offGpuBytes,
     statePoolBytes,
-    workspaceBytes: workspaceBytes(shape, {
-      ...options,
-      maxRows: stepRows(shape, options),
-      logitRows: logitRows(shape, options),
-      maxContext: contextOf(shape, options, blocks),
-    }),
+    workspaceBytes:
+      workspaceBytes(shape, {
+        ...options,
+        maxRows,
+        logitRows: logitRows(shape, options),
+        maxContext: contextOf(shape, options, blocks),
+      }) +
+      (table && offGpuBytes > 0
+        ? rowTableBytes(table, perLayerNumbers(shape), { maxRows, seats: options.seats })
+        : 0),
     poolBytes: blocks * perBlock,
   });
+  const isOff = isTableOffGpu(options, tableBytes, totalOf(needsWith(0, wanted)));
+  const offGpuBytes = isOff ? tableBytes : 0;
+  const needs = (blocks: number) => needsWith(offGpuBytes, blocks);
   const maxBlocks = fittingBlocks(elementsOf(tensors), options, wanted, needs);
   const startBlocks = startOf(options, maxBlocks);
-  const { workspaceBytes: workspace, poolBytes } = needs(maxBlocks);
+  const { weightBytes, workspaceBytes: workspace, poolBytes } = needs(maxBlocks);
   const fixed = weightBytes + workspace;
   return {
-    ...{ weightBytes, states, stateStartBytes, statePoolBytes, workspaceBytes: workspace },
+    ...{ weightBytes, offGpuBytes, states, stateStartBytes, statePoolBytes, workspaceBytes: workspace },
     ...{ limited, startBlocks, maxBlocks },
     kvBytesPerToken: kvBytesPerToken(shape, options),
     startBytes: fixed + stateStartBytes + startBlocks * perBlock,
     maxBytes: fixed + statePoolBytes + poolBytes,
   };
+}
+
+/**
+ * Tables of more bytes stay off the GPU where nothing is said: WebGPU does not tell how much memory the device has, and a step
+ * reads a few kilobytes of them a token.
+ */
+const MAX_TABLE_BYTES = 512 * 1024 * 1024;
+
+function isTableOffGpu(
+  { tables, memoryBytes = Infinity }: MemoryOptions,
+  tableBytes: number,
+  wholeBytes: number,
+): boolean {
+  if (tableBytes === 0 || tables === "gpu") return false;
+  return tables === "file" || tableBytes > MAX_TABLE_BYTES || wholeBytes > memoryBytes;
+}
+
+/** The table of which a step needs a row a token, beside the embedding. */
+function rowTableOf(file: ModelFile, shape: ModelShape): TensorInfo | undefined {
+  return shape.perLayerWidth ? namesIn(file, shape).model(PER_LAYER_TABLE) : undefined;
 }
 
 /** Bytes of a token's keys and values in all layers; 0 in a model without attention. */

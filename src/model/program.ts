@@ -2,19 +2,22 @@
  * The layer table -> programs: for each phase the ops of one step, a segment a layer (gpu/segments.ts), with the buffers between
  * them. The ops of mixers and feed-forwards come from their kinds; nothing here changes with a new one.
  */
+import { assert } from "../base.ts";
 import type { Kernels, KernelTypes } from "../gpu/kernel.ts";
 import type { Op } from "../gpu/op.ts";
 import type { KvPoolBuffers } from "../gpu/pool.ts";
 import type { StateBuffers } from "../gpu/state-pool.ts";
 import { embeddingOps } from "./embedding.ts";
+import { altUpHead, altUpLayer, altUpStart, type AltUpLayerWeights } from "./residual/altup-layers.ts";
 import { checkOp } from "./op/check.ts";
 import { FEED_FORWARDS } from "./ffn/kinds.ts";
 import { embedOp, matmulOp, matvecOp, type EmbedOptions } from "./matrix/products.ts";
 import type { PackedWeight } from "./matrix/upload.ts";
 import { MixerContext } from "./mixer/kind.ts";
-import { MIXERS } from "./mixer/kinds.ts";
+import { kvLayerOf, MIXERS } from "./mixer/kinds.ts";
 import { normOp, type NormInput } from "./op/norm.ts";
-import { OpContext, type OpEnvironment, type Phase } from "./op/op-context.ts";
+import { bufferOf, OpContext, type OpEnvironment, type Phase } from "./op/op-context.ts";
+import { gateOps, perLayerInputOps, type PerLayerContext } from "./residual/per-layer.ts";
 import { createSampler, type Sampler } from "./sampler.ts";
 import { programOf, type Program, type Segment } from "../gpu/segments.ts";
 import { softCapOp } from "./op/softcap.ts";
@@ -128,6 +131,11 @@ function makeSampler(
   return createSampler(kernels, options, compiled);
 }
 
+function altUpWeights({ altUp, norms }: LayerWeights): AltUpLayerWeights {
+  assert(altUp && norms.mixer && norms.gatePost, "a layer of AltUp without its weights");
+  return { own: altUp, mixerNorm: norms.mixer, gateNorm: norms.gatePost };
+}
+
 type MatrixMaker = typeof matvecOp;
 
 class Builder {
@@ -164,10 +172,14 @@ class Builder {
   }
 
   private async embedding(): Promise<Op[]> {
-    const { embedding, positions, embeddingNorm } = this.input.weights;
+    const { weights, step } = this.input;
+    const { embedding, positions, embeddingNorm } = weights;
     const ops = await this.lookUp(embedding, { scale: this.input.shape.embeddingScale });
     if (positions) ops.push(...(await this.lookUp(positions, { scale: 1, positions: true })));
     if (embeddingNorm) ops.push(await this.norm({ post: { weight: embeddingNorm, of: "sum" } }));
+    if (weights.perLayer)
+      ops.push(...(await perLayerInputOps(this.perLayerContext, weights.perLayer, step.tokens)));
+    if (weights.altUp) ops.push(...(await altUpStart(this.context, this.space, weights.altUp)));
     return ops;
   }
 
@@ -185,8 +197,31 @@ class Builder {
     return ops;
   }
 
+  private get context(): OpContext {
+    return new OpContext(this.input, this.space, this.phase);
+  }
+
+  private altUpLayer(index: number): Promise<Op[]> {
+    const [layer, weights] = [this.input.shape.layers[index] as LayerShape, this.layerWeights(index)];
+    const { perLayerGate } = weights;
+    const before = index > 0 ? altUpWeights(this.layerWeights(index - 1)) : undefined;
+    return altUpLayer(this.context, this.space, altUpWeights(weights), before, {
+      mixers: () => this.mixerOps(layer, weights),
+      ffn: () => this.ffnOps(layer, weights),
+      gate: (x) =>
+        perLayerGate
+          ? gateOps(this.perLayerContext, perLayerGate, index, x, this.space.delta)
+          : Promise.resolve([]),
+    });
+  }
+
+  private layerWeights(index: number): LayerWeights {
+    return this.input.weights.layers[index] as LayerWeights;
+  }
+
   private async layerOps(index: number, layer: LayerShape): Promise<Op[]> {
-    const weights = this.input.weights.layers[index] as LayerWeights;
+    if (this.input.shape.altUp) return this.altUpLayer(index);
+    const weights = this.layerWeights(index);
     const { norms } = weights;
     const before = index > 0 ? this.deltaOf(index - 1) : {};
     if (layer.mixers.length === 0)
@@ -200,14 +235,32 @@ class Builder {
     if (!layer.parallel)
       ops.push(await this.norm({ ...this.added(layer, norms.mixerPost), weight: norms.ffn }));
     else if (norms.ffn) ops.push(await this.norm({ weight: norms.ffn }));
-    return [...ops, ...(await this.ffnOps(layer, weights))];
+    return [...ops, ...(await this.ffnOps(layer, weights)), ...(await this.gateOps(index, layer))];
+  }
+
+  /** The gate of the layer's own embedding, which reads the stream itself. */
+  private async gateOps(index: number, layer: LayerShape): Promise<Op[]> {
+    const { norms, perLayerGate } = this.input.weights.layers[index] as LayerWeights;
+    if (!perLayerGate) return [];
+    const { hidden, delta } = this.space;
+    return [
+      await this.norm(this.added(layer, norms.ffnPost)),
+      ...(await gateOps(this.perLayerContext, perLayerGate, index, hidden, delta)),
+    ];
+  }
+
+  private get perLayerContext(): PerLayerContext {
+    const { kernels, shape } = this.input;
+    const { phase, space } = this;
+    return { kernels, shape, phase, hidden: space.hidden, buffer: (name) => bufferOf(space, name) };
   }
 
   /** What a layer leaves in `delta`, to be added by the norm behind it. */
-  private deltaOf(index: number): Pick<NormInput, "delta" | "post"> {
+  private deltaOf(index: number): Pick<NormInput, "delta" | "post" | "streamScale"> {
     const layer = this.input.shape.layers[index] as LayerShape;
-    const { mixerPost, ffnPost } = this.input.weights.layers[index]?.norms ?? {};
-    return this.added(layer, layer.ffn ? ffnPost : mixerPost);
+    const { norms, outputScale } = this.input.weights.layers[index] as LayerWeights;
+    const post = layer.perLayerGate ? norms.gatePost : layer.ffn ? norms.ffnPost : norms.mixerPost;
+    return { ...this.added(layer, post), streamScale: outputScale };
   }
 
   private added({ norms }: LayerShape, post: GPUBuffer | undefined): Pick<NormInput, "delta" | "post"> {
@@ -225,12 +278,26 @@ class Builder {
     return { ops, pooled: context.buffer("vectors") };
   }
 
+  /** The norm before the head, of the step's logit rows. */
+  private async headInput(maker: MatrixMaker): Promise<Op[]> {
+    const { shape, weights, logitRows } = this.input;
+    const last = shape.layers.length - 1;
+    const { headInput } = this.space;
+    const { altUp, outputNorm } = weights;
+    if (altUp && outputNorm) {
+      const buffers = { ...this.space, logitRows };
+      const layer = altUpWeights(this.layerWeights(last));
+      return altUpHead(this.context, buffers, { ...altUp, outputNorm }, layer, maker);
+    }
+    const norm = { ...this.deltaOf(last), weight: outputNorm };
+    return [await this.norm({ label: "head norm", ...norm, out: headInput, gather: true })];
+  }
+
   /** Norm, output matrix and cap over the step's logit rows. */
   async head(maker: MatrixMaker): Promise<Op[]> {
     const { kernels, shape, weights } = this.input;
     const { headInput, logits } = this.space;
-    const norm = { ...this.deltaOf(shape.layers.length - 1), weight: weights.outputNorm };
-    const ops = [await this.norm({ label: "head norm", ...norm, out: headInput, gather: true })];
+    const ops = await this.headInput(maker);
     for (const piece of weights.head.pieces) {
       ops.push(
         await maker(kernels, this.types("f32"), {
@@ -268,8 +335,11 @@ class Builder {
 
   private mixer(mixer: Mixer, weights: unknown, accumulate: boolean): Promise<Op[]> {
     const kind = MIXERS.of(mixer);
-    const { kv, state } = kind.keeps(mixer, this.input.shape.hiddenSize);
-    const context = new MixerContext(this.input, this.space, this.phase, accumulate, this.pools);
+    const { shape } = this.input;
+    const { kv, state } = kind.keeps(mixer, shape.hiddenSize);
+    const owner = kind.readsKvOf?.(mixer);
+    const layers = owner === undefined ? this.pools : { ...this.pools, kv: kvLayerOf(shape, owner) };
+    const context = new MixerContext(this.input, this.space, this.phase, accumulate, layers);
     this.pools = { kv: this.pools.kv + (kv ? 1 : 0), state: this.pools.state + (state ? 1 : 0) };
     return kind.ops(mixer, weights, context);
   }

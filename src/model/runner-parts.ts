@@ -63,7 +63,9 @@ async function makeParts({
   const { device } = gpu;
   const { blockTokens, seats, dtype, kvDtype } = options;
   const onBytes = (done: number, total: number) => onProgress({ phase: "weights", done, total });
-  const weights = await loadWeights(device, file, shape, onBytes, onPiece);
+  const maxRows = stepRows(shape, options);
+  const offGpu = plan.offGpuBytes > 0 ? { maxRows, seats } : undefined;
+  const weights = await loadWeights(device, file, shape, onBytes, onPiece, offGpu);
   const pool = new KvPool(device, {
     layers: kvLayers(shape),
     blockTokens,
@@ -72,7 +74,7 @@ async function makeParts({
   });
   const states = new StatePool(device, stateLayers(shape), plan.states.startSlots);
   const maxContext = contextOf(shape, options, plan.maxBlocks);
-  const limits = { blockTokens, maxRows: stepRows(shape, options), seats, maxContext };
+  const limits = { blockTokens, maxRows, seats, maxContext };
   const step = new StepData(device, shape, weights.ropeDivisors, limits);
   const programs = await buildPrograms(
     {

@@ -20,6 +20,7 @@ import { contextOf, logitRows, planMemory, type MemoryOptions, type MemoryPlan }
 import { withRopeChoice } from "./op/rope.ts";
 import type { Programs } from "./program.ts";
 import { makeRunnerParts, type RunnerParts, type RunnerProgress } from "./runner-parts.ts";
+import { RowTable, type FetchedRows } from "./matrix/row-table.ts";
 import { INVALID_TOKEN, type SampledRow, type Sampler } from "./sampler.ts";
 import type { SamplingParams } from "./sampling.ts";
 import { SegmentRunner, type StopWork } from "../gpu/segments.ts";
@@ -38,6 +39,8 @@ export interface RunnerRow {
   slots: readonly number[];
   /** Where its recurrent state is read and written, in models that have one. */
   state?: StateSlots;
+  /** The token that its seat holds; models with a table off the GPU (`fetchRows`) need it in decode. */
+  token?: number | undefined;
 }
 
 /** A row of a step from which nothing can be sampled: NaN or infinity came up in it. */
@@ -205,12 +208,35 @@ export class Runner {
     this.sampler.resetSeat(seat, tokens.slice(0, promptLength), params, tokens.slice(promptLength));
   }
 
+  /** Whether the model's file must stay open. */
+  get readsFile(): boolean {
+    return this.table?.readsFile ?? false;
+  }
+
+  /**
+   * What must be read of a table off the GPU before a step of these tokens; undefined: there is none, and steps may be submitted
+   * before their tokens are known.
+   */
+  fetchRows(tokens: readonly number[]): Promise<FetchedRows> | undefined {
+    return this.table?.fetch(tokens);
+  }
+
+  /** Whether steps need `fetchRows`. */
+  get needsRows(): boolean {
+    return this.table !== undefined;
+  }
+
+  private get table(): RowTable | undefined {
+    const table = this.parts.weights.perLayer?.table;
+    return table instanceof RowTable ? table : undefined;
+  }
+
   /** Runs one chunk of one prompt; resolves when the GPU has, with a sample if the step asks for one. */
-  async prefill(input: PrefillStep): Promise<StepResult> {
+  async prefill(input: PrefillStep, fetched?: FetchedRows): Promise<StepResult> {
     const { tokens, position, sample, seat } = input;
     const compiling = this.sampler.prepare();
     if (compiling) await compiling;
-    const shape = this.writeGiven(input, sample ? tokens.length - 1 : tokens.length);
+    const shape = this.writeGiven(input, sample ? tokens.length - 1 : tokens.length, fetched);
     const stopping = this.segments.run(this.parts.programs.prefill, shape);
     if (stopping) await stopping;
     const rows = sample ? [{ seat, position: position + tokens.length }] : [];
@@ -220,12 +246,17 @@ export class Runner {
   }
 
   /** Feeds each request the token that its seat holds, and samples the next. */
-  async decode(inputs: readonly RunnerRow[]): Promise<StepResult> {
+  async decode(inputs: readonly RunnerRow[], fetched?: FetchedRows): Promise<StepResult> {
     const rows = inputs.map(({ seat, position }, sequence): StepRow => ({ token: seat, position, sequence }));
     const tables = inputs.map(({ slots }) => slots);
     const compiling = this.sampler.prepare();
     if (compiling) await compiling;
     this.segments.checkFree();
+    this.writeTable(
+      rows,
+      inputs.map(({ token = NaN }) => token),
+      fetched,
+    );
     const shape = this.parts.step.write(rows, tables, [...rows.keys()], [], statesOf(inputs));
     const stopping = this.segments.run(this.parts.programs.decode, shape);
     if (stopping) await stopping;
@@ -246,7 +277,8 @@ export class Runner {
     );
     const { programs } = this.parts;
     const manyHead = await programs.manyHead();
-    const shape = this.writeGiven(input, input.firstRow);
+    const fetched = this.table && (await this.table.fetch(input.tokens));
+    const shape = this.writeGiven(input, input.firstRow, fetched);
     const stopping = this.segments.run(programs.prefill, shape);
     if (stopping) await stopping;
     return this.logits(manyHead, shape, input.position);
@@ -260,7 +292,8 @@ export class Runner {
     state?: StateSlots;
   }): Promise<Float32Array<ArrayBuffer>> {
     const { programs } = this.parts;
-    const shape = this.writeGiven({ ...input, tokens: [input.token] }, 0);
+    const fetched = this.table && (await this.table.fetch([input.token]));
+    const shape = this.writeGiven({ ...input, tokens: [input.token] }, 0, fetched);
     const stopping = this.segments.run(programs.decode, shape);
     if (stopping) await stopping;
     return this.logits(programs.head, shape, input.position);
@@ -288,7 +321,8 @@ export class Runner {
 
   /** What a part of a text pools to, in models that keep its tokens. @throws TidepoolError `not_finite` */
   async embedChunk(input: Omit<ScoreStep, "firstRow">): Promise<Float32Array<ArrayBuffer>> {
-    const { status, pooled } = await this.pooled(this.writeGiven(input, input.tokens.length - 1));
+    const fetched = this.table && (await this.table.fetch(input.tokens));
+    const { status, pooled } = await this.pooled(this.writeGiven(input, input.tokens.length - 1, fetched));
     const row = firstBroken(status);
     if (row !== undefined) throw notFinite(input.position + row);
     return pooled;
@@ -308,6 +342,7 @@ export class Runner {
   private writeGiven(
     input: { position: number; slots: readonly number[]; tokens: readonly number[]; state?: StateSlots },
     firstLogitRow: number,
+    fetched: FetchedRows | undefined,
   ): StepShape {
     this.segments.checkFree();
     const { tokens, position, slots } = input;
@@ -318,6 +353,7 @@ export class Runner {
       sequence: 0,
     }));
     const logitRows = [...rows.keys()].slice(firstLogitRow);
+    this.writeTable(rows, tokens, fetched);
     return this.parts.step.write(rows, [slots], logitRows, tokens, statesOf([input]));
   }
 
@@ -325,6 +361,16 @@ export class Runner {
     const { sampler } = this.parts.programs;
     assert(sampler, `${this.shape.architecture} generates nothing`);
     return sampler;
+  }
+
+  private writeTable(
+    rows: readonly StepRow[],
+    tokens: readonly number[],
+    fetched: FetchedRows | undefined,
+  ): void {
+    const { table } = this;
+    assert(!table || fetched, "a step of a model with a table off the GPU without the table's rows");
+    if (table && fetched) table.write(rows, tokens, fetched);
   }
 
   private dispatch(ops: Programs["head"], shape: StepShape): void {

@@ -41,7 +41,7 @@ export interface StepSections {
   /** u32 [sequences][tableStride]. */
   tables: Uint32Array;
   logitRows: readonly number[];
-  /** (cos, sin) as f32: [table][rows][rot/2][2]. */
+  /** (cos, sin) as f32: [table][rows][rot/2 of the table][2]. */
   rope: Float32Array;
 }
 

@@ -7,6 +7,7 @@ import { TidepoolError } from "../errors.ts";
 import { USAGE_COPY_DST, USAGE_STORAGE } from "../gpu/op.ts";
 import type { ModelFile, TensorInfo } from "../load/model-file.ts";
 import type { ModelShape, NormKind, RowsFactor } from "../shape/shape.ts";
+import { RowTable, rowsInMemory, type ReadRow, type RowTableLimits } from "./matrix/row-table.ts";
 import type { LayerTensors, TensorNames } from "./arch/tensor-lookup.ts";
 import { floatsOf } from "./floats.ts";
 import {
@@ -86,6 +87,35 @@ export class TensorLoader {
 
   matrix(tensor: TensorInfo, columns: number, rows: number): Promise<PackedWeight> {
     return this.upload([{ tensor, info: checkedInfo(tensor, columns, rows) }]);
+  }
+
+  /** A matrix of which rows are read by number, and that stays off the GPU; its bytes are seen all the same. */
+  async rowTable(
+    tensor: TensorInfo,
+    columns: number,
+    rows: number,
+    limits: RowTableLimits,
+  ): Promise<RowTable> {
+    checkedInfo(tensor, columns, rows);
+    const isAtHand = this.file.sources[tensor.shard]?.isAtHand ?? false;
+    const pieces: Uint8Array[] = [];
+    for await (const piece of this.counted(tensor)) if (!isAtHand) pieces.push(piece.slice());
+    const fromFile: ReadRow = (offset, length) => this.bytesOf(tensor, offset, length);
+    const read = isAtHand ? fromFile : rowsInMemory(pieces);
+    const table = new RowTable(this.device, tensor, { columns, rows }, limits, { read, isAtHand });
+    this.gpuBytes += table.bytes;
+    return table;
+  }
+
+  private async bytesOf(tensor: TensorInfo, offset: number, length: number): Promise<Uint8Array> {
+    const bytes = new Uint8Array(length);
+    let at = 0;
+    const part = { ...tensor, offset: tensor.offset + offset, sizeBytes: length };
+    for await (const piece of this.file.readTensor(part)) {
+      bytes.set(piece, at);
+      at += piece.byteLength;
+    }
+    return bytes;
   }
 
   /** Matrices with one input: stacked where all formats agree, else one by one. */
@@ -206,7 +236,7 @@ export class TensorLoader {
     return weight;
   }
 
-  private vectorBuffer(values: Float32Array<ArrayBuffer>, label: string): GPUBuffer {
+  vectorBuffer(values: Float32Array<ArrayBuffer>, label: string): GPUBuffer {
     const size = Math.max(16, values.byteLength);
     const buffer = this.device.createBuffer({ label, size, usage: USAGE_STORAGE | USAGE_COPY_DST });
     this.device.queue.writeBuffer(buffer, 0, values);
@@ -243,6 +273,26 @@ export class LayerLoader implements LayerTensors {
   /** Matrices with one input of `columns` numbers. */
   projection(columns: number, parts: readonly Part[]): Promise<Projection> {
     return this.tensors.projection(this.index, columns, parts);
+  }
+
+  /** Vectors, and small matrices row by row, one behind the other, as f32. */
+  async joined(parts: readonly (readonly [name: string, length: number])[]): Promise<GPUBuffer> {
+    const { names } = this.tensors;
+    const all = new Float32Array(parts.reduce((sum, [, length]) => sum + length, 0));
+    let at = 0;
+    for (const [name, length] of parts) {
+      const tensor = names.require(names.layer(this.index, name), `blk.${this.index}.${name}.weight`);
+      all.set(await this.tensors.vector(tensor, length), at);
+      at += length;
+    }
+    return this.tensors.vectorBuffer(all, parts[0]?.[0] ?? "");
+  }
+
+  /** A tensor of one number. */
+  async number(name: string): Promise<number> {
+    const { names } = this.tensors;
+    const tensor = names.require(names.layer(this.index, name), `blk.${this.index}.${name}.weight`);
+    return (await this.tensors.vector(tensor, 1))[0] as number;
   }
 
   /** The weights of an RMS norm: f32, with the shape's norm offset added. */

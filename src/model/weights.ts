@@ -4,11 +4,14 @@
  */
 import type { ModelFile } from "../load/model-file.ts";
 import { normsOf, type LayerShape, type ModelShape, type NormPlace } from "../shape/shape.ts";
-import { namesIn, ropeDivisors, usedTensors } from "./arch/tensor-names.ts";
+import { loadAltUp, loadAltUpLayer, type AltUpLayer, type AltUpWeights } from "./residual/altup.ts";
+import { namesIn, OUTPUT_SCALE, ropeDivisors, usedTensors } from "./arch/tensor-names.ts";
 import { DENSE_NAMES } from "./embedding.ts";
 import { FEED_FORWARDS } from "./ffn/kinds.ts";
 import { destroyWeight, type PackedWeight } from "./matrix/upload.ts";
 import { MIXERS } from "./mixer/kinds.ts";
+import { loadGate, loadPerLayer, type PerLayerGate, type PerLayerWeights } from "./residual/per-layer.ts";
+import { RowTable, type RowTableLimits } from "./matrix/row-table.ts";
 import { TensorLoader, type LayerLoader, type OnPiece } from "./tensor-loader.ts";
 
 export interface LayerWeights {
@@ -17,6 +20,9 @@ export interface LayerWeights {
   mixers: unknown[];
   /** What the feed-forward's kind has loaded. */
   ffn: unknown;
+  perLayerGate?: PerLayerGate;
+  altUp?: AltUpLayer;
+  outputScale?: number;
 }
 
 export interface Weights {
@@ -33,6 +39,8 @@ export interface Weights {
   dense: readonly PackedWeight[];
   /** Divisors of the RoPE frequencies that the file carries (llama3 scaling and LongRoPE in GGUF), one a pair. */
   ropeDivisors: Float32Array | undefined;
+  perLayer: PerLayerWeights | undefined;
+  altUp: AltUpWeights | undefined;
   layers: LayerWeights[];
   /** Bytes of GPU memory. */
   bytes: number;
@@ -48,19 +56,26 @@ export async function loadWeights(
   shape: ModelShape,
   onBytes: (done: number, total: number) => void,
   onPiece: OnPiece = () => {},
+  offGpu?: RowTableLimits,
 ): Promise<Weights> {
   const total = usedTensors(file, shape).reduce((sum, tensor) => sum + tensor.sizeBytes, 0);
   let done = 0;
   const onRead = (bytes: number) => onBytes((done += bytes), total);
-  return loadAll(new TensorLoader(device, file, shape, namesIn(file, shape), onRead, onPiece), shape);
+  return loadAll(new TensorLoader(device, file, shape, namesIn(file, shape), onRead, onPiece), shape, offGpu);
 }
 
 /** Frees the matrices; vectors go with the device. */
-export function destroyWeights({ matrices }: Weights): void {
+export function destroyWeights({ matrices, perLayer }: Weights): void {
   for (const matrix of matrices) destroyWeight(matrix);
+  if (perLayer?.table instanceof RowTable) perLayer.table.destroy();
 }
 
-async function loadAll(loader: TensorLoader, shape: ModelShape): Promise<Weights> {
+/** @param offGpu tables that may stay off the GPU do, for steps of these sizes */
+async function loadAll(
+  loader: TensorLoader,
+  shape: ModelShape,
+  offGpu: RowTableLimits | undefined,
+): Promise<Weights> {
   const { names } = loader;
   const { hiddenSize, vocabSize } = shape;
   const embeddingTensor = names.require(names.model("token_embd"), "token_embd.weight");
@@ -82,9 +97,11 @@ async function loadAll(loader: TensorLoader, shape: ModelShape): Promise<Weights
     dense.push(await loader.matrix(names.require(names.model(name), `${name}.weight`), columns, rows));
   }
   const divisors = ropeDivisors(names, shape)[0];
+  const perLayer = shape.perLayerWidth ? await loadPerLayer(loader, shape, offGpu) : undefined;
+  const altUp = shape.altUp && (await loadAltUp(loader));
   const layers: LayerWeights[] = [];
   for (const [index, layer] of shape.layers.entries())
-    layers.push(await loadLayer(loader.layer(index), layer));
+    layers.push(await loadLayer(loader.layer(index), layer, shape));
   return {
     embedding,
     positions: positions && (await loader.matrix(positions, hiddenSize, shape.contextTokens)),
@@ -94,6 +111,8 @@ async function loadAll(loader: TensorLoader, shape: ModelShape): Promise<Weights
     outputNorm,
     dense,
     ropeDivisors: divisors && (await loader.vector(divisors, (shape.ropeTables[0]?.rot ?? 0) / 2)),
+    perLayer,
+    altUp,
     layers,
     bytes: loader.gpuBytes,
     parameters: loader.parameters,
@@ -101,11 +120,20 @@ async function loadAll(loader: TensorLoader, shape: ModelShape): Promise<Weights
   };
 }
 
-async function loadLayer(loader: LayerLoader, layer: LayerShape): Promise<LayerWeights> {
+async function loadLayer(
+  loader: LayerLoader,
+  layer: LayerShape,
+  { perLayerWidth, altUp }: ModelShape,
+): Promise<LayerWeights> {
   const { mixers, ffn } = layer;
   const norms: LayerWeights["norms"] = {};
   for (const [place, name] of normsOf(layer)) norms[place] = await loader.streamNorm(name);
   const loaded: unknown[] = [];
   for (const mixer of mixers) loaded.push(await MIXERS.of(mixer).load(mixer, loader));
-  return { norms, mixers: loaded, ffn: ffn && (await FEED_FORWARDS.of(ffn).load(ffn, loader)) };
+  return {
+    ...{ norms, mixers: loaded, ffn: ffn && (await FEED_FORWARDS.of(ffn).load(ffn, loader)) },
+    ...(layer.perLayerGate && { perLayerGate: await loadGate(loader, perLayerWidth ?? 0) }),
+    ...(altUp && { altUp: await loadAltUpLayer(loader, altUp.laurelRank) }),
+    ...(layer.outputScale && { outputScale: await loader.number(OUTPUT_SCALE) }),
+  };
 }

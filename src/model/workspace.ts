@@ -10,9 +10,11 @@ import { FEED_FORWARDS } from "./ffn/kinds.ts";
 import type { BufferLimits, BufferSizes } from "./layer-part.ts";
 import { MIXERS } from "./mixer/kinds.ts";
 import type { PartBuffers } from "./op/op-context.ts";
+import { altUpBuffers, STREAMS, streamRows } from "./residual/altup.ts";
+import { perLayerBuffers } from "./residual/per-layer.ts";
 
 export interface Workspace extends PartBuffers {
-  /** f32 [rows, hiddenSize]: the residual stream. */
+  /** f32 [rows, hiddenSize]: the residual stream; with AltUp the first of four. */
   hidden: GPUBuffer;
   headInput: GPUBuffer;
   logits: GPUBuffer;
@@ -74,9 +76,9 @@ const SAMPLE_ROWS = 64;
 
 /** Bytes of the buffers that every model has. */
 function ownSizes(shape: ModelShape, { dtype, maxRows, logitRows }: WorkspaceLimits) {
-  const { hiddenSize, vocabSize } = shape;
+  const { hiddenSize, vocabSize, altUp } = shape;
   return {
-    hidden: bufferBytes(4 * maxRows * hiddenSize),
+    hidden: bufferBytes(4 * (altUp ? STREAMS * streamRows(maxRows) : maxRows) * hiddenSize),
     normed: bufferBytes(elemBytes(dtype) * maxRows * hiddenSize),
     delta: bufferBytes(4 * maxRows * hiddenSize),
     headInput: bufferBytes(elemBytes(dtype) * logitRows * hiddenSize),
@@ -86,12 +88,20 @@ function ownSizes(shape: ModelShape, { dtype, maxRows, logitRows }: WorkspaceLim
 }
 
 /** Bytes of the buffers that its parts ask for: of each name the largest. */
-function partSizes(shape: ModelShape, { dtype, maxRows, seats, maxContext }: WorkspaceLimits): BufferSizes {
+function partSizes(
+  shape: ModelShape,
+  { dtype, maxRows, seats, maxContext, logitRows }: WorkspaceLimits,
+): BufferSizes {
   const { hiddenSize } = shape;
   const limits: BufferLimits = { hiddenSize, elemBytes: elemBytes(dtype), maxRows, seats, maxContext };
   const sizes: Record<string, number> = {};
-  const embedding = embeddingBuffers(shape, limits.elemBytes);
-  for (const wanted of [embedding, ...shape.layers.flatMap((layer) => wantedBy(layer, limits))]) {
+  const wantedByLayers = shape.layers.flatMap((layer) => wantedBy(layer, limits));
+  const own = [
+    embeddingBuffers(shape, limits.elemBytes),
+    perLayerBuffers(shape, maxRows),
+    altUpBuffers(shape, { maxRows, logitRows, elemBytes: limits.elemBytes }),
+  ];
+  for (const wanted of [...wantedByLayers, ...own]) {
     for (const [name, bytes] of Object.entries(wanted))
       sizes[name] = Math.max(sizes[name] ?? 0, bufferBytes(bytes));
   }

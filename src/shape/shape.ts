@@ -87,8 +87,8 @@ export type FeedForward = FeedForwards[keyof FeedForwards];
 /** How the residual stream is normed: RMS norm, or LayerNorm, whose tensors may have a bias beside them. */
 export type NormKind = "rms" | "layer";
 
-/** The norms of a layer: of the input of its mixers and of its feed-forward, and of what each of them gives. */
-export type NormPlace = "mixer" | "mixerPost" | "ffn" | "ffnPost";
+/** The norms of a layer: of the input of its mixers and of its feed-forward, and of what each of them and the gate give. */
+export type NormPlace = "mixer" | "mixerPost" | "ffn" | "ffnPost" | "gatePost";
 
 /** The GGUF names of their tensors, without "blk.N." and ".weight". A norm without a name is left out. */
 export interface LayerNorms extends Readonly<Partial<Record<NormPlace, string>>> {
@@ -113,6 +113,10 @@ export interface LayerShape {
    * none, as the mixers do (Phi-2).
    */
   parallel: boolean;
+  /** Behind the feed-forward, the layer's own embedding of the token goes through a gate (`perLayerWidth`; Gemma 4). */
+  perLayerGate?: boolean;
+  /** The residual stream is multiplied by a number of the layer's behind all that. */
+  outputScale?: boolean;
 }
 
 /** Which vector stands for a text: the mean of its tokens' vectors, the first one's, or the last one's. */
@@ -151,6 +155,10 @@ export interface ModelShape {
   embeddingNorm: boolean;
   /** false: no norm stands behind the last layer, because layers end with one (BERT). */
   outputNorm?: false;
+  /** Numbers that each token has for every layer, beside its embedding (Gemma 3n, Gemma 4); undefined: none. */
+  perLayerWidth: number | undefined;
+  /** The residual is four streams, and a product of rank `laurelRank` goes past attention (Gemma 3n); undefined: one stream. */
+  altUp: { laurelRank: number } | undefined;
   /** Multiplies each mixer's and feed-forward's output before it is added. */
   residualScale: number;
   /** Multiplies the logits. */
@@ -184,10 +192,16 @@ export interface StateLayer {
 }
 
 /** The norms that a layer computes, with the names of their tensors. */
-export function normsOf({ mixers, ffn, norms }: LayerShape): [place: NormPlace, name: string][] {
+export function normsOf({
+  mixers,
+  ffn,
+  norms,
+  perLayerGate,
+}: LayerShape): [place: NormPlace, name: string][] {
   const places: NormPlace[] = [];
   if (mixers.length > 0) places.push("mixer", "mixerPost");
   if (ffn) places.push("ffn", "ffnPost");
+  if (perLayerGate) places.push("gatePost");
   return places.flatMap((place) => {
     const name = norms[place];
     return name === undefined ? [] : [[place, name]];

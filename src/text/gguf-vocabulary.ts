@@ -25,6 +25,7 @@ export function checkGgufVocabulary(metadata: Metadata): void {
   const { length } = stringList(metadata, "tokenizer.ggml.tokens");
   if (model === "llama" || model === "t5") return void scoreList(metadata, length);
   if (model === "bert") return;
+  if (model === "gemma4") return void stringList(metadata, "tokenizer.ggml.merges");
   preTokenizerOf(optional(metadata, "tokenizer.ggml.pre", "string"));
   stringList(metadata, "tokenizer.ggml.merges");
 }
@@ -42,6 +43,7 @@ type MakeVocabulary = (metadata: Metadata, tokens: string[], kinds: TokenKind[])
 const MODELS = {
   gpt2: byteLevel,
   llama: sentencePiece,
+  gemma4: sentencePiece,
   bert: wordPiece,
   t5: unigram,
 } satisfies Record<string, MakeVocabulary>;
@@ -94,8 +96,12 @@ function splitter(pre: PreTokenizer): Record<string, unknown> {
   return { type: "Sequence", pretokenizers: [...splits, bytes] };
 }
 
+const LINES = { type: "Split", pattern: { Regex: "[^\\n]+|[\\n]+" }, behavior: "Isolated", invert: false };
+
 function sentencePiece(metadata: Metadata, tokens: string[], kinds: TokenKind[]): Vocabulary {
-  const prefixSpace = optional(metadata, "tokenizer.ggml.add_space_prefix", "boolean") ?? true;
+  // Gemma 4 spells as SentencePiece does, has merges as others have, and merges nothing across line breaks.
+  const hasMerges = metadata.get("tokenizer.ggml.model") === "gemma4";
+  const prefixSpace = optional(metadata, "tokenizer.ggml.add_space_prefix", "boolean") ?? !hasMerges;
   const vocab = idsByToken(tokens);
   // SentencePiece's own defaults, which files leave out.
   const rolesOf = roles(metadata, tokens, kinds, { bosId: 1, eosId: 2 }, true);
@@ -107,13 +113,15 @@ function sentencePiece(metadata: Metadata, tokens: string[], kinds: TokenKind[])
       type: "Sequence",
       normalizers: prefixSpace ? [{ type: "Prepend", prepend: "\u2581" }, escape] : [escape],
     },
-    pre_tokenizer: null,
+    pre_tokenizer: hasMerges ? LINES : null,
     post_processor: null,
     decoder: null,
     model: {
       type: "BPE",
       vocab: recordOf(vocab),
-      merges: mergesFromScores(tokens, kinds, vocab, scoreList(metadata, tokens.length)),
+      merges: hasMerges
+        ? mergeList(metadata, new Set(rolesOf.corrected.map((id) => tokens[id])))
+        : mergesFromScores(tokens, kinds, vocab, scoreList(metadata, tokens.length)),
       byte_fallback: true,
       fuse_unk: true,
       unk_token: tokens[unknown.id ?? 0],

@@ -102,6 +102,7 @@ export const engineFields: Fields<EngineOptions> = {
   poolBytes: someBytes,
   poolStartTokens: integer(1, MAX_TOKENS),
   memoryBytes: someBytes,
+  tables: oneOf({ gpu: true, file: true }),
   adapter: text(),
   subgroups: flag,
   textTimeoutMs: integer(10, MAX_WAIT_MS),

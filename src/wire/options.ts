@@ -73,6 +73,12 @@ export interface EngineOptions extends SourceOptions {
    * the model needs more, and the pool does not grow beyond it. Default: the device's limit.
    */
   memoryBytes?: number | undefined;
+  /**
+   * Where the table of per-layer embeddings is (Gemma 3n, Gemma 4), which may be half of the model: on the GPU, or in the model's
+   * file (in RAM while that is downloaded), from which each step reads the rows of its tokens. Default: in the file if the table
+   * has more than 512 MiB, or if `memoryBytes` is too little for it.
+   */
+  tables?: "gpu" | "file" | undefined;
   /** Part of the adapter's name; loading fails if the name does not contain it. */
   adapter?: string | undefined;
   /** false: do not use subgroup operations. Default: use them if the adapter has them. */

@@ -109,6 +109,8 @@ export interface ModelReport {
   /** What the model would take on the GPU. */
   memory?: {
     weightBytes: number;
+    /** Of tables that stay off the GPU; not part of the sums. */
+    offGpuBytes: number;
     kvBytesPerToken: number;
     /** Tokens that the KV pool starts with, and what it may grow to. */
     kvStartTokens: number;

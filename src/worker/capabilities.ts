@@ -5,7 +5,7 @@
  */
 import { RUNTIME } from "../base.ts";
 import { adapterLine, type Gpu } from "../gpu/device.ts";
-import type { MemoryPlan } from "../model/memory.ts";
+import { bytesText, type MemoryPlan } from "../model/memory.ts";
 import { hasOpfs, NO_OPFS } from "./cache/open-store.ts";
 import type { Capability, EngineOptions } from "../wire/protocol.ts";
 
@@ -15,9 +15,16 @@ export async function missingCapabilities(gpu: Gpu, options: EngineOptions): Pro
   return [...missingOfGpu(gpu, options), ...(disk && !(await hasOpfs()) ? [NO_OPFS] : [])];
 }
 
-/** What became of the pool that was asked for. */
-export function missingOfPlan({ limited }: Pick<MemoryPlan, "limited">): Capability[] {
-  return limited === undefined ? [] : [{ code: "pool_limited", message: limited }];
+/** What became of the pool that was asked for, and of tables that do not fit beside it. */
+export function missingOfPlan({
+  limited,
+  offGpuBytes,
+}: Pick<MemoryPlan, "limited" | "offGpuBytes">): Capability[] {
+  const message = `the table of per-layer embeddings (${bytesText(offGpuBytes)}) stays off the GPU: its rows are read for each token, and a step waits for the one before it; the option tables: "gpu" puts it there`;
+  return [
+    ...(limited === undefined ? [] : [{ code: "pool_limited", message: limited }]),
+    ...(offGpuBytes > 0 ? [{ code: "table_off_gpu", message }] : []),
+  ];
 }
 
 function missingOfGpu({ adapter, features }: Gpu, options: EngineOptions): Capability[] {

@@ -61,6 +61,7 @@ function computingOptions(options: RunnerOptions): Partial<RunnerOptions> {
     poolStartTokens: _start,
     stateStartSlots: _stateStart,
     poolBytes: _bytes,
+    tables: _tables,
     ...computing
   } = rest;
   return computing;

@@ -88,7 +88,7 @@ async function inspectDevice(
     if (!shape) return;
     const { blockTokens, kvDtype, dtype } = resolved;
     const { startBlocks, maxBlocks, limited, states: _states, ...plan } = planMemory(file, shape, resolved);
-    report.capabilities.push(...missingOfPlan({ limited }));
+    report.capabilities.push(...missingOfPlan({ limited, offGpuBytes: plan.offGpuBytes }));
     report.memory = {
       ...plan,
       kvStartTokens: startBlocks * blockTokens,

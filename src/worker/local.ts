@@ -214,7 +214,7 @@ export class LocalEngine {
     } catch (error) {
       if (!this.isClosing) this.tellUnfinished(error, session);
     } finally {
-      await opened.close();
+      if (!session.readsFile) await opened.close();
     }
   }
 

@@ -22,6 +22,13 @@ export interface StepResult<S> {
 
 /** What the loop needs of the outer rooms. `S` is whatever a sample carries beside its token. */
 export interface LoopHooks<S extends { token: number }> {
+  /**
+   * Brings what the host must have before a step can be submitted. If a model needs that, the step's tokens must be known, so
+   * that no step is submitted before the one before it has been read back. Undefined: the model needs nothing of the kind.
+   */
+  fetch?(plan: Plan): Promise<void> | undefined;
+  /** Whether the model needs `fetch`. */
+  mustFetch?(): boolean;
   /** Submits a step to the GPU; resolves when it has run, and rejects if not all of it did. */
   run(plan: Plan): Promise<StepResult<S>>;
   /** Brings a block from a lower tier and says so to the scheduler; never rejects. */
@@ -154,15 +161,30 @@ export class Loop<S extends { token: number }> {
 
   private async fill(): Promise<void> {
     const { inFlight } = this;
-    while (!this.stopped && inFlight.length < MAX_STEPS_IN_FLIGHT) {
+    const most = this.hooks.mustFetch?.() ? 1 : MAX_STEPS_IN_FLIGHT;
+    while (!this.stopped && inFlight.length < most) {
       const room = this.hooks.makeRoom?.();
       if (room) await room;
       if (this.interruption || this.doubt) return;
       const plan = this.scheduler.next(QUEUE);
       this.startMoves();
       if (!plan) return;
+      if (!(await this.fetched(plan))) return;
       this.submit(plan);
     }
+  }
+
+  /** Whether the step can be submitted; if not, it is dropped as one in flight would be. */
+  private async fetched(plan: Plan): Promise<boolean> {
+    const fetching = this.hooks.fetch?.(plan);
+    if (!fetching) return true;
+    try {
+      await fetching;
+    } catch (error) {
+      await this.fail(error, plan);
+      return false;
+    }
+    return !this.interruption && !this.doubt;
   }
 
   /** Also when one ends, so that loading goes on while a step is computed. */

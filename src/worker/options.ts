@@ -39,6 +39,7 @@ export function runnerOptions(
     ...(poolBytes !== undefined && { poolBytes }),
     ...(poolStartTokens !== undefined && { poolStartTokens }),
     ...(memoryBytes !== undefined && { memoryBytes }),
+    ...(options.tables !== undefined && { tables: options.tables }),
     ...(poolTokens === undefined ? { poolMayBeLess: true } : { poolTokens }),
     dtype: chosen,
     kvDtype: options.kvDtype ?? (dtype === "auto" && gpu.features.f16 ? "f16" : chosen),

@@ -48,10 +48,13 @@ export class Recovery {
   }
 
   /**
-   * @param load loads what was opened; it may be left alone where the new device is lost, too, or `close` is called
+   * @param load loads what was opened, and says whether it keeps its file open; it may be left alone where the new device is lost, too, or `close` is called
    * @throws TidepoolError `device_lost` with the reason, `aborted` after `close`.
    */
-  async run<T>(info: GPUDeviceLostInfo, load: (opened: Reopened) => Promise<T>): Promise<T> {
+  async run<T extends { keeps: ModelFile | undefined }>(
+    info: GPUDeviceLostInfo,
+    load: (opened: Reopened) => Promise<T>,
+  ): Promise<T> {
     const sinceMs = this.nowMs() - this.lastLossMs;
     this.lastLossMs = this.nowMs();
     if (sinceMs < LOSS_WINDOW_MS) {
@@ -65,7 +68,7 @@ export class Recovery {
     try {
       opened = await this.open();
       const loaded = await this.unlessClosed(unlessLost(opened.gpu.device, load(opened)));
-      await opened.close();
+      if (!loaded.keeps) await opened.close();
       return loaded;
     } catch (error) {
       await opened?.close().catch(() => {}); // the first failure is the one to tell

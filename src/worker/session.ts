@@ -21,6 +21,7 @@ import {
 import { MAX_STEP_TEXTS } from "../model/embedding.ts";
 import type { RunnerProgress } from "../model/runner-parts.ts";
 import type { SampledRow } from "../model/sampler.ts";
+import type { FetchedRows } from "../model/matrix/row-table.ts";
 import { samplingParams, type SamplingParams } from "../model/sampling.ts";
 import type { Request, RequestSpec } from "../schedule/request.ts";
 import { Scheduler, type Move, type Plan, type Save, type Span } from "../schedule/scheduler.ts";
@@ -104,6 +105,10 @@ export class Session {
   private readonly recovery: Recovery;
   private readonly cacheOptions: CacheOptions;
   private capabilities: readonly Capability[];
+  /** What `fetchRows` has brought. */
+  private fetched: FetchedRows | undefined;
+  /** The model's file, if a table of it stays off the GPU. */
+  private file: ModelFile | undefined;
   private closed = false;
   /** Why nothing can be done any more. */
   private broken: TidepoolError | undefined;
@@ -160,6 +165,8 @@ export class Session {
       failed: (error) => this.loop.doubtSteps(error),
     });
     this.loop = new Loop(this.scheduler, {
+      mustFetch: () => this.runner.needsRows,
+      fetch: (plan) => this.fetchRows(plan),
       run: (plan) => this.run(plan),
       load: (move) => this.load(move),
       spill: (blocks) => this.mover?.spill(blocks),
@@ -207,7 +214,7 @@ export class Session {
       throw loaded.status === "rejected" ? loaded.reason : (prompts as PromiseRejectedResult).reason;
     }
     const runner = loaded.value;
-    await file.close();
+    if (!runner.readsFile) await file.close();
     const mover =
       store &&
       new TierMover({
@@ -225,7 +232,14 @@ export class Session {
         ...(cache.maxAgeMs !== undefined && { maxAgeMs: cache.maxAgeMs }),
       });
     for (const notice of prompts.value.notices) post({ type: "notice", notice });
-    return new Session(gpu, runner, prompts.value, mover, post, cache, more);
+    const session = new Session(gpu, runner, prompts.value, mover, post, cache, more);
+    if (runner.readsFile) session.file = file;
+    return session;
+  }
+
+  /** Whether the model's file must stay open; the session closes it. */
+  get readsFile(): boolean {
+    return this.runner.readsFile;
   }
 
   /** Queues a request; what is wrong with it is posted as `refused`. */
@@ -431,6 +445,7 @@ export class Session {
     await this.mover?.drain(CLOSE_DRAIN_MS);
     await this.mover?.store.close(CLOSE_DRAIN_MS);
     this.runner.destroy();
+    await this.file?.close();
   }
 
   /** The conservation check: blocks, seats and outputs are held by requests that are under way, and by nothing else. */
@@ -500,13 +515,21 @@ export class Session {
     return { samples: perSpan, broken };
   }
 
+  /** Rows of a table off the GPU, which the step that is submitted next takes. */
+  private fetchRows({ spans }: Plan): Promise<void> | undefined {
+    const tokens = spans.flatMap(({ request, from, count }) => request.tokens.slice(from, from + count));
+    return this.runner.fetchRows(tokens)?.then((rows) => void (this.fetched = rows));
+  }
+
   private submitStep(plan: Plan): Promise<RunnerResult> {
-    if (plan.phase === "decode") return this.runner.decode(plan.spans.map((span) => this.rowOf(span)));
-    const [span] = plan.spans;
-    assert(
-      span && plan.spans.length === 1,
-      `${plan.spans.length} prompts in a step, and the runner takes one`,
-    );
+    const { phase, spans } = plan;
+    if (phase === "decode")
+      return this.runner.decode(
+        spans.map((span) => this.rowOf(span)),
+        this.fetched,
+      );
+    const [span] = spans;
+    assert(span && spans.length === 1, `${spans.length} prompts in a step, and the runner takes one`);
     return this.submitChunk(span);
   }
 
@@ -521,7 +544,7 @@ export class Session {
     }
     const tokens = request.tokens.slice(from, from + count);
     const started = systemClock.nowMs();
-    const done = this.runner.prefill({ ...this.rowOf(span), tokens, sample });
+    const done = this.runner.prefill({ ...this.rowOf(span), tokens, sample }, this.fetched);
     return done.finally(() => this.mover?.computed(count, systemClock.nowMs() - started));
   }
 
@@ -533,7 +556,8 @@ export class Session {
   private rowOf({ request, from, states: [state] }: Span): RunnerRow {
     assert(request.seat !== undefined, `request ${request.id} runs without a seat`);
     const [slots = []] = this.scheduler.residency.tablesOf(request.slots);
-    return { seat: request.seat, position: from, slots, ...(state && { state }) };
+    const token = request.tokens[from];
+    return { seat: request.seat, position: from, slots, token, ...(state && { state }) };
   }
 
   private save(saves: readonly Save[]): void {
@@ -597,6 +621,8 @@ export class Session {
     try {
       const loaded = await this.recovery.run(info, (opened) => this.loadAgain(opened));
       this.runner = loaded.runner;
+      await this.file?.close();
+      this.file = loaded.keeps;
       this.capabilities = loaded.capabilities;
       this.mover?.moveTo(loaded.runner, loaded.fingerprint);
       this.fitTo(loaded.runner);
@@ -638,7 +664,10 @@ export class Session {
       (runner.pool.slotBytes === pool.slotBytes || chosen.kvDtype !== options.kvDtype) &&
       (!this.mover || this.mover.fingerprint === weightsFingerprint.fingerprint(runner.shape, options));
     if (isSame)
-      return { runner, capabilities, fingerprint: weightsFingerprint.fingerprint(runner.shape, chosen) };
+      return {
+        ...{ runner, capabilities, fingerprint: weightsFingerprint.fingerprint(runner.shape, chosen) },
+        keeps: runner.readsFile ? file : undefined,
+      };
     runner.destroy();
     throw new TidepoolError(
       "invalid_file",

@@ -13,6 +13,8 @@ interface Spec {
   heads: number;
   kvHeads: number;
   headDim: number;
+  /** Values are the first entries of keys, in the same buffer, and a row holds queries alone (latent attention). */
+  valueDim?: number;
   blockTokens: number;
   scale?: number;
   cap?: number;
@@ -43,6 +45,22 @@ const prefills: Record<string, { spec: Spec; sequence: Sequence }> = {
     spec: { ...base, heads: 3, kvHeads: 1, headDim: 256 },
     sequence: { context: 50, rows: 33 },
   },
+  "heads of 512": {
+    spec: { ...base, heads: 3, kvHeads: 1, headDim: 512, scale: 0.02 },
+    sequence: { context: 150, rows: 7 },
+  },
+  "heads of 320, window": {
+    spec: { ...base, headDim: 320, window: 20 },
+    sequence: { context: 135, rows: 9 },
+  },
+  "latent of 576": {
+    spec: { ...base, heads: 5, kvHeads: 1, headDim: 576, valueDim: 512, scale: 0.02 },
+    sequence: { context: 133, rows: 5 },
+  },
+  "latent of 20": {
+    spec: { ...base, heads: 4, kvHeads: 1, headDim: 20, valueDim: 12 },
+    sequence: { context: 70, rows: 33 },
+  },
   "heads of 80, window": { spec: { ...base, headDim: 80, window: 20 }, sequence: { context: 150, rows: 70 } },
   "heads of 20, window of one": {
     spec: { ...base, headDim: 20, window: 1 },
@@ -62,6 +80,19 @@ const decodes: Record<string, { spec: Spec; contexts: readonly number[] }> = {
   },
   "groups of six": { spec: { ...base, heads: 12, headDim: 8 }, contexts: [150, 20] },
   "heads of 256": { spec: { ...base, heads: 4, kvHeads: 1, headDim: 256 }, contexts: [140, 3] },
+  "heads of 512": {
+    spec: { ...base, heads: 5, kvHeads: 1, headDim: 512, scale: 0.02 },
+    contexts: [140, 3],
+  },
+  "heads of 320, no groups": { spec: { ...base, heads: 2, headDim: 320 }, contexts: [129] },
+  "latent of 576": {
+    spec: { ...base, heads: 5, kvHeads: 1, headDim: 576, valueDim: 512, scale: 0.02 },
+    contexts: [140, 3],
+  },
+  "latent of 20": {
+    spec: { ...base, heads: 6, kvHeads: 1, headDim: 20, valueDim: 12 },
+    contexts: [260, 17],
+  },
   "heads of 80, window": { spec: { ...base, headDim: 80, window: 20 }, contexts: [135, 148, 149, 400, 19] },
   "heads of 20, no groups": { spec: { ...base, kvHeads: 4, headDim: 20, blockTokens: 64 }, contexts: [65] },
   "cap, sinks and window": {
@@ -90,7 +121,7 @@ function makeCache(spec: Spec, contexts: readonly number[], type: Elem, random: 
     random,
   );
   const keys = contexts.map(fresh);
-  const values = contexts.map(fresh);
+  const values = spec.valueDim === undefined ? contexts.map(fresh) : keys;
   const slots = tables.flat().length + SPARE_SLOTS;
   const place = (cached: Float64Array[]) => {
     const pool = new Float32Array(slots * blockTokens * width).fill(NaN);
@@ -128,13 +159,13 @@ const TANH_ERROR = 2 ** -20;
 
 /** One query head in float64: [headDim] values, each with the bound of an f32 kernel's error. */
 export function attend(
-  spec: Pick<Spec, "headDim" | "scale" | "cap">,
+  spec: Pick<Spec, "headDim" | "valueDim" | "scale" | "cap">,
   query: Float64Array,
   keys: Float64Array[],
   values: Float64Array[],
   sink?: number,
 ): Attended[] {
-  const { headDim, scale = 1 / Math.sqrt(headDim), cap = 0 } = spec;
+  const { headDim, valueDim = headDim, scale = 1 / Math.sqrt(headDim), cap = 0 } = spec;
   const unit = roundOff("f32");
   const scores = keys.map((key) => {
     const dot = scale * sumOver(headDim, (c) => (query[c] as number) * (key[c] as number));
@@ -151,7 +182,7 @@ export function attend(
   });
   const total = weights.reduce((sum, { weight }) => sum + weight, 0);
   const totalError = weights.reduce((sum, { weight, relative }) => sum + weight * relative, 0) / total;
-  return Array.from({ length: headDim }, (_, c) => {
+  return Array.from({ length: valueDim }, (_, c) => {
     const at = (j: number) => (values[j] as Float64Array)[c] as number;
     const value = sumOver(keys.length, (j) => (weights[j]?.weight as number) * at(j)) / total;
     const bound = sumOver(keys.length, (j) => {
@@ -168,7 +199,7 @@ function sumOver(count: number, term: (index: number) => number): number {
   return sum;
 }
 
-/** All heads of a row at `position` of sequence `s`, [heads * headDim]. */
+/** All heads of a row at `position` of sequence `s`, [heads * valueDim]. */
 function attendRow(
   spec: Spec,
   cache: Cache,
@@ -203,7 +234,7 @@ class Batch {
   private readonly rig: Rig;
 
   constructor(rig: Rig, spec: Spec, sequences: readonly Sequence[], random: Random) {
-    const { heads, kvHeads, headDim } = spec;
+    const { heads } = spec;
     this.rig = rig;
     this.spec = spec;
     const contexts = sequences.map(({ context }) => context);
@@ -211,31 +242,39 @@ class Batch {
     this.rows = sequences.flatMap(({ context, rows }, sequence) =>
       Array.from({ length: rows }, (_, i) => ({ position: context - rows + i, sequence })),
     );
-    const width = (heads + 2 * kvHeads) * headDim;
+    const { width } = this;
     this.qkv = rounded(lumpy(random, this.rows.length * width, width), rig.types.elem);
     this.sinks = rounded(lumpy(random, heads, heads), "f32");
   }
 
   get width(): number {
-    return (this.spec.heads + 2 * this.spec.kvHeads) * this.spec.headDim;
+    const { heads, kvHeads, headDim, valueDim } = this.spec;
+    return (heads + (valueDim === undefined ? 2 * kvHeads : 0)) * headDim;
   }
 
-  /** Runs rows `from` to `to` alone as one step; returns [rows, heads * headDim]. */
+  get outWidth(): number {
+    const { heads, headDim, valueDim = headDim } = this.spec;
+    return heads * valueDim;
+  }
+
+  /** Runs rows `from` to `to` alone as one step; returns [rows, heads * valueDim]. */
   async run(phase: "prefill" | "decode", from = 0, to = this.rows.length): Promise<Float32Array> {
     const { rig, spec, cache } = this;
     const { sinks, ...shape } = spec;
     const { elem, kv } = rig.types;
-    const count = (to - from) * spec.heads * spec.headDim;
+    const count = (to - from) * this.outWidth;
     const out = rig.unwritten(count, elem);
     const rows = this.rows.slice(from, to);
     const first = phase === "decode" ? from : 0;
     const maxContext = 64 * SPLIT_TOKENS;
+    const keys = rig.upload(cache.pool.keys, kv);
     const ops = await attentionOps(rig.kernels, rig.types, {
       ...shape,
       ...(sinks && { sinks: rig.upload(this.sinks) }),
       qkv: rig.upload(this.qkv.subarray(from * this.width, to * this.width), elem),
-      keys: rig.upload(cache.pool.keys, kv),
-      values: rig.upload(cache.pool.values, kv),
+      rowWidth: this.width,
+      keys,
+      values: spec.valueDim === undefined ? rig.upload(cache.pool.values, kv) : keys,
       out,
       phase,
       scratch: rig.unwritten(scratchBytes(spec, rows.length, maxContext) / 4, "f32"),
@@ -283,7 +322,7 @@ const decodeCases = Object.entries(decodes).flatMap(([name, { spec, contexts }])
     const batch = new Batch(rig, spec, sequences, new Random(testSeed(name)));
     const together = await batch.run("decode");
     batch.check(name, together);
-    const width = spec.heads * spec.headDim;
+    const width = batch.outWidth;
     for (let row = 0; row < contexts.length; row++) {
       const alone = await batch.run("decode", row, row + 1);
       expectSame(`row ${row} alone`, alone, together.subarray(row * width, (row + 1) * width));

@@ -18,6 +18,7 @@ interface Spec {
   /** false: `out` is the stream as it stands. */
   pre: boolean;
   residualScale: number;
+  streamScale?: number;
   gather?: readonly number[];
 }
 
@@ -33,6 +34,8 @@ const specs: Record<string, Spec> = {
   sandwich: { ...RMS, rows: 7, d: 512, post: "output" },
   gather: { ...RMS, rows: 7, d: 64, post: "output", gather: [6, 0, 3] },
   "gather without delta": { ...RMS, rows: 33, d: 8, delta: false, gather: [32] },
+  "scaled stream": { ...RMS, rows: 7, d: 64, post: "output", streamScale: 0.37 },
+  "scaled stream, gathered": { ...RMS, rows: 7, d: 64, streamScale: -1.3, gather: [6, 1] },
   "stream as it stands": { ...RMS, rows: 3, d: 64, delta: false, pre: false },
   "post-norm alone": { ...RMS, rows: 7, d: 260, post: "output", pre: false },
   "LayerNorm of one row": { ...LAYER, rows: 1, d: 1028, delta: false },
@@ -65,8 +68,17 @@ function reference(spec: Spec, row: number, inputs: Inputs): { stream: Bounded; 
   const of = (values: Float64Array) => exact(values.slice(row * d, row * d + d));
   const change = post === "output" ? normed(of(inputs.delta), inputs.post, kind) : of(inputs.delta);
   const sum = spec.delta ? added(of(inputs.hidden), change, spec.residualScale) : of(inputs.hidden);
-  const stream = post === "sum" ? normed(sum, inputs.post, kind) : sum;
+  const whole = post === "sum" ? normed(sum, inputs.post, kind) : sum;
+  const stream = spec.streamScale === undefined ? whole : scaled(whole, Math.fround(spec.streamScale));
   return { stream, out: spec.pre ? normed(stream, inputs.weight, kind) : stream };
+}
+
+function scaled({ values, bounds }: Bounded, factor: number): Bounded {
+  const products = values.map((value) => value * factor);
+  const errors = bounds.map(
+    (bound, i) => Math.abs(factor) * bound + roundOff("f32") * Math.abs(products[i] as number),
+  );
+  return { values: products, bounds: errors };
 }
 
 function exact(values: Float64Array): Bounded {
@@ -126,6 +138,7 @@ async function check(rig: Rig, spec: Spec, random: Random): Promise<void> {
   const out = rig.unwritten(wanted.length * d, elem);
   const op = await normOp(rig.kernels, rig.types, {
     ...{ kind, hidden, out, d, eps: EPS, residualScale: spec.residualScale },
+    streamScale: spec.streamScale,
     ...(spec.delta && { delta: rig.upload(inputs.delta) }),
     ...(post && { post: { weight: rig.upload(inputs.post), of: post } }),
     weight: spec.pre ? rig.upload(inputs.weight) : undefined,

@@ -81,7 +81,7 @@ async function checkRope(rig: Rig, bad: number): Promise<void> {
   const { elem } = rig.types;
   const qkv = rig.upload(numbers(QKV, { 3: bad }), elem);
   const ropeTable = Float32Array.from({ length: ROWS * HEADS.headDim }, (_, i) => (i % 2 === 0 ? 0.8 : 0.6));
-  const op = await ropeOp(rig.kernels, rig.types, { ...HEADS, rot: 16, interleaved: false, table: 0, qkv });
+  const op = await ropeOp(rig.kernels, rig.types, { ...HEADS, rot: 16, interleaved: false, qkv });
   rig.run([op], { ...EACH_ROW, ropeTable });
   expectBroken("rope", await rig.read(qkv, elem, ROWS * QKV), QKV, [3, 11]);
 }

@@ -1,9 +1,9 @@
 /**
  * rope: both pairings, partial rotation, per-head norms before and after it, layers with the norm alone, the temperature of
- * queries, and the choice of table.
+ * queries, norms of v, queries alone, and tables of different sizes.
  */
 import { Random } from "../../src/base.ts";
-import { ropeFrequencies, ropeOp, RopeTable } from "../../src/model/op/rope.ts";
+import { pairsBefore, ropeFrequencies, ropeOp, RopeTable } from "../../src/model/op/rope.ts";
 import { inEverySetting, type Case } from "../support/cases.ts";
 import { expectClose, lumpy, Rig, rounded, roundOff } from "../support/rig.ts";
 import { testSeed } from "../support/seed.ts";
@@ -22,6 +22,9 @@ interface Spec {
   normLast?: boolean;
   temperature?: { scale: number; tokens: number };
   table: number;
+  /** Rotated entries of the table before, if the op's is table 1. Default: as many. */
+  rotBefore?: number;
+  over?: "q" | "qk" | "qkv";
 }
 
 const base: Spec = {
@@ -46,6 +49,11 @@ const specs: Record<string, Spec> = {
   "norm of a rotated part": { ...base, rows: 4, headDim: 64, rot: 32, norm: true, normLast: true, table: 1 },
   temperature: { ...base, rot: 32, temperature: { scale: 0.1, tokens: 1000 } },
   "temperature alone": { ...base, rows: 3, headDim: 32, rot: 0, temperature: { scale: 0.7, tokens: 64 } },
+  "norm of v too": { ...base, headDim: 64, norm: true, over: "qkv" },
+  "norm of v, no rotation": { ...base, headDim: 20, rot: 0, norm: true, over: "qkv" },
+  "queries alone": { ...base, norm: true, over: "q" },
+  "behind a longer table": { ...base, headDim: 32, rot: 16, norm: true, table: 1, rotBefore: 64 },
+  "behind a shorter table": { ...base, rows: 3, rot: 64, table: 1, rotBefore: 8 },
 };
 
 const EPS = 1e-6;
@@ -118,16 +126,21 @@ function stretchAt({ temperature }: Spec, position: number): number {
 }
 
 function reference(spec: Spec, qkv: Float64Array, qWeight: Float64Array, kWeight: Float64Array) {
-  const { rows, heads, kvHeads, headDim } = spec;
+  const { rows, heads, kvHeads, headDim, over = "qk" } = spec;
+  const reached = { q: heads, qk: heads + kvHeads, qkv: heads + 2 * kvHeads }[over];
+  const ones = new Float64Array(headDim).fill(1);
   const width = heads + 2 * kvHeads;
   const expected = qkv.slice();
   const sizes = new Float64Array(qkv.length);
   for (let row = 0; row < rows; row++) {
-    for (let head = 0; head < heads + kvHeads; head++) {
+    for (let head = 0; head < reached; head++) {
       const at = (row * width + head) * headDim;
+      const isValue = head >= heads + kvHeads;
       const [weights, ofKind] = head < heads ? [qWeight, head] : [kWeight, head - heads];
-      const weight = spec.layer ? weights.subarray(ofKind * headDim, (ofKind + 1) * headDim) : weights;
-      const turned = turnHead(spec, expected.subarray(at, at + headDim), weight, positionOf(row));
+      const ofHead = spec.layer ? weights.subarray(ofKind * headDim, (ofKind + 1) * headDim) : weights;
+      const own = isValue ? { ...spec, rot: 0 } : spec;
+      const weight = isValue ? ones : ofHead;
+      const turned = turnHead(own, expected.subarray(at, at + headDim), weight, positionOf(row));
       if (head < heads) turned.scale(() => stretchAt(spec, positionOf(row)));
       sizes.set(turned.size, at);
     }
@@ -136,7 +149,7 @@ function reference(spec: Spec, qkv: Float64Array, qWeight: Float64Array, kWeight
 }
 
 async function check(rig: Rig, spec: Spec, random: Random): Promise<void> {
-  const { rows, heads, kvHeads, headDim, rot } = spec;
+  const { rows, heads, kvHeads, headDim, rot, table: index, rotBefore = rot, over } = spec;
   const { elem } = rig.types;
   const width = (heads + 2 * kvHeads) * headDim;
   const qkv = rounded(lumpy(random, rows * width, width), elem);
@@ -145,22 +158,26 @@ async function check(rig: Rig, spec: Spec, random: Random): Promise<void> {
   const [qWeight, kWeight] = [weights(heads), weights(kvHeads)];
   const buffer = rig.upload(qkv, elem);
   const isLast = spec.normLast ?? false;
+  const keyWeight = over === "q" ? undefined : rig.upload(kWeight);
   const norm = {
     qWeight: rig.upload(qWeight),
-    kWeight: rig.upload(kWeight),
+    kWeight: keyWeight,
     eps: EPS,
     isLast,
     isLayer: spec.layer ?? false,
   };
+  const tables = THETAS.map((theta, each) => ({ theta, rot: index === 1 && each === 0 ? rotBefore : rot }));
   const op = await ropeOp(rig.kernels, rig.types, {
-    ...{ heads, kvHeads, headDim, rot, interleaved: spec.interleaved, table: spec.table },
+    ...{ heads, kvHeads, headDim, rot, interleaved: spec.interleaved },
+    before: pairsBefore(tables, index),
+    ...(over && { over }),
     ...(spec.norm && { norm }),
     ...(spec.temperature && { temperature: spec.temperature }),
     qkv: buffer,
   });
   const table = new RopeTable(
-    THETAS.map((theta, table) =>
-      ropeFrequencies({ theta, rot, scaling: { type: "none" }, magnitude: MAGNITUDES[table] ?? 1 }),
+    tables.map((each, table) =>
+      ropeFrequencies({ ...each, scaling: { type: "none" }, magnitude: MAGNITUDES[table] ?? 1 }),
     ),
   );
   const ropeTable = new Float32Array(table.size(rows));

@@ -58,6 +58,8 @@ export const VARIANTS = [
   "apertus",
   "arcee",
   "nemotronh",
+  "gemma4",
+  "gemma3n",
 ];
 const FEEDS: Feed[] = ["once", "chunks of 7", "one by one"];
 
@@ -66,6 +68,8 @@ const EXACT: readonly string[] = [
   "gemma",
   "gemma2",
   "gemma3linear",
+  "gemma3n",
+  "gemma4",
   "starcoder2",
   "gpt2",
   "gptneox",

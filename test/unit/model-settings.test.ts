@@ -230,8 +230,9 @@ describe("keys that nothing computes with", () => {
 
   test.each<[string, string, unknown]>([
     ["llama", "attention.value_length", 32],
-    ["gemma3", "attention.key_length_swa", 32],
-    ["gemma3", "rope.dimension_count_swa", 8],
+    ["llama", "attention.key_length_swa", 32],
+    ["llama", "rope.dimension_count_swa", 8],
+    ["gemma3", "attention.value_length_swa", 8],
   ])("%s.%s %s differs from what all layers have", (arch, key, value) => {
     const error = errorOf(() => ggufShape(arch, { [key]: value }));
     expect(error).toMatchObject({ code: "unsupported", details: { key: `${arch}.${key}` } });

@@ -32,7 +32,7 @@ test("a whole model has no complaint", () => {
 test.each<[string, Record<string, unknown>, RegExp]>([
   ["an odd rotation", { "llama.rope.dimension_count": 7 }, /7 rotated entries a head/],
   ["a head size of 18", { "llama.attention.key_length": 18 }, /layer 0: the head size 18/],
-  ["a head size of 260", { "llama.attention.key_length": 260 }, /layer 0: the head size 260/],
+  ["a head size of 510", { "llama.attention.key_length": 510 }, /layer 0: the head size 510/],
   ["a hidden size of 66", { "llama.embedding_length": 66 }, /the hidden size 66/],
   [
     "a feed-forward of 130",

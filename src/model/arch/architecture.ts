@@ -55,6 +55,10 @@ export interface Architecture extends GgufTraits {
   mixers?(index: number, params: Hyperparameters, attention: () => AttentionMixer): Mixer[];
   /** The feed-forward of layer `index`. Default: `mlp`. */
   ffn?(index: number, params: Hyperparameters, mlp: () => FeedForward): FeedForward | undefined;
+  /** Each layer multiplies the residual stream by a number of its own. */
+  outputScale?: boolean;
+  /** RMS norm over each head of v, without a weight. */
+  vNorm?: boolean;
   /** W_q carries a gate for each head. */
   gatedAttention?: boolean;
   /** The feed-forward's gate and up are one tensor. */

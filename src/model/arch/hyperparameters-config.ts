@@ -48,7 +48,11 @@ export function hyperparametersFromConfig(
     if ((read.value(key) ?? value) !== value) throw read.unsupported(key, read.value(key), String(value));
   const common: Hyperparameters = {
     name: String(read.value("_name_or_path") || modelType),
-    ...{ layers, unusedLayers: 0, hiddenSize, contextTokens, heads, headDim },
+    ...{ layers, unusedLayers: 0, hiddenSize, contextTokens, heads, headDim, localHeadDim: headDim },
+    sharedKvLayers: 0,
+    perLayerWidth: 0,
+    sparsity: undefined,
+    laurelRank: 0,
     vocabSize: read.optional("vocab_size"),
     kvHeads: read.perLayer("num_key_value_heads", layers, MAX_WIDTH, heads),
     ffnWidth: read.perLayer("intermediate_size", layers, MAX_WIDTH),
@@ -57,6 +61,7 @@ export function hyperparametersFromConfig(
     parallelResidual: undefined,
     normEps: read.positive(dialect.normEps ?? "rms_norm_eps"),
     ropeDims,
+    localRopeDims: ropeDims,
     ...ropeOf(read, { contextTokens, ropeDims, ntkAlpha: dialect.ntkAlpha ?? false }, dialect),
     ropeFinetuned: true,
     ropeSections: false,

@@ -22,6 +22,10 @@ import type { NormKind, Pooling, QueryTemperature, RopeScaling, Xielu } from "..
 export interface GgufTraits {
   /** `general.architecture`, the prefix of its keys. */
   gguf: string;
+  /** Layers may share keys and values, and tokens have numbers for each layer (Gemma 3n, Gemma 4). */
+  perLayer?: boolean;
+  /** Gemma 3n: four streams of the residual, and what llama.cpp takes for granted with them. */
+  altUp?: boolean;
   /** Default: RMS norms. */
   norm?: NormKind;
   /** The file says whether mixer and feed-forward read the same residual stream. */
@@ -49,7 +53,8 @@ export interface GgufTraits {
 }
 
 export interface LocalLayers {
-  period: number;
+  /** Absent: the file must list the layers. */
+  period?: number;
   /** The first layer of a period is the global one. Default: the last. */
   isFirstGlobal?: boolean;
   /**
@@ -86,19 +91,22 @@ export function hyperparametersFromMetadata(
   const heads = read.perLayer("attention.head_count", layers, MAX_WIDTH);
   const kvHeads = read.perLayer("attention.head_count_kv", layers, MAX_WIDTH, heads);
   const headDim = headDimOf(read, hiddenSize, heads.find((count) => count > 0) ?? 0);
+  const localHeadDim = localHeadDimOf(read, headDim, traits);
   const params: Hyperparameters = {
     name: String(general.value("general.name") ?? traits.gguf),
-    ...{ layers, unusedLayers, hiddenSize, contextTokens, heads, kvHeads, headDim },
+    ...{ layers, unusedLayers, hiddenSize, contextTokens, heads, kvHeads, headDim, localHeadDim },
+    ...perLayerOf(read, layers, traits),
     vocabSize: vocabSizeOf(read, general),
     ffnWidth: read.perLayer("feed_forward_length", layers, MAX_WIDTH),
     activation: undefined,
     xielu: traits.xielu ? xieluOf(general, layers) : undefined,
     parallelResidual: traits.parallelFlag ? read.flag("use_parallel_residual", true) : undefined,
     normEps: read.positive(EPSILON_KEYS[traits.norm ?? "rms"]),
-    ...ropeOf(read, headDim, contextTokens, {
-      ...traits,
-      longRope: traits.longRope === true && hasTensor("rope_factors_long.weight"),
-    }),
+    ...ropeOf(
+      read,
+      { headDim, localHeadDim, contextTokens },
+      { ...traits, longRope: traits.longRope === true && hasTensor("rope_factors_long.weight") },
+    ),
     attentionScale: read.positiveOrZero("attention.scale") || undefined,
     temperature: traits.temperature ? temperatureOf(read, contextTokens) : undefined,
     softCap: read.positiveOrZero("attn_logit_softcapping", traits.softCaps?.attention),
@@ -125,17 +133,27 @@ function layerCounts(
   return { layers: all - unusedLayers, unusedLayers };
 }
 
-/** Keys, values and all layers have one head size here. */
+/** Keys and values have one head size. */
 function headDimOf(read: Reader, hiddenSize: number, heads: number): number {
   if (heads === 0) return 0;
   const headDim = read.integer("attention.key_length", MAX_HEAD_DIM, Math.floor(hiddenSize / heads));
-  const others = ["attention.value_length", "attention.key_length_swa", "attention.value_length_swa"];
-  for (const name of others) {
-    const length = read.optional(name) ?? headDim;
-    if (length !== headDim)
-      throw read.unsupported(name, length, `${headDim}, the same as attention.key_length`);
-  }
+  checkSame(read, "attention.value_length", headDim, "attention.key_length");
   return headDim;
+}
+
+/** Local layers may have heads of their own size. */
+function localHeadDimOf(read: Reader, headDim: number, { window }: GgufTraits): number {
+  const name = "attention.key_length_swa";
+  if (typeof window !== "object") checkSame(read, name, headDim, "attention.key_length");
+  const localHeadDim = headDim === 0 ? 0 : read.integer(name, MAX_HEAD_DIM, headDim);
+  checkSame(read, "attention.value_length_swa", localHeadDim, name);
+  return localHeadDim;
+}
+
+/** Checks that a size is what another key says, if it is there. */
+function checkSame(read: Reader, name: string, expected: number, other: string): void {
+  const value = read.optional(name) ?? expected;
+  if (value !== expected) throw read.unsupported(name, value, `${expected}, the same as ${other}`);
 }
 
 /** Tokens of the vocabulary, where no embedding says how many there are. */
@@ -165,22 +183,31 @@ function softplus(x: number): number {
 
 type RopePart = Pick<
   Hyperparameters,
-  "ropeDims" | "rope" | "localRope" | "ropeLayers" | "ropeFinetuned" | "ropeSections"
+  "ropeDims" | "localRopeDims" | "rope" | "localRope" | "ropeLayers" | "ropeFinetuned" | "ropeSections"
 >;
 
-function ropeOf(read: Reader, headDim: number, contextTokens: number, traits: GgufTraits): RopePart {
+function ropeOf(
+  read: Reader,
+  {
+    headDim,
+    localHeadDim,
+    contextTokens,
+  }: Pick<Hyperparameters, "headDim" | "localHeadDim" | "contextTokens">,
+  traits: GgufTraits,
+): RopePart {
   const ropeDims = headDim === 0 ? 0 : read.integer("rope.dimension_count", headDim, headDim);
-  const localDims = read.optional("rope.dimension_count_swa") ?? ropeDims;
-  if (localDims !== ropeDims)
-    throw read.unsupported("rope.dimension_count_swa", localDims, `${ropeDims}, as in all layers`);
   // Some converters of Gemma 3 name the bases of global and local layers so.
   const theta = read.positive("rope.freq_base", read.optional("rope.global.freq_base") ?? 10_000);
   const magnitude = read.positive("rope.scaling.attn_factor", 1);
   const sections = traits.ropeSections ? read.list("rope.dimension_sections", 2) : undefined;
+  const local = "rope.dimension_count_swa";
+  const ofLocal = localRope(read, traits, theta);
+  if (!ofLocal) checkSame(read, local, ropeDims, "rope.dimension_count");
   return {
     ropeDims,
+    localRopeDims: ropeDims === 0 ? 0 : read.integer(local, localHeadDim, Math.min(ropeDims, localHeadDim)),
     rope: { theta, scaling: ropeScaling(read, contextTokens, traits), magnitude },
-    localRope: localRope(read, traits, theta),
+    localRope: ofLocal,
     ropeLayers: undefined,
     ropeSections: sections?.every((size) => Number(size) > 0) ?? false,
     ropeFinetuned: traits.ropeIsOptional ? read.flag("rope.scaling.finetuned", true) : true,
@@ -296,4 +323,34 @@ function recurrentOf(read: Reader, layers: number, { deltaLayers }: GgufTraits):
       : ATTENTION_INTERVAL,
     recurrentLayers: deltaLayers ? read.flags("attention.recurrent_layers", layers) : undefined,
   };
+}
+
+type PerLayerPart = Pick<Hyperparameters, "laurelRank" | "sharedKvLayers" | "perLayerWidth" | "sparsity">;
+
+/** Gemma 3n's files leave unsaid what llama.cpp takes for granted: layers 0 to 19 have their own keys, 0 to 9 sparse gates. */
+function perLayerOf(read: Reader, layers: number, { perLayer, altUp }: GgufTraits): PerLayerPart {
+  if (!perLayer) return { laurelRank: 0, sharedKvLayers: 0, perLayerWidth: 0, sparsity: undefined };
+  const shared = altUp ? Math.max(0, layers - 20) : 0;
+  const part = {
+    laurelRank: altUp ? 64 : 0,
+    sharedKvLayers: read.integer("attention.shared_kv_layers", layers - 1, shared, 0),
+    perLayerWidth: read.integer(
+      "embedding_length_per_layer_input",
+      MAX_WIDTH,
+      altUp ? 256 : 0,
+      altUp ? 1 : 0,
+    ),
+  };
+  if (!altUp) return { ...part, sparsity: undefined };
+  checkSame(read, "altup.num_inputs", 4, "the streams that the kernels have");
+  checkSame(read, "altup.active_idx", 0, "the stream that the kernels take for the active one");
+  // The 95th percentile of a normal distribution.
+  const usual = Array.from({ length: layers }, (_, index) => (index < 10 ? 1.6448533535003662 : undefined));
+  return { ...part, sparsity: sparsityOf(read, layers) ?? usual };
+}
+
+/** A factor a layer; minus infinity where nothing is spared. */
+function sparsityOf(read: Reader, layers: number): (number | undefined)[] | undefined {
+  const listed = read.list("activation_sparsity_scale", layers);
+  return listed?.map((factor) => (Number.isFinite(factor) ? Number(factor) : undefined));
 }

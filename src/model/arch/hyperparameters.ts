@@ -33,6 +33,16 @@ export interface Hyperparameters {
   /** One entry a layer. */
   kvHeads: number[];
   headDim: number;
+  /** Of local layers. */
+  localHeadDim: number;
+  /** So many layers at the end read the keys and values of layers before them. */
+  sharedKvLayers: number;
+  /** Numbers that each token has for every layer, beside its embedding; 0: none. */
+  perLayerWidth: number;
+  /** Of the product that goes past attention (Gemma 3n). */
+  laurelRank: number;
+  /** How much each layer's feed-forward spares of its gates (`sparsity`), if any does. */
+  sparsity: (number | undefined)[] | undefined;
   /** One entry a layer. */
   ffnWidth: number[];
   /** undefined: the architecture's own. */
@@ -43,6 +53,8 @@ export interface Hyperparameters {
   parallelResidual: boolean | undefined;
   normEps: number;
   ropeDims: number;
+  /** Of local layers, if they have a base of their own. */
+  localRopeDims: number;
   /** Of all layers, or of those that see everything. */
   rope: RopeBase;
   /** Of layers with a sliding window, if they have their own. */

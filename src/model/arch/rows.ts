@@ -22,7 +22,7 @@ import type {
   RopeLayout,
   RopeParams,
 } from "../../shape/shape.ts";
-import { PLAIN, PRE_NORMS_RENAMED, type Architecture } from "./architecture.ts";
+import { PLAIN, PRE_NORMS_RENAMED, SANDWICH_NORMS, type Architecture } from "./architecture.ts";
 import { DENSE } from "./rows-dense.ts";
 import { LAYER_NORM } from "./rows-layer-norm.ts";
 import { ENCODERS } from "./rows-encoders.ts";
@@ -33,6 +33,38 @@ export const ARCHITECTURES: Architecture[] = [
   ...DENSE,
   ...LAYER_NORM,
   ...ENCODERS,
+  {
+    gguf: "gemma3n",
+    config: ["gemma3n_text", "gemma3n"],
+    ropeLayout: "half",
+    qkNorm: true,
+    vNorm: true,
+    norms: { mixer: "attn_norm", gatePost: "post_norm" }, // the others are AltUp's
+    activation: "gelu_tanh",
+    zeroCentredNorms: false,
+    scaleEmbedding: true,
+    perLayer: true,
+    altUp: true,
+    softCaps: { attention: 0, final: 30 },
+    window: { period: 5, localTheta: 10_000 },
+    attentionScale: () => 1,
+  },
+  {
+    gguf: "gemma4",
+    config: ["gemma4_text", "gemma4"],
+    ropeLayout: "half",
+    qkNorm: true,
+    vNorm: true,
+    norms: { ...SANDWICH_NORMS, gatePost: "post_norm" },
+    safetensorsNames: { ffn_norm: "pre_feedforward_layernorm" },
+    activation: "gelu_tanh",
+    zeroCentredNorms: false,
+    scaleEmbedding: true,
+    perLayer: true,
+    outputScale: true,
+    window: { localTheta: 10_000 },
+    attentionScale: () => 1,
+  },
   {
     ...PLAIN,
     gguf: "lfm2",
@@ -232,8 +264,17 @@ export function modelTypeOf(config: Record<string, unknown>): string {
   const types = [config["model_type"], text?.model_type].map(String);
   return types.find((type) => ARCHITECTURES.some((row) => row.config.includes(type))) ?? (types[0] as string);
 }
+/** Architectures that cannot run by themselves. */
+const REFUSED: Readonly<Record<string, string>> = {
+  "gemma4-assistant": "a draft model, which reads the KV cache of the Gemma 4 that it assists",
+};
 
 function unknownArchitecture(name: string): TidepoolError {
+  const why = REFUSED[name];
+  if (why !== undefined) {
+    const message = `"${name}" does not run here: it is ${why}`;
+    return new TidepoolError("unsupported", message, { architecture: name });
+  }
   return new TidepoolError(
     "unsupported",
     `the architecture "${name}" is not known; known are ${ARCHITECTURE_NAMES.join(", ")}`,
@@ -260,6 +301,8 @@ function build(row: Architecture, params: Hyperparameters, file: ModelFile): Mod
     embeddingNorm: row.embeddingNorm ?? false,
     ...(row.outputNorm === false && { outputNorm: false }),
     ...embeddingOf(row, params),
+    perLayerWidth: params.perLayerWidth || undefined,
+    altUp: row.altUp ? { laurelRank: params.laurelRank } : undefined,
     residualScale: params.residualScale,
     logitScale: 1 / params.logitDivisor,
     logitSoftCap: params.finalSoftCap,
@@ -301,13 +344,11 @@ function vocabSizeOf(params: Hyperparameters, names: TensorNames): number {
   );
 }
 
-function ropeTables({ rope, localRope, localLayers, ropeDims }: Hyperparameters): RopeParams[] {
+function ropeTables({ rope, localRope, localLayers, ...dims }: Hyperparameters): RopeParams[] {
+  const all = { ...rope, rot: dims.ropeDims };
   const hasLocal = localRope && localLayers.includes(true);
-  return [rope, ...(hasLocal ? [localRope] : [])].map(({ magnitude = 1, ...base }) => ({
-    ...base,
-    rot: ropeDims,
-    ...(magnitude !== 1 && { magnitude }),
-  }));
+  const tables = hasLocal ? [all, { ...localRope, rot: dims.localRopeDims }] : [all];
+  return tables.map(({ magnitude = 1, ...table }) => ({ ...table, ...(magnitude !== 1 && { magnitude }) }));
 }
 
 function layerShape(
@@ -323,11 +364,14 @@ function layerShape(
     mixers: row.mixers?.(index, params, attention) ?? [attention()],
     ffn: row.ffn ? row.ffn(index, params, mlp) : mlp(),
     ...(row.skeleton?.(index, params, layer) ?? { norms: row.norms, parallel: false }),
+    ...(params.perLayerWidth > 0 && { perLayerGate: true }),
+    ...(row.outputScale && { outputScale: true }),
   };
 }
 
 function mlpOf(row: Architecture, params: Hyperparameters, index: number): FeedForward {
   const xielu = params.xielu?.[index];
+  const sparsity = params.sparsity?.[index];
   return {
     kind: "mlp",
     width: ffnWidth(params, index),
@@ -335,6 +379,7 @@ function mlpOf(row: Architecture, params: Hyperparameters, index: number): FeedF
     gated: row.gated ?? true,
     ...(row.fusedGateUp && { fused: true }),
     ...(xielu && { xielu }),
+    ...(sparsity !== undefined && { sparsity }),
   };
 }
 
@@ -363,14 +408,31 @@ function attentionMixer(
     kind: "attention",
     heads,
     kvHeads,
-    headDim: params.headDim,
+    headDim: isLocal ? params.localHeadDim : params.headDim,
     scale: params.attentionScale ?? row.attentionScale?.(params) ?? 1 / Math.sqrt(params.headDim),
     window: isLocal ? params.window : 0,
     softCap: params.softCap,
     ropeTable: row.ropeTable ? row.ropeTable(index, params) : isLocal && params.localRope ? 1 : 0,
     qkNorm: row.qkNormIsOptional && !layer.has("attn_q_norm") ? false : row.qkNorm,
     ...(params.temperature && { temperature: params.temperature }),
+    ...(row.vNorm && { vNorm: true }),
+    sharesKvOf: kvOwner(params, index),
     gated: row.gatedAttention ?? false,
     ...(row.isEncoder && { bidirectional: true }),
   };
+}
+
+/** The last layer of the same kind, local or global, that has keys and values of its own. */
+function kvOwner(
+  { layers, sharedKvLayers, localLayers }: Hyperparameters,
+  index: number,
+): number | undefined {
+  const owners = layers - sharedKvLayers;
+  if (index < owners) return undefined;
+  const owner = localLayers.slice(0, owners).lastIndexOf(localLayers[index] ?? false);
+  if (owner >= 0) return owner;
+  throw new TidepoolError(
+    "invalid_file",
+    `layer ${index} has no layer before it whose keys and values it could read`,
+  );
 }

@@ -3,12 +3,14 @@
  */
 import { inFile, TidepoolError } from "../../errors.ts";
 import type { ModelFile, TensorInfo } from "../../load/model-file.ts";
-import { normsOf, type LayerShape, type ModelShape } from "../../shape/shape.ts";
+import { normsOf, type LayerShape, type Mixer, type ModelShape } from "../../shape/shape.ts";
 import { DENSE_NAMES } from "../embedding.ts";
 import { FEED_FORWARDS } from "../ffn/kinds.ts";
 import { formatOf } from "../matrix/formats.ts";
 import { MIXERS } from "../mixer/kinds.ts";
-import { requireTensor, TensorNames, type LayerTensors, type TensorSpec } from "./tensor-lookup.ts";
+import { ALTUP_LAYER, ALTUP_TENSORS } from "../residual/altup.ts";
+import { PER_LAYER_GATE, PER_LAYER_TENSORS } from "../residual/per-layer.ts";
+import { requireTensor, TensorNames, VECTOR, type LayerTensors, type TensorSpec } from "./tensor-lookup.ts";
 
 /** The names of a model's tensors, those of its mixers and feed-forwards included. */
 export function namesIn(file: ModelFile, { layers, safetensorsNames }: ModelShape): TensorNames {
@@ -22,10 +24,16 @@ export function namesIn(file: ModelFile, { layers, safetensorsNames }: ModelShap
   return new TensorNames(file, { ...Object.fromEntries(partNames), ...safetensorsNames });
 }
 
-function partTensors({ mixers, ffn }: LayerShape, layer: LayerTensors): TensorSpec[] {
+/** The number that a layer's output is multiplied by. */
+export const OUTPUT_SCALE = "layer_output_scale";
+
+function partTensors(shape: LayerShape, layer: LayerTensors): TensorSpec[] {
+  const { mixers, ffn, perLayerGate, outputScale } = shape;
   return [
     ...mixers.flatMap((mixer) => MIXERS.of(mixer).tensors(mixer, layer)),
     ...(ffn ? FEED_FORWARDS.of(ffn).tensors(ffn, layer) : []),
+    ...(perLayerGate ? PER_LAYER_GATE : []),
+    ...(outputScale ? [[OUTPUT_SCALE, VECTOR, true] as const] : []),
   ];
 }
 
@@ -58,18 +66,23 @@ function needsOf(file: ModelFile, shape: ModelShape): Need[] {
     ...dense.map((name) => need(`${name}.weight`, [names.model(name)])),
     need("output.weight", [names.model("output"), names.model("output", "bias")], false),
     need("rope_freqs.weight", ropeDivisors(names, shape), false),
+    ...[...(shape.perLayerWidth ? PER_LAYER_TENSORS : []), ...(shape.altUp ? ALTUP_TENSORS : [])].map(
+      (name) => need(`${name}.weight`, [names.model(name)]),
+    ),
     ...shape.layers.flatMap((layer, index) => [
       ...normsOf(layer).map(([, name]) =>
         norm(`blk.${index}.${name}`, names.norm(index, name), names.layer(index, name, "bias")),
       ),
-      ...partTensors(layer, names.at(index)).map(([name, suffixes, isRequired]) => {
-        const label = [`blk.${index}.${name}`, suffixes[0]].filter(Boolean).join(".");
-        return need(
-          label,
-          suffixes.map((suffix) => names.layer(index, name, suffix)),
-          isRequired,
-        );
-      }),
+      ...[...partTensors(layer, names.at(index)), ...(shape.altUp ? ALTUP_LAYER : [])].map(
+        ([name, suffixes, isRequired]) => {
+          const label = [`blk.${index}.${name}`, suffixes[0]].filter(Boolean).join(".");
+          return need(
+            label,
+            suffixes.map((suffix) => names.layer(index, name, suffix)),
+            isRequired,
+          );
+        },
+      ),
     ]),
   ];
 }
@@ -147,7 +160,15 @@ const LAYER_OF =
 function isIgnored({ name }: TensorInfo, { layers, unusedLayers }: ModelShape): boolean {
   const layer = Number(LAYER_OF.exec(name)?.[1]);
   if (layer >= layers.length && layer < layers.length + unusedLayers) return true;
+  if (layers[layer]?.mixers.some(sharesKv) && SHARED_KV.test(name)) return true;
   return IGNORED.some((each) => each.name.test(name));
+}
+
+/** What a layer that reads another's keys and values has no use for, though its file may have it. */
+const SHARED_KV = /\.(attn_(k|v|k_norm)|self_attn\.(k_proj|v_proj|k_norm|v_norm))\.weight$/;
+
+function sharesKv(mixer: Mixer): boolean {
+  return mixer.kind === "attention" && mixer.sharesKvOf !== undefined;
 }
 
 /** A tensor that nothing reads would change what the model says. */

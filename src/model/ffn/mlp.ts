@@ -3,12 +3,13 @@
  * shape/ffn/mlp.ts.
  */
 import code from "../../../shaders/activation.wgsl";
+import sparsifyCode from "../../../shaders/sparsify.wgsl";
 import bounded from "../../../shaders/lib/bounded.wgsl";
 import stepLib from "../../../shaders/lib/step.wgsl";
 import { assert } from "../../base.ts";
 import type { Kernels, KernelTypes } from "../../gpu/kernel.ts";
 import { uniformBuffer, type Op } from "../../gpu/op.ts";
-import { largestFinite } from "../op/kernel-parts.ts";
+import { largestFinite, reduceFragment } from "../op/kernel-parts.ts";
 import { mlpCost, type Activation, type MlpFeedForward, type Xielu } from "../../shape/ffn/mlp.ts";
 import { LANES, need } from "../arch/need.ts";
 import { MATRIX, type TensorSpec } from "../arch/tensor-lookup.ts";
@@ -49,11 +50,14 @@ export const MLP: FeedForwardKind<MlpFeedForward, MlpWeights> = {
     activated: maxRows * width * elemBytes,
   }),
 
-  async ops({ width, activation, gated, xielu }, { gateUp, down }, context) {
+  async ops({ width, activation, gated, xielu, sparsity }, { gateUp, down }, context) {
     const [between, activated] = [context.buffer("gateUp"), context.buffer("activated")];
     const input = { gateUp: between, act: activated, ff: width, activation, gated, ...(xielu && { xielu }) };
     return [
       ...(await context.project(gateUp, context.normed, between, (gated ? 2 : 1) * width, context.dtype)),
+      ...(sparsity === undefined
+        ? []
+        : [await sparsifyOp(context.kernels, context.types(), { gateUp: between, ff: width, sparsity })]),
       await activationOp(context.kernels, context.types(), input),
       ...(await context.output(down, activated)),
     ];
@@ -115,5 +119,30 @@ export async function activationOp(
     pipeline,
     group: kernels.bind(pipeline, 0, [op, gateUp, act]),
     grid: (step) => [width, step.rows, 1],
+  };
+}
+
+export interface SparsifyInput {
+  /** elem [rows, 2 * ff]: gate, then up; the gates are changed in place. */
+  gateUp: GPUBuffer;
+  ff: number;
+  sparsity: number;
+}
+
+/** gate = max(0, gate - (mean + sparsity * standard deviation)). */
+export async function sparsifyOp(kernels: Kernels, types: KernelTypes, input: SparsifyInput): Promise<Op> {
+  const { gateUp, ff, sparsity } = input;
+  const { lib, subgroups } = reduceFragment(kernels);
+  const source = { name: "sparsify", code: sparsifyCode, libs: [stepLib, bounded, lib], subgroups };
+  const pipeline = await kernels.pipeline(source, types, {
+    ...{ WG: ff <= 4096 ? 64 : 256, FF4: ff / 4 },
+    LIMIT: largestFinite(types.elem),
+  });
+  const factor = uniformBuffer(kernels.gpu.device, new Float32Array([sparsity]), source.name);
+  return {
+    label: source.name,
+    pipeline,
+    group: kernels.bind(pipeline, 0, [factor, gateUp]),
+    grid: (step) => [step.rows, 1, 1],
   };
 }

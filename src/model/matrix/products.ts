@@ -66,7 +66,7 @@ export interface MatrixOptions {
   weight: PackedWeight;
   piece: WeightPiece;
   /** elem [rows, weight.columns]. */
-  x: GPUBuffer;
+  x: GPUBuffer | GPUBufferBinding;
   /** out [rows, outStride]; the product lands at outOffset of each row. */
   y: GPUBuffer;
   /** Elements between two rows of y. Default: weight.rows. */

@@ -31,6 +31,10 @@ export interface RowAttentionInput {
   window: number;
 }
 
+/** Each four entries of a head belong to one invocation of a workgroup. */
+const WORKGROUP = 64;
+export const MAX_ROW_HEAD_DIM = 4 * WORKGROUP;
+
 /** Queries of a kv head that one workgroup owns. */
 const QUERIES = 16;
 
@@ -42,12 +46,18 @@ export async function rowAttentionOp(
 ): Promise<Op> {
   const { heads, kvHeads, headDim, qkv, out } = input;
   assert(heads > 0 && heads % kvHeads === 0, `attention: ${heads} heads over ${kvHeads} kv heads`);
-  assert(headDim % 4 === 0 && headDim >= 4 && headDim <= 256, `attention: unsupported head size ${headDim}`);
+  assert(
+    headDim % 4 === 0 && headDim >= 4 && headDim <= MAX_ROW_HEAD_DIM,
+    `attention: unsupported head size ${headDim}`,
+  );
   const source = { name: "attention-rows", code: prefillCode, libs: [stepLib, bounded, keysInRows] };
   const pipeline = await kernels.pipeline(
     source,
     { ...types, kv: types.elem },
-    { HEADS: heads, KV_HEADS: kvHeads, HEAD4: headDim / 4, SINKS: 0, LIMIT: largestFinite(types.elem) },
+    {
+      ...{ WG: WORKGROUP, HEADS: heads, KV_HEADS: kvHeads, HEAD4: headDim / 4, VALUE4: headDim / 4 },
+      ...{ ROW4: ((heads + 2 * kvHeads) * headDim) / 4, SINKS: 0, LIMIT: largestFinite(types.elem) },
+    },
   );
   const { device } = kernels.gpu;
   const group = heads / kvHeads;

@@ -15,19 +15,19 @@ import { assert } from "../../base.ts";
 import type { Kernels, KernelTypes } from "../../gpu/kernel.ts";
 import { uniformBuffer, type Op } from "../../gpu/op.ts";
 import { attentionCost, type AttentionMixer } from "../../shape/mixer/attention.ts";
-import type { ModelShape } from "../../shape/shape.ts";
+import type { Mixer, ModelShape } from "../../shape/shape.ts";
 import { LANES, need } from "../arch/need.ts";
 import { MATRIX, VECTOR, type LayerTensors, type TensorSpec } from "../arch/tensor-lookup.ts";
 import { absentBuffer, largestFinite, reduceFragment } from "../op/kernel-parts.ts";
-import { ropeOp } from "../op/rope.ts";
+import { pairsBefore, ropeOp } from "../op/rope.ts";
 import { vectorNormOp } from "../op/vector-norm.ts";
 import type { Part, Projection } from "../tensor-loader.ts";
-import { attendRowsOp } from "./attention-rows.ts";
+import { attendRowsOp, MAX_ROW_HEAD_DIM } from "./attention-rows.ts";
 import type { MixerContext, MixerKind } from "./kind.ts";
 import { outputGateOp, splitQGateOp } from "./output-gate.ts";
 
 interface AttentionWeights {
-  /** q, k and v; if the mixer is gated, k and v, and `queryGate` has the queries. */
+  /** q, k and v, or q alone; if the mixer is gated, k and v, and `queryGate` has the queries. */
   qkv: Projection;
   /** [q; gate] head by head. */
   queryGate: Projection | undefined;
@@ -36,7 +36,10 @@ interface AttentionWeights {
   output: Projection;
 }
 
-const MAX_HEAD_DIM = 256;
+/** Entries of a value head at most: each belongs to one invocation of the kernels, four at a time. */
+const MAX_HEAD_DIM = 512;
+/** Two queries of this size lie in the workgroup memory of decode attention. */
+export const MAX_KEY_DIM = 576;
 
 export const ATTENTION: MixerKind<AttentionMixer, AttentionWeights> = {
   kind: "attention",
@@ -49,23 +52,30 @@ export const ATTENTION: MixerKind<AttentionMixer, AttentionWeights> = {
     attn_k_norm: "self_attn.k_norm",
   },
 
-  keeps: ({ kvHeads, headDim, bidirectional }) => (bidirectional ? {} : { kv: { kvHeads, headDim } }),
+  keeps: ({ kvHeads, headDim, bidirectional, sharesKvOf }) =>
+    bidirectional || sharesKvOf !== undefined ? {} : { kv: { kvHeads, headDim } },
+
+  readsKvOf: ({ sharesKvOf }) => sharesKvOf,
 
   check: checkSizes,
 
   cost: (mixer, units) => attentionCost(units, mixer),
 
-  tensors({ qkNorm }, layer) {
-    const specs: readonly TensorSpec[] = [
+  tensors({ qkNorm, sharesKvOf }, layer) {
+    const hasKeys = sharesKvOf === undefined;
+    const [query] = QUERY_KEY_VALUE;
+    const projections = hasKeys ? (isFused(layer) ? FUSED_QKV : QUERY_KEY_VALUE) : [query];
+    return [
       ["attn_output", MATRIX, true],
-      ...(isFused(layer) ? FUSED_QKV : QUERY_KEY_VALUE),
+      ...projections,
+      ...(qkNorm ? HEAD_NORMS.slice(0, hasKeys ? 2 : 1) : []),
     ];
-    return qkNorm ? [...specs, ...HEAD_NORMS] : specs;
   },
 
   async load(mixer, layer) {
     const d = layer.hiddenSize;
-    const { heads, kvHeads, headDim, qkNorm, gated } = mixer;
+    const { heads, kvHeads, headDim, qkNorm, gated, sharesKvOf } = mixer;
+    const hasKeys = sharesKvOf === undefined;
     const ownWeights = qkNorm === "vector" || qkNorm === "layer";
     const normed = (count: number) => (ownWeights ? count * headDim : headDim);
     const { queries, keysAndValues } = partsOf(mixer, isFused(layer));
@@ -74,7 +84,7 @@ export const ATTENTION: MixerKind<AttentionMixer, AttentionWeights> = {
       qkv: await layer.projection(d, gated ? keysAndValues : [...queries, ...keysAndValues]),
       queryGate,
       qNorm: qkNorm ? await layer.norm("attn_q_norm", normed(heads)) : undefined,
-      kNorm: qkNorm ? await layer.norm("attn_k_norm", normed(kvHeads)) : undefined,
+      kNorm: qkNorm && hasKeys ? await layer.norm("attn_k_norm", normed(kvHeads)) : undefined,
       output: await layer.projection(heads * headDim, [["attn_output", d]]),
     };
   },
@@ -107,22 +117,37 @@ export const ATTENTION: MixerKind<AttentionMixer, AttentionWeights> = {
 };
 
 function checkSizes(mixer: AttentionMixer, shape: ModelShape, where: string): void {
-  const { heads, kvHeads, headDim, ropeTable } = mixer;
+  const { heads, kvHeads, headDim, ropeTable, sharesKvOf } = mixer;
+  const most = mixer.bidirectional ? MAX_ROW_HEAD_DIM : MAX_HEAD_DIM;
   need(heads > 0 && kvHeads > 0, `${where}: attention with ${heads} heads over ${kvHeads} KV heads`);
   need(heads % kvHeads === 0, `${where}: ${heads} heads cannot share ${kvHeads} KV heads evenly`);
   need(
-    headDim >= LANES && headDim <= MAX_HEAD_DIM && headDim % LANES === 0,
-    `${where}: the head size ${headDim} is not a multiple of ${LANES} up to ${MAX_HEAD_DIM}`,
+    headDim >= LANES && headDim <= most && headDim % LANES === 0,
+    `${where}: the head size ${headDim} is not a multiple of ${LANES} up to ${most}`,
   );
   const rot = ropeTable === undefined ? 0 : (shape.ropeTables[ropeTable]?.rot ?? 0);
   need(rot <= headDim, `${where}: ${rot} rotated entries in a head of ${headDim}`);
   need(ropeTable === undefined || rot > 0, `${where}: a rotation (RoPE) of no entries`);
+  if (sharesKvOf !== undefined)
+    checkOwner(
+      mixer,
+      shape.layers[sharesKvOf]?.mixers[0],
+      `${where} reads the keys and values of layer ${sharesKvOf}`,
+    );
+}
+
+/** Only an attention layer that has keys and values of the same sizes can lend them. */
+function checkOwner({ kvHeads, headDim }: AttentionMixer, owner: Mixer | undefined, what: string): void {
+  const own = owner?.kind === "attention" && owner.sharesKvOf === undefined ? owner : undefined;
+  need(own !== undefined, `${what}, which has none`);
+  const isSame = own?.kvHeads === kvHeads && own.headDim === headDim;
+  need(isSame, `${what}: ${own?.kvHeads} heads of ${own?.headDim} there, ${kvHeads} of ${headDim} here`);
 }
 
 /** The tensor of queries, keys and values if they have none of their own. */
 const FUSED_NAME = "attn_qkv";
 
-const QUERY_KEY_VALUE: readonly TensorSpec[] = [
+const QUERY_KEY_VALUE: readonly [TensorSpec, ...TensorSpec[]] = [
   ["attn_q", MATRIX, true],
   ["attn_k", MATRIX, true],
   ["attn_v", MATRIX, true],
@@ -140,10 +165,11 @@ function isFused(layer: LayerTensors): boolean {
 
 /** Queries (with their gates), keys and values: a tensor each, or rows of one. */
 function partsOf(
-  { heads, kvHeads, headDim, gated }: AttentionMixer,
+  { heads, kvHeads, headDim, gated, sharesKvOf }: AttentionMixer,
   fused: boolean,
 ): Record<"queries" | "keysAndValues", Part[]> {
   const queryRows = (gated ? 2 : 1) * heads * headDim;
+  if (sharesKvOf !== undefined) return { queries: [["attn_q", queryRows]], keysAndValues: [] };
   const kvRows = kvHeads * headDim;
   const of = queryRows + 2 * kvRows;
   if (fused)
@@ -185,16 +211,17 @@ async function queryKeyValueOps(
 
 /** Norms, rotation and temperature of queries and keys, as far as the mixer has them. */
 async function rotateOps(
-  { heads, kvHeads, headDim, ropeTable, qkNorm, temperature }: AttentionMixer,
+  { heads, kvHeads, headDim, ropeTable, qkNorm, temperature, vNorm, sharesKvOf }: AttentionMixer,
   { qNorm, kNorm }: AttentionWeights,
   context: MixerContext,
 ): Promise<Op[]> {
   const { kernels, shape } = context;
   const sizes = { qkv: context.buffer("qkv"), heads, kvHeads, headDim };
-  const norm = qNorm && kNorm && { qWeight: qNorm, kWeight: kNorm, eps: shape.normEps };
+  const norm = qNorm && { qWeight: qNorm, kWeight: kNorm, eps: shape.normEps };
   const ops: Op[] = [];
   const ofVector = qkNorm === "vector";
-  if (norm && ofVector) ops.push(await vectorNormOp(kernels, context.types(), { ...sizes, ...norm }));
+  if (norm && kNorm && ofVector)
+    ops.push(await vectorNormOp(kernels, context.types(), { ...sizes, ...norm, kWeight: kNorm }));
   const ofHeads = norm &&
     !ofVector && {
       ...norm,
@@ -206,7 +233,8 @@ async function rotateOps(
     ...sizes,
     rot: ropeTable === undefined ? 0 : (shape.ropeTables[ropeTable]?.rot ?? 0),
     interleaved: shape.ropeLayout === "interleaved",
-    table: ropeTable ?? 0,
+    before: pairsBefore(shape.ropeTables, ropeTable ?? 0),
+    over: sharesKvOf !== undefined ? "q" : vNorm ? "qkv" : "qk",
     ...(ofHeads && { norm: ofHeads }),
     ...(temperature && { temperature }),
   });
@@ -214,7 +242,7 @@ async function rotateOps(
 }
 
 async function attendOps(mixer: AttentionMixer, context: MixerContext): Promise<Op[]> {
-  const { heads, kvHeads, headDim, scale, softCap, window } = mixer;
+  const { heads, kvHeads, headDim, scale, softCap, window, sharesKvOf } = mixer;
   const { kernels, phase } = context;
   if (mixer.bidirectional) return [await attendRowsOp(mixer, context)];
   const { blockTokens, maxContext } = context.limits;
@@ -223,7 +251,7 @@ async function attendOps(mixer: AttentionMixer, context: MixerContext): Promise<
     ...{ ...shared, out: context.buffer("attended"), scratch: context.buffer("scratch") },
     ...{ phase, scale, cap: softCap, window, maxContext },
   });
-  return [await kvWriteOp(kernels, context.types(), shared), ...ops];
+  return sharesKvOf === undefined ? [await kvWriteOp(kernels, context.types(), shared), ...ops] : ops;
 }
 
 function gateOutput({ heads, headDim }: AttentionMixer, context: MixerContext): Promise<Op> {
@@ -239,23 +267,28 @@ export interface HeadShape {
   /** Query heads, a multiple of `kvHeads`. */
   heads: number;
   kvHeads: number;
-  /** A multiple of 4, 4 to 256. */
+  /** A multiple of 4. */
   headDim: number;
+  /** The first entries of a place that are its value, a multiple of 4 up to 512. Default: `headDim`, all. */
+  valueDim?: number;
   /** Tokens of a KV block: 16, 32 or 64. */
   blockTokens: number;
 }
 
 export interface KvBuffers {
-  /** elem [rows, (heads + 2 kvHeads) * headDim]: q, k and v heads. */
+  /** elem [rows, rowWidth]: q, k and v heads. */
   qkv: GPUBuffer;
+  /** Default: (heads + 2 kvHeads) * headDim. */
+  rowWidth?: number;
   /** kv_t [slot][kvHeads][blockTokens][headDim]. */
   keys: GPUBuffer;
+  /** The same buffer as `keys` if values are parts of keys. */
   values: GPUBuffer;
 }
 
 export interface AttentionInput extends HeadShape, KvBuffers {
   label?: string;
-  /** elem [rows, heads * headDim]. */
+  /** elem [rows, heads * valueDim]. */
   out: GPUBuffer;
   phase: "prefill" | "decode";
   /** Factor of q.k; 1/sqrt(headDim) by default. */
@@ -280,20 +313,26 @@ const PREFILL_QUERIES = 16;
 
 const WORKGROUP = 64;
 
+/** Heads of more entries are computed by workgroups of twice as many invocations, two query heads at a time in decode. */
+const WIDE_HEAD = 4 * WORKGROUP;
+
 /** Copies k and v of the step's rows into the places that the step gives them (rows[].write). */
 export async function kvWriteOp(
   kernels: Kernels,
   types: KernelTypes,
-  input: HeadShape & KvBuffers & { label?: string },
+  input: HeadShape & KvBuffers & { label?: string; firstKey?: number },
 ): Promise<Op> {
   checkShape(input);
-  const { heads, kvHeads, headDim, blockTokens } = input;
+  const { heads, kvHeads, headDim, blockTokens, keys, values, firstKey = heads * headDim } = input;
+  const hasValues = values !== keys;
   const pipeline = await kernels.pipeline(
     { name: "kv-write", code: kvWriteCode, libs: [stepLib, bounded] },
     types,
     {
       WG: WORKGROUP,
-      HEADS: heads,
+      ROW4: rowWidth(input) / 4,
+      KEY4: firstKey / 4,
+      VALUES: hasValues ? 1 : 0,
       KV_HEADS: kvHeads,
       HEAD4: headDim / 4,
       BLOCK_TOKENS: blockTokens,
@@ -304,7 +343,11 @@ export async function kvWriteOp(
   return {
     label: input.label ?? "kv-write",
     pipeline,
-    group: kernels.bind(pipeline, 0, [input.qkv, input.keys, input.values]),
+    group: kernels.bind(pipeline, 0, [
+      input.qkv,
+      keys,
+      hasValues ? values : absentBuffer(kernels.gpu.device),
+    ]),
     grid: (step) => [width, step.rows, 1],
   };
 }
@@ -322,21 +365,33 @@ export async function attentionOps(
 
 /** Bytes of the scratch buffer of decode attention for this many sequences of at most `maxContext` tokens. */
 export function scratchBytes(
-  shape: { heads: number; headDim: number },
+  { heads, headDim, valueDim = headDim }: Pick<HeadShape, "heads" | "headDim" | "valueDim">,
   maxSequences: number,
   maxContext: number,
 ): number {
-  return maxSequences * shape.heads * splits(maxContext) * (4 + shape.headDim) * 4;
+  return maxSequences * heads * splits(maxContext) * (4 + valueDim) * 4;
+}
+
+function rowWidth({ heads, kvHeads, headDim, rowWidth: given }: HeadShape & KvBuffers): number {
+  return given ?? (heads + 2 * kvHeads) * headDim;
+}
+
+/** Invocations of a workgroup, one for each four entries of a value at least. */
+function invocations(valueDim: number): number {
+  return valueDim > WIDE_HEAD ? 2 * WORKGROUP : WORKGROUP;
 }
 
 async function prefillOp(kernels: Kernels, types: KernelTypes, input: AttentionInput): Promise<Op> {
-  const { heads, kvHeads, headDim, blockTokens, sinks } = input;
+  const { heads, kvHeads, headDim, valueDim = headDim, blockTokens, sinks } = input;
   const { device } = kernels.gpu;
   const source = { name: "attention-prefill", code: prefillCode, libs: [stepLib, bounded, keysCached] };
   const pipeline = await kernels.pipeline(source, types, {
+    WG: invocations(valueDim),
     HEADS: heads,
     KV_HEADS: kvHeads,
     HEAD4: headDim / 4,
+    VALUE4: valueDim / 4,
+    ROW4: rowWidth(input) / 4,
     BLOCK_TOKENS: blockTokens,
     SINKS: sinks ? 1 : 0,
     LIMIT: largestFinite(types.elem),
@@ -359,44 +414,47 @@ async function prefillOp(kernels: Kernels, types: KernelTypes, input: AttentionI
 }
 
 async function decodeOp(kernels: Kernels, types: KernelTypes, input: AttentionInput): Promise<Op> {
-  const { heads, kvHeads, headDim, blockTokens } = input;
+  const { heads, kvHeads, headDim, valueDim = headDim, blockTokens } = input;
   const { scratch } = requireScratch(input);
   const { lib, subgroups } = reduceFragment(kernels);
   const source = { name: "attention-decode", code: decodeCode, libs: [stepLib, bounded, lib], subgroups };
   const group = heads / kvHeads;
+  const lanes = Math.min(valueDim > WIDE_HEAD ? 2 : 4, group);
   const pipeline = await kernels.pipeline(source, types, {
-    WG: WORKGROUP,
+    WG: invocations(valueDim),
     HEADS: heads,
     KV_HEADS: kvHeads,
     HEAD4: headDim / 4,
+    VALUE4: valueDim / 4,
+    ROW4: rowWidth(input) / 4,
     BLOCK_TOKENS: blockTokens,
     SPLIT_TOKENS,
-    LANES: Math.min(4, group),
+    LANES: lanes,
   });
   const op = opUniform(kernels.gpu.device, input);
   return {
     label: input.label ?? "attention-decode",
     pipeline,
     group: kernels.bind(pipeline, 0, [op, input.qkv, input.keys, input.values, scratch]),
-    grid: (step) => [splits(step.maxContext), kvHeads * Math.ceil(group / 4), step.sequences],
+    grid: (step) => [splits(step.maxContext), kvHeads * Math.ceil(group / lanes), step.sequences],
   };
 }
 
 async function mergeOp(kernels: Kernels, types: KernelTypes, input: AttentionInput): Promise<Op> {
-  const { heads, headDim, sinks, window = 0 } = input;
+  const { heads, headDim, valueDim = headDim, sinks, window = 0 } = input;
   const { scratch, maxContext } = requireScratch(input);
   const { device } = kernels.gpu;
   const source = { name: "attention-merge", code: mergeCode, libs: [stepLib, bounded] };
   const pipeline = await kernels.pipeline(source, types, {
     WG: WORKGROUP,
     HEADS: heads,
-    HEAD4: headDim / 4,
+    VALUE4: valueDim / 4,
     SPLIT_TOKENS,
     SINKS: sinks ? 1 : 0,
     LIMIT: largestFinite(types.elem),
   });
   const op = uniformBuffer(device, new Uint32Array([window, splits(maxContext)]), "attention-merge op");
-  const width = Math.ceil((heads * headDim) / 4 / WORKGROUP);
+  const width = Math.ceil((heads * valueDim) / 4 / WORKGROUP);
   return {
     label: `${input.label ?? "attention"}-merge`,
     pipeline,
@@ -432,8 +490,10 @@ function splits(contextTokens: number): number {
   return Math.ceil(contextTokens / SPLIT_TOKENS);
 }
 
-function checkShape({ heads, kvHeads, headDim, blockTokens }: HeadShape): void {
+function checkShape({ heads, kvHeads, headDim, valueDim = headDim, blockTokens }: HeadShape): void {
   assert(heads > 0 && heads % kvHeads === 0, `attention: ${heads} heads over ${kvHeads} kv heads`);
-  assert(headDim % 4 === 0 && headDim >= 4 && headDim <= 256, `attention: unsupported head size ${headDim}`);
+  assert(headDim % 4 === 0 && headDim <= MAX_KEY_DIM, `attention: unsupported head size ${headDim}`);
+  const isValid = valueDim % 4 === 0 && valueDim >= 4 && valueDim <= Math.min(headDim, MAX_HEAD_DIM);
+  assert(isValid, `attention: unsupported value size ${valueDim}`);
   assert([16, 32, 64].includes(blockTokens), `attention: unsupported block of ${blockTokens} tokens`);
 }

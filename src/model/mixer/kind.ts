@@ -26,6 +26,8 @@ export interface MixerKind<M extends { kind: string } = Mixer, W = unknown> exte
   MixerContext
 > {
   keeps(mixer: M, hiddenSize: number): Keeps;
+  /** The layer whose first mixer's keys and values it reads instead of its own; undefined, the default: its own. */
+  readsKvOf?(mixer: M): number | undefined;
   /** Positions of a sequence at most if no buffer may have more than `bytes`. Default: as many as one likes. */
   maxContext?(mixer: M, seats: number, bytes: number): number;
 }

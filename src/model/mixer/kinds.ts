@@ -22,6 +22,11 @@ export function stateLayers(shape: ModelShape): StateLayer[] {
   return keptBy(shape).flatMap(({ state }) => (state ? [state] : []));
 }
 
+/** Where the keys and values that a layer's first mixer keeps lie in the KV pool. */
+export function kvLayerOf(shape: ModelShape, layer: number): number {
+  return kvLayers({ ...shape, layers: shape.layers.slice(0, layer) }).length;
+}
+
 function keptBy(shape: ModelShape): Keeps[] {
   return mixersOf(shape).map((mixer) => MIXERS.of(mixer).keeps(mixer, shape.hiddenSize));
 }

@@ -30,6 +30,8 @@ export interface NormInput {
   eps: number;
   /** Factor of delta, 1 by default. */
   residualScale?: number;
+  /** Factor of the stream behind the add and its norm, 1 by default. */
+  streamScale?: number | undefined;
   /** true: out row i is row `logitRow[i]`; hidden is read and not written. Default false. */
   gather?: boolean;
 }
@@ -40,6 +42,7 @@ const POST: Readonly<Record<PostNormOf, number>> = { output: 1, sum: 2 };
 /** out = norm(hidden + residualScale * delta); see the kernel's head for the order of things. */
 export async function normOp(kernels: Kernels, types: KernelTypes, input: NormInput): Promise<Op> {
   const { kind, hidden, delta, post, weight, out, d, eps, residualScale = 1, gather = false } = input;
+  const { streamScale = 1 } = input;
   assert(d > 0 && d % 4 === 0, `norm: the hidden size ${d} is not a multiple of 4`);
   assert(delta || post?.of !== "output", "norm: a post-norm of delta without delta");
   const { lib, subgroups } = reduceFragment(kernels);
@@ -58,7 +61,7 @@ export async function normOp(kernels: Kernels, types: KernelTypes, input: NormIn
     },
   );
   const { device } = kernels.gpu;
-  const op = uniformBuffer(device, new Float32Array([eps, residualScale]), "norm op");
+  const op = uniformBuffer(device, new Float32Array([eps, residualScale, streamScale]), "norm op");
   const absent = weight ?? post?.weight ?? delta ?? absentBuffer(device);
   const group = [op, hidden, delta ?? absent, post?.weight ?? absent, weight ?? absent, out];
   return {

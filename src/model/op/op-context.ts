@@ -37,6 +37,13 @@ export interface PartBuffers {
   parts: ReadonlyMap<string, GPUBuffer>;
 }
 
+/** A buffer that a part has asked for by this name. */
+export function bufferOf({ parts }: Pick<PartBuffers, "parts">, name: string): GPUBuffer {
+  const buffer = parts.get(name);
+  assert(buffer, `no part of the model has asked for a buffer "${name}"`);
+  return buffer;
+}
+
 export class OpContext {
   readonly kernels: Kernels;
   readonly shape: ModelShape;
@@ -63,9 +70,7 @@ export class OpContext {
 
   /** A buffer that the kind has named in `buffers`. */
   buffer(name: string): GPUBuffer {
-    const buffer = this.buffers.parts.get(name);
-    assert(buffer, `no part of the model has asked for a buffer "${name}"`);
-    return buffer;
+    return bufferOf(this.buffers, name);
   }
 
   types(out: Elem = "f32"): KernelTypes {

@@ -120,11 +120,11 @@ const PAGE_POSITIONS = 64;
 const MAX_PAGES = 512;
 
 /**
- * Cosines and sines of the positions of a step, for one or more sets of frequencies (local and global layers), all with
- * the same number of pairs. Keeps what it has computed in pages, so that a step costs a copy.
+ * Cosines and sines of the positions of a step, for one or more sets of frequencies (local and global layers). Keeps what it
+ * has computed in pages, so that a step costs a copy.
  */
 export class RopeTable {
-  /** rot/2. */
+  /** Of all tables together. */
   readonly pairs: number;
   private readonly tables: readonly RopeFrequencies[];
   private readonly pages: Map<number, Float32Array>[];
@@ -132,24 +132,20 @@ export class RopeTable {
   constructor(tables: readonly RopeFrequencies[]) {
     this.tables = tables;
     this.pages = tables.map(() => new Map<number, Float32Array>());
-    this.pairs = tables[0]?.frequencies.length ?? 0;
-    assert(
-      tables.every((table) => table.frequencies.length === this.pairs),
-      "rope: tables of different lengths",
-    );
+    this.pairs = tables.reduce((sum, { frequencies }) => sum + frequencies.length, 0);
   }
 
   /** Numbers that `fill` writes for `rows` rows. */
   size(rows: number): number {
-    return this.tables.length * rows * this.pairs * 2;
+    return rows * this.pairs * 2;
   }
 
-  /** Writes [table][rows][rot/2] (cos, sin), each times mscale, to the front of `out`. */
+  /** Writes [table][rows][rot/2 of the table] (cos, sin), each times mscale, to the front of `out`. */
   fill(positions: ArrayLike<number>, out: Float32Array): void {
     assert(out.length >= this.size(positions.length), "rope: the table's buffer is too small");
-    const width = this.pairs * 2;
     let at = 0;
-    for (let table = 0; table < this.tables.length; table++) {
+    for (const [table, { frequencies }] of this.tables.entries()) {
+      const width = frequencies.length * 2;
       for (let row = 0; row < positions.length; row++, at += width) {
         const position = positions[row] as number;
         const inPage = (position % PAGE_POSITIONS) * width;
@@ -193,11 +189,18 @@ export interface RopeInput {
   rot: number;
   /** true: pairs (2i, 2i+1); false: pairs (i, i + rot/2). */
   interleaved: boolean;
-  /** Which table of the step's RoPE tables; 0 by default. */
-  table?: number;
+  /** Pairs of the step's RoPE tables before this one's (`pairsBefore`); 0 by default. */
+  before?: number;
   norm?: HeadNorm;
   /** Lengthens queries by their position. */
   temperature?: QueryTemperature;
+  /** Which heads: with "qkv" the v heads are normed too, without a weight. Default "qk". */
+  over?: "q" | "qk" | "qkv";
+}
+
+/** Pairs of a row in the tables before table `index`. */
+export function pairsBefore(tables: readonly Pick<RopeParams, "rot">[], index: number): number {
+  return tables.slice(0, index).reduce((sum, { rot }) => sum + rot / 2, 0);
 }
 
 /**
@@ -206,7 +209,8 @@ export interface RopeInput {
  */
 export interface HeadNorm {
   qWeight: GPUBuffer;
-  kWeight: GPUBuffer;
+  /** May be absent if the op is over q alone. */
+  kWeight: GPUBuffer | undefined;
   eps: number;
   isLast?: boolean;
   isLayer?: boolean;
@@ -216,7 +220,7 @@ const WORKGROUP = 32;
 
 /** Norm, rotation and temperature of q and k, each optional. A layer with none has no such op: asking for one is a mistake. */
 export async function ropeOp(kernels: Kernels, types: KernelTypes, input: RopeInput): Promise<Op> {
-  const { qkv, heads, kvHeads, headDim, rot, norm, temperature, table = 0 } = input;
+  const { qkv, heads, kvHeads, headDim, rot, norm, temperature, before = 0, over = "qk" } = input;
   assert(headDim % 2 === 0, `rope: odd head size ${headDim}`);
   assert(rot % 2 === 0 && rot <= headDim, `rope: ${rot} rotated entries in a head of ${headDim}`);
   assert(
@@ -224,6 +228,11 @@ export async function ropeOp(kernels: Kernels, types: KernelTypes, input: RopeIn
     "rope: neither a rotation nor a norm nor a temperature is asked for",
   );
   assert(!(norm?.isLast && norm.isLayer), "rope: a LayerNorm of what has been rotated");
+  assert(
+    over !== "qkv" || (norm && !norm.isLayer),
+    "rope: the norm of v needs an epsilon, and is an RMS norm",
+  );
+  assert(over === "q" || !norm || norm.kWeight, "rope: a norm of k without a weight");
   const { lib, subgroups } = reduceFragment(kernels);
   const pipeline = await kernels.pipeline(
     { name: "rope", code, libs: [stepLib, bounded, lib], subgroups },
@@ -244,7 +253,7 @@ export async function ropeOp(kernels: Kernels, types: KernelTypes, input: RopeIn
   );
   const { device } = kernels.gpu;
   const words = new DataView(new ArrayBuffer(16));
-  words.setUint32(0, table, true);
+  words.setUint32(0, before, true);
   words.setFloat32(4, norm?.eps ?? 0, true);
   words.setFloat32(8, temperature?.scale ?? 0, true);
   words.setUint32(12, temperature?.tokens ?? 1, true);
@@ -254,6 +263,6 @@ export async function ropeOp(kernels: Kernels, types: KernelTypes, input: RopeIn
     label: input.label ?? "rope",
     pipeline,
     group: kernels.bind(pipeline, 0, [op, qkv, norm?.qWeight ?? absent, norm?.kWeight ?? absent]),
-    grid: (step) => [heads + kvHeads, step.rows, 1],
+    grid: (step) => [heads + (over.length - 1) * kvHeads, step.rows, 1],
   };
 }

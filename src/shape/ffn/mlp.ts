@@ -16,6 +16,11 @@ export interface MlpFeedForward {
   fused?: boolean;
   /** The constants of "xielu". */
   xielu?: Xielu;
+  /**
+   * Gates g become max(0, g - (mean + sparsity * standard deviation)) before the activation, over the gates of a token (Gemma 3n).
+   * Default: they stay as they are.
+   */
+  sparsity?: number;
 }
 
 /**

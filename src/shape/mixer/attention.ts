@@ -33,6 +33,10 @@ export interface AttentionMixer {
   qkNorm: QkNorm;
   /** Absent: queries are as long everywhere (Ministral 3 has it). */
   temperature?: QueryTemperature;
+  /** RMS norm over each head of v, without a weight; only beside "head" norms of q and k. */
+  vNorm?: boolean;
+  /** The layer whose keys and values it reads. It has none of its own then, and computes only queries (Gemma 3n, Gemma 4). */
+  sharesKvOf: number | undefined;
   /** W_q gives each head a gate beside its query: the head's output is multiplied by sigmoid(gate) (Qwen3.5). */
   gated: boolean;
   /**
@@ -42,17 +46,16 @@ export interface AttentionMixer {
   bidirectional?: boolean;
 }
 
+/** What the cost depends on. `sharesKvOf` defaults to keys and values of its own. */
+export type AttentionCostSizes = Pick<AttentionMixer, "heads" | "kvHeads" | "headDim"> &
+  Partial<Pick<AttentionMixer, "sharesKvOf" | "bidirectional">>;
+
 export function attentionCost(
   { hiddenSize, kvElementBytes }: CostUnits,
-  {
-    heads,
-    kvHeads,
-    headDim,
-    bidirectional,
-  }: Pick<AttentionMixer, "heads" | "kvHeads" | "headDim" | "bidirectional">,
+  { heads, kvHeads, headDim, sharesKvOf, bidirectional }: AttentionCostSizes,
 ): Cost {
   const queries = heads * headDim;
-  const keysAndValues = 2 * kvHeads * headDim;
+  const keysAndValues = sharesKvOf === undefined ? 2 * kvHeads * headDim : 0;
   const projections = 2 * hiddenSize * (2 * queries + keysAndValues);
   const kept = bidirectional ? 0 : keysAndValues;
   return stateless(projections, 4 * queries, kept * kvElementBytes);
