@@ -1,11 +1,12 @@
-// Embedding lookup with dequantisation: hidden[row, :] = scale * E[tokens[rowToken(row)], :], or (POSITIONS)
-// hidden[row, :] += scale * E[rowPosition(row), :].
+// Embedding lookup with dequantisation: hidden[row, :] = scale * E[tokens[rowToken(row)], :], or what is added to it:
+// (POSITIONS) hidden[row, :] += scale * E[rowPosition(row), :], or (FIRST) hidden[row, :] += scale * E[0, :].
 //
 // Bindings: weights: one piece of E in panels of 16 rows (src/model/matrix/formats.ts); tokens: u32 ids; hidden: f32
 // [rows, columns]. An invocation writes one unit of 32 columns of one row. Tokens outside the piece are left alone:
 // every id (or position) lies in exactly one piece, and each piece has its own dispatch. No workgroup memory; no sums.
 
 override POSITIONS: bool = false;
+override FIRST: bool = false;
 
 struct Op {
   columns: u32,
@@ -24,7 +25,7 @@ struct Op {
 fn storeOne(row: u32, column: u32, value: f32) {
   if (column >= op.columns) { return; }
   let at = row * op.columns + column;
-  if (POSITIONS) { hidden[at] += value; } else { hidden[at] = value; }
+  if (POSITIONS || FIRST) { hidden[at] += value; } else { hidden[at] = value; }
 }
 
 fn store(row: u32, column: u32, w: vec4f) {
@@ -43,7 +44,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     return;
   }
   var wanted = 0u;
-  if (POSITIONS) { wanted = rowPosition(row); } else { wanted = tokens[rowToken(row)]; }
+  if (POSITIONS) { wanted = rowPosition(row); } else if (!FIRST) { wanted = tokens[rowToken(row)]; }
   let n = wanted - op.firstRow; // wraps round for ids below the piece, to more than pieceRows
   if (n >= op.pieceRows) {
     return;

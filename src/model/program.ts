@@ -173,9 +173,10 @@ class Builder {
 
   private async embedding(): Promise<Op[]> {
     const { weights, step } = this.input;
-    const { embedding, positions, embeddingNorm } = weights;
+    const { embedding, positions, tokenTypes, embeddingNorm } = weights;
     const ops = await this.lookUp(embedding, { scale: this.input.shape.embeddingScale });
-    if (positions) ops.push(...(await this.lookUp(positions, { scale: 1, positions: true })));
+    if (positions) ops.push(...(await this.lookUp(positions, { scale: 1, adds: "positions" })));
+    if (tokenTypes) ops.push(...(await this.lookUp(tokenTypes, { scale: 1, adds: "first" })));
     if (embeddingNorm) ops.push(await this.norm({ post: { weight: embeddingNorm, of: "sum" } }));
     if (weights.perLayer)
       ops.push(...(await perLayerInputOps(this.perLayerContext, weights.perLayer, step.tokens)));
@@ -183,10 +184,7 @@ class Builder {
     return ops;
   }
 
-  private async lookUp(
-    weight: PackedWeight,
-    options: Pick<EmbedOptions, "scale" | "positions">,
-  ): Promise<Op[]> {
+  private async lookUp(weight: PackedWeight, options: Pick<EmbedOptions, "scale" | "adds">): Promise<Op[]> {
     const { kernels, step } = this.input;
     const { hidden } = this.space;
     const ops: Op[] = [];

@@ -32,6 +32,8 @@ export interface Weights {
   /** The same object as `embedding` where they are tied. */
   head: PackedWeight;
   headBias: GPUBuffer | undefined;
+  /** Rows of which the first is added to every token's: a text alone is of that type (BERT). */
+  tokenTypes: PackedWeight | undefined;
   embeddingNorm: GPUBuffer | undefined;
   /** Absent where the last layer's own norm is the last (BERT). */
   outputNorm: GPUBuffer | undefined;
@@ -86,6 +88,7 @@ async function loadAll(
   const positions = shape.learnedPositions
     ? names.require(names.model("position_embd"), "position_embd.weight")
     : undefined;
+  const types = names.model("token_types");
   const norm = (name: string) =>
     loader.streamNorm(names.model(name), names.model(name, "bias"), `${name}.weight`);
   const embeddingNorm = shape.embeddingNorm ? await norm("token_embd_norm") : undefined;
@@ -105,6 +108,7 @@ async function loadAll(
   return {
     embedding,
     positions: positions && (await loader.matrix(positions, hiddenSize, shape.contextTokens)),
+    tokenTypes: types && (await loader.matrix(types, hiddenSize, types.shape[1] ?? 0)),
     head,
     headBias: headBias && (await loader.plain(headBias, "output.bias", vocabSize)),
     embeddingNorm,

@@ -1,9 +1,9 @@
 /**
  * Embedding lookup against float64 for every stored format: ids in several pieces, repeated, first and last. And the rows of
- * positions, added to what is there.
+ * positions, or the first of them, added to what is there.
  */
 import { Random } from "../../src/base.ts";
-import { embedOp } from "../../src/model/matrix/products.ts";
+import { embedOp, type EmbedOptions } from "../../src/model/matrix/products.ts";
 import { destroyWeight, uploadWeight, type PackedWeight } from "../../src/model/matrix/upload.ts";
 import { inEverySetting, type Case, type CaseEnv, type Setting } from "../support/cases.ts";
 import { expectClose, runOps, Scratch, sharedKernels } from "../support/matrix-run.ts";
@@ -44,16 +44,22 @@ async function checkEmbedding(env: CaseEnv, setting: Setting, type: string): Pro
   destroyWeight(weight);
 }
 
-/** Row r of a step has position r here, so that all rows of both pieces are added. */
-async function checkPositions(env: CaseEnv, setting: Setting, type: string): Promise<void> {
-  const random = new Random(testSeed(`kernel/embed/positions ${type} ${setting.label}`));
+/** Row r of a step has position r here, so that all rows of both pieces are added; or the first one to all. */
+async function checkAdded(
+  env: CaseEnv,
+  setting: Setting,
+  type: string,
+  adds: "positions" | "first",
+): Promise<void> {
+  const random = new Random(testSeed(`kernel/embed/${adds} ${type} ${setting.label}`));
   const { weight, pieces, values } = await tableOf(env, type, random);
   const tokens = Array.from({ length: ROWS }, () => random.below(ROWS));
   const before = Array.from({ length: ROWS * weight.columns }, () => Math.fround(random.normal()));
-  const actual = await lookUp(env, setting, pieces, tokens, before);
+  const actual = await lookUp(env, setting, pieces, tokens, adds, before);
   const scale = Math.fround(1.7);
-  const expected = before.map((value, i) => value + scale * (values[i] as number));
-  expectClose(`positions ${type}`, actual, expected, boundsOf(values, expected.length));
+  const period = adds === "first" ? weight.columns : before.length;
+  const expected = before.map((value, i) => value + scale * (values[i % period] as number));
+  expectClose(`${adds} ${type}`, actual, expected, boundsOf(values, expected.length));
   destroyWeight(weight);
 }
 
@@ -83,18 +89,18 @@ async function lookUp(
   setting: Setting,
   weight: PackedWeight,
   tokens: number[],
+  adds?: EmbedOptions["adds"],
   before?: readonly number[],
 ): Promise<number[]> {
   const scratch = new Scratch(env.gpu);
   const elem = setting.f16 ? "f16" : "f32";
   const hidden = before ? scratch.floats(before, "f32") : scratch.empty(tokens.length * weight.columns * 4);
-  const positions = before !== undefined;
   const ids = scratch.words(new Uint32Array([999, ...tokens]));
   const types = { elem, kv: elem, out: elem } as const;
   const ops = await Promise.all(
     weight.pieces.map((piece) =>
       embedOp(sharedKernels(env.gpu, {}), types, {
-        ...{ weight, piece, tokens: ids, hidden, scale: 1.7, positions },
+        ...{ weight, piece, tokens: ids, hidden, scale: 1.7, ...(adds && { adds }) },
       }),
     ),
   );
@@ -112,6 +118,8 @@ export const cases: Case[] = [
     ),
   ),
   ...["F32", "Q8_0"].flatMap((type) =>
-    inEverySetting(`kernel/embed/positions ${type}`, (env, setting) => checkPositions(env, setting, type)),
+    (["positions", "first"] as const).flatMap((adds) =>
+      inEverySetting(`kernel/embed/${adds} ${type}`, (env, setting) => checkAdded(env, setting, type, adds)),
+    ),
   ),
 ];

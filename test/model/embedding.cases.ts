@@ -14,6 +14,10 @@ import { nmse, withoutSubgroups } from "./golden.ts";
 
 /** Those with GELU have an exact reference beside llama.cpp's, which is computed with a table of 16-bit GELU. */
 const VARIANTS: Record<string, { gate: number; reference: "embedding.f32" | "float64.f32" }> = {
+  bertmean: { gate: 1e-8, reference: "float64.f32" },
+  bertcls: { gate: 1e-8, reference: "float64.f32" },
+  nomicbert: { gate: 1e-9, reference: "embedding.f32" },
+  modernbert: { gate: 1e-8, reference: "float64.f32" },
   gemmaembedding: { gate: 1e-8, reference: "float64.f32" },
   qwen3embedding: { gate: 1e-9, reference: "embedding.f32" },
 };

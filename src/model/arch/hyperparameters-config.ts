@@ -127,6 +127,7 @@ const ACTIVATIONS: Readonly<Record<string, Activation>> = {
   swish: "silu",
   gelu_pytorch_tanh: "gelu_tanh",
   gelu_new: "gelu_tanh",
+  gelu: "gelu",
 };
 
 function activationOf(read: Reader, { activation: name, activations }: Dialect): Activation {

@@ -2,7 +2,7 @@
  * Architectures that make vectors of texts and generate nothing: each token sees the whole text. What a row does not say is as in
  * PLAIN (architecture.ts), or as in the causal model that it comes from.
  */
-import type { Architecture } from "./architecture.ts";
+import { PLAIN, PRE_NORMS, type Architecture } from "./architecture.ts";
 import { DENSE } from "./rows-dense.ts";
 
 /** What EmbeddingGemma was trained to read before a text. */
@@ -14,8 +14,70 @@ const GEMMA_TASKS = {
   similarity: "task: sentence similarity | query: ",
 };
 
+/** Nomic's, likewise. */
+const NOMIC_TASKS = {
+  query: "search_query: ",
+  document: "search_document: ",
+  clustering: "clustering: ",
+  classification: "classification: ",
+};
+
+/** BERT's layers norm what they have added to the residual stream. */
+const BERT = {
+  ...PLAIN,
+  norm: "layer",
+  norms: { mixerPost: "attn_output_norm", ffnPost: "layer_output_norm", postOf: "sum" },
+  embeddingNorm: true,
+  outputNorm: false,
+  ropeLayout: "half",
+  isEncoder: true,
+} as const;
+
+const BERT_NAMES = {
+  layers: "encoder.layer",
+  token_embd: "embeddings.word_embeddings",
+  position_embd: "embeddings.position_embeddings",
+  token_types: "embeddings.token_type_embeddings",
+  token_embd_norm: "embeddings.LayerNorm",
+  attn_q: "attention.self.query",
+  attn_k: "attention.self.key",
+  attn_v: "attention.self.value",
+  attn_output: "attention.output.dense",
+  attn_output_norm: "attention.output.LayerNorm",
+  ffn_up: "intermediate.dense",
+  ffn_down: "output.dense",
+  layer_output_norm: "output.LayerNorm",
+};
+
+/** ModernBERT: every third layer is global, from the first on, which norms nothing before its attention. */
+const MODERN_WINDOW = { period: 3, isFirstGlobal: true, localTheta: 10_000 };
+
 const GEMMA3 = DENSE.find(({ gguf }) => gguf === "gemma3") as Architecture;
 
 export const ENCODERS: readonly Architecture[] = [
+  {
+    ...BERT,
+    gguf: "bert",
+    config: ["bert"],
+    learnedPositions: true,
+    ropeTable: () => undefined,
+    activation: "gelu_tanh",
+    gated: false,
+    safetensorsNames: BERT_NAMES,
+  },
+  { ...BERT, gguf: "nomic-bert", config: ["nomic_bert"], tasks: NOMIC_TASKS },
+  {
+    ...PLAIN,
+    gguf: "modern-bert",
+    config: ["modernbert"],
+    norm: "layer",
+    embeddingNorm: true,
+    ropeLayout: "half",
+    window: MODERN_WINDOW,
+    activation: "gelu_tanh",
+    fusedGateUp: true,
+    isEncoder: true,
+    skeleton: (index) => ({ norms: index === 0 ? { ffn: PRE_NORMS.ffn } : PRE_NORMS, parallel: false }),
+  },
   { ...GEMMA3, gguf: "gemma-embedding", config: [], isEncoder: true, tasks: GEMMA_TASKS },
 ];

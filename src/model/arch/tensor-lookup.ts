@@ -23,8 +23,14 @@ const NORM_NAMES: Readonly<Record<string, string>> = {
 /** The same of the whole model's tensors. */
 const MODEL_NAMES: Readonly<Record<string, string>> = { token_embd: "embed_tokens", output_norm: "norm" };
 
-/** What stands before "layers.N" in text models, and in the text part of multi-modal ones. */
-const PREFIXES = ["model.", "language_model.model.", "model.language_model.", "backbone."];
+/** Under this name a row says what stands before a layer's number in safetensors, if it is not "layers". */
+const LAYERS = "layers";
+
+/**
+ * What stands before "layers.N" in text models, in the text part of multi-modal ones, and in models that were saved without a head
+ * or with another than that of language models.
+ */
+const PREFIXES = ["model.", "language_model.model.", "model.language_model.", "backbone.", "", "bert."];
 
 /** The tensors of one layer. */
 export interface LayerTensors {
@@ -67,9 +73,10 @@ export class TensorNames {
       return this.file.tensors.get(`blk.${index}.${name}${suffix === "" ? "" : `.${suffix}`}`);
     }
     const other = this.inSafetensors(name, suffix);
+    const layers = this.names[LAYERS] ?? LAYERS;
     return other === undefined
       ? undefined
-      : this.first(PREFIXES.map((prefix) => `${prefix}layers.${index}.${other}`));
+      : this.first(PREFIXES.map((prefix) => `${prefix}${layers}.${index}.${other}`));
   }
 
   private inSafetensors(name: string, suffix: string): string | undefined {

@@ -63,6 +63,7 @@ function needsOf(file: ModelFile, shape: ModelShape): Need[] {
     need("token_embd.weight", [names.model("token_embd")]),
     ...modelNorms.map((name) => norm(name, names.model(name), names.model(name, "bias"))),
     ...(shape.learnedPositions ? [need("position_embd.weight", [names.model("position_embd")])] : []),
+    need("token_types.weight", [names.model("token_types")], false),
     ...dense.map((name) => need(`${name}.weight`, [names.model(name)])),
     need("output.weight", [names.model("output"), names.model("output", "bias")], false),
     need("rope_freqs.weight", ropeDivisors(names, shape), false),
@@ -150,6 +151,7 @@ const IGNORED: readonly { name: RegExp; why: string }[] = [
   },
   { name: /rotary_emb\.inv_freq$|attn_rot_embd\.weight$|rope_freqs/, why: "follows from the settings" },
   { name: /(^|\.)position_ids$/, why: "counts from 0 on" },
+  { name: /(^|\.)(pooler\.dense|cls\.(predictions|seq_relationship))\./, why: "heads of BERT's training" },
   { name: /^mtp\./, why: "layers that predict further tokens" },
 ];
 

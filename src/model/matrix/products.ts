@@ -27,8 +27,11 @@ export interface EmbedOptions {
   piece: WeightPiece;
   /** u32 token ids, indexed by the `token` of the step's rows. */
   tokens: GPUBuffer;
-  /** true: `weight` is [positions, columns], and its rows are added by the step's positions. Default false. */
-  positions?: boolean;
+  /**
+   * What of `weight` is added to what is there: rows by the step's positions, or the first row to all. Default: rows by tokens are
+   * written.
+   */
+  adds?: "positions" | "first";
   /** f32 [rows, columns]. */
   hidden: GPUBuffer;
   scale: number;
@@ -36,13 +39,16 @@ export interface EmbedOptions {
 
 /** hidden[row, :] = scale * E[tokens[rows[row].token], :] for the ids (or, added, the positions) that lie in `piece`. */
 export async function embedOp(kernels: Kernels, types: KernelTypes, options: EmbedOptions): Promise<Op> {
-  const { weight, piece, tokens, hidden, scale, positions = false } = options;
+  const { weight, piece, tokens, hidden, scale, adds } = options;
   const source: KernelSource = {
     name: `embed ${weight.format.name}`,
     code: embed,
     libs: [stepLib, unitLib, weight.format.fragment],
   };
-  const pipeline = await kernels.pipeline(source, types, { POSITIONS: positions ? 1 : 0 });
+  const pipeline = await kernels.pipeline(source, types, {
+    POSITIONS: adds === "positions" ? 1 : 0,
+    FIRST: adds === "first" ? 1 : 0,
+  });
   const units = Math.ceil(weight.columns / UNIT_COLUMNS);
   const words = new Uint32Array([
     weight.columns,

@@ -263,6 +263,23 @@ const GEMMA3: Dialect = {
 /** One global layer after five local ones. */
 const GEMMA3_PERIOD = 6;
 
+const BERT: Dialect = {
+  defaults: {
+    vocab_size: 30_522,
+    hidden_size: 768,
+    intermediate_size: 3072,
+    num_hidden_layers: 12,
+    num_attention_heads: 12,
+    max_position_embeddings: 512,
+    layer_norm_eps: 1e-12,
+    rope_theta: 10_000, // read for all, and used by none of this type
+    hidden_act: "gelu",
+  },
+  activation: "hidden_act",
+  normEps: "layer_norm_eps",
+  fixed: { position_embedding_type: "absolute", is_decoder: false, add_cross_attention: false },
+};
+
 export const DIALECTS: Readonly<Record<string, Dialect>> = {
   llama: LLAMA,
   mistral: MISTRAL,
@@ -283,6 +300,7 @@ export const DIALECTS: Readonly<Record<string, Dialect>> = {
   smollm3: SMOLLM3,
   gemma3_text: GEMMA3,
   gemma3: GEMMA3,
+  bert: BERT,
   ...RECURRENT_DIALECTS,
 };
 
