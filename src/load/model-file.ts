@@ -60,6 +60,25 @@ export interface SafetensorsModelFile extends ModelFileBase {
   generationConfig: Record<string, unknown> | undefined;
   /** The text of chat_template.jinja. */
   chatTemplate: string | undefined;
+  /** How vectors are made of texts, where the folder is one of sentence-transformers. */
+  sentence?: SentenceFiles;
+}
+
+/** The files that sentence-transformers puts beside a model's. */
+export interface SentenceFiles {
+  /** modules.json: what a text passes through, in order. */
+  modules: readonly SentenceModule[];
+  /** config.json of the module that pools. */
+  pooling: Record<string, unknown> | undefined;
+  /** config_sentence_transformers.json. */
+  settings: Record<string, unknown> | undefined;
+}
+
+export interface SentenceModule {
+  /** A class's name, such as "sentence_transformers.models.Pooling". */
+  type: string;
+  /** Its folder; "" for the model's. */
+  path: string;
 }
 
 export type ModelFile = GgufModelFile | SafetensorsModelFile;
@@ -186,7 +205,7 @@ export function siblingUrl(url: string, name: string): string {
   const sibling = new URL(url);
   const isFile = /\.(gguf|safetensors|json)$/.test(sibling.pathname);
   const folder = isFile ? sibling.pathname.replace(/[^/]*$/, "") : sibling.pathname.replace(/\/*$/, "/");
-  sibling.pathname = folder + encodeURIComponent(name);
+  sibling.pathname = folder + name.split("/").map(encodeURIComponent).join("/");
   return sibling.href;
 }
 
@@ -314,8 +333,10 @@ async function openSafetensors(place: ModelPlace, signal?: AbortSignal): Promise
   if (config === undefined)
     throw missing("config.json", "a safetensors model needs it (and a GGUF file ends in .gguf)");
   const face = await openWeights(place, signal);
+  const sentence = await readSentenceFiles(locate, signal);
   return {
     format: "safetensors",
+    ...(sentence && { sentence }),
     ...face,
     config,
     tokenizerJson: await readJson(locate, "tokenizer.json", signal),
@@ -323,6 +344,30 @@ async function openSafetensors(place: ModelPlace, signal?: AbortSignal): Promise
     generationConfig: await readJson(locate, "generation_config.json", signal),
     chatTemplate: await readText(locate, "chat_template.jinja", signal),
   };
+}
+
+async function readSentenceFiles(locate: Locate, signal?: AbortSignal): Promise<SentenceFiles | undefined> {
+  const text = await readText(locate, MODULES, signal);
+  if (text === undefined) return undefined;
+  const modules = sentenceModules(parsePythonJson(text, MODULES));
+  const pooling = modules.find(({ type }) => type.endsWith(".Pooling"));
+  return {
+    modules,
+    pooling: pooling && (await readJson(locate, `${pooling.path}/config.json`, signal)),
+    settings: await readJson(locate, "config_sentence_transformers.json", signal),
+  };
+}
+
+const MODULES = "modules.json";
+
+/** Paths are plain: a list cannot reach outside its folder. */
+function sentenceModules(value: unknown): SentenceModule[] {
+  const isModule = (item: unknown): item is SentenceModule => {
+    const { type, path } = (item ?? {}) as Partial<Record<keyof SentenceModule, unknown>>;
+    return typeof type === "string" && typeof path === "string" && /^[\w-]*$/.test(path);
+  };
+  if (Array.isArray(value) && value.every(isModule)) return value;
+  throw invalid(MODULES, "is not a list of modules with a type and a plain path");
 }
 
 async function openWeights(place: ModelPlace, signal?: AbortSignal): Promise<ModelFileBase> {

@@ -3,6 +3,7 @@
  * PLAIN (architecture.ts), or as in the causal model that it comes from.
  */
 import { PLAIN, PRE_NORMS, type Architecture } from "./architecture.ts";
+import type { LayerNorms } from "../../shape/shape.ts";
 import { DENSE } from "./rows-dense.ts";
 
 /** What EmbeddingGemma was trained to read before a text. */
@@ -52,6 +53,8 @@ const BERT_NAMES = {
 /** ModernBERT: every third layer is global, from the first on, which norms nothing before its attention. */
 const MODERN_WINDOW = { period: 3, isFirstGlobal: true, localTheta: 10_000 };
 
+const MODERN_FIRST_NORMS: LayerNorms = { ffn: "ffn_norm" };
+
 const GEMMA3 = DENSE.find(({ gguf }) => gguf === "gemma3") as Architecture;
 
 export const ENCODERS: readonly Architecture[] = [
@@ -77,7 +80,7 @@ export const ENCODERS: readonly Architecture[] = [
     activation: "gelu_tanh",
     fusedGateUp: true,
     isEncoder: true,
-    skeleton: (index) => ({ norms: index === 0 ? { ffn: PRE_NORMS.ffn } : PRE_NORMS, parallel: false }),
+    skeleton: (index) => ({ norms: index === 0 ? MODERN_FIRST_NORMS : PRE_NORMS, parallel: false }),
   },
   { ...GEMMA3, gguf: "gemma-embedding", config: [], isEncoder: true, tasks: GEMMA_TASKS },
 ];

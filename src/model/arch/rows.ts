@@ -26,6 +26,7 @@ import { PLAIN, PRE_NORMS_RENAMED, SANDWICH_NORMS, type Architecture } from "./a
 import { DENSE } from "./rows-dense.ts";
 import { LAYER_NORM } from "./rows-layer-norm.ts";
 import { ENCODERS } from "./rows-encoders.ts";
+import { sentenceTraits } from "./sentence.ts";
 import { TensorNames, type LayerTensors } from "./tensor-lookup.ts";
 import { mambaNames } from "../mixer/mamba2.ts";
 
@@ -252,8 +253,16 @@ function readConfigShape(file: SafetensorsModelFile): ReadShape {
     throw new TidepoolError("unsupported", message, { architecture: row.gguf });
   }
   const { params, keys } = hyperparametersFromConfig(config, type);
+  const { pooling, tasks } = file.sentence
+    ? sentenceTraits(file.sentence)
+    : { pooling: undefined, tasks: {} };
+  if (row.isEncoder && !pooling) {
+    const message =
+      "no file says how the tokens of a text become one vector: modules.json and 1_Pooling/config.json do";
+    throw new TidepoolError("unsupported", message, { architecture: row.gguf });
+  }
   return {
-    shape: build(row, params, file),
+    shape: build({ ...row, tasks: { ...row.tasks, ...tasks } }, { ...params, pooling }, file),
     keys: new Set(["model_type", ...keys]),
   };
 }
