@@ -7,6 +7,7 @@ import { afterAll, describe, expect, it } from "vitest";
 import { readmeExample } from "../support/readme.ts";
 import { writeGguf, type WriteValue } from "../support/gguf-writer.ts";
 import { sharedPath, sharedPresent, skipLoudly } from "../support/shared.ts";
+import { tinyEncoder } from "../support/tiny-encoder.ts";
 import { byteLevelVocab } from "../support/tiny-vocab.ts";
 import { serveUnreliably } from "../support/unreliable-server.ts";
 
@@ -275,7 +276,7 @@ describe("the command on the shipped model", { timeout: LIMIT_MS }, () => {
   });
 });
 
-if (!sharedPresent) skipLoudly("the command on given models", 3);
+if (!sharedPresent) skipLoudly("the command on given models", 4);
 
 describe("the command on a vocabulary", { timeout: LIMIT_MS }, () => {
   const write = (name: string, value: string | Uint8Array): string => {
@@ -308,6 +309,48 @@ describe("the command on a vocabulary", { timeout: LIMIT_MS }, () => {
     expect(tokens.filter((id) => id === 3).length).toBe(1);
     const missing = await tidepool("render", model, "--messages", join(folder, "missing.json"));
     expect(missing.code).toBe(1);
+  });
+});
+
+describe("the command on an encoder", { timeout: LIMIT_MS }, () => {
+  const model = join(folder, "encoder.gguf");
+  writeFileSync(model, tinyEncoder());
+
+  it("prints a vector for each text, cut and of length 1", async () => {
+    const { code, out } = await tidepool(
+      "embed",
+      model,
+      "the boat",
+      "sea",
+      "--dimensions",
+      "8",
+      "--task",
+      "query",
+    );
+    const vectors = JSON.parse(out) as number[][];
+    expect([code, vectors.map((vector) => vector.length)]).toEqual([0, [8, 8]]);
+    for (const vector of vectors) expect(Math.hypot(...vector)).toBeCloseTo(1, 5);
+  });
+
+  it("names what is wrong in flags, and says what a model is for", async () => {
+    const errors = [
+      await tidepool("embed", model, "sea", "--dimensions", "4000"),
+      await tidepool("embed", model),
+      await tidepool("embed", model, "the sea ".repeat(60)),
+      await tidepool("run", model, "the sea"),
+      await tidepool("embed", "tide-dense", "the sea"),
+    ];
+    const expected = [
+      "--dimensions is 4000, expected 1 to 32",
+      "embed needs either texts or --tokens-file",
+      "text 0: 122 tokens are over the limit of 64",
+      '"gemma-embedding" makes vectors of texts and generates none: use embed',
+      '"qwen3" makes no vectors of texts, because its file names no pooling',
+    ];
+    for (const [index, { code, err }] of errors.entries()) {
+      expect(code).toBe(1);
+      expect(err).toContain(expected[index]);
+    }
   });
 });
 
@@ -352,6 +395,16 @@ describe.skipIf(!sharedPresent)("the command on given models", { timeout: LIMIT_
       ...[...(expected as Float32Array)].map((value, index) => Math.abs(value - (got?.[index] as number))),
     );
     expect(worst).toBeLessThan(1e-3);
+  });
+
+  it("prints the vectors of token lists, exact and in their order", async () => {
+    const golden = sharedPath("goldens/models/bertmean");
+    const tokens = ["--tokens-file", `${golden}/golden.json`, "--no-normalise", "--dtype", "f32"];
+    const { out } = await tidepool("embed", `${golden}/model.gguf`, ...tokens, "--json");
+    const got = (JSON.parse(out) as number[][]).flat();
+    const expected = new Float32Array(readFileSync(`${golden}/float64.f32`).buffer.slice(0));
+    expect(got.length).toBe(expected.length);
+    expect(Math.max(...got.map((value, i) => Math.abs(value - (expected[i] as number))))).toBeLessThan(1e-4);
   });
 
   it("tokenises and inspects vocabulary-only files", async () => {
