@@ -65,8 +65,7 @@ test("modules are looked for beside the model, and their folders must be plain",
       }),
     );
     const locate = (name: string) => {
-      if (name === "model.safetensors")
-        return Promise.resolve(openBytes(writeSafetensors([]), name));
+      if (name === "model.safetensors") return Promise.resolve(openBytes(writeSafetensors([]), name));
       return Promise.resolve(files.has(name) ? text(name, files.get(name)) : undefined);
     };
     return openModel({ first: undefined, locate });
