@@ -64,7 +64,7 @@ export const VARIANTS = [
 const FEEDS: Feed[] = ["once", "chunks of 7", "one by one"];
 
 /** Variants with GELU that have the exact logits beside llama.cpp's, whose GELU is a table of f16. */
-const EXACT: readonly string[] = [
+export const EXACT: readonly string[] = [
   "gemma",
   "gemma2",
   "gemma3linear",
