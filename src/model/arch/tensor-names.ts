@@ -1,6 +1,7 @@
 /**
  * Which tensors a model is computed from, and which others may stand in its file. It reads no tensor.
  */
+import { assert } from "../../base.ts";
 import { inFile, TidepoolError } from "../../errors.ts";
 import type { ModelFile, TensorInfo } from "../../load/model-file.ts";
 import { normsOf, type LayerShape, type Mixer, type ModelShape } from "../../shape/shape.ts";
@@ -18,10 +19,16 @@ export function namesIn(file: ModelFile, { layers, safetensorsNames }: ModelShap
     ...mixers.map((mixer) => MIXERS.of(mixer)),
     ...(ffn ? [FEED_FORWARDS.of(ffn)] : []),
   ]);
-  const partNames = [...new Set(kinds)].flatMap(({ safetensorsNames }) =>
-    Object.entries(safetensorsNames ?? {}),
-  );
-  return new TensorNames(file, { ...Object.fromEntries(partNames), ...safetensorsNames });
+  const names: Record<string, string> = {};
+  for (const part of new Set(kinds))
+    for (const [name, other] of Object.entries(part.safetensorsNames ?? {})) {
+      assert(
+        (names[name] ?? other) === other,
+        `two parts of a model name ${name} differently in safetensors`,
+      );
+      names[name] = other;
+    }
+  return new TensorNames(file, { ...names, ...safetensorsNames });
 }
 
 /** The number that a layer's output is multiplied by. */
@@ -150,6 +157,7 @@ const IGNORED: readonly { name: RegExp; why: string }[] = [
     why: "the same in safetensors",
   },
   { name: /rotary_emb\.inv_freq$|attn_rot_embd\.weight$|rope_freqs/, why: "follows from the settings" },
+  { name: /\.\d+\.(attn|attention)\.(masked_)?bias$/, why: "the causal mask of GPT-2 and GPT-NeoX" },
   { name: /(^|\.)position_ids$/, why: "counts from 0 on" },
   { name: /(^|\.)(pooler\.dense|cls\.(predictions|seq_relationship))\./, why: "heads of BERT's training" },
   { name: /^mtp\./, why: "layers that predict further tokens" },

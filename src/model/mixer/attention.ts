@@ -164,10 +164,10 @@ function isFused(layer: LayerTensors): boolean {
 }
 
 /** Queries (with their gates), keys and values: a tensor each, or rows of one. */
-function partsOf(
-  { heads, kvHeads, headDim, gated, sharesKvOf }: AttentionMixer,
-  fused: boolean,
-): Record<"queries" | "keysAndValues", Part[]> {
+function partsOf(mixer: AttentionMixer, fused: boolean): Record<"queries" | "keysAndValues", Part[]> {
+  const { heads, kvHeads, headDim, gated, sharesKvOf } = mixer;
+  if (fused && mixer.groupedQkv) return groupedParts(mixer);
+  if (fused && !gated) return { queries: [], keysAndValues: [[FUSED_NAME, qkvWidth(mixer)]] };
   const queryRows = (gated ? 2 : 1) * heads * headDim;
   if (sharesKvOf !== undefined) return { queries: [["attn_q", queryRows]], keysAndValues: [] };
   const kvRows = kvHeads * headDim;
@@ -183,6 +183,22 @@ function partsOf(
       ["attn_k", kvRows],
       ["attn_v", kvRows],
     ],
+  };
+}
+
+/** The rows of each KV head, put where all queries, all keys and all values stand together. */
+function groupedParts(mixer: AttentionMixer): Record<"queries" | "keysAndValues", Part[]> {
+  const { heads, kvHeads, headDim } = mixer;
+  const of = qkvWidth(mixer);
+  const queryRows = (heads / kvHeads) * headDim;
+  const rowsAt = (offset: number, rows: number) =>
+    Array.from({ length: kvHeads }, (_, group): Part => {
+      const first = (group * of) / kvHeads + offset;
+      return [FUSED_NAME, rows, { first, of }];
+    });
+  return {
+    queries: rowsAt(0, queryRows),
+    keysAndValues: [...rowsAt(queryRows, headDim), ...rowsAt(queryRows + headDim, headDim)],
   };
 }
 
