@@ -9,7 +9,7 @@ import type { ModelFile, TensorInfo } from "../load/model-file.ts";
 import type { ModelShape, NormKind, RowsFactor } from "../shape/shape.ts";
 import { RowTable, rowsInMemory, type ReadRow, type RowTableLimits } from "./matrix/row-table.ts";
 import type { LayerTensors, TensorNames } from "./arch/tensor-lookup.ts";
-import { floatsOf } from "./floats.ts";
+import { floatsOf, transposed } from "./floats.ts";
 import {
   canStack,
   UploadBuffers,
@@ -57,6 +57,7 @@ export class TensorLoader {
   private readonly normKind: NormKind;
   private readonly normOffset: number;
   private readonly factors: NonNullable<ModelShape["factors"]>;
+  private readonly isTransposed: boolean;
   private readonly buffers = new UploadBuffers();
   private readonly onBytes: (bytes: number) => void;
   private readonly onPiece: OnPiece;
@@ -65,7 +66,7 @@ export class TensorLoader {
   constructor(
     device: GPUDevice,
     file: ModelFile,
-    shape: Pick<ModelShape, "hiddenSize" | "norm" | "normOffset" | "factors">,
+    shape: Pick<ModelShape, "hiddenSize" | "norm" | "normOffset" | "factors" | "transposed">,
     names: TensorNames,
     onBytes: (bytes: number) => void,
     onPiece: OnPiece,
@@ -76,6 +77,7 @@ export class TensorLoader {
     this.normKind = shape.norm;
     this.normOffset = shape.normOffset;
     this.factors = shape.factors ?? {};
+    this.isTransposed = shape.transposed ?? false;
     this.names = names;
     this.onBytes = onBytes;
     this.onPiece = onPiece;
@@ -124,7 +126,7 @@ export class TensorLoader {
       .flatMap((part) => factored(part, this.factors[part[0]]))
       .map(([name, rows, slice, scale = 1]) => {
         const tensor = this.names.require(this.names.layer(index, name), `blk.${index}.${name}.weight`);
-        const info = { ...checkedInfo(tensor, columns, slice?.of ?? rows), rows };
+        const info = { ...this.infoOf(tensor, columns, slice?.of ?? rows), rows };
         const bias = this.names.layer(index, name, "bias");
         if (!slice) return { tensor, rows, info, bias, scale };
         return {
@@ -143,12 +145,17 @@ export class TensorLoader {
     const projection: ProjectionPart[] = [];
     let outOffset = 0;
     for (const group of groups) {
-      const weight = await this.upload(group.map(({ info, tensor }) => ({ info, tensor })));
+      const weight = await this.upload(group, this.isTransposed);
       const { scale } = group[0] as (typeof tensors)[number];
       projection.push({ weight, outOffset, bias: await this.biases(group), scale });
       outOffset += weight.rows;
     }
     return projection;
+  }
+
+  private infoOf(tensor: TensorInfo, columns: number, rows: number): WeightInfo {
+    if (!this.isTransposed) return checkedInfo(tensor, columns, rows);
+    return { ...checkedInfo(tensor, rows, columns), columns, rows };
   }
 
   private async biases(
@@ -215,20 +222,33 @@ export class TensorLoader {
         },
       );
     }
+    return floatsOf(tensor, await this.whole(tensor));
+  }
+
+  private async whole(tensor: TensorInfo): Promise<Uint8Array<ArrayBuffer>> {
     const bytes = new Uint8Array(tensor.sizeBytes);
     let at = 0;
     for await (const piece of this.counted(tensor)) {
       bytes.set(piece, at);
       at += piece.byteLength;
     }
-    return floatsOf(tensor, bytes);
+    return bytes;
   }
 
-  private async upload(parts: readonly { tensor: TensorInfo; info: WeightInfo }[]): Promise<PackedWeight> {
+  /** The rows of a matrix that stands column by column, in one piece. */
+  private async *turned(tensor: TensorInfo): AsyncGenerator<Uint8Array> {
+    const [columns = 0, rows = 0] = tensor.shape;
+    yield transposed(await this.whole(tensor), rows, columns);
+  }
+
+  private async upload(
+    parts: readonly { tensor: TensorInfo; info: WeightInfo }[],
+    isTransposed = false,
+  ): Promise<PackedWeight> {
     const weight = await uploadStacked(
       this.device,
       parts.map(({ info }) => info),
-      parts.map(({ tensor }) => this.counted(tensor)),
+      parts.map(({ tensor }) => (isTransposed ? this.turned(tensor) : this.counted(tensor))),
       this.buffers,
     );
     this.gpuBytes += weight.bytes;

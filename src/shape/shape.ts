@@ -176,6 +176,8 @@ export interface ModelShape {
    * safetensors; its GGUF files hold the weights multiplied).
    */
   factors?: Readonly<Record<string, readonly RowsFactor[]>>;
+  /** The file's matrices stand column by column (GPT-2 in safetensors), but for those of tokens and positions. */
+  transposed?: boolean;
   /** Added to every norm weight of the file (1 for zero-centred norms in safetensors, else 0). */
   normOffset: number;
 }

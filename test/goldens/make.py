@@ -310,6 +310,56 @@ FAMILIES = {
             ),
         ),
     ),
+    "gpt2": dict(
+        type="gpt2",
+        dtype="float32",
+        config=dict(num_key_value_heads=None, intermediate_size=None, n_inner=48, tie_word_embeddings=True),
+    ),
+    "gptneox": dict(
+        type="gpt_neox",
+        dtype="float16",
+        config=dict(
+            num_key_value_heads=None,
+            use_parallel_residual=True,
+            tie_word_embeddings=False,
+            rope_parameters=dict(rope_type="default", rope_theta=10_000.0, partial_rotary_factor=0.5),
+        ),
+    ),
+    "falcon": dict(
+        type="falcon",
+        dtype="bfloat16",
+        config=dict(
+            num_key_value_heads=None,
+            num_kv_heads=2,
+            intermediate_size=None,
+            new_decoder_architecture=True,
+            tie_word_embeddings=True,
+            rope_parameters=PLAIN_ROPE,
+        ),
+    ),
+    "phi": dict(
+        type="phi",
+        dtype="float16",
+        config=dict(
+            tie_word_embeddings=False,
+            rope_parameters=dict(rope_type="default", rope_theta=10_000.0, partial_rotary_factor=0.5),
+        ),
+    ),
+    "starcoder2": dict(
+        type="starcoder2",
+        dtype="bfloat16",
+        config=dict(sliding_window=8, tie_word_embeddings=True, rope_parameters=PLAIN_ROPE),
+    ),
+    "stablelm": dict(
+        type="stablelm",
+        dtype="bfloat16",
+        config=dict(
+            use_qkv_bias=True,
+            tie_word_embeddings=False,
+            rope_parameters=dict(rope_type="default", rope_theta=10_000.0, partial_rotary_factor=0.5),
+        ),
+    ),
+    "arcee": dict(type="arcee", dtype="bfloat16", config=dict(tie_word_embeddings=False, rope_parameters=PLAIN_ROPE)),
 }
 
 

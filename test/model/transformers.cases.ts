@@ -29,6 +29,13 @@ export const FAMILIES = [
   "mamba2",
   "falconh1",
   "qwen35",
+  "gpt2",
+  "gptneox",
+  "falcon",
+  "phi",
+  "starcoder2",
+  "stablelm",
+  "arcee",
 ];
 
 const F32_GATE = 1e-9;

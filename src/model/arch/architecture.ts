@@ -40,6 +40,10 @@ export interface Architecture extends GgufTraits {
   outputNorm?: false;
   /** What is put before a text, by the task that its vector is for. */
   tasks?: Readonly<Record<string, string>>;
+  /** In safetensors, the rows of W_qkv stand KV head by KV head. */
+  groupedQkv?: boolean;
+  /** In safetensors, the matrices of layers stand column by column. */
+  transposed?: boolean;
   /** Names of tensors in safetensors, where they are not those of most architectures. */
   safetensorsNames?: Readonly<Record<string, string>>;
   activation: Activation;

@@ -34,7 +34,7 @@ export function hyperparametersFromConfig(
   modelType: string,
 ): { params: Hyperparameters; keys: ReadonlySet<string> } {
   const dialect = DIALECTS[modelType] as Dialect;
-  const settings = flattened(config);
+  const settings = flattened(config, dialect.keys);
   const read = new Reader(settings, "config.json", "", dialect.defaults);
   refusePacked(read);
   const layers = read.integer("num_hidden_layers", MAX_LAYERS);
@@ -55,7 +55,7 @@ export function hyperparametersFromConfig(
     laurelRank: 0,
     vocabSize: read.optional("vocab_size"),
     kvHeads: read.perLayer("num_key_value_heads", layers, MAX_WIDTH, heads),
-    ffnWidth: read.perLayer("intermediate_size", layers, MAX_WIDTH),
+    ffnWidth: read.perLayer("intermediate_size", layers, MAX_WIDTH, usualWidths(dialect, layers, hiddenSize)),
     activation: activationOf(read, dialect),
     xielu: undefined,
     parallelResidual: undefined,
@@ -99,12 +99,20 @@ function refusePacked(read: Reader): void {
   }
 }
 
-/** Objects that are read, as keys with dots; the text model's own settings go before those of the whole. */
-function flattened(config: Record<string, unknown>): Settings {
+/** GPT-2 and Falcon: four times the hidden size, if the file does not say. */
+function usualWidths({ defaults }: Dialect, layers: number, hiddenSize: number): number[] | undefined {
+  return "intermediate_size" in defaults ? undefined : Array<number>(layers).fill(4 * hiddenSize);
+}
+
+/**
+ * Objects that are read, as keys with dots; the text model's own settings go before those of the whole.
+ * @param keys names of the file -> those that are read
+ */
+function flattened(config: Record<string, unknown>, keys: Readonly<Record<string, string>> = {}): Settings {
   const settings = new Map<string, unknown>();
   const put = (prefix: string, values: Record<string, unknown>, depth: number) => {
     for (const [name, value] of Object.entries(values)) {
-      const key = prefix + name;
+      const key = prefix + (keys[name] ?? name);
       if (depth > 0 && isObject(value) && (prefix !== "" || NESTED.has(name)))
         put(`${key}.`, value, depth - 1);
       else settings.set(key, value);
@@ -127,7 +135,9 @@ const ACTIVATIONS: Readonly<Record<string, Activation>> = {
   swish: "silu",
   gelu_pytorch_tanh: "gelu_tanh",
   gelu_new: "gelu_tanh",
+  gelu_fast: "gelu_tanh",
   gelu: "gelu",
+  relu2: "relu2",
 };
 
 function activationOf(read: Reader, { activation: name, activations }: Dialect): Activation {

@@ -319,6 +319,7 @@ function build(row: Architecture, params: Hyperparameters, file: ModelFile): Mod
     ropeLayout: ropeLayoutOf(row, params, isGguf),
     safetensorsNames: row.safetensorsNames ?? {},
     ...(params.factors && { factors: params.factors }),
+    ...(row.transposed && !isGguf && { transposed: true }),
     normOffset: row.zeroCentredNorms && !isGguf ? 1 : 0,
   };
 }
@@ -428,6 +429,7 @@ function attentionMixer(
     sharesKvOf: kvOwner(params, index),
     gated: row.gatedAttention ?? false,
     ...(row.isEncoder && { bidirectional: true }),
+    ...(row.groupedQkv && params.isConfig && { groupedQkv: true }),
   };
 }
 

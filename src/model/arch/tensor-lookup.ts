@@ -30,7 +30,10 @@ const LAYERS = "layers";
  * What stands before "layers.N" in text models, in the text part of multi-modal ones, and in models that were saved without a head
  * or with another than that of language models.
  */
-const PREFIXES = ["model.", "language_model.model.", "model.language_model.", "backbone.", "", "bert."];
+const PREFIXES = [
+  ...["model.", "language_model.model.", "model.language_model.", "backbone."],
+  ...["transformer.", "gpt_neox.", "", "bert."],
+];
 
 /** The tensors of one layer. */
 export interface LayerTensors {
@@ -63,7 +66,9 @@ export class TensorNames {
       return this.first([`${name}.${suffix}`, `${other}.${suffix}`]);
     }
     if (name === "output")
-      return this.first(["lm_head", "language_model.lm_head"].map((head) => `${head}.${suffix}`));
+      return this.first(
+        ["lm_head", "language_model.lm_head", "embed_out"].map((head) => `${head}.${suffix}`),
+      );
     return this.first(PREFIXES.map((prefix) => `${prefix}${this.names[name] ?? name}.${suffix}`));
   }
 

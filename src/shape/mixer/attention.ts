@@ -37,6 +37,8 @@ export interface AttentionMixer {
   vNorm?: boolean;
   /** The layer whose keys and values it reads. It has none of its own then, and computes only queries (Gemma 3n, Gemma 4). */
   sharesKvOf: number | undefined;
+  /** The rows of W_qkv stand KV head by KV head: its queries, its key, its value (GPT-NeoX and Falcon in safetensors). */
+  groupedQkv?: boolean;
   /** W_q gives each head a gate beside its query: the head's output is multiplied by sigmoid(gate) (Qwen3.5). */
   gated: boolean;
   /**

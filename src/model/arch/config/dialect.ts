@@ -12,6 +12,8 @@ export interface Dialect {
   ropeLayers?(read: Reader, layers: number): boolean[];
   /** `rope_parameters` may be listed by layer type; before that, the base of local layers had this key. */
   localRope?: string;
+  /** Its own keys -> those of most types. */
+  keys?: Readonly<Record<string, string>>;
   /** The key that names the activation. */
   activation: string;
   /** Names of activations that mean something else than elsewhere. */

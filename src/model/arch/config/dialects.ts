@@ -2,6 +2,7 @@
  * What each model type of transformers leaves unsaid in config.json: its defaults, which layers have a window, and under which
  * keys it says what others say elsewhere. Plain data but for a few rules; hyperparameters-config.ts reads by it.
  */
+import { LAYER_NORM_DIALECTS } from "./layer-norm.ts";
 import { RECURRENT_DIALECTS } from "./recurrent.ts";
 import type { Dialect } from "./dialect.ts";
 import { localByPeriod, MAX_LAYERS } from "../hyperparameters.ts";
@@ -302,6 +303,7 @@ export const DIALECTS: Readonly<Record<string, Dialect>> = {
   gemma3: GEMMA3,
   bert: BERT,
   ...RECURRENT_DIALECTS,
+  ...LAYER_NORM_DIALECTS,
 };
 
 const LAYER_TYPES: readonly string[] = ["full_attention", "sliding_attention"];
