@@ -87,8 +87,11 @@ export class TensorLoader {
     return new LayerLoader(this, index);
   }
 
-  matrix(tensor: TensorInfo, columns: number, rows: number): Promise<PackedWeight> {
-    return this.upload([{ tensor, info: checkedInfo(tensor, columns, rows) }]);
+  /** @param before rows of the tensor that are left out */
+  matrix(tensor: TensorInfo, columns: number, rows: number, before = 0): Promise<PackedWeight> {
+    const of = before + rows;
+    const info = { ...checkedInfo(tensor, columns, of), rows };
+    return this.upload([{ tensor: before > 0 ? sliced(tensor, rows, { first: before, of }) : tensor, info }]);
   }
 
   /** A matrix of which rows are read by number, and that stays off the GPU; its bytes are seen all the same. */

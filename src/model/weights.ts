@@ -107,7 +107,8 @@ async function loadAll(
     layers.push(await loadLayer(loader.layer(index), layer, shape));
   return {
     embedding,
-    positions: positions && (await loader.matrix(positions, hiddenSize, shape.contextTokens)),
+    positions:
+      positions && (await loader.matrix(positions, hiddenSize, shape.contextTokens, shape.positionOffset)),
     tokenTypes: types && (await loader.matrix(types, hiddenSize, types.shape[1] ?? 0)),
     head,
     headBias: headBias && (await loader.plain(headBias, "output.bias", vocabSize)),

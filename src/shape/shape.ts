@@ -151,6 +151,8 @@ export interface ModelShape {
   embeddingScale: number;
   /** Positions have an embedding of their own, a row for each of `contextTokens` (GPT-2). */
   learnedPositions: boolean;
+  /** Rows of their table before that of the first position (RoBERTa). Default: none. */
+  positionOffset?: number;
   /** A norm between the embedding and the first layer (BERT). */
   embeddingNorm: boolean;
   /** false: no norm stands behind the last layer, because layers end with one (BERT). */

@@ -402,7 +402,7 @@ describe.skipIf(!sharedPresent)("the command on given models", { timeout: LIMIT_
     const tokens = ["--tokens-file", `${golden}/golden.json`, "--no-normalise", "--dtype", "f32"];
     const { out } = await tidepool("embed", `${golden}/model.gguf`, ...tokens, "--json");
     const got = (JSON.parse(out) as number[][]).flat();
-    const expected = new Float32Array(readFileSync(`${golden}/float64.f32`).buffer.slice(0));
+    const expected = new Float32Array(Uint8Array.from(readFileSync(`${golden}/float64.f32`)).buffer);
     expect(got.length).toBe(expected.length);
     expect(Math.max(...got.map((value, i) => Math.abs(value - (expected[i] as number))))).toBeLessThan(1e-4);
   });

@@ -92,6 +92,8 @@ export interface Hyperparameters {
   attentionInterval: number;
   /** How one vector is made of a text's; undefined if the settings do not say. */
   pooling: Pooling | undefined;
+  /** Rows of the table of positions before that of the first one. Default: none. */
+  positionOffset?: number;
   /** Rows of the matrices that a pooled vector passes through. */
   dense: number[];
   /** Read from a config.json: tensors are laid out as transformers has them, not as GGUF's converters do. */

@@ -50,6 +50,18 @@ const BERT_NAMES = {
   layer_output_norm: "output.LayerNorm",
 };
 
+const MODERN_NAMES = {
+  token_embd: "embeddings.tok_embeddings",
+  token_embd_norm: "embeddings.norm",
+  output_norm: "final_norm",
+  attn_norm: "attn_norm",
+  attn_qkv: "attn.Wqkv",
+  attn_output: "attn.Wo",
+  ffn_norm: "mlp_norm",
+  ffn_up: "mlp.Wi",
+  ffn_down: "mlp.Wo",
+};
+
 /** ModernBERT: every third layer is global, from the first on, which norms nothing before its attention. */
 const MODERN_WINDOW = { period: 3, isFirstGlobal: true, localTheta: 10_000 };
 
@@ -61,7 +73,7 @@ export const ENCODERS: readonly Architecture[] = [
   {
     ...BERT,
     gguf: "bert",
-    config: ["bert"],
+    config: ["bert", "roberta", "xlm-roberta"],
     learnedPositions: true,
     ropeTable: () => undefined,
     activation: "gelu_tanh",
@@ -73,6 +85,7 @@ export const ENCODERS: readonly Architecture[] = [
     ...PLAIN,
     gguf: "modern-bert",
     config: ["modernbert"],
+    safetensorsNames: MODERN_NAMES,
     norm: "layer",
     embeddingNorm: true,
     ropeLayout: "half",

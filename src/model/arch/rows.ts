@@ -307,6 +307,7 @@ function build(row: Architecture, params: Hyperparameters, file: ModelFile): Mod
     normEps: params.normEps,
     embeddingScale: row.scaleEmbedding ? Math.sqrt(params.hiddenSize) : params.embeddingScale,
     learnedPositions: row.learnedPositions ?? false,
+    ...(params.positionOffset && { positionOffset: params.positionOffset }),
     embeddingNorm: row.embeddingNorm ?? false,
     ...(row.outputNorm === false && { outputNorm: false }),
     ...embeddingOf(row, params),

@@ -32,7 +32,7 @@ const LAYERS = "layers";
  */
 const PREFIXES = [
   ...["model.", "language_model.model.", "model.language_model.", "backbone."],
-  ...["transformer.", "gpt_neox.", "", "bert."],
+  ...["transformer.", "gpt_neox.", "", "bert.", "roberta."],
 ];
 
 /** The tensors of one layer. */

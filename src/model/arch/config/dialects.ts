@@ -5,7 +5,7 @@
 import { LAYER_NORM_DIALECTS } from "./layer-norm.ts";
 import { RECURRENT_DIALECTS } from "./recurrent.ts";
 import type { Dialect } from "./dialect.ts";
-import { localByPeriod, MAX_LAYERS } from "../hyperparameters.ts";
+import { localByPeriod, MAX_CONTEXT, MAX_LAYERS } from "../hyperparameters.ts";
 import type { Reader } from "../settings-reader.ts";
 
 const LLAMA: Dialect = {
@@ -281,6 +281,45 @@ const BERT: Dialect = {
   fixed: { position_embedding_type: "absolute", is_decoder: false, add_cross_attention: false },
 };
 
+/** Positions count from behind the padding's, whose number is that of its token. */
+const ROBERTA: Dialect = {
+  ...BERT,
+  defaults: { ...BERT.defaults, vocab_size: 50_265, pad_token_id: 1 },
+  adjust(read, { contextTokens }) {
+    const positionOffset = read.integer("pad_token_id", contextTokens - 2, undefined, 0) + 1;
+    return { positionOffset, contextTokens: contextTokens - positionOffset };
+  },
+};
+
+const MODERN_BERT: Dialect = {
+  defaults: {
+    vocab_size: 50_368,
+    hidden_size: 768,
+    intermediate_size: 1152,
+    num_hidden_layers: 22,
+    num_attention_heads: 12,
+    max_position_embeddings: 8192,
+    norm_eps: 1e-5,
+    rope_theta: 160_000,
+    local_rope_theta: 10_000,
+    global_attn_every_n_layers: 3,
+    local_attention: 128,
+    hidden_activation: "gelu",
+  },
+  activation: "hidden_activation",
+  normEps: "norm_eps",
+  localRope: "local_rope_theta",
+  localLayers: (read, layers) => {
+    const period = read.integer("global_attn_every_n_layers", MAX_LAYERS);
+    return listedLayers(read, layers) ?? localByPeriod(layers, period, true);
+  },
+  adjust(read, { rope }) {
+    read.value("sliding_window"); // half of local_attention, under the name that others have
+    const theta = read.positive("global_rope_theta", rope.theta);
+    return { window: read.integer("local_attention", MAX_CONTEXT), rope: { ...rope, theta } };
+  },
+};
+
 export const DIALECTS: Readonly<Record<string, Dialect>> = {
   llama: LLAMA,
   mistral: MISTRAL,
@@ -302,6 +341,9 @@ export const DIALECTS: Readonly<Record<string, Dialect>> = {
   gemma3_text: GEMMA3,
   gemma3: GEMMA3,
   bert: BERT,
+  roberta: ROBERTA,
+  "xlm-roberta": ROBERTA,
+  modernbert: MODERN_BERT,
   ...RECURRENT_DIALECTS,
   ...LAYER_NORM_DIALECTS,
 };
