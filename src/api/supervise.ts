@@ -19,8 +19,20 @@ export const NEEDS_DRIVER = 75;
 const STANDING = "TIDEPOOL_SUPERVISED";
 const COLUMNS = "TIDEPOOL_COLUMNS";
 
-/** Commands that open the GPU; those of `cache` by their second word. */
-const OPEN_GPU = ["run", "score", "inspect", "doctor", "export"];
+/** Commands that open no GPU; those of `cache` by their second word. */
+const WITHOUT_GPU = [
+  "tokenize",
+  "render",
+  "models",
+  "replay",
+  "help",
+  "ls",
+  "stats",
+  "verify",
+  "clear",
+  "import",
+  "keygen",
+];
 
 /** A line of Dawn's about limits of the driver that Tidepool does not use. */
 export const DAWN_NOISE =
@@ -39,7 +51,8 @@ export function needsSupervision(words: readonly string[]): boolean {
   const name = words[0] === "cache" ? words[1] : words[0];
   const asksForHelp = words.includes("--help") || words.includes("-h");
   if (process.platform !== "linux" || "Deno" in globalThis || standing() !== "alone") return false;
-  return OPEN_GPU.includes(name ?? "") && !asksForHelp && !words.includes("--verbose");
+  const isCommand = name !== undefined && !name.startsWith("-");
+  return isCommand && !WITHOUT_GPU.includes(name) && !asksForHelp && !words.includes("--verbose");
 }
 
 /** The terminal of standard error, also if a process above passes it on. */

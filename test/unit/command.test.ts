@@ -185,7 +185,21 @@ describe("the process above a command", () => {
       expect(needsSupervision(["cache", "export", "m", "p"])).toBe(true);
       expect(needsSupervision(["run", "x", "--verbose"])).toBe(false);
       expect(needsSupervision(["cache", "ls"])).toBe(false);
-      expect(needsSupervision(["replay"])).toBe(false);
+      expect(needsSupervision(["--version"])).toBe(false);
+      expect(needsSupervision([])).toBe(false);
+    },
+  );
+
+  test.runIf(process.platform === "linux")(
+    "is there for every command that has flags of the engine, and for doctor",
+    () => {
+      const opensGpu = ({ options }: Command) => options.some(({ long }) => long === "--adapter");
+      const named = (command: Command): [string[], Command][] =>
+        command.commands.map((one) => [[...(command.name() === "cache" ? ["cache"] : []), one.name()], one]);
+      const root = program();
+      const all = [...named(root), ...root.commands.filter((one) => one.name() === "cache").flatMap(named)];
+      for (const [words, command] of all.filter(([, one]) => one.commands.length === 0))
+        expect([words, needsSupervision(words)]).toEqual([words, opensGpu(command) || words[0] === "doctor"]);
     },
   );
 });
