@@ -1,7 +1,7 @@
 /**
  * The builds: the page (default); the library with its workers, for Node and Deno with the command (`--mode lib`) and for
  * browsers (`--mode browser`); and the test programs that run in Node, Deno and Chromium (`--mode suite`). `.wgsl` files are imported as text in all of them. Which test files
- * Vitest takes depends on its mode: `test` (quick), `whole` (drives the built command and page), `full` (all of it).
+ * Vitest takes depends on its mode: `test` (quick), `whole` (drives the built command and page), `full` (all of it), `real` (downloads a real model).
  */
 import { createHash } from "node:crypto";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
@@ -117,6 +117,7 @@ const TESTS: Record<string, string[]> = {
   whole: ["test/{browser,package,runtime}/**/*.test.ts"],
   full: ["test/{browser,package,runtime,full}/**/*.test.ts"],
   training: ["test/training/**/*.test.ts"],
+  real: ["test/real/**/*.test.ts"],
 };
 
 export default defineConfig(({ mode }): ViteUserConfig => ({
@@ -128,7 +129,7 @@ export default defineConfig(({ mode }): ViteUserConfig => ({
   preview: { headers: isolation },
   test: {
     include: TESTS[mode] ?? ["test/{unit,tier,fault}/**/*.test.ts"],
-    fileParallelism: mode !== "training",
+    fileParallelism: mode !== "training" && mode !== "real",
     pool: "forks",
     maxWorkers: 2,
     testTimeout: 60_000,
