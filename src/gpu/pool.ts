@@ -4,7 +4,7 @@
  * business (cache/blocks.ts, worker/pool-growth.ts).
  *
  * Place p = slot * blockTokens + offset lies at ((slot * kvHeads + head) * blockTokens + offset) * headDim + c, so that
- * one slot is one contiguous range of each buffer. A slot's bytes at rest are layer-major: K then V of layer 0, and on.
+ * one slot is one contiguous range of each buffer. A slot's bytes at rest are layer-major: K then V (if any) of layer 0, and on.
  */
 import { assert } from "../base.ts";
 import { TidepoolError } from "../errors.ts";
@@ -25,7 +25,7 @@ export interface PoolOptions {
   dtype: Elem;
 }
 
-/** The buffers of a pool: one of keys and one of values a layer. */
+/** The buffers of a pool: one of keys and one of values a layer, which are the same where values are parts of keys. */
 export interface KvPoolBuffers {
   readonly slots: number;
   readonly keys: readonly GPUBuffer[];
@@ -44,7 +44,12 @@ export function maxSlots(layers: readonly KvLayer[], blockTokens: number, dtype:
 
 /** Bytes of one block in all layers, keys and values. */
 export function blockBytes(layers: readonly KvLayer[], blockTokens: number, dtype: Elem): number {
-  return 2 * layers.reduce((sum, layer) => sum + layerBlockBytes(layer, blockTokens, dtype), 0);
+  return layers.reduce((sum, layer) => sum + partsOf(layer) * layerBlockBytes(layer, blockTokens, dtype), 0);
+}
+
+/** Keys and values, or keys alone. */
+export function partsOf({ keysOnly }: KvLayer): 1 | 2 {
+  return keysOnly ? 1 : 2;
 }
 
 function layerBlockBytes(layer: KvLayer, blockTokens: number, dtype: Elem): number {
@@ -110,11 +115,10 @@ export class KvPool {
     const old = this.buffers;
     assert(larger.slots >= old.slots, `a pool of ${old.slots} slots does not shrink to ${larger.slots}`);
     const encoder = this.device.createCommandEncoder({ label: "grow the KV pool" });
-    for (const part of ["keys", "values"] as const) {
-      old[part].forEach((buffer, index) =>
-        encoder.copyBufferToBuffer(buffer, 0, larger[part][index] as GPUBuffer, 0, buffer.size),
-      );
-    }
+    const [from, to] = [buffersOf(old), buffersOf(larger)];
+    from.forEach((buffer, index) =>
+      encoder.copyBufferToBuffer(buffer, 0, to[index] as GPUBuffer, 0, buffer.size),
+    );
     this.device.queue.submit([encoder.finish()]);
     this.buffers = larger;
     destroyAll(old);
@@ -185,12 +189,15 @@ export class KvPool {
   private make(slots: number): KvPoolBuffers {
     const { layers, blockTokens, dtype } = this.options;
     const usage = USAGE_STORAGE | USAGE_COPY_SRC | USAGE_COPY_DST;
-    const makeAll = (label: string) =>
-      layers.map((layer, index) => {
-        const size = slots * layerBlockBytes(layer, blockTokens, dtype);
-        return this.device.createBuffer({ label: `${label} ${index}`, size, usage });
-      });
-    return { slots, keys: makeAll("keys"), values: makeAll("values") };
+    const make = (label: string, layer: KvLayer, index: number) => {
+      const size = slots * layerBlockBytes(layer, blockTokens, dtype);
+      return this.device.createBuffer({ label: `${label} ${index}`, size, usage });
+    };
+    const keys = layers.map((layer, index) => make("keys", layer, index));
+    const values = layers.map((layer, index) =>
+      layer.keysOnly ? (keys[index] as GPUBuffer) : make("values", layer, index),
+    );
+    return { slots, keys, values };
   }
 
   /** Calls back for each layer's K and V range of a slot: the buffer, its offset, the bytes, and the offset in a payload. */
@@ -204,8 +211,8 @@ export class KvPool {
     layers.forEach((layer, index) => {
       const bytes = layerBlockBytes(layer, blockTokens, dtype);
       visit(this.keys[index] as GPUBuffer, slot * bytes, bytes, at);
-      visit(this.values[index] as GPUBuffer, slot * bytes, bytes, at + bytes);
-      at += 2 * bytes;
+      if (!layer.keysOnly) visit(this.values[index] as GPUBuffer, slot * bytes, bytes, at + bytes);
+      at += partsOf(layer) * bytes;
     });
   }
 }
@@ -220,14 +227,19 @@ export function blankBehind(
   tokens: number,
 ): void {
   let at = 0;
-  for (const { kvHeads, headDim } of layers) {
-    const rowBytes = headDim * (dtype === "f16" ? 2 : 4);
-    for (let head = 0; head < 2 * kvHeads; head++, at += blockTokens * rowBytes)
+  for (const layer of layers) {
+    const rowBytes = layer.headDim * (dtype === "f16" ? 2 : 4);
+    for (let head = 0; head < partsOf(layer) * layer.kvHeads; head++, at += blockTokens * rowBytes)
       payload.fill(0, at + tokens * rowBytes, at + blockTokens * rowBytes);
   }
 }
 
 /** Their content lasts until the GPU work submitted before has run. */
-function destroyAll({ keys, values }: KvPoolBuffers): void {
-  for (const buffer of [...keys, ...values]) buffer.destroy();
+function destroyAll(buffers: KvPoolBuffers): void {
+  for (const buffer of buffersOf(buffers)) buffer.destroy();
+}
+
+/** Each once. */
+function buffersOf({ keys, values }: KvPoolBuffers): GPUBuffer[] {
+  return [...new Set([...keys, ...values])];
 }

@@ -8,7 +8,7 @@ import { USAGE_COPY_DST, USAGE_STORAGE } from "../gpu/op.ts";
 import type { ModelFile, TensorInfo } from "../load/model-file.ts";
 import type { ModelShape, NormKind, RowsFactor } from "../shape/shape.ts";
 import { RowTable, rowsInMemory, type ReadRow, type RowTableLimits } from "./matrix/row-table.ts";
-import type { LayerTensors, TensorNames } from "./arch/tensor-lookup.ts";
+import { requireTensor, type LayerTensors, type TensorNames } from "./arch/tensor-lookup.ts";
 import { floatsOf, transposed } from "./floats.ts";
 import {
   canStack,
@@ -296,6 +296,19 @@ export class LayerLoader implements LayerTensors {
   /** Matrices with one input of `columns` numbers. */
   projection(columns: number, parts: readonly Part[]): Promise<Projection> {
     return this.tensors.projection(this.index, columns, parts);
+  }
+
+  /** Matrices of one shape, [columns, rows, count] in the file, as one of count * rows rows. */
+  stacked(name: string, [columns, rows, count]: readonly [number, number, number]): Promise<PackedWeight> {
+    const { names } = this.tensors;
+    const tensor = requireTensor(names.layer(this.index, name), `blk.${this.index}.${name}.weight`);
+    const [inner, middle, outer = 1] = tensor.shape;
+    if (inner !== columns || middle !== rows || outer !== count) {
+      const found = tensor.shape.join(" x ");
+      const message = `${tensor.name} is ${found}, expected ${columns} x ${rows} x ${count}`;
+      throw new TidepoolError("invalid_file", message, { tensor: tensor.name });
+    }
+    return this.tensors.matrix({ ...tensor, shape: [columns, rows * count] }, columns, rows * count);
   }
 
   /** Vectors, and small matrices row by row, one behind the other, as f32. */

@@ -5,6 +5,7 @@
  */
 import type { MlpFeedForward } from "./ffn/mlp.ts";
 import type { AttentionMixer } from "./mixer/attention.ts";
+import type { LatentMixer } from "./mixer/latent.ts";
 import type { DeltaMixer } from "./mixer/gated-delta.ts";
 import type { MambaMixer } from "./mixer/mamba2.ts";
 import type { ShortConvMixer } from "./mixer/short-conv.ts";
@@ -71,6 +72,7 @@ export type RopeLayout = "half" | "interleaved";
 /** Every kind of mixer by its name. A kind outside this folder adds itself by declaration merging. */
 export interface Mixers {
   attention: AttentionMixer;
+  latent: LatentMixer;
   "short-conv": ShortConvMixer;
   mamba2: MambaMixer;
   "gated-delta": DeltaMixer;
@@ -188,6 +190,8 @@ export interface ModelShape {
 export interface KvLayer {
   kvHeads: number;
   headDim: number;
+  /** Values are the first entries of keys (latent attention): there are no others. */
+  keysOnly?: boolean;
 }
 
 /** Numbers that one recurrent layer keeps of a sequence. */

@@ -29,6 +29,7 @@ import { cases as generate } from "../model/generate.cases.ts";
 import { cases as golden } from "../model/golden.cases.ts";
 import { cases as identity } from "../model/identity.cases.ts";
 import { cases as live } from "../model/live.cases.ts";
+import { cases as latent } from "../model/latent.cases.ts";
 import { cases as rowTable } from "../model/row-table.cases.ts";
 import { cases as poolGrowth } from "../model/pool-growth.cases.ts";
 import { cases as quants } from "../model/quants.cases.ts";
@@ -78,6 +79,7 @@ export const allCases: Case[] = [
     ...failedSteps,
     ...poolGrowth,
     ...rowTable,
+    ...latent,
     ...refusals,
     ...restored,
     ...resume,

@@ -53,6 +53,7 @@ export function hyperparametersFromConfig(
     perLayerWidth: 0,
     sparsity: undefined,
     laurelRank: 0,
+    latent: undefined,
     vocabSize: read.optional("vocab_size"),
     kvHeads: read.perLayer("num_key_value_heads", layers, MAX_WIDTH, heads),
     ffnWidth: read.perLayer("intermediate_size", layers, MAX_WIDTH, usualWidths(dialect, layers, hiddenSize)),

@@ -22,6 +22,8 @@ import type { NormKind, Pooling, QueryTemperature, RopeScaling, Xielu } from "..
 export interface GgufTraits {
   /** `general.architecture`, the prefix of its keys. */
   gguf: string;
+  /** Attention is latent (DeepSeek-V2). */
+  latent?: boolean;
   /** Layers may share keys and values, and tokens have numbers for each layer (Gemma 3n, Gemma 4). */
   perLayer?: boolean;
   /** Gemma 3n: four streams of the residual, and what llama.cpp takes for granted with them. */
@@ -90,12 +92,15 @@ export function hyperparametersFromMetadata(
   const contextTokens = read.integer("context_length", MAX_CONTEXT);
   const heads = read.perLayer("attention.head_count", layers, MAX_WIDTH);
   const kvHeads = read.perLayer("attention.head_count_kv", layers, MAX_WIDTH, heads);
-  const headDim = headDimOf(read, hiddenSize, heads.find((count) => count > 0) ?? 0);
+  const headDim = traits.latent
+    ? read.integer("attention.key_length_mla", MAX_HEAD_DIM)
+    : headDimOf(read, hiddenSize, heads.find((count) => count > 0) ?? 0);
   const localHeadDim = localHeadDimOf(read, headDim, traits);
   const params: Hyperparameters = {
     name: String(general.value("general.name") ?? traits.gguf),
     ...{ layers, unusedLayers, hiddenSize, contextTokens, heads, kvHeads, headDim, localHeadDim },
     ...perLayerOf(read, layers, traits),
+    latent: traits.latent ? latentOf(read, headDim) : undefined,
     vocabSize: vocabSizeOf(read, general),
     ffnWidth: read.perLayer("feed_forward_length", layers, MAX_WIDTH),
     activation: undefined,
@@ -131,6 +136,22 @@ function layerCounts(
   const all = read.integer("block_count", MAX_LAYERS);
   const unusedLayers = deltaLayers ? read.integer("nextn_predict_layers", all - 1, 0, 0) : 0;
   return { layers: all - unusedLayers, unusedLayers };
+}
+
+/** Latent attention has its head sizes under other keys, and those of what is kept under the usual ones. */
+function latentOf(read: Reader, inHead: number): Hyperparameters["latent"] {
+  const rank = read.integer("attention.kv_lora_rank", MAX_WIDTH);
+  const ropeDim = read.integer("rope.dimension_count", inHead);
+  checkSame(read, "attention.key_length", rank + ropeDim, "the latent vector and the rotated key");
+  checkSame(read, "attention.value_length", rank, "the latent vector");
+  const isYarn = read.text("rope.scaling.type") === "yarn";
+  const multiplier = isYarn ? read.positiveOrZero("rope.scaling.yarn_log_multiplier") : 0;
+  return {
+    queryRank: read.integer("attention.q_lora_rank", MAX_WIDTH, 0, 0) || undefined,
+    ...{ rank, ropeDim, plainDim: inHead - ropeDim },
+    valueDim: read.integer("attention.value_length_mla", MAX_WIDTH),
+    stretch: 1 + multiplier * Math.log(Math.max(1, read.positiveOrZero("rope.scaling.factor"))),
+  };
 }
 
 /** Keys and values have one head size. */
@@ -248,6 +269,7 @@ function ropeScaling(read: Reader, contextTokens: number, traits: GgufTraits): R
   const multiplier = traits.temperature ? read.positiveOrZero("rope.scaling.yarn_log_multiplier") : 0;
   const attentionFactor = yarnMagnitude(factor, 1) / yarnMagnitude(factor, multiplier);
   const yarn = { type, factor, originalContext, betaFast, betaSlow } as const;
+  if (traits.latent) return { ...yarn, attentionFactor: 1 }; // the scale of q.k has it all
   return multiplier > 0 ? { ...yarn, attentionFactor } : yarn;
 }
 

@@ -2,6 +2,7 @@
  * The hyperparameters of a model, brought to one form from GGUF metadata (hyperparameters-gguf.ts) or a Hugging Face config.json
  * (hyperparameters-config.ts), with the bounds that both hold them to. It decides nothing about architectures: that is rows.ts.
  */
+import type { LatentMixer } from "../../shape/mixer/latent.ts";
 import type {
   Activation,
   ModelShape,
@@ -39,6 +40,8 @@ export interface Hyperparameters {
   sharedKvLayers: number;
   /** Numbers that each token has for every layer, beside its embedding; 0: none. */
   perLayerWidth: number;
+  /** Sizes of latent attention, and what its scale is multiplied by; undefined: there is none. */
+  latent: (Omit<LatentMixer, "kind" | "heads" | "scale"> & { stretch: number }) | undefined;
   /** Of the product that goes past attention (Gemma 3n). */
   laurelRank: number;
   /** How much each layer's feed-forward spares of its gates (`sparsity`), if any does. */

@@ -4,6 +4,7 @@
  *
  * Hyperparameters come from GGUF metadata or from a Hugging Face config.json; both are first brought to one plain form (hyperparameters.ts).
  */
+import { assert } from "../../base.ts";
 import { inFile, TidepoolError } from "../../errors.ts";
 import type { GgufModelFile, ModelFile, SafetensorsModelFile } from "../../load/model-file.ts";
 import { CONFIG_MODEL_TYPES, hyperparametersFromConfig } from "./hyperparameters-config.ts";
@@ -11,6 +12,7 @@ import { hyperparametersFromMetadata } from "./hyperparameters-gguf.ts";
 import { MAX_VOCAB, type Hyperparameters } from "./hyperparameters.ts";
 import { checkSizes } from "./sizes.ts";
 import type { DeltaMixer } from "../../shape/mixer/gated-delta.ts";
+import type { LatentMixer } from "../../shape/mixer/latent.ts";
 import type { MambaMixer } from "../../shape/mixer/mamba2.ts";
 import type {
   AttentionMixer,
@@ -34,6 +36,14 @@ export const ARCHITECTURES: Architecture[] = [
   ...DENSE,
   ...LAYER_NORM,
   ...ENCODERS,
+  {
+    ...PLAIN,
+    gguf: "deepseek2",
+    config: ["deepseek_v2", "deepseek_v3"],
+    ropeLayout: "interleaved",
+    latent: true,
+    mixers: (index, params) => [latentAttention(index, params)],
+  },
   {
     gguf: "gemma3n",
     config: ["gemma3n_text", "gemma3n"],
@@ -447,4 +457,11 @@ function kvOwner(
     "invalid_file",
     `layer ${index} has no layer before it whose keys and values it could read`,
   );
+}
+
+function latentAttention(index: number, { heads, latent }: Hyperparameters): LatentMixer {
+  assert(latent, "latent attention without its sizes");
+  const { stretch, ...sizes } = latent;
+  const scale = stretch ** 2 / Math.sqrt(sizes.plainDim + sizes.ropeDim);
+  return { kind: "latent", heads: heads[index] ?? 0, ...sizes, scale };
 }

@@ -7,10 +7,11 @@ import { Kinds } from "../layer-part.ts";
 import { ATTENTION } from "./attention.ts";
 import { GATED_DELTA } from "./gated-delta.ts";
 import type { Keeps, MixerKind } from "./kind.ts";
+import { LATENT } from "./latent.ts";
 import { MAMBA2 } from "./mamba2.ts";
 import { SHORT_CONV } from "./short-conv.ts";
 
-export const MIXERS = new Kinds<MixerKind>("mixer", [ATTENTION, SHORT_CONV, MAMBA2, GATED_DELTA]);
+export const MIXERS = new Kinds<MixerKind>("mixer", [ATTENTION, LATENT, SHORT_CONV, MAMBA2, GATED_DELTA]);
 
 /** What the KV pool must hold of each mixer that keeps keys and values, in order. */
 export function kvLayers(shape: ModelShape): KvLayer[] {

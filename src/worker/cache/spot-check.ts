@@ -10,6 +10,7 @@
 import type { Lease } from "../../cache/prefix.ts";
 import { TidepoolError } from "../../errors.ts";
 import { guarded } from "../../gpu/guard.ts";
+import { partsOf } from "../../gpu/pool.ts";
 import type { Runner } from "../../model/runner.ts";
 import type { Scheduler } from "../../schedule/scheduler.ts";
 import type { ArchiveContent } from "../../tier/record/archive.ts";
@@ -184,8 +185,9 @@ function kvPlanes({ pool }: Runner, payload: Uint8Array, rows = pool.options.blo
   const { layers, blockTokens, dtype } = pool.options;
   const values = floatsOf(payload, dtype);
   let at = 0;
-  return layers.flatMap(({ kvHeads, headDim }) =>
-    Array.from({ length: 2 * kvHeads }, () => {
+  return layers.flatMap((layer) =>
+    Array.from({ length: partsOf(layer) * layer.kvHeads }, () => {
+      const { headDim } = layer;
       const plane = values.subarray(at, at + rows * headDim);
       at += blockTokens * headDim;
       return { values: plane, vector: headDim };

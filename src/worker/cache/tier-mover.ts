@@ -463,7 +463,8 @@ export class TierMover implements LowerTiers {
     const { layers, blockTokens, dtype } = this.options.pool.options;
     const [first] = layers;
     if (!first) return {};
-    const { kvHeads, headDim } = first;
+    const { kvHeads, headDim, keysOnly } = first;
+    if (keysOnly) return {};
     const alike = layers.every((layer) => layer.kvHeads === kvHeads && layer.headDim === headDim);
     return alike ? { layout: { layers: layers.length, kvHeads, headDim, blockTokens, dtype } } : {};
   }
