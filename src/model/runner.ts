@@ -14,6 +14,7 @@ import type { StatePool } from "../gpu/state-pool.ts";
 import type { ModelFile } from "../load/model-file.ts";
 import type { ModelShape } from "../shape/shape.ts";
 import { shapeOf } from "./arch/rows.ts";
+import { f32Reason } from "./arch/sizes.ts";
 import { checkTensors } from "./arch/tensor-names.ts";
 import { firstBroken } from "./op/check.ts";
 import { contextOf, logitRows, planMemory, type MemoryOptions, type MemoryPlan } from "./memory.ts";
@@ -117,7 +118,7 @@ export class Runner {
   ): Promise<Runner> {
     const read = shapeOf(file);
     checkTensors(file, read);
-    checkTypes(gpu, options);
+    checkTypes(gpu, shape, options);
     const plan = planMemory(file, read, options);
     const context = contextOf(read, options, plan.maxBlocks);
     const shape = withRopeChoice(read, Math.min(context, read.contextTokens));
@@ -445,7 +446,12 @@ function statesOf(inputs: readonly { state?: StateSlots }[]): StateSlots[] {
   return inputs.flatMap(({ state }) => (state ? [state] : []));
 }
 
-function checkTypes(gpu: Gpu, { dtype, kvDtype }: RunnerOptions): void {
+function checkTypes(gpu: Gpu, shape: ModelShape, { dtype, kvDtype }: RunnerOptions): void {
+  const why = f32Reason(shape);
+  if (dtype === "f16" && why) {
+    const message = `"${shape.architecture}" does not run in f16: ${why}; use f32, or leave the choice to "auto"`;
+    throw new TidepoolError("unsupported", message, { architecture: shape.architecture });
+  }
   if ((dtype === "f16" || kvDtype === "f16") && !gpu.features.f16) {
     const message = `f16 was asked for, and the adapter "${adapterLine(gpu.adapter)}" has no shader-f16; use f32`;
     throw new TidepoolError("unsupported", message);

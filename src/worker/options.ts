@@ -4,6 +4,7 @@
 import { refuseValue } from "../check.ts";
 import { TidepoolError } from "../errors.ts";
 import { adapterLine, type Gpu, type GpuOptions } from "../gpu/device.ts";
+import { f32Reason } from "../model/arch/sizes.ts";
 import type { RunnerOptions } from "../model/runner.ts";
 import type { ModelShape } from "../shape/shape.ts";
 import type { EngineOptions } from "../wire/protocol.ts";
@@ -23,7 +24,7 @@ const MAX_CHUNK_TOKENS = 512;
 export function runnerOptions(
   gpu: Gpu,
   options: EngineOptions,
-  shape?: Pick<ModelShape, "embedding">,
+  shape?: Pick<ModelShape, "embedding" | "altUp">,
 ): RunnerOptions {
   const { dtype = "auto", blockTokens = DEFAULTS.blockTokens, poolTokens } = options;
   const isEncoder = shape?.embedding?.isEncoder ?? false;
@@ -31,7 +32,8 @@ export function runnerOptions(
   const { maxRequests: seats = DEFAULTS.maxRequests } = options;
   if (!isEncoder && chunkTokens > MAX_CHUNK_TOKENS)
     refuseValue("chunkTokens", chunkTokens, `a whole number from 1 to ${MAX_CHUNK_TOKENS} for this model`);
-  const chosen = dtype === "auto" ? automaticDtype(gpu) : dtype;
+  const automatic = shape && f32Reason(shape) ? "f32" : automaticDtype(gpu);
+  const chosen = dtype === "auto" ? automatic : dtype;
   if (poolTokens !== undefined && poolTokens < blockTokens)
     refuseValue("poolTokens", poolTokens, `at least one block of ${blockTokens} tokens`);
   const { poolBytes, poolStartTokens, memoryBytes } = options;

@@ -151,8 +151,11 @@ function metadataCase(variant: string): Case {
   };
 }
 
+/** Variants that are refused in f16. */
+const F32_ALONE: readonly string[] = ["gemma3n"];
+
 const goldenCases: Case[] = VARIANTS.flatMap((variant) =>
-  (["f32", "f16"] as const).flatMap((dtype) =>
+  (F32_ALONE.includes(variant) ? (["f32"] as const) : (["f32", "f16"] as const)).flatMap((dtype) =>
     FEEDS.flatMap((feed) =>
       [16, 32].flatMap((blockTokens) =>
         [false, true].map((subgroups) =>
@@ -163,4 +166,18 @@ const goldenCases: Case[] = VARIANTS.flatMap((variant) =>
   ),
 );
 
-export const cases: Case[] = [...goldenCases, ...METADATA.map(metadataCase)];
+function refusalCase(variant: string): Case {
+  return {
+    name: `model/${variant}/f16 is refused`,
+    needs: { f16: true },
+    async run(env) {
+      const { golden, model } = await loadGolden(env, `goldens/models/${variant}`, false);
+      const setting = { dtype: "f16", kvDtype: "f16", blockTokens: 16, feed: "once" } as const;
+      const running = runTokens(env.gpu, model, golden.tokens, setting);
+      const message = await running.then(() => "it ran", String);
+      if (!message.includes("does not run in f16")) throw new Error(message);
+    },
+  };
+}
+
+export const cases: Case[] = [...goldenCases, ...F32_ALONE.map(refusalCase), ...METADATA.map(metadataCase)];

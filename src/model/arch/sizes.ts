@@ -19,3 +19,8 @@ export function checkSizes(shape: ModelShape): void {
     if (ffn) FEED_FORWARDS.of(ffn).check(ffn, shape, `layer ${index}`);
   });
 }
+
+/** Why a model must be computed in f32; undefined: f16 does for it. */
+export function f32Reason({ altUp }: Pick<ModelShape, "altUp">): string | undefined {
+  return altUp && "its streams and sparse gates are differences of large numbers, which 16 bits do not hold";
+}
