@@ -118,7 +118,7 @@ export class Runner {
   ): Promise<Runner> {
     const read = shapeOf(file);
     checkTensors(file, read);
-    checkTypes(gpu, shape, options);
+    checkTypes(gpu, read, options);
     const plan = planMemory(file, read, options);
     const context = contextOf(read, options, plan.maxBlocks);
     const shape = withRopeChoice(read, Math.min(context, read.contextTokens));
