@@ -174,14 +174,14 @@ export class ChatView {
   }
 
   private canSend({ engine, loading }: HostState = this.host.state): boolean {
-    if (this.running.has(this.current)) return false;
+    if (this.running.has(this.current) || engine?.info.model.generates === false) return false;
     return engine !== undefined || (loading === undefined && this.host.usual() !== undefined);
   }
 
   private show(): void {
     const state = this.host.state;
     const { engine } = state;
-    const continues = engine !== undefined && !hasTemplate(engine);
+    const continues = engine?.info.model.generates === true && !hasTemplate(engine);
     const { turns } = this.current;
     this.composer.show({
       label: continues ? "Text to continue" : "Message",

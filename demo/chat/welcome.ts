@@ -39,6 +39,8 @@ export function welcomeView(ask: (draft: Draft) => void, propose: (draft: Draft)
 
 function invitation({ engine, loading }: HostState, usual: string | undefined): string {
   if (loading) return "One moment: the model is loading.";
+  if (engine && !engine.info.model.generates)
+    return "This model makes vectors of texts, for search and comparison, and does not answer. Developers call engine.embed(); to chat, load another model.";
   if (engine && engine.info.chatTemplate !== "ready")
     return "This model has no chat template: it continues what you write, each text on its own.";
   if (engine)

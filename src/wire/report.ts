@@ -56,6 +56,8 @@ export interface EngineInfo {
     contextTokens: number;
     vocabSize: number;
     layers: number;
+    /** false: an encoder, which makes vectors of texts and generates none. */
+    generates: boolean;
     /** Absent if the model makes no vectors of texts. */
     embedding?: EmbeddingInfo;
   };

@@ -16,6 +16,7 @@ export function describe(runner: Runner, prompts: Prompts, capabilities: readonl
       contextTokens: shape.contextTokens,
       vocabSize: shape.vocabSize,
       layers: shape.layers.length,
+      generates: shape.embedding?.isEncoder !== true,
       ...embeddingOf(runner),
     },
     adapter: { name: runner.adapterName, software: gpu.adapter.software },

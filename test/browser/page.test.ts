@@ -159,7 +159,7 @@ describe("without a model", () => {
   });
 });
 
-const GPU_CASES = 4;
+const GPU_CASES = 5;
 if (!sharedPresent) skipLoudly("the page with a model", GPU_CASES);
 
 describe.skipIf(!sharedPresent)("with a model", { timeout: 3 * PATIENT_MS }, () => {
@@ -179,6 +179,16 @@ describe.skipIf(!sharedPresent)("with a model", { timeout: 3 * PATIENT_MS }, () 
     await named("button", "Copy").click();
     await named("button", "Copied").waitFor();
     expect(await page.evaluate(() => navigator.clipboard.readText())).toBe(PROMPT + text);
+  });
+
+  test("an embedding model says what it is for, and is sent nothing", async () => {
+    await page.goto(server.address);
+    await choose(sharedPath("goldens/models/bertmean/model.gguf"));
+    await page.locator(".welcome").filter({ hasText: "makes vectors of texts" }).waitFor();
+    expect(await page.locator(".facts").textContent()).toMatch(/bert.*Vectors\d+ numbers a text/);
+    await ask("Is anybody there?");
+    expect(await page.getByRole("article").count()).toBe(0);
+    expect(await named("button", "Send").isDisabled()).toBe(true);
   });
 
   test("Escape and the button stop an answer in the middle; retry and a new conversation work", async () => {

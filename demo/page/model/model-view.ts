@@ -190,10 +190,12 @@ function factsOf({ info, state }: Engine): HTMLElement[] {
     ["Adapter", adapter.software ? `${adapter.name} (software: slow)` : adapter.name],
     ["Tabs", ROLES[info.role]],
     ["Arithmetic", `${kernels.dtype}, ${kernels.subgroups ? "with" : "without"} subgroups`],
-    [
-      "KV pool",
-      `${numberText(memory.kvPoolTokens)} of ${numberText(limits.poolTokens)} tokens in ${kernels.kvDtype}, now ${bytesText(memory.kvPoolBytes)}`,
-    ],
+    model.generates
+      ? [
+          "KV pool",
+          `${numberText(memory.kvPoolTokens)} of ${numberText(limits.poolTokens)} tokens in ${kernels.kvDtype}, now ${bytesText(memory.kvPoolBytes)}`,
+        ]
+      : ["Vectors", `${model.embedding?.dimensions ?? 0} numbers a text`],
     ["Tokenizer", text.tokenizer],
     ["Chat template", text.chatTemplate],
   ];
