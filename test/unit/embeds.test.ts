@@ -1,6 +1,15 @@
 /** The queue of texts that are to become vectors: batches, order, cutting, and whose failure is whose. */
-import { expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { TidepoolError } from "../../src/errors.ts";
+import { MAX_BINDING_BYTES } from "../../src/gpu/device.ts";
+import { openModel } from "../../src/load/model-file.ts";
+import { openBytes } from "../../src/load/source.ts";
+import { shapeOf } from "../../src/model/arch/rows.ts";
+import { stepRows } from "../../src/model/memory.ts";
+import type { FeedForward } from "../../src/shape/shape.ts";
+import { runnerOptions } from "../../src/worker/options.ts";
+import { fakeGpu } from "../support/fake-gpu.ts";
+import { tinyEncoder } from "../support/tiny-encoder.ts";
 import { Embeds, type Embedded, type EmbedRooms } from "../../src/worker/request/embed.ts";
 import type { EmbedParams } from "../../src/wire/protocol.ts";
 
@@ -150,9 +159,8 @@ test("a text that has no vector fails its own call", async () => {
 });
 
 test("a step that fails is tried text by text", async () => {
-  const { embeds, steps, go } = bench({}, true);
   const tried: number[][] = [];
-  const failing = bench({
+  const { embeds } = bench({
     compute: (texts) => {
       tried.push(texts.map(({ length }) => length));
       if (texts.some(([first]) => first === 9))
@@ -160,13 +168,12 @@ test("a step that fails is tried text by text", async () => {
       return Promise.resolve(texts.map(() => new Float32Array(2)));
     },
   });
-  const first = failing.embeds.embed(1, [[1]], RAW);
-  const calls = [failing.embeds.embed(2, [[2, 2]], RAW), failing.embeds.embed(3, [[9]], RAW)];
-  await first;
+  const calls = [[[1]], [[2, 2]], [[9]]].map((inputs, id) => embeds.embed(id, inputs, RAW));
+  const failed = errorOf(calls[2] as Promise<unknown>);
   expect((await calls[0])?.length).toBe(1);
-  expect(await errorOf(calls[1] as Promise<unknown>)).toMatchObject({ code: "gpu_failed" });
+  expect((await calls[1])?.length).toBe(1);
+  expect(await failed).toMatchObject({ code: "gpu_failed" });
   expect(tried).toEqual([[1], [2, 1], [2], [1]]);
-  expect([embeds.count, steps, go]).toBeTruthy();
 });
 
 test("an aborted call ends at once, in the queue and in a step, and others go on", async () => {
@@ -189,4 +196,30 @@ test("the end of the engine ends all calls", async () => {
   embeds.close();
   for (const call of calls) expect(await errorOf(call)).toMatchObject({ code: "aborted" });
   expect(embeds.count).toBe(0);
+});
+
+describe("rows of an encoder's step", () => {
+  const { gpu } = fakeGpu(2 ** 28);
+
+  test("are those of its longest text, where a decoder's chunk is short", async () => {
+    const file = await openModel([openBytes(tinyEncoder(), "m.gguf")]);
+    const shape = shapeOf(file);
+    expect(stepRows(shape, runnerOptions(gpu, {}, shape))).toBe(2048);
+    expect(stepRows(shape, runnerOptions(gpu, { chunkTokens: 4096 }, shape))).toBe(4096);
+    expect(runnerOptions(gpu, {}).chunkTokens).toBe(256);
+    expect(() => runnerOptions(gpu, { chunkTokens: 513 })).toThrow(
+      "chunkTokens is 513, expected a whole number from 1 to 512 for this model",
+    );
+  });
+
+  test("are no more than a binding holds of the widest buffer", async () => {
+    const file = await openModel([openBytes(tinyEncoder(), "m.gguf")]);
+    const shape = shapeOf(file);
+    const layers = shape.layers.map((layer) => ({
+      ...layer,
+      ffn: { ...layer.ffn, width: 2 ** 14 } as FeedForward,
+    }));
+    const rows = stepRows({ ...shape, layers }, runnerOptions(gpu, { chunkTokens: 8192 }, shape));
+    expect(rows).toBe(MAX_BINDING_BYTES / (2 * 2 ** 14 * 4)); // gate and up
+  });
 });

@@ -448,3 +448,36 @@ describe("what cannot be asked", () => {
     expect(client.isBusy).toBe(false);
   });
 });
+
+describe("a call that can be aborted", () => {
+  const embed = (id: number): Ask => ({
+    ...{ type: "call", id },
+    call: { method: "embed", inputs: ["the sea"], params: {} },
+  });
+
+  test("is aborted by its page, and when its tab goes; other calls are not", () => {
+    const asked: Ask[] = [];
+    const owner = new ShareOwner({ ask: (ask) => asked.push(ask), tell: () => {} });
+    owner.add("a");
+    owner.ask("a", embed(7));
+    owner.ask("a", { type: "call", id: 8, call: { method: "check" } });
+    owner.ask("a", { type: "abort", id: 7 });
+    expect(asked.slice(2)).toEqual([{ type: "abort", id: 1 }]);
+    owner.say({ type: "refused", id: 1, error: { code: "aborted", message: "aborted", details: {} } });
+    owner.ask("a", embed(9));
+    owner.remove("a");
+    expect(asked.slice(3)).toEqual([
+      { ...embed(9), id: 3 },
+      { type: "abort", id: 3 },
+    ]);
+  });
+
+  test("ends at once where there is no owner to ask", () => {
+    const heard: FromWorker[] = [];
+    const client = new ShareClient((message) => heard.push(message));
+    client.fromPage(embed(5));
+    client.fromPage({ type: "abort", id: 5 });
+    expect(heard).toMatchObject([{ type: "refused", id: 5, error: { code: "aborted" } }]);
+    expect(client.isBusy).toBe(true); // not loaded yet, and nothing more
+  });
+});
