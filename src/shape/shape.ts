@@ -194,6 +194,15 @@ export interface KvLayer {
   keysOnly?: boolean;
 }
 
+/** What all layers keep, if they are alike and have keys and values: only then can blocks be quantised at rest. */
+export function commonKvLayer(layers: readonly KvLayer[]): KvLayer | undefined {
+  const [first] = layers;
+  const isAlike = layers.every(
+    (layer) => layer.kvHeads === first?.kvHeads && layer.headDim === first.headDim,
+  );
+  return isAlike && !first?.keysOnly ? first : undefined;
+}
+
 /** Numbers that one recurrent layer keeps of a sequence. */
 export interface StateLayer {
   floats: number;

@@ -6,8 +6,10 @@
 import { RUNTIME } from "../base.ts";
 import { adapterLine, type Gpu } from "../gpu/device.ts";
 import { bytesText, type MemoryPlan } from "../model/memory.ts";
+import { kvLayers } from "../model/mixer/kinds.ts";
+import { commonKvLayer, type ModelShape } from "../shape/shape.ts";
 import { hasOpfs, NO_OPFS } from "./cache/open-store.ts";
-import type { Capability, EngineOptions } from "../wire/protocol.ts";
+import type { CacheOptions, Capability, EngineOptions } from "../wire/protocol.ts";
 
 /** Of a device and of the storage that the options ask for. */
 export async function missingCapabilities(gpu: Gpu, options: EngineOptions): Promise<Capability[]> {
@@ -25,6 +27,14 @@ export function missingOfPlan({
     ...(limited === undefined ? [] : [{ code: "pool_limited", message: limited }]),
     ...(offGpuBytes > 0 ? [{ code: "table_off_gpu", message }] : []),
   ];
+}
+
+/** What the store cannot do for a model of this shape. */
+export function missingOfStore(shape: ModelShape, { atRestBits }: CacheOptions): Capability[] {
+  const layers = kvLayers(shape);
+  if (!atRestBits || layers.length === 0 || commonKvLayer(layers)) return [];
+  const message = `blocks of this model are stored exactly, not in ${atRestBits} bits (atRestBits): what its layers keep differs in size or has no values, and only blocks of like layers are quantised`;
+  return [{ code: "at_rest_exact", message }];
 }
 
 function missingOfGpu({ adapter, features }: Gpu, options: EngineOptions): Capability[] {

@@ -13,7 +13,7 @@ import { kvBytesPerToken } from "../model/memory.ts";
 import type { RunnerOptions } from "../model/runner.ts";
 import type { TierStore } from "../tier/store/store.ts";
 import { readAsk } from "./request/asks.ts";
-import { missingCapabilities } from "./capabilities.ts";
+import { missingCapabilities, missingOfStore } from "./capabilities.ts";
 import { openStore } from "./cache/open-store.ts";
 import { openForLoad, timedPost } from "./models.ts";
 import { gpuOptions, optionsAgain, runnerOptions } from "./options.ts";
@@ -179,7 +179,11 @@ export class LocalEngine {
       const more = {
         timeoutMs: options.textTimeoutMs,
         reopen: this.reopener(model, options),
-        capabilities: [...(await missingCapabilities(this.gpu, options)), ...this.lacks],
+        capabilities: [
+          ...(await missingCapabilities(this.gpu, options)),
+          ...missingOfStore(shape, cache),
+          ...this.lacks,
+        ],
       };
       loaded = await Session.load(
         this.gpu,

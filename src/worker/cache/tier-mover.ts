@@ -3,6 +3,7 @@
  * slots, copies full blocks down behind the steps that computed them, and tells the rates of both (schedule/cost-model.ts), so that the
  * scheduler can choose. It decides neither what is evicted (the policies) nor how records lie on the disk (tier/).
  */
+import { commonKvLayer } from "../../shape/shape.ts";
 import { background } from "../../base.ts";
 import type { CacheListener } from "../../cache/events.ts";
 import type { NewSnapshot } from "../../cache/prefix.ts";
@@ -461,12 +462,10 @@ export class TierMover implements LowerTiers {
   /** Lets the store quantise; only where all layers are alike. */
   private layout(): { layout?: KvLayout } {
     const { layers, blockTokens, dtype } = this.options.pool.options;
-    const [first] = layers;
-    if (!first) return {};
-    const { kvHeads, headDim, keysOnly } = first;
-    if (keysOnly) return {};
-    const alike = layers.every((layer) => layer.kvHeads === kvHeads && layer.headDim === headDim);
-    return alike ? { layout: { layers: layers.length, kvHeads, headDim, blockTokens, dtype } } : {};
+    const common = commonKvLayer(layers);
+    if (!common) return {};
+    const { kvHeads, headDim } = common;
+    return { layout: { layers: layers.length, kvHeads, headDim, blockTokens, dtype } };
   }
 }
 
