@@ -178,6 +178,7 @@ function suite() {
     node: "test/runtime/node.ts",
     browser: "test/runtime/browser.ts",
     soak: "test/runtime/soak.ts",
+    tested: "test/runtime/tested.ts",
     bench: "test/bench/bench.ts",
     eval: "test/bench/eval.ts",
     screenshots: "test/browser/screenshots.ts",
