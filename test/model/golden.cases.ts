@@ -3,6 +3,7 @@
  * one; blocks of 16 and of 32; f32 and f16; with and without subgroups.
  */
 import type { Case } from "../support/cases.ts";
+import { EXACT, VARIANTS } from "./variants.ts";
 import {
   argmaxMisses,
   loadGolden,
@@ -13,71 +14,7 @@ import {
   type Setting,
 } from "./golden.ts";
 
-export const VARIANTS = [
-  "llama",
-  "llama3rope",
-  "llamalinear",
-  "llamayarn",
-  "qwen3",
-  "smollm3",
-  "gemma3",
-  "lfm2",
-  "granitehybrid",
-  "granitehybridrope",
-  "mamba2",
-  "falconh1",
-  "qwen35",
-  "qwen2",
-  "llamaheaddim",
-  "mistral3",
-  "phi3",
-  "phi3short",
-  "phi3long",
-  "granite",
-  "ernie45",
-  "hunyuandense",
-  "olmo2",
-  "olmo3",
-  "exaone4",
-  "seedoss",
-  "internlm2",
-  "minicpm",
-  "glm4",
-  "gemma",
-  "gemma2",
-  "gemma3linear",
-  "starcoder2",
-  "stablelm",
-  "stablelm12",
-  "gpt2",
-  "gptneox",
-  "gptneoxseq",
-  "falcon",
-  "falcon40",
-  "phi2",
-  "apertus",
-  "arcee",
-  "nemotronh",
-  "gemma4",
-  "gemma3n",
-];
 const FEEDS: Feed[] = ["once", "chunks of 7", "one by one"];
-
-/** Variants with GELU that have the exact logits beside llama.cpp's, whose GELU is a table of f16. */
-export const EXACT: readonly string[] = [
-  "gemma",
-  "gemma2",
-  "gemma3linear",
-  "gemma3n",
-  "gemma4",
-  "starcoder2",
-  "gpt2",
-  "gptneox",
-  "gptneoxseq",
-  "falcon",
-  "falcon40",
-  "phi2",
-];
 
 /** gemma3 is looser because it has llama.cpp's logits alone. */
 const F32_GATE = 1e-9;

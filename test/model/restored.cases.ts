@@ -8,8 +8,9 @@ import type { Case, CaseEnv } from "../support/cases.ts";
 import { equal } from "../support/equal.ts";
 import { KeptBackend } from "../support/kept-backend.ts";
 import { TestSession } from "../support/session.ts";
-import { EXACT, gateOf, VARIANTS } from "./golden.cases.ts";
+import { gateOf } from "./golden.cases.ts";
 import { argmaxMisses, loadGolden, nmse } from "./golden.ts";
+import { EXACT, IN_EVERY_RUNTIME, VARIANTS } from "./variants.ts";
 
 const BLOCK = 16;
 
@@ -40,6 +41,7 @@ async function store(env: CaseEnv, model: Uint8Array, tokens: readonly number[],
 function restoredCase(variant: string): Case {
   return {
     name: `model/restored/${variant} from the disk`,
+    full: !IN_EVERY_RUNTIME.includes(variant),
     async run(env) {
       const { golden, expected, model } = await loadGolden(
         env,

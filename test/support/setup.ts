@@ -5,6 +5,7 @@
 import { commandsFor, hasApt, install, isRoot, type Need } from "../../src/setup/apt.ts";
 import { findLavapipe, hasRenderNode } from "../../src/setup/driver.ts";
 import type { Strength } from "./pairs.ts";
+import { IN_EVERY_RUNTIME, VARIANTS } from "../model/variants.ts";
 import { findChromium, findDeno, findSwiftShader, probe, type Probe } from "./machine.ts";
 
 /** One place where the cases run. */
@@ -25,16 +26,21 @@ export interface Runtime {
   strength?: Strength;
 }
 
+/** Variants that are no more than a row of kernels which others have too. */
+const ROWS = VARIANTS.filter((name) => !IN_EVERY_RUNTIME.includes(name)).map((name) => `model/${name}/`);
+
 /**
- * In Chromium whole models run on SwiftShader: each model once. Kernels run on the same driver in Node; the engine behind its
+ * In Chromium whole models run on SwiftShader: each kind once. Kernels run on the same driver in Node; the engine behind its
  * worker is what the page's own tests drive; and what the engine does with its caches and with errors that the tests inject
  * is the same code in every runtime, which Node runs. One of each is left where
  * the browser has a part in it: its GPU process reports errors and losses, and its memory takes what the GPU gives back.
  */
 const CHROMIUM_LEAVES = [
+  ...ROWS,
   "kernel/",
   "model/archives",
   "model/device-loss",
+  "model/embed",
   "model/engine",
   "model/failed-steps",
   "model/formats",
@@ -52,6 +58,8 @@ const CHROMIUM_LEAVES = [
   "model/transformers",
 ];
 const CHROMIUM_KEEPS = [
+  "model/embedding/bertmean f32",
+  "model/transformers/qwen2",
   "model/archives/signed",
   "model/device-loss/while nothing runs",
   "model/failed-steps/llama: a step",
@@ -72,6 +80,7 @@ const SWIFTSHADER_KEEPS = ["F16", "Q4_0", "Q6_K", "options", "stacked", "indepen
  * out is the engine's own, and the same code in every runtime.
  */
 const DENO_LEAVES = [
+  ...ROWS,
   "model/archives",
   "model/device-loss",
   "model/failed-steps",
@@ -91,6 +100,7 @@ const DENO_LEAVES = [
   "model/transformers",
 ];
 const DENO_KEEPS = [
+  "model/transformers/qwen2",
   "model/archives/signed",
   "model/device-loss/while nothing runs",
   "model/device-loss/a second loss",
