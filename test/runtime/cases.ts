@@ -10,6 +10,7 @@ import { cases as kvWrite } from "../kernel/kv-write.cases.ts";
 import { cases as mamba } from "../kernel/mamba.cases.ts";
 import { cases as matrix } from "../kernel/matrix.cases.ts";
 import { cases as notFinite } from "../kernel/not-finite.cases.ts";
+import { cases as altUp } from "../kernel/altup.cases.ts";
 import { cases as latentKernels } from "../kernel/latent.cases.ts";
 import { cases as perLayer } from "../kernel/per-layer.cases.ts";
 import { cases as norm } from "../kernel/norm.cases.ts";
@@ -60,6 +61,7 @@ export const allCases: Case[] = [
   ...norm,
   ...perLayer,
   ...latentKernels,
+  ...altUp,
   ...notFinite,
   ...reduce,
   ...rope,
