@@ -287,7 +287,7 @@ describe("the page", { timeout: PATIENT_MS }, () => {
     await page.locator(".facts", { hasText: "ready" }).waitFor();
     await page.locator("summary", { hasText: /^Settings$/ }).click();
     await page.getByLabel("Temperature").fill("0");
-    await page.getByLabel("Max tokens").fill(String(first.answer.length));
+    await page.getByLabel("Max tokens").fill("64"); // both answers end before
     const told = await ask(first.messages.at(-1)?.content ?? "");
     console.log(`the page: ${told.text} (${told.origin})`);
     expect(told.text.trim()).toBe(first.answerText);
