@@ -12,13 +12,11 @@ import { unlessLost, type Gpu } from "../gpu/device.ts";
 import { guarded } from "../gpu/guard.ts";
 import type { ModelFile } from "../load/model-file.ts";
 import {
-  notFinite,
   Runner,
   type RunnerOptions,
   type RunnerRow,
   type StepResult as RunnerResult,
 } from "../model/runner.ts";
-import { MAX_STEP_TEXTS } from "../model/embedding.ts";
 import type { RunnerProgress } from "../model/runner-parts.ts";
 import type { SampledRow } from "../model/sampler.ts";
 import type { FetchedRows } from "../model/matrix/row-table.ts";
@@ -34,14 +32,14 @@ import { changeOf, describe } from "./info.ts";
 import { TierMover } from "./cache/tier-mover.ts";
 import { boundInput, fitPrompt } from "./request/fit-prompt.ts";
 import { Loop, type StepResult } from "./loop.ts";
-import { Embeds, type Embedded } from "./request/embed.ts";
-import { embedPrompt } from "./request/embed-prompt.ts";
+import type { Embeds } from "./request/embed.ts";
 import { nothing, Output } from "./request/output.ts";
 import { Prompts, tokenPrompt, type PromptOptions } from "./request/prompts.ts";
 import { cacheCost, makeCache, poolSizes } from "./cache/prefix-cache.ts";
 import { Recovery, type Reopen, type Reopened } from "./recovery.ts";
 import { Requests } from "./request/requests.ts";
 import { scoreTokens, type ScoreInput } from "./request/score.ts";
+import { makesNoVectors, openEmbeds } from "./request/text-vectors.ts";
 import type { EncodedPrompt } from "./text/messages.ts";
 import type {
   CacheOptions,
@@ -152,7 +150,14 @@ export class Session {
       this.mover?.credit(usage.cachedTokens);
     });
     this.info = describe(runner, prompts, capabilities);
-    this.embeds = this.makeEmbeds();
+    this.embeds = openEmbeds({
+      session: this,
+      info: this.info.model.embedding,
+      encode: (text, signal) => this.prompts.encodeWhole(text, signal),
+      checkTokens: (tokens) => this.checkTokens(tokens),
+      apart: (work) => this.apart(work),
+      onceMoreIfLost: (work) => this.onceMoreIfLost(work),
+    });
     this.recovery = new Recovery(reopen, () => systemClock.nowMs());
     this.poolGrowth = new PoolGrowth(this.scheduler, {
       runner: () => this.runner,
@@ -342,19 +347,6 @@ export class Session {
     }
   }
 
-  private makeEmbeds(): Embeds | undefined {
-    const { embedding } = this.runner.shape;
-    const { embedding: info } = this.info.model;
-    if (!embedding || !info) return undefined;
-    const { tasks, isEncoder } = embedding;
-    return new Embeds({
-      ...{ info, tasks, stepTexts: isEncoder ? MAX_STEP_TEXTS : 1, stepTokens: info.maxTokens },
-      encode: (text, signal) => this.prompts.encodeWhole(text, signal),
-      checkTokens: (tokens) => this.checkTokens(tokens),
-      compute: (texts) => (isEncoder ? this.encodeTexts(texts) : this.embedPrompts(texts)),
-    });
-  }
-
   private async embed(
     id: number,
     inputs: readonly EmbedInput[],
@@ -362,22 +354,7 @@ export class Session {
   ): Promise<Float32Array<ArrayBuffer>[]> {
     this.checkOpen();
     if (this.embeds) return this.embeds.embed(id, inputs, params);
-    const { architecture } = this.info.model;
-    const message = `"${architecture}" makes no vectors of texts, because its file names no pooling: load an embedding model, such as all-MiniLM-L6-v2 or bge-small`;
-    throw new TidepoolError("unsupported", message, { architecture });
-  }
-
-  /** Whole texts through an encoder, all at once. */
-  private encodeTexts(texts: readonly (readonly number[])[]): Promise<Embedded[]> {
-    return this.onceMoreIfLost(async () => {
-      const { runner } = this;
-      const results = await guarded(runner.gpu.device, "to embed", () => runner.embed(texts));
-      return results.map((result) => ("position" in result ? notFinite(result.position) : result));
-    });
-  }
-
-  private embedPrompts(texts: readonly (readonly number[])[]): Promise<Embedded[]> {
-    return Promise.all(texts.map((tokens) => this.apart(() => embedPrompt(this, tokens))));
+    throw makesNoVectors(this.info.model.architecture);
   }
 
   /** @throws TidepoolError `unsupported` for encoders */
