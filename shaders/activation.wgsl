@@ -1,10 +1,10 @@
-// Activation of a feed-forward: act = f(gate) * up, or (not GATED) f(up).
+// Activation of a feed-forward: act = f(gate) * up, or (not GATED) f(up); or gpt-oss's clamped SwiGLU of gate and up.
 // f (ACTIVATION): silu, the tanh form of GELU, GELU itself, ReLU squared, or xIELU with the constants of op:
 //   positive * x^2 + slope * x where x > 0, else negative * (exp(min(x, limit)) - 1 - x) + slope * x.
 //
 // gateUp elem [rows, gate 4*FF4 | up 4*FF4], without a gate [rows, up 4*FF4]; act elem [rows, 4*FF4]; computed in f32,
 // saturating at LIMIT.
-// Needs lib/step and lib/bounded. Grid: x = FF4 / WG rounded up, y = rows. No workgroup memory, no sums.
+// Needs lib/step and lib/bounded. Grid: x = FF4 / WG rounded up, y * z = rows. No workgroup memory, no sums.
 // Silu and the tanh form are x * sigmoid(y): the tanh form of GELU is x (1 + tanh z) / 2 = x * sigmoid(2z), and exp is more exact than
 // WGSL's tanh, which may be NaN for large arguments (https://github.com/gpuweb/gpuweb/issues/4458).
 
@@ -19,6 +19,7 @@ const GELU_TANH: u32 = 1u;
 const GELU: u32 = 2u;
 const RELU2: u32 = 3u;
 const XIELU: u32 = 4u;
+const CLAMPED: u32 = 5u; // g * sigmoid(1.702 g) * (u + 1), g = min(gate, 7), u = clamp(up, -7, 7)
 
 struct Op {
   positive: f32,
@@ -65,15 +66,26 @@ fn activate(x: vec4f) -> vec4f {
   return gated4(x, y);
 }
 
+fn clamped(gate: vec4f, up: vec4f) -> vec4f {
+  let finite = bounded4(gate, LIMIT);
+  let g = select(finite, vec4f(7.0), finite > vec4f(7.0));
+  return gated4(g, 1.702 * g) * (bounded4(up, 7.0) + 1.0);
+}
+
 @compute @workgroup_size(WG)
-fn main(@builtin(global_invocation_id) id: vec3u) {
+fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
   if (id.x >= FF4) { return; }
+  let row = id.z * groups.y + id.y;
   var result: vec4f;
   if (GATED) {
-    let at = id.y * 2u * FF4 + id.x;
-    result = activate(vec4f(gateUp[at])) * vec4f(gateUp[at + FF4]);
+    let at = row * 2u * FF4 + id.x;
+    if (ACTIVATION == CLAMPED) {
+      result = clamped(vec4f(gateUp[at]), vec4f(gateUp[at + FF4]));
+    } else {
+      result = activate(vec4f(gateUp[at])) * vec4f(gateUp[at + FF4]);
+    }
   } else {
-    result = activate(vec4f(gateUp[id.y * FF4 + id.x]));
+    result = activate(vec4f(gateUp[row * FF4 + id.x]));
   }
-  act[id.y * FF4 + id.x] = vec4<elem>(bounded4(result, LIMIT));
+  act[row * FF4 + id.x] = vec4<elem>(bounded4(result, LIMIT));
 }

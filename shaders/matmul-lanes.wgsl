@@ -1,18 +1,17 @@
 // Matrix product for many rows at a time (prefill), for software adapters with subgroups, where workgroup memory costs
 // what storage costs and each load much more than a multiplication:
 //   y[row, outOffset + n] = scale * sum over k of W[n, k] * x[row, k]  (+ bias[n])
-// for each row of the step (or of its logit rows) and each row n of one piece of W, dequantised on the way.
+// for each row that lib/rows-*.wgsl gives and each row n of one piece of W, dequantised on the way.
 //
 // Bindings as in matmul.wgsl. An invocation multiplies 2 rows n by 4 rows of x, a unit of 32 columns at a time; all
-// invocations of a workgroup want the same activations and load them in common (lib/input-shared.wgsl). Rows n past the
-// piece are clamped to its last one, rows of x past the step to its last one, and neither is stored.
+// invocations of a workgroup want the same activations and load them in common (lib/input-shared.wgsl). Rows n outside of
+// the piece are clamped to its last one, rows of x past the tile to its last one, and neither is stored.
 // Workgroup memory: none.
 //
 // Order of summation: by column, one chain, as in matmul.wgsl. It never depends on the number of rows.
 
 override HAS_BIAS: bool = false;
 override ACCUMULATE: bool = false; // y += the product
-override LOGIT_ROWS: bool = false;
 override LIMIT: f32; // the largest finite number of out_t: y saturates there
 
 const LANES = 16u;
@@ -25,7 +24,7 @@ struct Op {
   firstRow: u32, // the piece's first row in the whole matrix
   pieceRows: u32,
   outStride: u32, // elements between rows of y
-  outOffset: u32,
+  outOffset: u32, // of the first row that is computed
   scale: f32,
 }
 
@@ -43,35 +42,38 @@ fn multiply(sum: vec4f, w: vec4f, x0: vec4f, x1: vec4f, x2: vec4f, x3: vec4f) ->
   return fma(vec4f(w.w), vec4f(x0.w, x1.w, x2.w, x3.w), c);
 }
 
-fn store(row: u32, count: u32, n: u32, sum: f32) {
-  if (row >= count || n >= op.pieceRows) {
+fn store(tile: Tile, entry: u32, n: u32, sum: f32) {
+  if (entry >= tile.end || !isComputed(tile, n)) {
     return;
   }
   var value = sum * op.scale;
   if (HAS_BIAS) {
     value += bias[op.firstRow + n];
   }
-  let at = row * op.outStride + op.outOffset + op.firstRow + n;
+  let at = outputRow(entry) * op.outStride + op.outOffset + n - tile.start;
   if (ACCUMULATE) {
     value += f32(y[at]);
   }
   y[at] = out_t(bounded(value, LIMIT));
 }
 
-fn storeRows(row: u32, count: u32, n: u32, sums: vec4f) {
-  store(row, count, n, sums.x);
-  store(row + 1u, count, n, sums.y);
-  store(row + 2u, count, n, sums.z);
-  store(row + 3u, count, n, sums.w);
+fn storeRows(tile: Tile, entry: u32, n: u32, sums: vec4f) {
+  store(tile, entry, n, sums.x);
+  store(tile, entry + 1u, n, sums.y);
+  store(tile, entry + 2u, n, sums.z);
+  store(tile, entry + 3u, n, sums.w);
 }
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
-  let count = select(step.rows, step.logitRows, LOGIT_ROWS);
   let seat = inputSeat();
-  let row = group.y * TILE_ROWS;
-  let last = count - 1u;
-  let n = group.x * 2u * LANES + lane; // and n + LANES
+  let tile = tileOf(group.y, TILE_ROWS, group.x * 2u * LANES, 2u * LANES);
+  if (tile.first >= tile.end) {
+    return;
+  }
+  let entry = tile.first;
+  let last = tile.end - 1u;
+  let n = tile.start + group.x * 2u * LANES + lane; // and n + LANES
   let n0 = min(n, op.pieceRows - 1u);
   let n1 = min(n + LANES, op.pieceRows - 1u);
   var s0 = vec4f();
@@ -79,10 +81,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   for (var unit = 0u; unit < op.units; unit++) {
     let w0 = decodeUnit(n0, unit, op.tiles);
     let w1 = decodeUnit(n1, unit, op.tiles);
-    let x0 = loadUnit(row, unit, op.columns, seat);
-    let x1 = loadUnit(min(row + 1u, last), unit, op.columns, seat);
-    let x2 = loadUnit(min(row + 2u, last), unit, op.columns, seat);
-    let x3 = loadUnit(min(row + 3u, last), unit, op.columns, seat);
+    let x0 = loadUnit(inputRow(entry), unit, op.columns, seat);
+    let x1 = loadUnit(inputRow(min(entry + 1u, last)), unit, op.columns, seat);
+    let x2 = loadUnit(inputRow(min(entry + 2u, last)), unit, op.columns, seat);
+    let x3 = loadUnit(inputRow(min(entry + 3u, last)), unit, op.columns, seat);
     s0 = multiply(s0, w0.w0, x0.w0, x1.w0, x2.w0, x3.w0);
     s1 = multiply(s1, w1.w0, x0.w0, x1.w0, x2.w0, x3.w0);
     s0 = multiply(s0, w0.w1, x0.w1, x1.w1, x2.w1, x3.w1);
@@ -100,6 +102,6 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     s0 = multiply(s0, w0.w7, x0.w7, x1.w7, x2.w7, x3.w7);
     s1 = multiply(s1, w1.w7, x0.w7, x1.w7, x2.w7, x3.w7);
   }
-  storeRows(row, count, n, s0);
-  storeRows(row, count, n + LANES, s1);
+  storeRows(tile, entry, n, s0);
+  storeRows(tile, entry, n + LANES, s1);
 }

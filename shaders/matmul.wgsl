@@ -1,13 +1,13 @@
 // Matrix product for many rows at a time (prefill), for real GPUs:
 //   y[row, outOffset + n] = scale * sum over k of W[n, k] * x[row, k]  (+ bias[n])
-// for each row of the step (or of its logit rows) and each row n of one piece of W, dequantised once a workgroup.
+// for each row that lib/rows-*.wgsl gives and each row n of one piece of W, dequantised once a workgroup.
 // On software adapters matmul-lanes.wgsl does the same without workgroup memory.
 //
 // Bindings: weights: a piece in panels of 16 rows (src/model/matrix/formats.ts); x: elem [rows, columns]; y: out_t
 // [rows, outStride]; bias: f32 [rows of the whole matrix], read where HAS_BIAS.
 // A workgroup of 128 computes 64 rows n by 32 rows of x, 32 columns (a unit) at a time: half of it decodes 64 units of
-// W, the other half loads 32 rows of x, then each invocation multiplies 4 rows n by 4 rows of x. Rows n past the
-// piece are clamped to its last one, rows of x past the step to its last one, and neither is stored.
+// W, the other half loads 32 rows of x, then each invocation multiplies 4 rows n by 4 rows of x. Rows n outside
+// of the piece are clamped to its last one, rows of x past the tile to its last one, and neither is stored.
 // Workgroup memory: (64 + 32) rows * 8 vec4f = 12,288 bytes. Vector j of tile row i lies at i * 8 + (j ^ (i & 7)), so
 // that neighbouring invocations, which read neighbouring rows, meet different banks.
 //
@@ -15,7 +15,6 @@
 
 override HAS_BIAS: bool = false;
 override ACCUMULATE: bool = false; // y += the product
-override LOGIT_ROWS: bool = false;
 override LIMIT: f32; // the largest finite number of out_t: y saturates there
 
 const TILE_N = 64u;
@@ -28,7 +27,7 @@ struct Op {
   firstRow: u32, // the piece's first row in the whole matrix
   pieceRows: u32,
   outStride: u32, // elements between rows of y
-  outOffset: u32,
+  outOffset: u32, // of the first row that is computed
   scale: f32,
   quads: u32, // 8, vec4s in a unit: not a constant, since unrolling costs software adapters seconds of compilation
 }
@@ -60,7 +59,7 @@ fn fillWeights(i: u32, n: u32, unit: u32) {
 fn fillInputs(i: u32, first: u32, last: u32, unit: u32) {
   let j = i % 8u;
   for (var t = i / 8u; t < TILE_ROWS; t += 8u) {
-    xTile[t * 8u + (j ^ (t & 7u))] = loadInput(min(first + t, last), unit * 8u + j, op.columns);
+    xTile[t * 8u + (j ^ (t & 7u))] = loadInput(inputRow(min(first + t, last)), unit * 8u + j, op.columns);
   }
 }
 
@@ -69,33 +68,35 @@ fn multiply(sum: vec4f, w: vec4f, x0: vec4f, x1: vec4f, x2: vec4f, x3: vec4f) ->
   return fma(vec4f(w.w), x3, fma(vec4f(w.z), x2, fma(vec4f(w.y), x1, fma(vec4f(w.x), x0, sum))));
 }
 
-fn store(row: u32, count: u32, n: u32, sum: f32) {
-  if (row >= count || n >= op.pieceRows) {
+fn store(tile: Tile, entry: u32, n: u32, sum: f32) {
+  if (entry >= tile.end || !isComputed(tile, n)) {
     return;
   }
   var value = sum * op.scale;
   if (HAS_BIAS) {
     value += bias[op.firstRow + n];
   }
-  let at = row * op.outStride + op.outOffset + op.firstRow + n;
+  let at = outputRow(entry) * op.outStride + op.outOffset + n - tile.start;
   if (ACCUMULATE) {
     value += f32(y[at]);
   }
   y[at] = out_t(bounded(value, LIMIT));
 }
 
-fn storeRows(row: u32, count: u32, n: u32, sums: vec4f) {
-  store(row, count, n, sums.x);
-  store(row + 8u, count, n, sums.y);
-  store(row + 16u, count, n, sums.z);
-  store(row + 24u, count, n, sums.w);
+fn storeRows(tile: Tile, entry: u32, n: u32, sums: vec4f) {
+  store(tile, entry, n, sums.x);
+  store(tile, entry + 8u, n, sums.y);
+  store(tile, entry + 16u, n, sums.z);
+  store(tile, entry + 24u, n, sums.w);
 }
 
 @compute @workgroup_size(128)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) id: u32) {
-  let count = select(step.rows, step.logitRows, LOGIT_ROWS);
-  let firstN = group.x * TILE_N;
-  let firstRow = group.y * TILE_ROWS;
+  let tile = tileOf(group.y, TILE_ROWS, group.x * TILE_N, TILE_N);
+  if (tile.first >= tile.end) {
+    return;
+  }
+  let firstN = tile.start + group.x * TILE_N;
   let lastN = op.pieceRows - 1u;
   let n = id % 16u; // and n + 16, n + 32, n + 48
   let t = id / 16u; // and t + 8, t + 16, t + 24
@@ -107,7 +108,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) id
     if (id < 64u) {
       fillWeights(id, min(firstN + id, lastN), unit);
     } else {
-      fillInputs(id - 64u, firstRow, count - 1u, unit);
+      fillInputs(id - 64u, tile.first, tile.end - 1u, unit);
     }
     workgroupBarrier();
     for (var j = 0u; j < op.quads; j++) {
@@ -121,8 +122,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) id
     }
     workgroupBarrier();
   }
-  storeRows(firstRow + t, count, firstN + n, s0);
-  storeRows(firstRow + t, count, firstN + n + 16u, s1);
-  storeRows(firstRow + t, count, firstN + n + 32u, s2);
-  storeRows(firstRow + t, count, firstN + n + 48u, s3);
+  storeRows(tile, tile.first + t, firstN + n, s0);
+  storeRows(tile, tile.first + t, firstN + n + 16u, s1);
+  storeRows(tile, tile.first + t, firstN + n + 32u, s2);
+  storeRows(tile, tile.first + t, firstN + n + 48u, s3);
 }

@@ -1,13 +1,13 @@
 // Matrix-vector product for a few rows at a time (decode):
 //   y[row, outOffset + n] = scale * sum over k of W[n, k] * x[row, k]  (+ bias[n])
-// for each row of the step (or of its logit rows) and each row n of one piece of W, dequantised on the way.
+// for each row that lib/rows-*.wgsl gives and each row n of one piece of W, dequantised on the way.
 //
 // Bindings: weights: a piece in panels of 16 rows (src/model/matrix/formats.ts); x: elem [rows, columns]; y: out_t
 // [rows, outStride]; bias: f32 [rows of the whole matrix], read where HAS_BIAS.
 // A workgroup computes LANES rows n for up to TILE_ROWS rows of x; lane.y of SPLIT shares the columns: it takes every
 // SPLIT-th unit of 32. Neighbouring lanes read neighbouring addresses of a panel. With lib/input-shared.wgsl goes
-// SPLIT = 1 only, where all invocations want the same activations. Rows n past the end of the piece lie within its last
-// panel (LANES divides 16), rows of x past the end are clamped to the last one, and neither is stored.
+// SPLIT = 1 only, where all invocations want the same activations. Rows n outside of the piece and rows of x past the end of a
+// tile are clamped to the last one, and neither is stored.
 // Workgroup memory: SPLIT * LANES vec4f, 2,048 bytes.
 //
 // Order of summation: unit by unit (unit, unit + SPLIT, ...), within a unit by column, four interleaved partial sums;
@@ -18,7 +18,6 @@ override SPLIT: u32 = 8;
 override TILE_ROWS: u32 = 4; // 4 or 1
 override HAS_BIAS: bool = false;
 override ACCUMULATE: bool = false; // y += the product
-override LOGIT_ROWS: bool = false;
 override LIMIT: f32; // the largest finite number of out_t: y saturates there
 
 struct Op {
@@ -28,7 +27,7 @@ struct Op {
   firstRow: u32, // the piece's first row in the whole matrix
   pieceRows: u32,
   outStride: u32, // elements between rows of y
-  outOffset: u32,
+  outOffset: u32, // of the first row that is computed
   scale: f32,
 }
 
@@ -49,12 +48,12 @@ fn total(s: vec4f) -> f32 {
   return (s.x + s.y) + (s.z + s.w);
 }
 
-fn store(row: u32, n: u32, sum: f32) {
+fn store(tile: Tile, entry: u32, n: u32, sum: f32) {
   var value = sum * op.scale;
   if (HAS_BIAS) {
     value += bias[op.firstRow + n];
   }
-  let at = row * op.outStride + op.outOffset + op.firstRow + n;
+  let at = outputRow(entry) * op.outStride + op.outOffset + n - tile.start;
   if (ACCUMULATE) {
     value += f32(y[at]);
   }
@@ -63,12 +62,16 @@ fn store(row: u32, n: u32, sum: f32) {
 
 @compute @workgroup_size(LANES, SPLIT)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane: vec3u) {
-  let n = group.x * LANES + lane.x;
+  let tile = tileOf(group.y, TILE_ROWS, group.x * LANES, LANES);
+  if (tile.first >= tile.end) {
+    return;
+  }
+  let n = tile.start + group.x * LANES + lane.x;
+  let stored = min(n, op.pieceRows - 1u);
   let split = select(lane.y, 0u, SPLIT == 1u);
   let seat = inputSeat();
-  let count = select(step.rows, step.logitRows, LOGIT_ROWS);
-  let first = group.y * TILE_ROWS;
-  let last = count - 1u;
+  let first = tile.first;
+  let last = tile.end - 1u;
   var s0 = vec4f();
   var s1 = vec4f();
   var s2 = vec4f();
@@ -76,17 +79,17 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane:
   for (var round = 0u; round < op.units; round += SPLIT) {
     let unit = min(round + split, op.units - 1u);
     let mine = SPLIT == 1u || round + split < op.units;
-    let w = decodeUnit(n, unit, op.tiles);
-    let x0 = loadUnit(first, unit, op.columns, seat);
+    let w = decodeUnit(stored, unit, op.tiles);
+    let x0 = loadUnit(inputRow(first), unit, op.columns, seat);
     if (mine) {
       s0 = dotUnit(w, x0, s0);
     }
     if (TILE_ROWS == 1u || first == last) {
       continue;
     }
-    let x1 = loadUnit(min(first + 1u, last), unit, op.columns, seat);
-    let x2 = loadUnit(min(first + 2u, last), unit, op.columns, seat);
-    let x3 = loadUnit(min(first + 3u, last), unit, op.columns, seat);
+    let x1 = loadUnit(inputRow(min(first + 1u, last)), unit, op.columns, seat);
+    let x2 = loadUnit(inputRow(min(first + 2u, last)), unit, op.columns, seat);
+    let x3 = loadUnit(inputRow(min(first + 3u, last)), unit, op.columns, seat);
     if (mine) {
       s1 = dotUnit(w, x1, s1);
       s2 = dotUnit(w, x2, s2);
@@ -102,20 +105,20 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane:
       sums += partial[other * LANES + lane.x];
     }
   }
-  if (split != 0u || n >= op.pieceRows) {
+  if (split != 0u || !isComputed(tile, n)) {
     return;
   }
-  store(first, n, sums.x);
+  store(tile, first, n, sums.x);
   if (TILE_ROWS == 1u) {
     return;
   }
-  if (first + 1u < count) {
-    store(first + 1u, n, sums.y);
+  if (first + 1u <= last) {
+    store(tile, first + 1u, n, sums.y);
   }
-  if (first + 2u < count) {
-    store(first + 2u, n, sums.z);
+  if (first + 2u <= last) {
+    store(tile, first + 2u, n, sums.z);
   }
-  if (first + 3u < count) {
-    store(first + 3u, n, sums.w);
+  if (first + 3u <= last) {
+    store(tile, first + 3u, n, sums.w);
   }
 }

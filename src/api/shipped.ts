@@ -18,7 +18,7 @@ export interface ShippedModel {
 export const SHIPPED_MODELS: readonly ShippedModel[] = [
   { name: "tide-dense", architecture: "qwen3", runs: true },
   { name: "tide-hybrid", architecture: "lfm2", runs: true },
-  { name: "tide-moe", architecture: "qwen3moe", runs: false },
+  { name: "tide-moe", architecture: "qwen3moe", runs: true },
 ];
 
 /** What a command uses when no model is named. */

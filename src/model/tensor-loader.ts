@@ -29,6 +29,14 @@ export interface ProjectionPart {
   scale: number;
 }
 
+/** The matrices of a layer's experts, one under the other, and their biases likewise. */
+export interface ExpertMatrices {
+  weight: PackedWeight;
+  /** Of one expert. */
+  rows: number;
+  bias: GPUBuffer | undefined;
+}
+
 /** A matrix of a projection: its tensor's name, its rows, and which of the tensor's rows they are if it has more. */
 export type Part = readonly [
   name: string,
@@ -159,6 +167,47 @@ export class TensorLoader {
   private infoOf(tensor: TensorInfo, columns: number, rows: number): WeightInfo {
     if (!this.isTransposed) return checkedInfo(tensor, columns, rows);
     return { ...checkedInfo(tensor, rows, columns), columns, rows };
+  }
+
+  /** The matrices of a layer's experts: one tensor of three dimensions, or a tensor for each (the first Mixtral files). */
+  async experts(
+    index: number,
+    name: string,
+    columns: number,
+    rows: number,
+    count: number,
+  ): Promise<ExpertMatrices> {
+    const whole = this.names.layer(index, `${name}_exps`);
+    const each = (expert: number) => `${name}.${expert}`;
+    const tensors = whole
+      ? [whole]
+      : Array.from({ length: count }, (_, expert) =>
+          this.names.require(this.names.layer(index, each(expert)), `blk.${index}.${each(expert)}.weight`),
+        );
+    const shape = whole ? [columns, rows, count] : [columns, rows];
+    const parts = tensors.map((tensor) => ({ tensor, info: shapedInfo(tensor, shape) }));
+    const [first] = parts;
+    const other = parts.find(({ info }) => first && !canStack(first.info, info));
+    if (other)
+      throw new TidepoolError(
+        "unsupported",
+        `${other.tensor.name} is ${other.info.type}, and another expert's is ${first?.info.type}: expected one type`,
+        { tensor: other.tensor.name },
+      );
+    const bias = this.names.layer(index, `${name}_exps`, "bias");
+    return {
+      weight: await this.upload(parts),
+      rows,
+      bias: bias && this.vectorBuffer(await this.vector(bias, rows * count), `${name} biases`),
+    };
+  }
+
+  /** Vectors one behind the other, as f32. */
+  async vectors(tensors: readonly TensorInfo[], length: number): Promise<GPUBuffer | undefined> {
+    const all = new Float32Array(tensors.length * length);
+    for (const [place, tensor] of tensors.entries())
+      all.set(await this.vector(tensor, length), place * length);
+    return tensors.length > 0 ? this.vectorBuffer(all, "vectors") : undefined;
   }
 
   private async biases(
@@ -331,6 +380,20 @@ export class LayerLoader implements LayerTensors {
     return (await this.tensors.vector(tensor, 1))[0] as number;
   }
 
+  /** The matrices "ffn_up" and the like of a layer's experts. */
+  experts(name: string, columns: number, rows: number, count: number): Promise<ExpertMatrices> {
+    return this.tensors.experts(this.index, name, columns, rows, count);
+  }
+
+  /** Of the vectors with these names and suffixes those that the file has, one behind the other; undefined: none. */
+  vectorsOf(names: readonly (readonly [string, string])[], length: number): Promise<GPUBuffer | undefined> {
+    const found = names.map(([name, suffix]) => this.tensors.names.layer(this.index, name, suffix));
+    return this.tensors.vectors(
+      found.filter((tensor) => tensor !== undefined),
+      length,
+    );
+  }
+
   /** The weights of an RMS norm: f32, with the shape's norm offset added. */
   norm(name: string, length: number): Promise<GPUBuffer> {
     const tensor = this.tensors.names.layer(this.index, name);
@@ -374,14 +437,19 @@ function factored(part: Part, factors: readonly RowsFactor[] | undefined): Part[
 }
 
 function checkedInfo(tensor: TensorInfo, columns: number, rows: number): WeightInfo {
-  const [inner, outer] = tensor.shape;
-  if (tensor.shape.length !== 2 || inner !== columns || outer !== rows) {
-    const found = tensor.shape.join(" x ");
-    throw new TidepoolError("invalid_file", `${tensor.name} is ${found}, expected ${columns} x ${rows}`, {
+  return shapedInfo(tensor, [columns, rows]);
+}
+
+/** Matrices of one tensor stand one under the other. */
+function shapedInfo(tensor: TensorInfo, shape: readonly number[]): WeightInfo {
+  const [found, expected] = [tensor.shape, shape].map((sizes) => sizes.join(" x ").replace(/( x 1)+$/, ""));
+  if (found !== expected)
+    throw new TidepoolError("invalid_file", `${tensor.name} is ${found}, expected ${expected}`, {
       tensor: tensor.name,
     });
-  }
-  return { name: tensor.name, type: tensor.type, columns, rows };
+  const [columns = 0, ...rows] = shape;
+  const all = rows.reduce((product, size) => product * size, 1);
+  return { name: tensor.name, type: tensor.type, columns, rows: all };
 }
 
 /** Some rows of a matrix, or as many entries of its bias. */

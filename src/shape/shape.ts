@@ -3,6 +3,7 @@
  * (keys and values) or each sequence (recurrent state). It reads no file; model/arch/rows.ts makes shapes. What a kind of
  * mixer or feed-forward is stands in mixer/ and ffn/.
  */
+import type { ExpertsFeedForward } from "./ffn/experts.ts";
 import type { MlpFeedForward } from "./ffn/mlp.ts";
 import type { AttentionMixer } from "./mixer/attention.ts";
 import type { LatentMixer } from "./mixer/latent.ts";
@@ -10,6 +11,7 @@ import type { DeltaMixer } from "./mixer/gated-delta.ts";
 import type { MambaMixer } from "./mixer/mamba2.ts";
 import type { ShortConvMixer } from "./mixer/short-conv.ts";
 
+export type { ExpertRouting, ExpertsFeedForward } from "./ffn/experts.ts";
 export type { Activation, MlpFeedForward, Xielu } from "./ffn/mlp.ts";
 export type { AttentionMixer, QkNorm, QueryTemperature } from "./mixer/attention.ts";
 
@@ -81,6 +83,7 @@ export interface Mixers {
 /** Every kind of feed-forward by its name, likewise. */
 export interface FeedForwards {
   mlp: MlpFeedForward;
+  experts: ExpertsFeedForward;
 }
 
 export type Mixer = Mixers[keyof Mixers];

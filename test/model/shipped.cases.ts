@@ -6,7 +6,7 @@ import type { Case, CaseEnv } from "../support/cases.ts";
 import { argmaxMisses, nmse, runTokens, type Feed, type Golden, type Setting } from "./golden.ts";
 
 /** The shipped models that run; a unit test holds that none is missing. */
-const MODELS = ["tide-dense", "tide-hybrid"];
+const MODELS = ["tide-dense", "tide-hybrid", "tide-moe"];
 
 /** Gates of issue 3 (f32) and of issue 2 (f16). */
 const F32_GATE = 1e-8;

@@ -48,6 +48,19 @@ export const VARIANTS = [
   "nemotronh",
   "gemma4",
   "gemma3n",
+  "qwen3moe",
+  "olmoe",
+  "lfm2moe",
+  "granitemoe",
+  "mixtral",
+  "qwen35moe",
+  "qwen2moe",
+  "granitehybridmoe",
+  "qwen3next",
+  "ernie45moe",
+  "glm4moe",
+  "nemotronhmoe",
+  "gptoss",
 ];
 /** Variants with GELU that have the exact logits beside llama.cpp's, whose GELU is a table of f16. */
 export const EXACT: readonly string[] = [
@@ -84,4 +97,7 @@ export const IN_EVERY_RUNTIME: readonly string[] = [
   "nemotronh",
   "gemma4",
   "gemma3n",
+  "qwen3moe",
+  "qwen2moe",
+  "gptoss",
 ];

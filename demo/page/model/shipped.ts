@@ -22,6 +22,11 @@ const SHIPPED = [
     file: "tide-hybrid.gguf",
     description: "the same world; most of its layers are convolutions, which keep little per token",
   },
+  {
+    name: "tide-moe",
+    file: "tide-moe.gguf",
+    description: "the same world; each token passes through two of sixteen experts",
+  },
 ];
 
 /** A small model answers questions about any text just as fluently as about the harbour, and wrongly. */

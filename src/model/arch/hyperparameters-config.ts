@@ -73,6 +73,7 @@ export function hyperparametersFromConfig(
     recurrentLayers: undefined,
     ...multipliersOf(read, dialect),
     experts: read.integer("num_experts", MAX_EXPERTS, 0, 0),
+    routing: undefined,
     convKernel: 0,
     ssm: { innerSize: 0, stateSize: 0, heads: 0, groups: 0 },
     attentionInterval: ATTENTION_INTERVAL,

@@ -12,11 +12,19 @@ import {
   MAX_LAYERS,
   MAX_WIDTH,
   yarnMagnitude,
+  type ExpertSettings,
   type Hyperparameters,
 } from "./hyperparameters.ts";
 import { Reader, type Settings } from "./settings-reader.ts";
 import { refuseUnreadMetadata } from "./unread-keys.ts";
-import type { NormKind, Pooling, QueryTemperature, RopeScaling, Xielu } from "../../shape/shape.ts";
+import type {
+  ExpertRouting,
+  NormKind,
+  Pooling,
+  QueryTemperature,
+  RopeScaling,
+  Xielu,
+} from "../../shape/shape.ts";
 
 /** What an architecture's files may say beside what all files say. */
 export interface GgufTraits {
@@ -52,6 +60,8 @@ export interface GgufTraits {
   deltaLayers?: boolean;
   /** Whether attention rotates at all is up to the file (Granite hybrids). */
   ropeIsOptional?: boolean;
+  /** The feed-forward may be a mixture of experts; what the file does not say of its routing. Default gate: softmax. */
+  experts?: Partial<Pick<ExpertRouting, "gate" | "renormalise">>;
 }
 
 export interface LocalLayers {
@@ -96,13 +106,19 @@ export function hyperparametersFromMetadata(
     ? read.integer("attention.key_length_mla", MAX_HEAD_DIM)
     : headDimOf(read, hiddenSize, heads.find((count) => count > 0) ?? 0);
   const localHeadDim = localHeadDimOf(read, headDim, traits);
+  const experts = read.integer("expert_count", MAX_EXPERTS, 0, 0);
   const params: Hyperparameters = {
     name: String(general.value("general.name") ?? traits.gguf),
     ...{ layers, unusedLayers, hiddenSize, contextTokens, heads, kvHeads, headDim, localHeadDim },
     ...perLayerOf(read, layers, traits),
     latent: traits.latent ? latentOf(read, headDim) : undefined,
     vocabSize: vocabSizeOf(read, general),
-    ffnWidth: read.perLayer("feed_forward_length", layers, MAX_WIDTH),
+    ffnWidth: read.perLayer(
+      "feed_forward_length",
+      layers,
+      MAX_WIDTH,
+      experts > 0 ? Array<number>(layers).fill(0) : undefined,
+    ),
     activation: undefined,
     xielu: traits.xielu ? xieluOf(general, layers) : undefined,
     parallelResidual: traits.parallelFlag ? read.flag("use_parallel_residual", true) : undefined,
@@ -118,7 +134,8 @@ export function hyperparametersFromMetadata(
     finalSoftCap: read.positiveOrZero("final_logit_softcapping", traits.softCaps?.final),
     ...windowsOf(read, layers, traits),
     ...multipliers(read, traits, layers, hiddenSize),
-    experts: read.integer("expert_count", MAX_EXPERTS, 0, 0),
+    experts,
+    routing: traits.experts && experts > 0 ? expertSettings(read) : undefined,
     ...recurrentOf(read, layers, traits),
     ...poolingOf(read, traits),
     isConfig: false,
@@ -127,6 +144,37 @@ export function hyperparametersFromMetadata(
   const keys = new Set([...read.asked, ...general.asked]);
   refuseUnreadMetadata(metadata, keys, traits.gguf, params);
   return { params, keys };
+}
+
+/** Values of `expert_gating_func`; the last is a softmax over the chosen alone. */
+const GATES = { softmax: 1, sigmoid: 2, softmaxOfChosen: 3 };
+
+function expertSettings(read: Reader): ExpertSettings {
+  const size = (name: string) => read.integer(name, MAX_WIDTH, 0, 0);
+  const gate = size("expert_gating_func");
+  if (gate > GATES.softmaxOfChosen)
+    throw read.unsupported(
+      "expert_gating_func",
+      gate,
+      "1 (softmax), 2 (sigmoid) and 3 (softmax of the chosen)",
+    );
+  const norm =
+    read.value("expert_weights_norm") === undefined ? undefined : read.flag("expert_weights_norm", false);
+  const width = size("expert_feed_forward_length");
+  const [count, used] = [size("expert_group_count"), size("expert_group_used_count")];
+  const sharedWidth = size("expert_shared_count") * width;
+  // Which layers have experts is seen by their tensors.
+  for (const name of ["leading_dense_block_count", "interleave_moe_layer_step", "moe_every_n_layers"])
+    read.optional(name);
+  return {
+    chosen: read.integer("expert_used_count", MAX_EXPERTS),
+    width,
+    sharedWidth: size("expert_shared_feed_forward_length") || sharedWidth,
+    gate: gate === 0 ? undefined : gate === GATES.sigmoid ? "sigmoid" : "softmax",
+    renormalise: gate === GATES.softmaxOfChosen ? true : norm,
+    scale: read.positiveOrZero("expert_weights_scale") || 1,
+    groups: count > 1 ? { count, used: used || count } : undefined,
+  };
 }
 
 function layerCounts(

@@ -5,6 +5,7 @@
 import type { LatentMixer } from "../../shape/mixer/latent.ts";
 import type {
   Activation,
+  ExpertRouting,
   ModelShape,
   Pooling,
   QueryTemperature,
@@ -87,6 +88,8 @@ export interface Hyperparameters {
   logitDivisor: number;
   /** Experts a layer; 0 for none. */
   experts: number;
+  /** How they are chosen and how large they are, if the architecture has any. */
+  routing: ExpertSettings | undefined;
   /** Tokens that the convolutions of recurrent layers see; 0 where there are none. */
   convKernel: number;
   /** Sizes of Mamba-2 and gated-delta layers; zeros where there are none. */
@@ -103,6 +106,20 @@ export interface Hyperparameters {
   isConfig: boolean;
   /** See ModelShape. */
   factors: ModelShape["factors"] | undefined;
+}
+
+/** What the settings say of experts. */
+export interface ExpertSettings {
+  /** Experts of a token. */
+  chosen: number;
+  /** Widths of one expert, and of the one that every token has; 0: not said. */
+  width: number;
+  sharedWidth: number;
+  /** undefined: the architecture's own. */
+  gate: ExpertRouting["gate"] | undefined;
+  renormalise: boolean | undefined;
+  scale: number;
+  groups: ExpertRouting["groups"];
 }
 
 /** How much YaRN lengthens queries and keys when positions are stretched by `factor`. */

@@ -39,7 +39,10 @@ const GEMMA = {
 } as const;
 
 export const DENSE: readonly Architecture[] = [
-  { ...PLAIN, gguf: "llama", config: ["llama", "mistral"], ropeLayout: "interleaved", window: "all" },
+  {
+    ...{ ...PLAIN, gguf: "llama", config: ["llama", "mistral"], ropeLayout: "interleaved", window: "all" },
+    experts: { renormalise: true },
+  },
   { ...PLAIN, gguf: "qwen2", config: ["qwen2"], ropeLayout: "half" },
   { ...PLAIN, gguf: "qwen3", config: ["qwen3"], ropeLayout: "half", qkNorm: true, tasks: QWEN3_TASKS },
   {

@@ -28,11 +28,12 @@ import { PLAIN, PRE_NORMS_RENAMED, SANDWICH_NORMS, type Architecture } from "./a
 import { DENSE } from "./rows-dense.ts";
 import { LAYER_NORM } from "./rows-layer-norm.ts";
 import { ENCODERS } from "./rows-encoders.ts";
+import { expertRows } from "./rows-experts.ts";
 import { sentenceTraits } from "./sentence.ts";
 import { TensorNames, type LayerTensors } from "./tensor-lookup.ts";
 import { mambaNames } from "../mixer/mamba2.ts";
 
-export const ARCHITECTURES: Architecture[] = [
+const BASE: readonly Architecture[] = [
   ...DENSE,
   ...LAYER_NORM,
   ...ENCODERS,
@@ -101,6 +102,7 @@ export const ARCHITECTURES: Architecture[] = [
     ...PLAIN,
     gguf: "granitehybrid",
     config: ["granitemoehybrid"],
+    experts: { renormalise: true },
     ropeLayout: "interleaved",
     multipliers: true,
     ropeIsOptional: true,
@@ -154,6 +156,7 @@ export const ARCHITECTURES: Architecture[] = [
     ...PLAIN,
     gguf: "qwen3next",
     config: ["qwen3_next"],
+    experts: { renormalise: true },
     ropeLayout: "half",
     qkNorm: true,
     norms: PRE_NORMS_RENAMED,
@@ -171,6 +174,8 @@ export const ARCHITECTURES: Architecture[] = [
     ffn: (index, { ffnWidth }, mlp) => (ffnWidth[index] === 0 ? undefined : mlp()),
   },
 ];
+
+export const ARCHITECTURES: Architecture[] = [...BASE, ...expertRows(BASE)];
 
 /** Nemotron-H: a layer is one sub-layer, and those without attention and feed-forward are recurrent. */
 function nemotronMixers(index: number, params: Hyperparameters, attention: () => AttentionMixer): Mixer[] {
@@ -349,9 +354,10 @@ function embeddingOf(
   return { embedding: { pooling, isEncoder, dense, tasks } };
 }
 
-function checkExperts(row: Architecture, { experts }: Hyperparameters): void {
-  if (experts === 0) return;
-  const message = `"${row.gguf}" with ${experts} experts does not run yet`;
+function checkExperts(row: Architecture, { experts, routing }: Hyperparameters): void {
+  if (experts === 0 || routing) return;
+  const where = row.experts ? "from safetensors does not run" : "does not run";
+  const message = `"${row.gguf}" with ${experts} experts ${where} yet`;
   throw new TidepoolError("unsupported", message, { architecture: row.gguf });
 }
 
@@ -380,7 +386,8 @@ function layerShape(
 ): LayerShape {
   const layer = names.at(index);
   const attention = () => attentionMixer(row, params, layer, index);
-  const mlp = () => mlpOf(row, params, index);
+  const mlp = () =>
+    layer.has("ffn_gate_inp") ? expertsOf(row, params, layer, index) : mlpOf(row, params, index);
   return {
     mixers: row.mixers?.(index, params, attention) ?? [attention()],
     ffn: row.ffn ? row.ffn(index, params, mlp) : mlp(),
@@ -401,6 +408,32 @@ function mlpOf(row: Architecture, params: Hyperparameters, index: number): FeedF
     ...(row.fusedGateUp && { fused: true }),
     ...(xielu && { xielu }),
     ...(sparsity !== undefined && { sparsity }),
+  };
+}
+
+function expertsOf(
+  row: Architecture,
+  params: Hyperparameters,
+  layer: LayerTensors,
+  index: number,
+): FeedForward {
+  const { experts, routing } = params;
+  if (!routing || !row.experts)
+    throw new TidepoolError("invalid_file", `layer ${index} has a router, and the settings name no experts`);
+  const { chosen, gate, renormalise, scale, groups } = routing;
+  const width = routing.width || ffnWidth(params, index);
+  const [activation, gated] = [row.activation, row.gated ?? true];
+  const sharedMlp = { kind: "mlp", width: routing.sharedWidth || width, activation, gated } as const;
+  const sigmoidGate = layer.has("ffn_gate_inp_shexp");
+  return {
+    ...{ kind: "experts", experts, chosen, width, activation, gated },
+    routing: {
+      gate: gate ?? row.experts.gate ?? "softmax",
+      renormalise: renormalise ?? row.experts.renormalise ?? false,
+      scale,
+      ...(groups && { groups }),
+    },
+    ...(layer.has("ffn_up_shexp") && { shared: { mlp: sharedMlp, sigmoidGate } }),
   };
 }
 

@@ -33,7 +33,11 @@ const METADATA_HARMLESS: readonly Harmless[] = [
     key: /^attention\.layer_norm_epsilon$/,
     why: "only architectures whose norms are LayerNorms read it; RMS norms have an epsilon of their own",
   },
-  { key: /^expert/, why: "experts are refused as such (rows.ts), and without them there is nothing to set" },
+  {
+    key: /^expert|dense_block_count$/,
+    when: (_, { experts }) => experts === 0,
+    why: "there are no experts, which is seen by their count",
+  },
   {
     key: /^attention\.sliding_window$/,
     when: (value, { contextTokens }) => Number(value) >= contextTokens,

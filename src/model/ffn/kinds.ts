@@ -3,6 +3,7 @@
  */
 import { Kinds } from "../layer-part.ts";
 import type { FeedForwardKind } from "./kind.ts";
+import { EXPERTS } from "./experts.ts";
 import { MLP } from "./mlp.ts";
 
-export const FEED_FORWARDS = new Kinds<FeedForwardKind>("feed-forward", [MLP]);
+export const FEED_FORWARDS = new Kinds<FeedForwardKind>("feed-forward", [MLP, EXPERTS]);

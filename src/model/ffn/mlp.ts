@@ -13,10 +13,12 @@ import { largestFinite, reduceFragment } from "../op/kernel-parts.ts";
 import { mlpCost, type Activation, type MlpFeedForward, type Xielu } from "../../shape/ffn/mlp.ts";
 import { LANES, need } from "../arch/need.ts";
 import { MATRIX, type TensorSpec } from "../arch/tensor-lookup.ts";
-import type { Part, Projection } from "../tensor-loader.ts";
+import type { BufferSizes } from "../layer-part.ts";
+import type { OpContext } from "../op/op-context.ts";
+import type { LayerLoader, Part, Projection } from "../tensor-loader.ts";
 import type { FeedForwardKind } from "./kind.ts";
 
-interface MlpWeights {
+export interface MlpWeights {
   /** The gate's rows, if there is one, then those of W_up. */
   gateUp: Projection;
   down: Projection;
@@ -32,41 +34,60 @@ export const MLP: FeedForwardKind<MlpFeedForward, MlpWeights> = {
 
   cost: ({ width, gated }, units) => mlpCost(units, { width, matrices: gated ? 3 : 2 }),
 
-  tensors: (mlp) => [
-    ...gateUpParts(mlp).map(([name]): TensorSpec => [name, MATRIX, true]),
-    ["ffn_down", MATRIX, true],
-  ],
+  tensors: (mlp) => mlpTensors(mlp),
 
-  async load(mlp, layer) {
-    const d = layer.hiddenSize;
-    return {
-      gateUp: await layer.projection(d, gateUpParts(mlp)),
-      down: await layer.projection(mlp.width, [["ffn_down", d]]),
-    };
-  },
+  load: (mlp, layer) => loadMlp(mlp, layer),
 
-  buffers: ({ width, gated }, { maxRows, elemBytes }) => ({
-    gateUp: maxRows * (gated ? 2 : 1) * width * elemBytes,
-    activated: maxRows * width * elemBytes,
-  }),
+  buffers: (mlp, { maxRows, elemBytes }) => mlpBuffers(mlp, maxRows * elemBytes),
 
-  async ops({ width, activation, gated, xielu, sparsity }, { gateUp, down }, context) {
-    const [between, activated] = [context.buffer("gateUp"), context.buffer("activated")];
-    const input = { gateUp: between, act: activated, ff: width, activation, gated, ...(xielu && { xielu }) };
-    return [
-      ...(await context.project(gateUp, context.normed, between, (gated ? 2 : 1) * width, context.dtype)),
-      ...(sparsity === undefined
-        ? []
-        : [await sparsifyOp(context.kernels, context.types(), { gateUp: between, ff: width, sparsity })]),
-      await activationOp(context.kernels, context.types(), input),
-      ...(await context.output(down, activated)),
-    ];
+  async ops(mlp, weights, context) {
+    const inner = await activatedOps(mlp, weights, context);
+    return [...inner, ...(await context.output(weights.down, context.buffer("activated")))];
   },
 };
 
-function gateUpParts({ width, gated, fused }: MlpFeedForward): Part[] {
-  if (fused) return [["ffn_up", 2 * width]];
-  return [...(gated ? [["ffn_gate", width] as const] : []), ["ffn_up", width]];
+/** @param suffix behind the names of its tensors */
+export function mlpTensors(mlp: MlpFeedForward, suffix = ""): TensorSpec[] {
+  const parts = [...gateUpParts(mlp, suffix).map(([name]) => name), `ffn_down${suffix}`];
+  return parts.map((name): TensorSpec => [name, MATRIX, true]);
+}
+
+export async function loadMlp(mlp: MlpFeedForward, layer: LayerLoader, suffix = ""): Promise<MlpWeights> {
+  const d = layer.hiddenSize;
+  return {
+    gateUp: await layer.projection(d, gateUpParts(mlp, suffix)),
+    down: await layer.projection(mlp.width, [[`ffn_down${suffix}`, d]]),
+  };
+}
+
+/** @param rowBytes bytes of a number of each row */
+export function mlpBuffers(
+  { width, gated }: Pick<MlpFeedForward, "width" | "gated">,
+  rowBytes: number,
+): BufferSizes {
+  return { gateUp: (gated ? 2 : 1) * width * rowBytes, activated: width * rowBytes };
+}
+
+/** From the layer's normed input to "activated", which W_down reads. */
+export async function activatedOps(
+  { width, activation, gated, xielu, sparsity }: MlpFeedForward,
+  { gateUp }: MlpWeights,
+  context: OpContext,
+): Promise<Op[]> {
+  const [between, act] = [context.buffer("gateUp"), context.buffer("activated")];
+  const input = { gateUp: between, act, ff: width, activation, gated, ...(xielu && { xielu }) };
+  return [
+    ...(await context.project(gateUp, context.normed, between, (gated ? 2 : 1) * width, context.dtype)),
+    ...(sparsity === undefined
+      ? []
+      : [await sparsifyOp(context.kernels, context.types(), { gateUp: between, ff: width, sparsity })]),
+    await activationOp(context.kernels, context.types(), input),
+  ];
+}
+
+function gateUpParts({ width, gated, fused }: MlpFeedForward, suffix: string): Part[] {
+  if (fused) return [[`ffn_up${suffix}`, 2 * width]];
+  return [...(gated ? [[`ffn_gate${suffix}`, width] as const] : []), [`ffn_up${suffix}`, width]];
 }
 
 export interface ActivationInput {
@@ -81,6 +102,8 @@ export interface ActivationInput {
   gated: boolean;
   /** The constants of "xielu", which needs them. */
   xielu?: Xielu;
+  /** Rows for each of the step's: those of its experts. Default: 1. */
+  perRow?: number;
 }
 
 const WORKGROUP = 64;
@@ -92,6 +115,7 @@ const ACTIVATIONS: Readonly<Record<Activation, number>> = {
   gelu: 2,
   relu2: 3,
   xielu: 4,
+  clamped_swiglu: 5,
 };
 
 /** act = activation(gate) * up, or activation(up). */
@@ -100,9 +124,10 @@ export async function activationOp(
   types: KernelTypes,
   input: ActivationInput,
 ): Promise<Op> {
-  const { gateUp, act, ff, activation, gated, xielu } = input;
+  const { gateUp, act, ff, activation, gated, xielu, perRow = 1 } = input;
   assert(ff > 0 && ff % 4 === 0, `activation: the feed-forward width ${ff} is not a multiple of 4`);
   assert(xielu || activation !== "xielu", "activation: xielu without its constants");
+  assert(gated || activation !== "clamped_swiglu", "activation: clamped_swiglu without a gate");
   const pipeline = await kernels.pipeline({ name: "activation", code, libs: [stepLib, bounded] }, types, {
     WG: WORKGROUP,
     FF4: ff / 4,
@@ -118,7 +143,7 @@ export async function activationOp(
     label: input.label ?? "activation",
     pipeline,
     group: kernels.bind(pipeline, 0, [op, gateUp, act]),
-    grid: (step) => [width, step.rows, 1],
+    grid: (step) => [width, perRow, step.rows],
   };
 }
 

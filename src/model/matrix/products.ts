@@ -17,6 +17,10 @@ import inputVec4 from "../../../shaders/lib/input-vec4.wgsl";
 import matmul from "../../../shaders/matmul.wgsl";
 import matmulLanes from "../../../shaders/matmul-lanes.wgsl";
 import matvec from "../../../shaders/matvec.wgsl";
+import experts from "../../../shaders/lib/experts.wgsl";
+import rowsChosen from "../../../shaders/lib/rows-chosen.wgsl";
+import rowsSorted from "../../../shaders/lib/rows-sorted.wgsl";
+import rowsStep from "../../../shaders/lib/rows-step.wgsl";
 import stepLib from "../../../shaders/lib/step.wgsl";
 import unitLib from "../../../shaders/lib/format-unit.wgsl";
 
@@ -87,13 +91,36 @@ export interface MatrixOptions {
   accumulate?: boolean;
   /** Which count of the step says how many rows x has. Default: "rows". */
   rowsFrom?: "rows" | "logitRows";
+  /** W is the matrices of a layer's experts, of which each row of x has some. Default: one matrix for all. */
+  experts?: ExpertChoice;
+}
+
+/** Which experts the rows of a step have: choice row * perRow + i is the i-th of a row. y has a row for each choice. */
+export interface ExpertChoice {
+  experts: number;
+  /** Rows of one expert's matrix. */
+  rows: number;
+  perRow: number;
+  /** Choices that read the same row of x: `perRow`, or 1 where each has a row of its own. */
+  perInput: number;
+  /** u32: the expert of each choice. */
+  chosen: GPUBuffer;
+  /** Needed by `matmulOp`. */
+  sorted?: SortedChoice;
+}
+
+/** Choices by expert (model/ffn/routing.ts). */
+export interface SortedChoice {
+  order: GPUBuffer;
+  tiles: GPUBuffer;
 }
 
 /** A matrix product for few rows (decode): y = scale * W x + bias, dequantised on the way. */
 export function matvecOp(kernels: Kernels, types: KernelTypes, options: MatrixOptions): Promise<Op> {
   const way = chooseWay(kernels, options.weight.columns);
   const split = way === "real" ? MATVEC_SPLIT : 1;
-  const tileRows = way === "real" || (way === "shared" && shareOf(kernels) === 8) ? MATVEC_TILE_ROWS : 1;
+  const isTiled = way === "real" || (way === "shared" && shareOf(kernels) === 8);
+  const tileRows = isTiled && !options.experts ? MATVEC_TILE_ROWS : 1;
   const overrides = { SPLIT: split, TILE_ROWS: tileRows };
   return matrixOp(kernels, types, options, way, {
     name: "matvec",
@@ -107,7 +134,7 @@ export function matvecOp(kernels: Kernels, types: KernelTypes, options: MatrixOp
 /** A matrix product for many rows (prefill): y = scale * W x + bias, dequantised on the way. */
 export function matmulOp(kernels: Kernels, types: KernelTypes, options: MatrixOptions): Promise<Op> {
   const way = chooseWay(kernels, options.weight.columns);
-  return matrixOp(kernels, types, options, way, way === "shared" ? MATMUL_LANES : MATMUL);
+  return matrixOp(kernels, types, options, way, matmulKernel(way));
 }
 
 /** Invocations that share the columns of a row of weights in matvec.wgsl on a real GPU. */
@@ -133,6 +160,10 @@ const MATMUL_LANES: MatrixKernel = {
   overrides: {},
 };
 
+function matmulKernel(way: Way): MatrixKernel {
+  return way === "shared" ? MATMUL_LANES : MATMUL;
+}
+
 /**
  * How activations are read. "real": as a GPU likes it. On software adapters, where a load costs far more than a
  * multiplication: "shared" among the invocations of a subgroup where there are subgroups, else "direct".
@@ -157,12 +188,13 @@ async function matrixOp(
   way: Way,
   kernel: MatrixKernel,
 ): Promise<Op> {
-  const { weight, piece, x, y, bias, rowsFrom } = options;
+  const { weight, piece, x, y, bias } = options;
+  const rows = rowsOf(options);
   const { format, columns } = weight;
   const { device } = kernels.gpu;
   const source: KernelSource = {
     name: `${kernel.name} ${format.name}`,
-    code: kernel.code,
+    code: kernel.code + (rows.bindings ?? ""),
     libs: [
       stepLib,
       bounded,
@@ -170,6 +202,7 @@ async function matrixOp(
       format.fragment,
       columns % 4 === 0 ? inputVec4 : inputScalar,
       way === "shared" ? inputShared : inputDirect,
+      rows.lib,
     ],
     subgroups: way === "shared",
   };
@@ -178,17 +211,65 @@ async function matrixOp(
     ...(way === "shared" ? { SHARE: shareOf(kernels) } : {}),
     HAS_BIAS: bias ? 1 : 0,
     ACCUMULATE: options.accumulate ? 1 : 0,
-    LOGIT_ROWS: rowsFrom === "logitRows" ? 1 : 0,
+    ...rows.overrides,
     LIMIT: largestFinite(types.out),
   });
   const uniform = uniformBuffer(device, matrixWords(options), source.name);
-  const rowsOf = (step: StepShape) => (rowsFrom === "logitRows" ? step.logitRows : step.rows);
   return {
     label: `${kernel.name} ${weight.name}`,
     pipeline,
-    group: kernels.bind(pipeline, 0, [uniform, piece.buffer, x, y, bias ?? x]),
-    grid: (step) => [Math.ceil(piece.rows / kernel.tileN), Math.ceil(rowsOf(step) / kernel.tileRows), 1],
+    group: kernels.bind(pipeline, 0, [uniform, piece.buffer, x, y, bias ?? x, ...rows.buffers]),
+    grid: (step) => [Math.ceil(rows.weights / kernel.tileN), rows.tiles(step, kernel.tileRows), 1],
   };
+}
+
+/** Which rows a product takes: the fragment, what stands behind the kernel, and how many there are. */
+interface Rows {
+  lib: string;
+  bindings?: string;
+  overrides: Record<string, number>;
+  buffers: readonly GPUBuffer[];
+  /** Rows of weights. */
+  weights: number;
+  /** Tiles of `height` rows of x, at most. */
+  tiles(step: StepShape, height: number): number;
+}
+
+function rowsOf({ piece, rowsFrom, experts: choice }: MatrixOptions): Rows {
+  if (choice) return choice.sorted ? sortedRows(choice, choice.sorted) : chosenRows(choice);
+  const isLogits = rowsFrom === "logitRows";
+  return {
+    ...{ lib: rowsStep, buffers: [], weights: piece.rows },
+    overrides: { LOGIT_ROWS: isLogits ? 1 : 0 },
+    tiles: (step, height) => Math.ceil((isLogits ? step.logitRows : step.rows) / height),
+  };
+}
+
+function chosenRows(choice: ExpertChoice): Rows {
+  return {
+    ...{ lib: experts, bindings: rowsChosen, buffers: [choice.chosen], weights: choice.rows },
+    overrides: { EXPERT_ROWS: choice.rows, PER_INPUT: choice.perInput },
+    tiles: (step) => step.rows * choice.perRow,
+  };
+}
+
+function sortedRows(choice: ExpertChoice, { order, tiles }: SortedChoice): Rows {
+  return {
+    ...{ lib: experts, bindings: rowsSorted, buffers: [order, tiles], weights: choice.rows },
+    overrides: { EXPERT_ROWS: choice.rows, PER_INPUT: choice.perInput },
+    tiles: (step, height) => tilesOfChoices(step.rows * choice.perRow, choice.experts, height),
+  };
+}
+
+/** Tiles of at most `height` choices of one expert, when no expert has fewer tiles than its choices need. */
+function tilesOfChoices(choices: number, experts: number, height: number): number {
+  const inUse = Math.min(choices, experts);
+  return inUse + Math.floor((choices - inUse) / height);
+}
+
+/** Rows of x in a tile of `matmulOp`, for a matrix of so many columns. */
+export function matmulTileRows(kernels: Kernels, columns: number): number {
+  return matmulKernel(chooseWay(kernels, columns)).tileRows;
 }
 
 function matrixWords(options: MatrixOptions): Uint32Array<ArrayBuffer> {
@@ -200,7 +281,7 @@ function matrixWords(options: MatrixOptions): Uint32Array<ArrayBuffer> {
     piece.firstRow,
     piece.rows,
     options.outStride ?? weight.rows,
-    options.outOffset ?? 0,
+    (options.outOffset ?? 0) + (options.experts ? 0 : piece.firstRow),
     floatBits(options.scale ?? 1),
     UNIT_COLUMNS / 4,
   ]);

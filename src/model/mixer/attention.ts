@@ -33,6 +33,8 @@ interface AttentionWeights {
   queryGate: Projection | undefined;
   qNorm: GPUBuffer | undefined;
   kNorm: GPUBuffer | undefined;
+  /** f32 [heads]: scores of a key that every query sees and that has no value (gpt-oss). */
+  sinks: GPUBuffer | undefined;
   output: Projection;
 }
 
@@ -61,12 +63,13 @@ export const ATTENTION: MixerKind<AttentionMixer, AttentionWeights> = {
 
   cost: (mixer, units) => attentionCost(units, mixer),
 
-  tensors({ qkNorm, sharesKvOf }, layer) {
+  tensors({ qkNorm, sharesKvOf, bidirectional }, layer) {
     const hasKeys = sharesKvOf === undefined;
     const [query] = QUERY_KEY_VALUE;
     const projections = hasKeys ? (isFused(layer) ? FUSED_QKV : QUERY_KEY_VALUE) : [query];
     return [
       ["attn_output", MATRIX, true],
+      ...(bidirectional ? [] : [[SINKS_NAME, VECTOR, false] as const]),
       ...projections,
       ...(qkNorm ? HEAD_NORMS.slice(0, hasKeys ? 2 : 1) : []),
     ];
@@ -85,6 +88,7 @@ export const ATTENTION: MixerKind<AttentionMixer, AttentionWeights> = {
       queryGate,
       qNorm: qkNorm ? await layer.norm("attn_q_norm", normed(heads)) : undefined,
       kNorm: qkNorm && hasKeys ? await layer.norm("attn_k_norm", normed(kvHeads)) : undefined,
+      sinks: layer.has(SINKS_NAME) ? await layer.vector(SINKS_NAME, heads) : undefined,
       output: await layer.projection(heads * headDim, [["attn_output", d]]),
     };
   },
@@ -109,7 +113,7 @@ export const ATTENTION: MixerKind<AttentionMixer, AttentionWeights> = {
     return [
       ...(await queryKeyValueOps(mixer, weights, context)),
       ...(await rotateOps(mixer, weights, context)),
-      ...(await attendOps(mixer, context)),
+      ...(await attendOps(mixer, weights, context)),
       ...(weights.queryGate ? [await gateOutput(mixer, context)] : []),
       ...(await context.output(weights.output, context.buffer("attended"))),
     ];
@@ -146,6 +150,8 @@ function checkOwner({ kvHeads, headDim }: AttentionMixer, owner: Mixer | undefin
 
 /** The tensor of queries, keys and values if they have none of their own. */
 const FUSED_NAME = "attn_qkv";
+
+const SINKS_NAME = "attn_sinks";
 
 const QUERY_KEY_VALUE: readonly [TensorSpec, ...TensorSpec[]] = [
   ["attn_q", MATRIX, true],
@@ -257,7 +263,11 @@ async function rotateOps(
   return [...ops, rope];
 }
 
-async function attendOps(mixer: AttentionMixer, context: MixerContext): Promise<Op[]> {
+async function attendOps(
+  mixer: AttentionMixer,
+  { sinks }: AttentionWeights,
+  context: MixerContext,
+): Promise<Op[]> {
   const { heads, kvHeads, headDim, scale, softCap, window, sharesKvOf } = mixer;
   const { kernels, phase } = context;
   if (mixer.bidirectional) return [await attendRowsOp(mixer, context)];
@@ -265,7 +275,7 @@ async function attendOps(mixer: AttentionMixer, context: MixerContext): Promise<
   const shared = { heads, kvHeads, headDim, blockTokens, qkv: context.buffer("qkv"), ...context.kv };
   const ops = await attentionOps(kernels, context.types(), {
     ...{ ...shared, out: context.buffer("attended"), scratch: context.buffer("scratch") },
-    ...{ phase, scale, cap: softCap, window, maxContext },
+    ...{ phase, scale, cap: softCap, window, maxContext, ...(sinks && { sinks }) },
   });
   return sharesKvOf === undefined ? [await kvWriteOp(kernels, context.types(), shared), ...ops] : ops;
 }

@@ -82,6 +82,11 @@ export class OpContext {
     return this.products(projection, x, { y, outStride, accumulate: false }, out);
   }
 
+  /** Where the output goes, and whether it is added to what stands there. */
+  get target(): { delta: GPUBuffer; accumulate: boolean } {
+    return { delta: this.buffers.delta, accumulate: this.accumulate };
+  }
+
   /** The products of the output matrix, into `delta`. */
   output(projection: Projection, x: GPUBuffer): Promise<Op[]> {
     const y = this.buffers.delta;

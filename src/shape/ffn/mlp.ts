@@ -3,8 +3,8 @@
  */
 import { stateless, type Cost, type CostUnits } from "../cost.ts";
 
-/** "gelu" is x times the normal distribution's function, "gelu_tanh" its usual approximation, "relu2" ReLU squared. */
-export type Activation = "silu" | "gelu_tanh" | "gelu" | "relu2" | "xielu";
+/** "gelu" is x times the normal distribution's function, "gelu_tanh" its usual approximation, "relu2" ReLU squared, "clamped_swiglu" gpt-oss's. */
+export type Activation = "silu" | "gelu_tanh" | "gelu" | "relu2" | "xielu" | "clamped_swiglu";
 
 export interface MlpFeedForward {
   kind: "mlp";

@@ -1,0 +1,14 @@
+// Rows of a product with chosen experts, one entry for each choice: entry r * k + i is the i-th of the k experts of row r. Twin of
+// rows-sorted.wgsl for few rows; it stands on lib/experts.wgsl. Tiles are one entry high. It comes behind the kernel's own
+// bindings.
+
+override PER_INPUT: u32; // entries that read the same row of x: as many as a row has experts, or 1 where each has its own
+
+@group(0) @binding(5) var<storage, read> chosen: array<u32>;
+
+fn tileOf(y: u32, height: u32, firstN: u32, width: u32) -> Tile {
+  return expertTile(chosen[y], y, y + 1u, firstN, width);
+}
+
+fn inputRow(entry: u32) -> u32 { return entry / PER_INPUT; }
+fn outputRow(entry: u32) -> u32 { return entry; }

@@ -1,0 +1,30 @@
+/**
+ * Architectures whose feed-forward is a mixture of experts in files of their own name: most are a dense one with experts. Those that
+ * have experts under the dense one's name stand with it.
+ */
+import { PLAIN, PRE_NORMS_RENAMED, type Architecture } from "./architecture.ts";
+
+/** @param rows those that these are made from */
+export function expertRows(rows: readonly Architecture[]): Architecture[] {
+  const of = (gguf: string) => rows.find((row) => row.gguf === gguf) as Architecture;
+  const renormalised = { experts: { renormalise: true } };
+  return [
+    { ...of("qwen3"), gguf: "qwen3moe", config: [], tasks: {}, ...renormalised },
+    { ...of("qwen3"), gguf: "olmoe", config: [], tasks: {}, qkNorm: "vector", experts: {} },
+    { ...of("qwen2"), gguf: "qwen2moe", config: [], experts: {} },
+    { ...of("lfm2"), gguf: "lfm2moe", config: [], experts: { gate: "sigmoid", renormalise: true } },
+    { ...of("granite"), gguf: "granitemoe", config: [], ...renormalised },
+    { ...of("qwen35"), gguf: "qwen35moe", config: [], ...renormalised },
+    { ...of("ernie4_5"), gguf: "ernie4_5-moe", config: [], ...renormalised },
+    {
+      ...{ ...of("qwen3"), gguf: "glm4moe", config: [], tasks: {}, qkNormIsOptional: true },
+      norms: PRE_NORMS_RENAMED,
+      experts: { gate: "sigmoid" },
+    },
+    {
+      ...{ ...PLAIN, gguf: "gpt-oss", config: [], ropeLayout: "half", norms: PRE_NORMS_RENAMED },
+      ...{ window: { period: 2 }, activation: "clamped_swiglu", ...renormalised },
+    },
+    { ...of("nemotron_h"), gguf: "nemotron_h_moe", config: [], experts: { gate: "sigmoid" } },
+  ];
+}

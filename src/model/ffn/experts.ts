@@ -1,0 +1,249 @@
+/**
+ * A mixture of experts with all of them on the GPU: router, choice, the chosen experts' products, their weighted sum, and an
+ * expert that every token has. Nothing is read back. Its data and costs are in shape/ffn/experts.ts, its own kernels' ops in
+ * routing.ts.
+ */
+import type { Op } from "../../gpu/op.ts";
+import { expertsCost, type ExpertsFeedForward } from "../../shape/ffn/experts.ts";
+import { LANES, need, needPositive } from "../arch/need.ts";
+import { MATRIX, VECTOR, type LayerTensors, type TensorSpec } from "../arch/tensor-lookup.ts";
+import type { BufferSizes } from "../layer-part.ts";
+import {
+  matmulOp,
+  matmulTileRows,
+  matvecOp,
+  type ExpertChoice,
+  type SortedChoice,
+} from "../matrix/products.ts";
+import type { OpContext } from "../op/op-context.ts";
+import type { ExpertMatrices, Projection } from "../tensor-loader.ts";
+import type { FeedForwardKind } from "./kind.ts";
+import { activatedOps, activationOp, loadMlp, mlpBuffers, mlpTensors, type MlpWeights } from "./mlp.ts";
+import { expertsSumOp, MAX_ROUTED, routeOp, sortExpertsOp } from "./routing.ts";
+
+interface ExpertsWeights {
+  router: Projection;
+  /** Biases of the choice, then factors of the weights; which of them there are. */
+  vectors: GPUBuffer | undefined;
+  isBiased: boolean;
+  isScaled: boolean;
+  /** Gate, then up, which stand side by side in a row; or both in one tensor. */
+  gateUp: readonly ExpertMatrices[];
+  down: ExpertMatrices;
+  shared: MlpWeights | undefined;
+  sharedGate: Projection | undefined;
+}
+
+const SHARED = "_shexp";
+const FUSED = "ffn_gate_up";
+const CHOICE_BIAS = ["exp_probs_b", "bias"] as const;
+const WEIGHT_FACTORS = ["ffn_down_exps", "scale"] as const;
+const SHARED_GATE = "ffn_gate_inp_shexp";
+
+export const EXPERTS: FeedForwardKind<ExpertsFeedForward, ExpertsWeights> = {
+  kind: "experts",
+
+  check({ experts, chosen, width, shared, routing }, _, where) {
+    const { count, used } = routing.groups ?? { count: 1, used: 1 };
+    needPositive({ experts, chosen, groups: count, "groups used": used }, `${where}: a mixture of experts`);
+    need(experts <= MAX_ROUTED, `${where}: ${experts} experts are more than ${MAX_ROUTED}`);
+    need(
+      experts % count === 0 && used <= count && chosen <= (experts / count) * used,
+      `${where}: ${chosen} of ${experts} experts in ${used} of ${count} groups`,
+    );
+    for (const size of [width, ...(shared ? [shared.mlp.width] : [])])
+      need(
+        size > 0 && size % LANES === 0,
+        `${where}: an expert's width ${size} is not a multiple of ${LANES}`,
+      );
+  },
+
+  cost: (ffn, units) => expertsCost(units, ffn),
+
+  tensors: (ffn, layer) => [
+    ["ffn_gate_inp", MATRIX, true],
+    [CHOICE_BIAS[0], [CHOICE_BIAS[1]], false],
+    [WEIGHT_FACTORS[0], [WEIGHT_FACTORS[1]], false],
+    ...[...gateUpNames(ffn, layer), "ffn_down"].flatMap((name) => expertTensors(name, ffn.experts, layer)),
+    ...(ffn.shared ? mlpTensors(ffn.shared.mlp, SHARED) : []),
+    ...(ffn.shared?.sigmoidGate ? [[SHARED_GATE, VECTOR, true] as const] : []),
+  ],
+
+  async load(ffn, layer) {
+    const { experts, width, shared } = ffn;
+    const d = layer.hiddenSize;
+    const names = gateUpNames(ffn, layer);
+    const rows = (name: string) => (name === FUSED ? 2 * width : width);
+    return {
+      router: await layer.projection(d, [["ffn_gate_inp", experts]]),
+      vectors: await layer.vectorsOf([CHOICE_BIAS, WEIGHT_FACTORS], experts),
+      isBiased: layer.has(...CHOICE_BIAS),
+      isScaled: layer.has(...WEIGHT_FACTORS),
+      gateUp: await eachInTurn(names, (name) => layer.experts(name, d, rows(name), experts)),
+      down: await layer.experts("ffn_down", width, d, experts),
+      shared: shared && (await loadMlp(shared.mlp, layer, SHARED)),
+      sharedGate: shared?.sigmoidGate ? await layer.projection(d, [[SHARED_GATE, 1]]) : undefined,
+    };
+  },
+
+  buffers({ experts, chosen, shared, ...expert }, { maxRows, elemBytes, hiddenSize }) {
+    const choices = maxRows * chosen;
+    const own = mlpBuffers(expert, choices * elemBytes);
+    const ofShared = shared ? mlpBuffers(shared.mlp, maxRows * elemBytes) : {};
+    return {
+      ...largestOf(own, ofShared),
+      expertLogits: maxRows * experts * 4,
+      expertChoices: choices * 4,
+      expertWeights: choices * 4,
+      expertOrder: choices * 4,
+      expertTiles: (1 + choices) * 16,
+      expertOutputs: choices * hiddenSize * 4,
+      ...(shared && { sharedOutput: maxRows * hiddenSize * 4 }),
+      ...(shared?.sigmoidGate && { sharedGate: maxRows * 4 }),
+    };
+  },
+
+  async ops(ffn, weights, context) {
+    return [
+      ...(await routeOps(ffn, weights, context)),
+      ...(await sharedOps(ffn, weights, context)),
+      ...(await chosenOps(ffn, weights, context)),
+      await sumOp(ffn, weights, context),
+    ];
+  },
+};
+
+function gateUpNames({ gated }: ExpertsFeedForward, layer: LayerTensors): string[] {
+  if (!gated) return ["ffn_up"];
+  return layer.has(`${FUSED}_exps`) ? [FUSED] : ["ffn_gate", "ffn_up"];
+}
+
+/** One tensor of all experts, or one of each. */
+function expertTensors(name: string, experts: number, layer: LayerTensors): TensorSpec[] {
+  if (!layer.has(`${name}.0`)) return [[`${name}_exps`, MATRIX, true]];
+  return Array.from({ length: experts }, (_, expert) => [`${name}.${expert}`, VECTOR, true]);
+}
+
+async function eachInTurn<T, R>(items: readonly T[], run: (item: T) => Promise<R>): Promise<R[]> {
+  const results: R[] = [];
+  for (const item of items) results.push(await run(item));
+  return results;
+}
+
+function largestOf(a: BufferSizes, b: BufferSizes): BufferSizes {
+  const names = [...Object.keys(a), ...Object.keys(b)];
+  return Object.fromEntries(names.map((name) => [name, Math.max(a[name] ?? 0, b[name] ?? 0)]));
+}
+
+async function routeOps(
+  { experts, chosen: perRow, routing }: ExpertsFeedForward,
+  { router, vectors, isBiased, isScaled }: ExpertsWeights,
+  context: OpContext,
+): Promise<Op[]> {
+  const logits = context.buffer("expertLogits");
+  const [chosen, weights] = [context.buffer("expertChoices"), context.buffer("expertWeights")];
+  const input = { experts, perRow, routing, logits, isBiased, isScaled, vectors, chosen, weights };
+  return [
+    ...(await context.project(router, context.normed, logits, experts, "f32")),
+    await routeOp(context.kernels, context.types(), input),
+  ];
+}
+
+/** To "sharedOutput" and the logit of its gate. */
+async function sharedOps(
+  { shared }: ExpertsFeedForward,
+  weights: ExpertsWeights,
+  context: OpContext,
+): Promise<Op[]> {
+  if (!shared || !weights.shared) return [];
+  const { normed } = context;
+  const output = context.buffer("sharedOutput");
+  const { hiddenSize } = context.shape;
+  return [
+    ...(await activatedOps(shared.mlp, weights.shared, context)),
+    ...(await context.project(weights.shared.down, context.buffer("activated"), output, hiddenSize, "f32")),
+    ...(weights.sharedGate
+      ? await context.project(weights.sharedGate, normed, context.buffer("sharedGate"), 1, "f32")
+      : []),
+  ];
+}
+
+/** From the choices to what each chosen expert gives. */
+async function chosenOps(
+  ffn: ExpertsFeedForward,
+  { gateUp, down }: ExpertsWeights,
+  context: OpContext,
+): Promise<Op[]> {
+  const { chosen: perRow, width, activation, gated } = ffn;
+  const { kernels, dtype, shape } = context;
+  const [between, act] = [context.buffer("gateUp"), context.buffer("activated")];
+  const stride = (gated ? 2 : 1) * width;
+  const choice = { experts: ffn.experts, perRow, chosen: context.buffer("expertChoices") };
+  const { ops, sorted } = await sortOps(ffn, context);
+  const products = (matrices: ExpertMatrices, perInput: number, into: Into) =>
+    expertProducts(context, matrices, { ...choice, perInput, ...(sorted && { sorted }) }, into);
+  for (const [place, matrices] of gateUp.entries())
+    ops.push(
+      ...(await products(matrices, perRow, {
+        ...{ x: context.normed, y: between, outStride: stride, outOffset: place * width, out: dtype },
+      })),
+    );
+  ops.push(
+    await activationOp(kernels, context.types(), {
+      ...{ gateUp: between, act, ff: width, activation, gated, perRow },
+    }),
+  );
+  const outputs = context.buffer("expertOutputs");
+  const into = { x: act, y: outputs, outStride: shape.hiddenSize, outOffset: 0, out: "f32" } as const;
+  ops.push(...(await products(down, 1, into)));
+  return ops;
+}
+
+/** Prefill computes the rows of an expert together. */
+async function sortOps(
+  { experts, chosen: perRow }: ExpertsFeedForward,
+  context: OpContext,
+): Promise<{ ops: Op[]; sorted?: SortedChoice }> {
+  if (context.phase === "decode") return { ops: [] };
+  const { kernels, shape } = context;
+  const sorted = { order: context.buffer("expertOrder"), tiles: context.buffer("expertTiles") };
+  const height = matmulTileRows(kernels, shape.hiddenSize);
+  const input = { experts, perRow, height, chosen: context.buffer("expertChoices"), sorted };
+  return { ops: [await sortExpertsOp(kernels, context.types(), input)], sorted };
+}
+
+/** Where a product's rows come from and go to. */
+interface Into {
+  x: GPUBuffer;
+  y: GPUBuffer;
+  outStride: number;
+  outOffset: number;
+  out: "f32" | "f16";
+}
+
+async function expertProducts(
+  context: OpContext,
+  { weight, rows, bias }: ExpertMatrices,
+  choice: Omit<ExpertChoice, "rows">,
+  { out, ...into }: Into,
+): Promise<Op[]> {
+  const maker = context.phase === "prefill" ? matmulOp : matvecOp;
+  const experts = { ...choice, rows };
+  return eachInTurn(weight.pieces, (piece) =>
+    maker(context.kernels, context.types(out), { weight, piece, experts, ...into, ...(bias && { bias }) }),
+  );
+}
+
+function sumOp(
+  { chosen: perRow }: ExpertsFeedForward,
+  { shared, sharedGate }: ExpertsWeights,
+  context: OpContext,
+): Promise<Op> {
+  return expertsSumOp(context.kernels, context.types(), {
+    ...{ d: context.shape.hiddenSize, perRow, ...context.target },
+    outputs: context.buffer("expertOutputs"),
+    weights: context.buffer("expertWeights"),
+    shared: shared && context.buffer("sharedOutput"),
+    sharedGate: sharedGate && context.buffer("sharedGate"),
+  });
+}
