@@ -20,6 +20,7 @@ import {
   runOps,
   Scratch,
   sharedKernels,
+  smallBindings,
   type Pretence,
 } from "../support/matrix-run.ts";
 import { dequantise, QUANT_REFERENCES, quantReference, randomBlocks } from "../support/quants.ts";
@@ -215,17 +216,6 @@ async function checkStacked(env: CaseEnv, how: How, make: Maker): Promise<void> 
     const expected = product(matrix, x, 6, { scale: 1, out: types.out });
     expectClose("stacked", actual, expected.values, expected.bounds);
     destroyWeight(weight);
-  });
-}
-
-/** The device with a smaller limit for bindings, so that matrices are split early. */
-function smallBindings(device: GPUDevice, bytes: number): GPUDevice {
-  return new Proxy(device, {
-    get(target, key) {
-      if (key === "limits") return { maxStorageBufferBindingSize: bytes };
-      const value: unknown = Reflect.get(target, key, target);
-      return typeof value === "function" ? (value.bind(target) as unknown) : value;
-    },
   });
 }
 

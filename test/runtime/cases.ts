@@ -6,6 +6,7 @@ import { cases as conv } from "../kernel/conv.cases.ts";
 import { cases as delta } from "../kernel/delta.cases.ts";
 import { cases as embed } from "../kernel/embed.cases.ts";
 import { cases as encoder } from "../kernel/encoder.cases.ts";
+import { cases as experts } from "../kernel/experts.cases.ts";
 import { cases as kvWrite } from "../kernel/kv-write.cases.ts";
 import { cases as mamba } from "../kernel/mamba.cases.ts";
 import { cases as matrix } from "../kernel/matrix.cases.ts";
@@ -55,6 +56,7 @@ export const allCases: Case[] = [
   ...delta,
   ...embed,
   ...encoder,
+  ...experts,
   ...kvWrite,
   ...mamba,
   ...matrix,

@@ -129,6 +129,17 @@ export function lumpyRows(rows: number, columns: number, random: Random, elem: E
   return out;
 }
 
+/** The device with a smaller limit for bindings, so that matrices are split early. */
+export function smallBindings(device: GPUDevice, bytes: number): GPUDevice {
+  return new Proxy(device, {
+    get(target, key) {
+      if (key === "limits") return { maxStorageBufferBindingSize: bytes };
+      const value: unknown = Reflect.get(target, key, target);
+      return typeof value === "function" ? (value.bind(target) as unknown) : value;
+    },
+  });
+}
+
 /** @throws with a window around the first wrong element. */
 export function expectClose(
   label: string,
