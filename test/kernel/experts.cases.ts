@@ -302,10 +302,11 @@ export const cases: Case[] = [
   ...inEverySetting("kernel/experts/odd logits", checkOddLogits),
   ...inEverySetting("kernel/experts/sum", checkSum),
   ...["F32", "Q4_0", "Q6_K", "MXFP4"].flatMap((type) =>
-    [false, true].flatMap((isMany) =>
-      inBothForms(`kernel/experts/${isMany ? "many" : "few"} rows, ${type}`, (env, how) =>
+    [false, true].flatMap((isMany) => {
+      const made = inBothForms(`kernel/experts/${isMany ? "many" : "few"} rows, ${type}`, (env, how) =>
         checkProducts(env, how, type, isMany),
-      ),
-    ),
+      );
+      return type === "F32" || type === "MXFP4" ? made : made.map((one) => ({ ...one, full: true }));
+    }),
   ),
 ];
