@@ -21,7 +21,7 @@ export const TESTED_FILE = "test/tested-models.json";
 
 /** Models by which an architecture is known. */
 export const KNOWN_BY: Readonly<Record<string, string>> = {
-  llama: "Llama 2 and 3.x, SmolLM2, Mistral 7B and Nemo, TinyLlama",
+  llama: "Llama 2 and 3.x, SmolLM2, Mistral 7B and Nemo, Mixtral, TinyLlama",
   qwen2: "Qwen2, Qwen2.5, DeepSeek-R1-Distill-Qwen",
   qwen3: "Qwen3, Qwen3 Embedding",
   mistral3: "Ministral 3, Mistral Small 3.x",
@@ -54,11 +54,21 @@ export const KNOWN_BY: Readonly<Record<string, string>> = {
   phi2: "Phi-1, Phi-1.5, Phi-2",
   stablelm: "StableLM 2 1.6B and 12B, StableLM Zephyr 3B",
   lfm2: "LFM2 350M to 2.6B",
-  granitehybrid: "Granite 4.0 H (dense)",
+  granitehybrid: "Granite 4.0 H",
   mamba2: "Mamba-2 130M to 2.7B",
   "falcon-h1": "Falcon-H1 0.5B to 34B",
   qwen35: "Qwen3.5 0.8B to 27B",
   nemotron_h: "Nemotron-H 4B and 8B, Nemotron Nano 2",
+  qwen3moe: "Qwen3 30B-A3B and 235B-A22B",
+  olmoe: "OLMoE 1B-7B",
+  qwen2moe: "Qwen1.5-MoE-A2.7B, Qwen2 57B-A14B",
+  lfm2moe: "LFM2 8B-A1B",
+  granitemoe: "Granite 3.x 1B-A400M and 3B-A800M",
+  qwen35moe: "Qwen3.5 35B-A3B",
+  "ernie4_5-moe": "ERNIE 4.5 21B-A3B",
+  glm4moe: "GLM-4.5-Air",
+  "gpt-oss": "gpt-oss 20B and 120B",
+  nemotron_h_moe: "Nemotron 3 Nano 30B-A3B",
 };
 
 /** The model that a GPU case compares with a reference, by the case's name. */

@@ -641,7 +641,7 @@ describe("tensors that nothing reads", () => {
 
   test.each([
     "blk.0.attn_norm.bias",
-    "blk.0.attn_sinks.weight",
+    "blk.0.attn_sinks.bias",
     "blk.0.attn_q_norm.weight",
     "blk.0.ffn_gate_exps.weight",
     "blk.1.attn_q.weight",

@@ -28,7 +28,7 @@ import { PLAIN, PRE_NORMS_RENAMED, SANDWICH_NORMS, type Architecture } from "./a
 import { DENSE } from "./rows-dense.ts";
 import { LAYER_NORM } from "./rows-layer-norm.ts";
 import { ENCODERS } from "./rows-encoders.ts";
-import { expertRows } from "./rows-experts.ts";
+import { expertRows } from "./rows/experts.ts";
 import { sentenceTraits } from "./sentence.ts";
 import { TensorNames, type LayerTensors } from "./tensor-lookup.ts";
 import { mambaNames } from "../mixer/mamba2.ts";
@@ -156,7 +156,6 @@ const BASE: readonly Architecture[] = [
     ...PLAIN,
     gguf: "qwen3next",
     config: ["qwen3_next"],
-    experts: { renormalise: true },
     ropeLayout: "half",
     qkNorm: true,
     norms: PRE_NORMS_RENAMED,

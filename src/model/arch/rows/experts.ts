@@ -2,7 +2,7 @@
  * Architectures whose feed-forward is a mixture of experts in files of their own name: most are a dense one with experts. Those that
  * have experts under the dense one's name stand with it.
  */
-import { PLAIN, PRE_NORMS_RENAMED, type Architecture } from "./architecture.ts";
+import { PLAIN, PRE_NORMS_RENAMED, type Architecture } from "../architecture.ts";
 
 /** @param rows those that these are made from */
 export function expertRows(rows: readonly Architecture[]): Architecture[] {
