@@ -204,6 +204,11 @@ export class Runner {
     this.segments.stopBehind(layer, work);
   }
 
+  /** Before the first step whose requests ask for log-probabilities: compiles what those need; undefined if it is there. */
+  prepareLogprobs(): Promise<void> | undefined {
+    return this.sampler.prepareLogprobs();
+  }
+
   /** Gives a seat to a request before it is sampled from. `tokens`: its prompt, then what it has generated. */
   takeSeat(seat: number, tokens: readonly number[], promptLength: number, params: SamplingParams): void {
     this.sampler.resetSeat(seat, tokens.slice(0, promptLength), params, tokens.slice(promptLength));
@@ -235,8 +240,6 @@ export class Runner {
   /** Runs one chunk of one prompt; resolves when the GPU has, with a sample if the step asks for one. */
   async prefill(input: PrefillStep, fetched?: FetchedRows): Promise<StepResult> {
     const { tokens, position, sample, seat } = input;
-    const compiling = this.sampler.prepare();
-    if (compiling) await compiling;
     const shape = this.writeGiven(input, sample ? tokens.length - 1 : tokens.length, fetched);
     const stopping = this.segments.run(this.parts.programs.prefill, shape);
     if (stopping) await stopping;
@@ -250,8 +253,6 @@ export class Runner {
   async decode(inputs: readonly RunnerRow[], fetched?: FetchedRows): Promise<StepResult> {
     const rows = inputs.map(({ seat, position }, sequence): StepRow => ({ token: seat, position, sequence }));
     const tables = inputs.map(({ slots }) => slots);
-    const compiling = this.sampler.prepare();
-    if (compiling) await compiling;
     this.segments.checkFree();
     this.writeTable(
       rows,

@@ -63,8 +63,8 @@ export interface Sampler {
     params: SamplingParams,
     generated?: ArrayLike<number>,
   ): void;
-  /** Compiles what seats ask for and no seat has asked for before; undefined if all is there. To be awaited before `writeStep`. */
-  prepare(): Promise<void> | undefined;
+  /** Compiles the kernel of log-probabilities; undefined if it is there. To be awaited before the first step that asks for some. */
+  prepareLogprobs(): Promise<void> | undefined;
   /** Says which seat and position each logits row of the next step has. Call before the step is encoded. */
   writeStep(rows: readonly SampleRow[]): void;
   /** Reads the first `rows` records of `results`. */
@@ -160,12 +160,12 @@ class SeatedSampler implements Sampler {
 
   get ops(): readonly Op[] {
     if (!this.stepAsks) return [this.sample];
-    assert(this.logprobs, "sampler: log-probabilities asked for before prepare()");
+    assert(this.logprobs, "sampler: log-probabilities asked for before prepareLogprobs()");
     return [this.sample, this.logprobs];
   }
 
-  prepare(): Promise<void> | undefined {
-    if (this.logprobs || !this.asks.includes(true)) return undefined;
+  prepareLogprobs(): Promise<void> | undefined {
+    if (this.logprobs) return undefined;
     return (this.compiling ??= this.compileLogprobs().finally(() => void (this.compiling = undefined)));
   }
 

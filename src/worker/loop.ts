@@ -22,13 +22,13 @@ export interface StepResult<S> {
 
 /** What the loop needs of the outer rooms. `S` is whatever a sample carries beside its token. */
 export interface LoopHooks<S extends { token: number }> {
+  /** Brings what must be there before a step can be submitted: rows of a table, kernels. Undefined: there is nothing to wait for. */
+  prepare?(plan: Plan): Promise<unknown> | undefined;
   /**
-   * Brings what the host must have before a step can be submitted. If a model needs that, the step's tokens must be known, so
-   * that no step is submitted before the one before it has been read back. Undefined: the model needs nothing of the kind.
+   * Whether `prepare` must know a step's tokens, so that no step is submitted before the one before it has been read back. Default:
+   * false.
    */
-  fetch?(plan: Plan): Promise<void> | undefined;
-  /** Whether the model needs `fetch`. */
-  mustFetch?(): boolean;
+  needsTokens?(): boolean;
   /** Submits a step to the GPU; resolves when it has run, and rejects if not all of it did. */
   run(plan: Plan): Promise<StepResult<S>>;
   /** Brings a block from a lower tier and says so to the scheduler; never rejects. */
@@ -161,7 +161,7 @@ export class Loop<S extends { token: number }> {
 
   private async fill(): Promise<void> {
     const { inFlight } = this;
-    const most = this.hooks.mustFetch?.() ? 1 : MAX_STEPS_IN_FLIGHT;
+    const most = this.hooks.needsTokens?.() ? 1 : MAX_STEPS_IN_FLIGHT;
     while (!this.stopped && inFlight.length < most) {
       const room = this.hooks.makeRoom?.();
       if (room) await room;
@@ -169,17 +169,17 @@ export class Loop<S extends { token: number }> {
       const plan = this.scheduler.next(QUEUE);
       this.startMoves();
       if (!plan) return;
-      if (!(await this.fetched(plan))) return;
+      if (!(await this.prepared(plan))) return;
       this.submit(plan);
     }
   }
 
   /** Whether the step can be submitted; if not, it is dropped as one in flight would be. */
-  private async fetched(plan: Plan): Promise<boolean> {
-    const fetching = this.hooks.fetch?.(plan);
-    if (!fetching) return true;
+  private async prepared(plan: Plan): Promise<boolean> {
+    const preparing = this.hooks.prepare?.(plan);
+    if (!preparing) return true;
     try {
-      await fetching;
+      await preparing;
     } catch (error) {
       await this.fail(error, plan);
       return false;

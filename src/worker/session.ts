@@ -170,8 +170,8 @@ export class Session {
       failed: (error) => this.loop.doubtSteps(error),
     });
     this.loop = new Loop(this.scheduler, {
-      mustFetch: () => this.runner.needsRows,
-      fetch: (plan) => this.fetchRows(plan),
+      needsTokens: () => this.runner.needsRows,
+      prepare: (plan) => this.prepareStep(plan),
       run: (plan) => this.run(plan),
       load: (move) => this.load(move),
       spill: (blocks) => this.mover?.spill(blocks),
@@ -493,6 +493,17 @@ export class Session {
   }
 
   /** Rows of a table off the GPU, which the step that is submitted next takes. */
+  /** Nothing may be awaited once the step is being submitted: what the loop copies behind it comes at once. */
+  private prepareStep(plan: Plan): Promise<unknown> | undefined {
+    const asks = plan.spans.some(
+      ({ request, samples }) =>
+        samples > 0 && this.requests.outputOf(request).sampling.logprobs !== undefined,
+    );
+    const compiling = asks ? this.runner.prepareLogprobs() : undefined;
+    const fetching = this.fetchRows(plan);
+    return compiling && fetching ? Promise.all([compiling, fetching]) : (compiling ?? fetching);
+  }
+
   private fetchRows({ spans }: Plan): Promise<void> | undefined {
     const tokens = spans.flatMap(({ request, from, count }) => request.tokens.slice(from, from + count));
     return this.runner.fetchRows(tokens)?.then((rows) => void (this.fetched = rows));

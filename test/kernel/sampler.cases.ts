@@ -48,7 +48,7 @@ async function makeBench(env: CaseEnv, subgroups: boolean, vocab: number, seats:
   const sampler = await createSampler(kernels, { vocab, seats, maxRows: seats, logits, tokens });
   const step = async (rows: readonly Wanted[]) => {
     rows.forEach((row, index) => device.queue.writeBuffer(logits, index * vocab * 4, row.logits.slice()));
-    await sampler.prepare();
+    await sampler.prepareLogprobs();
     sampler.writeStep(rows);
     const resultBytes = sampler.resultBytes(rows.length);
     const staging = device.createBuffer({ size: resultBytes + seats * 4, usage: COPY_DST | MAP_READ });

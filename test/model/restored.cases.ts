@@ -28,19 +28,26 @@ async function scoreFrom(
 }
 
 /** Writes what a prompt's blocks and states are. */
-async function store(env: CaseEnv, model: Uint8Array, tokens: readonly number[], disk: KeptBackend) {
+async function store(
+  env: CaseEnv,
+  model: Uint8Array,
+  prompt: { tokens: readonly number[]; logprobs?: number },
+  disk: KeptBackend,
+) {
   const session = await TestSession.load(env.gpu, model, OPTIONS, await disk.openStore());
   try {
-    await session.generate({ kind: "tokens", tokens }, { maxTokens: 1 }).done;
+    const { tokens, ...asked } = prompt;
+    await session.generate({ kind: "tokens", tokens }, { maxTokens: 1, ...asked }).done;
     await session.session.mover?.drain(5000);
   } finally {
     await session.close();
   }
 }
 
-function restoredCase(variant: string): Case {
+/** @param logprobs that the request which is stored asks for, as the first of its engine: their kernel compiles meanwhile */
+function restoredCase(variant: string, logprobs?: number): Case {
   return {
-    name: `model/restored/${variant} from the disk`,
+    name: `model/restored/${variant} from the disk${logprobs === undefined ? "" : ", with log-probabilities"}`,
     full: !IN_EVERY_RUNTIME.includes(variant),
     async run(env) {
       const { golden, expected, model } = await loadGolden(
@@ -50,7 +57,7 @@ function restoredCase(variant: string): Case {
       );
       const { tokens, vocabSize } = golden;
       const disk = new KeptBackend();
-      await store(env, model, tokens, disk);
+      await store(env, model, { tokens, ...(logprobs !== undefined && { logprobs }) }, disk);
       const session = await TestSession.load(env.gpu, model, OPTIONS, await disk.openStore());
       try {
         const from = tokens.length - BLOCK / 2;
@@ -70,4 +77,4 @@ function restoredCase(variant: string): Case {
   };
 }
 
-export const cases: Case[] = VARIANTS.map(restoredCase);
+export const cases: Case[] = [...VARIANTS.map((variant) => restoredCase(variant)), restoredCase("llama", 1)];
