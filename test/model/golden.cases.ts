@@ -98,8 +98,11 @@ function metadataCase(variant: string): Case {
 /** Variants that are refused in f16. */
 const F32_ALONE: readonly string[] = ["gemma3n"];
 
-/** In f16 the first of its tokens has other experts than in f32, which the later ones see through their keys. */
-const OTHER_EXPERTS = ["gptoss"];
+/**
+ * Above the gate in f16 (NMSE 1.6e-3 and 9.9e-3): rows from one of the first tokens on, and later ones no more, as where a choice
+ * between experts of nearly equal scores falls otherwise. They are compared in f32.
+ */
+const OTHER_EXPERTS = ["gptoss", "qwen3next"];
 
 const goldenCases: Case[] = VARIANTS.flatMap((variant) =>
   ([...F32_ALONE, ...OTHER_EXPERTS].includes(variant)

@@ -56,6 +56,7 @@ export const VARIANTS = [
   "qwen35moe",
   "qwen2moe",
   "granitehybridmoe",
+  "qwen3next",
   "ernie45moe",
   "glm4moe",
   "nemotronhmoe",

@@ -59,6 +59,7 @@ export const KNOWN_BY: Readonly<Record<string, string>> = {
   "falcon-h1": "Falcon-H1 0.5B to 34B",
   qwen35: "Qwen3.5 0.8B to 27B",
   nemotron_h: "Nemotron-H 4B and 8B, Nemotron Nano 2",
+  qwen3next: "Qwen3-Next 80B-A3B",
   qwen3moe: "Qwen3 30B-A3B and 235B-A22B",
   olmoe: "OLMoE 1B-7B",
   qwen2moe: "Qwen1.5-MoE-A2.7B, Qwen2 57B-A14B",

@@ -156,6 +156,7 @@ const BASE: readonly Architecture[] = [
     ...PLAIN,
     gguf: "qwen3next",
     config: ["qwen3_next"],
+    experts: { renormalise: true },
     ropeLayout: "half",
     qkNorm: true,
     norms: PRE_NORMS_RENAMED,

@@ -133,7 +133,7 @@ function recurOps(
   return deltaOps(kernels, context.types(), {
     ...{ ...mixer, phase, dtBias, a, norm, eps: shape.normEps },
     ...{ mixed: context.buffer("mixed"), mixedStride: mixed, zOffset: channels, bOffset },
-    aOffset: mixer.baGrouped ? bOffset : bOffset + mixer.valueHeads,
+    aOffset: bOffset + (mixer.baGrouped ? mixer.valueHeads / mixer.keyHeads : mixer.valueHeads),
     ...{ convolved: context.buffer("convolved"), y: context.buffer("recurred") },
     ...{ out: context.buffer("attended"), scratch: context.buffer("scratch") },
     ...{ ...context.state, stateOffset: convFloats },
