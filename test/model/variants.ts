@@ -98,7 +98,5 @@ export const IN_EVERY_RUNTIME: readonly string[] = [
   "gemma4",
   "gemma3n",
   "qwen3moe",
-  "qwen3moe",
-  "qwen2moe",
   "gptoss",
 ];
