@@ -46,7 +46,7 @@ def main() -> None:
             for text, vector in zip(texts, vectors)
         ],
     }
-    out.write_text(json.dumps(made, ensure_ascii=False, indent=1))
+    out.write_text(json.dumps(made, ensure_ascii=False, indent=2) + "\n")
 
 
 main()
