@@ -101,7 +101,13 @@ const RIGHT: Record<string, unknown> = {
     poolStartTokens: 64,
     memoryBytes: 1e9,
   },
-  ...{ adapter: "llvmpipe", subgroups: false, textTimeoutMs: 1000, hub: { baseUrl: "https://hub.example" } },
+  ...{
+    adapter: "llvmpipe",
+    subgroups: false,
+    tables: "file",
+    textTimeoutMs: 1000,
+    hub: { baseUrl: "https://hub.example" },
+  },
   ...{ models: { keep: false }, directory: "kv", disk: false, ramBytes: 0, diskBytes: 1, restore: "load" },
   ...{ policy: "lru", namespace: "me", maxAgeMs: 10, atRestBits: 8, atRestStateBits: 16 },
 };

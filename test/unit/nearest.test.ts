@@ -36,13 +36,13 @@ describe("the nearest known architecture", () => {
   });
 
   test("differs in keys and tensors, which are named once for all layers", () => {
-    const parts = [...LAYER, "attn_q_norm", "attn_k_norm", "attn_sinks", ...FFN.slice(0, -1)];
+    const parts = [...LAYER, "attn_q_norm", "attn_k_norm", "attn_lanterns", ...FFN.slice(0, -1)];
     expect(nearestKnown(gguf(parts, { "attention.clamp_kqv": 8 }))).toEqual({
       architecture: "qwen3",
       differences: [
         "does not compute with the keys attention.clamp_kqv",
         "would miss the tensors blk.N.ffn_down.weight",
-        "has no part for the tensors blk.N.attn_sinks.weight",
+        "has no part for the tensors blk.N.attn_lanterns.weight",
       ],
     });
   });
