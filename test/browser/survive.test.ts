@@ -25,7 +25,9 @@ const MODEL = "demo/models/tide-dense.gguf";
 const SHIPPED = "tide-dense";
 const QUESTION = "Who are you?";
 /** All that the page keeps for visits without a network, compressed; the first load is a part of it. */
-const KEPT_BYTES_LIMIT = 475_000;
+const KEPT_BYTES_LIMIT = 540_000;
+
+const KILL_ATTEMPTS = 5;
 
 let browser: Browser;
 let server: FileServer;
@@ -405,10 +407,7 @@ describe.skipIf(!present)("a page with a model", { timeout: PATIENT_MS }, () => 
     expect(await ask(QUESTION)).not.toBe("");
 
     await page.getByLabel("Max tokens").fill("200");
-    await send("Tell me a story.");
-    await answers().last().locator(".text").filter({ hasText: /\w/ }).waitFor();
-    await kill(); // in mid-stream
-    await answers().last().getByRole("alert").filter({ hasText: "worker died" }).waitFor();
+    await killInMidStream();
     await named("button", "Load the model again").click();
     await expect.poll(() => fact("State").textContent(), { timeout: PATIENT_MS }).toBe("ready");
     await page.getByLabel("Max tokens").fill("8");
@@ -426,6 +425,21 @@ async function kill(): Promise<void> {
       throw new Error("killed by the test");
     });
   });
+}
+
+/** Kills the worker while an answer streams; which of the two ends first is chance, so that it takes another where it must. */
+async function killInMidStream(): Promise<void> {
+  for (let attempt = 0; attempt < KILL_ATTEMPTS; attempt++) {
+    await send("Tell me a story.");
+    await answers().last().locator(".text").filter({ hasText: /\w/ }).waitFor();
+    await kill();
+    const told = answers().last().getByRole("alert").filter({ hasText: "worker died" });
+    await told.or(answers().last().locator(".origin")).first().waitFor();
+    if (await told.isVisible()) return;
+    await named("button", "Load again").click();
+    await expect.poll(() => fact("State").textContent(), { timeout: PATIENT_MS }).toBe("ready");
+  }
+  throw new Error(`every answer of ${KILL_ATTEMPTS} ended before the worker did`);
 }
 
 declare global {
