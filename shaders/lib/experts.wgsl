@@ -2,6 +2,9 @@
 // e * EXPERT_ROWS .. of the whole matrix, of which a piece may hold a part.
 
 override EXPERT_ROWS: u32;
+// Entries that read the same row of x: as many as a row has experts, or 1 where each has its own. It stands here because Deno's
+// compiler of shaders (naga 29) panics at an override that is declared behind the kernel's.
+override PER_INPUT: u32;
 
 struct Tile {
   first: u32, // entries first .. end - 1 of the list of rows

@@ -2,8 +2,6 @@
 // rows-sorted.wgsl for few rows; it stands on lib/experts.wgsl. Tiles are one entry high. It comes behind the kernel's own
 // bindings.
 
-override PER_INPUT: u32; // entries that read the same row of x: as many as a row has experts, or 1 where each has its own
-
 @group(0) @binding(5) var<storage, read> chosen: array<u32>;
 
 fn tileOf(y: u32, height: u32, firstN: u32, width: u32) -> Tile {

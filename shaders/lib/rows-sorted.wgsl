@@ -1,8 +1,6 @@
 // Rows of a product with chosen experts, sorted by expert (sort-experts.wgsl), so that a tile has one expert. Twin of
 // rows-chosen.wgsl for many rows, with the same choices, input and output. It comes behind the kernel's own bindings.
 
-override PER_INPUT: u32; // entries that read the same row of x: as many as a row has experts, or 1 where each has its own
-
 @group(0) @binding(5) var<storage, read> order: array<u32>;
 @group(0) @binding(6) var<storage, read> tiles: array<vec4u>; // how many; then expert, first, end of each
 
