@@ -53,7 +53,7 @@ function ofCases(file: string): Ran[] {
 /** The files of test/real, each about one model. */
 const REAL: Readonly<Record<string, Pick<Ran, "name" | "architecture">>> = {
   "smollm2.test.ts": { name: "SmolLM2-135M-Instruct Q4_1", architecture: "llama" },
-  "minilm.test.ts": { name: "all-MiniLM-L6-v2", architecture: "bert" },
+  "minilm.test.ts": { name: "all-MiniLM-L6-v2 in safetensors", architecture: "bert" },
 };
 
 interface VitestResults {

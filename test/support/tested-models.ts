@@ -86,7 +86,9 @@ export const readTested = (): TestedModels => JSON.parse(readFileSync(TESTED_FIL
 /** The table, as Markdown lines. */
 export function testedTable(tested: TestedModels): string[] {
   const rows = Object.entries(tested).map(([architecture, each]) => {
-    const formats = each.transformers.length > 0 ? "GGUF, safetensors" : "GGUF";
+    const { transformers, real } = each;
+    const isFolder = transformers.length > 0 || real.some((name) => name.endsWith(" in safetensors"));
+    const formats = isFolder ? "GGUF, safetensors" : "GGUF";
     return `| \`${architecture}\` | ${KNOWN_BY[architecture] ?? ""} | ${formats} | ${howTested(each)} |`;
   });
   return ["| architecture | models | tested formats | compared with |", "|---|---|---|---|", ...rows];
