@@ -162,7 +162,9 @@ describe.skipIf(!present)("models by link in Chromium", { timeout: PATIENT_MS },
     const during = told.findIndex(({ phase, done, total }) => phase === "download" && done === total);
     expect(told.slice(0, during).some(({ phase, done }) => phase === "weights" && done > 0)).toBe(true);
     expect(told.some(({ phase, secondsLeft }) => phase === "download" && (secondsLeft ?? 0) > 0)).toBe(true);
-    expect(await page.evaluate(() => tidepool.models.verify())).toEqual({ checked: 1, bad: [], partial: 0 });
+    // The model answers before its file is checked and whole.
+    const verified = (): Promise<unknown> => page.evaluate(() => tidepool.models.verify());
+    await expect.poll(verified, { timeout: PATIENT_MS }).toEqual({ checked: 1, bad: [], partial: 0 });
 
     await models.pause();
     await page.reload();
@@ -206,6 +208,7 @@ describe.skipIf(!present)("models by link in Chromium", { timeout: PATIENT_MS },
     await load(page);
     await answerOf(page);
     expect(models.bytesSent).toBeLessThan(sizeBytes + LOST_BYTES);
+    await expect.poll(async () => (await kept(page))[0]?.isComplete, { timeout: PATIENT_MS }).toBe(true);
     await models.pause();
     await page.reload();
     await page.waitForFunction(() => "tidepool" in globalThis);
