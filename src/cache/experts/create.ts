@@ -1,10 +1,20 @@
 /** Makes an expert policy from its name: the one place that knows them all. */
 import type { ExpertCacheShape } from "./entry.ts";
-import { LruExperts, type ExpertPolicy, type ExpertPolicyName } from "./policy.ts";
+import { MoeInfinityExperts } from "./moe-infinity.ts";
+import { LfuExperts, LruExperts, StaticExperts, type ExpertPolicy, type ExpertPolicyName } from "./policy.ts";
+import { ProMoeExperts } from "./promoe.ts";
 
-export function createExpertPolicy(name: ExpertPolicyName, _shape: ExpertCacheShape): ExpertPolicy {
+export function createExpertPolicy(name: ExpertPolicyName, shape: ExpertCacheShape): ExpertPolicy {
   switch (name) {
     case "lru":
       return new LruExperts();
+    case "lfu":
+      return new LfuExperts();
+    case "static":
+      return new StaticExperts(shape.classes, shape.chosen);
+    case "moe-infinity":
+      return new MoeInfinityExperts(shape);
+    case "promoe":
+      return new ProMoeExperts(shape);
   }
 }

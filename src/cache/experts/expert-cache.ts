@@ -115,6 +115,7 @@ export class ExpertCache {
     this.step++;
     this.stats.steps[phase]++;
     this.ageHeat();
+    this.policy.begin?.(phase);
   }
 
   /** Guesses for this step that nobody has used are given up. */
@@ -150,6 +151,7 @@ export class ExpertCache {
     const missing = entries.slice(resident.length);
     for (const entry of resident) entry.isPinned = true;
     for (const entry of missing) this.demand(entry);
+    for (const made of this.policy.chose?.(layer, uses) ?? []) this.predict(made.layer, made.guesses, layer);
     return { resident: resident.map(({ expert }) => expert), missing: missing.map(({ expert }) => expert) };
   }
 
