@@ -1,6 +1,6 @@
 /**
  * What an architecture says beside a file's hyperparameters, and what many of them have in common. The rows themselves are in
- * rows-dense.ts, rows-layer-norm.ts and rows.ts.
+ * the folder rows.
  */
 import type {
   Activation,

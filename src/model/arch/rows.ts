@@ -4,222 +4,33 @@
  *
  * Hyperparameters come from GGUF metadata or from a Hugging Face config.json; both are first brought to one plain form (hyperparameters.ts).
  */
-import { assert } from "../../base.ts";
 import { inFile, TidepoolError } from "../../errors.ts";
 import type { GgufModelFile, ModelFile, SafetensorsModelFile } from "../../load/model-file.ts";
 import { CONFIG_MODEL_TYPES, hyperparametersFromConfig } from "./hyperparameters-config.ts";
 import { hyperparametersFromMetadata } from "./hyperparameters-gguf.ts";
 import { MAX_VOCAB, type Hyperparameters } from "./hyperparameters.ts";
 import { checkSizes } from "./sizes.ts";
-import type { DeltaMixer } from "../../shape/mixer/gated-delta.ts";
-import type { LatentMixer } from "../../shape/mixer/latent.ts";
-import type { MambaMixer } from "../../shape/mixer/mamba2.ts";
 import type {
   AttentionMixer,
   EmbeddingShape,
   FeedForward,
   LayerShape,
-  Mixer,
   ModelShape,
   RopeLayout,
   RopeParams,
 } from "../../shape/shape.ts";
-import { PLAIN, PRE_NORMS_RENAMED, SANDWICH_NORMS, type Architecture } from "./architecture.ts";
-import { DENSE } from "./rows-dense.ts";
-import { LAYER_NORM } from "./rows-layer-norm.ts";
-import { ENCODERS } from "./rows-encoders.ts";
+import type { Architecture } from "./architecture.ts";
+import { DENSE } from "./rows/dense.ts";
+import { ENCODERS } from "./rows/encoders.ts";
 import { expertRows } from "./rows/experts.ts";
+import { LAYER_NORM } from "./rows/layer-norm.ts";
+import { RECURRENT } from "./rows/recurrent.ts";
 import { sentenceTraits } from "./sentence.ts";
 import { TensorNames, type LayerTensors } from "./tensor-lookup.ts";
-import { mambaNames } from "../mixer/mamba2.ts";
 
-const BASE: readonly Architecture[] = [
-  ...DENSE,
-  ...LAYER_NORM,
-  ...ENCODERS,
-  {
-    ...PLAIN,
-    gguf: "deepseek2",
-    config: ["deepseek_v2", "deepseek_v3"],
-    ropeLayout: "interleaved",
-    latent: true,
-    mixers: (index, params) => [latentAttention(index, params)],
-  },
-  {
-    gguf: "gemma3n",
-    config: ["gemma3n_text", "gemma3n"],
-    ropeLayout: "half",
-    qkNorm: true,
-    vNorm: true,
-    norms: { mixer: "attn_norm", gatePost: "post_norm" }, // the others are AltUp's
-    activation: "gelu_tanh",
-    zeroCentredNorms: false,
-    scaleEmbedding: true,
-    perLayer: true,
-    altUp: true,
-    softCaps: { attention: 0, final: 30 },
-    window: { period: 5, localTheta: 10_000 },
-    attentionScale: () => 1,
-  },
-  {
-    gguf: "gemma4",
-    config: ["gemma4_text", "gemma4"],
-    ropeLayout: "half",
-    qkNorm: true,
-    vNorm: true,
-    norms: { ...SANDWICH_NORMS, gatePost: "post_norm" },
-    safetensorsNames: { ffn_norm: "pre_feedforward_layernorm" },
-    activation: "gelu_tanh",
-    zeroCentredNorms: false,
-    scaleEmbedding: true,
-    perLayer: true,
-    outputScale: true,
-    window: { localTheta: 10_000 },
-    attentionScale: () => 1,
-  },
-  {
-    ...PLAIN,
-    gguf: "lfm2",
-    config: ["lfm2"],
-    window: "all",
-    ropeLayout: "half",
-    qkNorm: true,
-    safetensorsNames: {
-      output_norm: "embedding_norm",
-      attn_norm: "operator_norm",
-      attn_output: "self_attn.out_proj",
-      attn_q_norm: "self_attn.q_layernorm",
-      attn_k_norm: "self_attn.k_layernorm",
-      ffn_norm: "ffn_norm",
-      ffn_gate: "feed_forward.w1",
-      ffn_up: "feed_forward.w3",
-      ffn_down: "feed_forward.w2",
-    },
-    mixers: (index, params, attention) =>
-      isRecurrent(index, params) ? [{ kind: "short-conv", kernel: params.convKernel }] : [attention()],
-  },
-  {
-    ...PLAIN,
-    gguf: "granitehybrid",
-    config: ["granitemoehybrid"],
-    experts: { renormalise: true },
-    ropeLayout: "interleaved",
-    multipliers: true,
-    ropeIsOptional: true,
-    ropeTable: (_, params) => (params.ropeFinetuned ? 0 : undefined),
-    safetensorsNames: { ffn_up: "shared_mlp.input_linear", ffn_down: "shared_mlp.output_linear" },
-    ffn: (_, params, mlp) => ({ ...mlp(), ...(params.isConfig && { fused: true }) }),
-    mixers: (index, params, attention) => (isRecurrent(index, params) ? [mamba(params)] : [attention()]),
-  },
-  {
-    ...PLAIN,
-    gguf: "mamba2",
-    config: ["mamba2"],
-    ropeLayout: "half",
-    safetensorsNames: {
-      ...mambaNames("mixer"),
-      ...{ token_embd: "embeddings", output_norm: "norm_f", attn_norm: "norm" },
-    },
-    ffn: () => undefined,
-    mixers: (_, params) => [mamba(params)],
-  },
-  {
-    ...PLAIN,
-    gguf: "falcon-h1",
-    config: ["falcon_h1"],
-    ropeLayout: "half",
-    safetensorsNames: {
-      output_norm: "final_layernorm",
-      ffn_norm: "pre_ff_layernorm",
-      ffn_gate: "feed_forward.gate_proj",
-      ffn_up: "feed_forward.up_proj",
-      ffn_down: "feed_forward.down_proj",
-    },
-    mixers: (_, params, attention) => [attention(), mamba(params)],
-  },
-  {
-    ...PLAIN,
-    gguf: "qwen35",
-    config: ["qwen3_5", "qwen3_5_text"],
-    ropeLayout: "half",
-    qkNorm: true,
-    zeroCentredNorms: true,
-    norms: PRE_NORMS_RENAMED,
-    gatedAttention: true,
-    deltaLayers: true,
-    mixers: (index, params, attention) =>
-      isDelta(index, params)
-        ? [delta(params, params.isConfig ? "blocked" : "interleaved", false)]
-        : [attention()],
-  },
-  {
-    ...PLAIN,
-    gguf: "qwen3next",
-    config: ["qwen3_next"],
-    experts: { renormalise: true },
-    ropeLayout: "half",
-    qkNorm: true,
-    norms: PRE_NORMS_RENAMED,
-    gatedAttention: true,
-    deltaLayers: true,
-    mixers: (index, params, attention) =>
-      isDelta(index, params) ? [delta(params, "blocked", true)] : [attention()],
-  },
-  {
-    ...{ ...PLAIN, gguf: "nemotron_h", config: ["nemotron_h"], ropeLayout: "half" },
-    norms: { mixer: "attn_norm", ffn: "attn_norm" },
-    ...{ activation: "relu2", gated: false },
-    ropeTable: () => undefined,
-    mixers: nemotronMixers,
-    ffn: (index, { ffnWidth }, mlp) => (ffnWidth[index] === 0 ? undefined : mlp()),
-  },
-];
+const BASE: readonly Architecture[] = [...DENSE, ...LAYER_NORM, ...ENCODERS, ...RECURRENT];
 
 export const ARCHITECTURES: Architecture[] = [...BASE, ...expertRows(BASE)];
-
-/** Nemotron-H: a layer is one sub-layer, and those without attention and feed-forward are recurrent. */
-function nemotronMixers(index: number, params: Hyperparameters, attention: () => AttentionMixer): Mixer[] {
-  if (params.ffnWidth[index] !== 0) return [];
-  return isRecurrent(index, params) ? [mamba(params)] : [attention()];
-}
-
-/** A layer without KV heads is recurrent. */
-function isRecurrent(index: number, params: Hyperparameters): boolean {
-  return params.kvHeads[index] === 0;
-}
-
-/** Qwen3.5 and Qwen3-Next: attention in every fourth layer, unless the file names another interval or lists the layers. */
-function isDelta(index: number, params: Hyperparameters): boolean {
-  return params.recurrentLayers?.[index] ?? (index + 1) % params.attentionInterval !== 0;
-}
-
-function mamba({ ssm, convKernel }: Hyperparameters): MambaMixer {
-  const { innerSize, stateSize, heads, groups } = ssm;
-  const shape = { kind: "mamba2", heads, headDim: innerSize / heads, groups, stateSize } as const;
-  checkDivides("ssm.inner_size", innerSize, "ssm.time_step_rank", heads);
-  checkDivides("ssm.time_step_rank", heads, "ssm.group_count", groups);
-  return { ...shape, kernel: convKernel };
-}
-
-function delta(
-  { ssm, convKernel }: Hyperparameters,
-  keyHeadOrder: DeltaMixer["keyHeadOrder"],
-  baGrouped: boolean,
-): DeltaMixer {
-  const { innerSize, stateSize: keyDim, heads: valueHeads, groups: keyHeads } = ssm;
-  checkDivides("ssm.inner_size", innerSize, "ssm.time_step_rank", valueHeads);
-  checkDivides("ssm.time_step_rank", valueHeads, "ssm.group_count", keyHeads);
-  const sizes = { keyHeads, valueHeads, keyDim, valueDim: innerSize / valueHeads };
-  return { kind: "gated-delta", ...sizes, kernel: convKernel, keyHeadOrder, baGrouped };
-}
-
-function checkDivides(whole: string, value: number, part: string, divisor: number): void {
-  if (divisor > 0 && value > 0 && value % divisor === 0) return;
-  throw new TidepoolError(
-    "invalid_file",
-    `${whole} is ${value} and ${part} is ${divisor}: it must divide it`,
-  );
-}
 
 /** The names of all architectures that run here. */
 export const ARCHITECTURE_NAMES: readonly string[] = ARCHITECTURES.map((row) => row.gguf);
@@ -490,11 +301,4 @@ function kvOwner(
     "invalid_file",
     `layer ${index} has no layer before it whose keys and values it could read`,
   );
-}
-
-function latentAttention(index: number, { heads, latent }: Hyperparameters): LatentMixer {
-  assert(latent, "latent attention without its sizes");
-  const { stretch, ...sizes } = latent;
-  const scale = stretch ** 2 / Math.sqrt(sizes.plainDim + sizes.ropeDim);
-  return { kind: "latent", heads: heads[index] ?? 0, ...sizes, scale };
 }

@@ -2,7 +2,10 @@
  * Architectures whose feed-forward is a mixture of experts in files of their own name: most are a dense one with experts. Those that
  * have experts under the dense one's name stand with it.
  */
+import { assert } from "../../../base.ts";
+import type { LatentMixer } from "../../../shape/mixer/latent.ts";
 import { PLAIN, PRE_NORMS_RENAMED, type Architecture } from "../architecture.ts";
+import type { Hyperparameters } from "../hyperparameters.ts";
 
 /** @param rows those that these are made from */
 export function expertRows(rows: readonly Architecture[]): Architecture[] {
@@ -25,6 +28,21 @@ export function expertRows(rows: readonly Architecture[]): Architecture[] {
       ...{ ...PLAIN, gguf: "gpt-oss", config: [], ropeLayout: "half", norms: PRE_NORMS_RENAMED },
       ...{ window: { period: 2 }, activation: "clamped_swiglu", ...renormalised },
     },
+    {
+      ...PLAIN,
+      gguf: "deepseek2",
+      config: ["deepseek_v2", "deepseek_v3"],
+      ropeLayout: "interleaved",
+      latent: true,
+      mixers: (index, params) => [latentAttention(index, params)],
+    },
     { ...of("nemotron_h"), gguf: "nemotron_h_moe", config: [], experts: { gate: "sigmoid" } },
   ];
+}
+
+function latentAttention(index: number, { heads, latent }: Hyperparameters): LatentMixer {
+  assert(latent, "latent attention without its sizes");
+  const { stretch, ...sizes } = latent;
+  const scale = stretch ** 2 / Math.sqrt(sizes.plainDim + sizes.ropeDim);
+  return { kind: "latent", heads: heads[index] ?? 0, ...sizes, scale };
 }

@@ -2,8 +2,8 @@
  * Architectures whose layers are attention and a feed-forward, and that differ in norms, rotation, windows, factors and names.
  * What a row does not say is as in PLAIN (architecture.ts).
  */
-import type { Hyperparameters } from "./hyperparameters.ts";
-import { PLAIN, POST_NORMS, PRE_NORMS_RENAMED, SANDWICH_NORMS, type Architecture } from "./architecture.ts";
+import type { Hyperparameters } from "../hyperparameters.ts";
+import { PLAIN, POST_NORMS, PRE_NORMS_RENAMED, SANDWICH_NORMS, type Architecture } from "../architecture.ts";
 
 /** Gemma 3: one global layer after five local ones, unless the file says otherwise. */
 const GEMMA3_WINDOW = { period: 6, localTheta: 10_000 };
@@ -172,6 +172,38 @@ export const DENSE: readonly Architecture[] = [
   {
     ...{ ...PLAIN, gguf: "arcee", config: ["arcee"], ropeLayout: "interleaved" },
     ...{ activation: "relu2", gated: false },
+  },
+  {
+    gguf: "gemma3n",
+    config: ["gemma3n_text", "gemma3n"],
+    ropeLayout: "half",
+    qkNorm: true,
+    vNorm: true,
+    norms: { mixer: "attn_norm", gatePost: "post_norm" }, // the others are AltUp's
+    activation: "gelu_tanh",
+    zeroCentredNorms: false,
+    scaleEmbedding: true,
+    perLayer: true,
+    altUp: true,
+    softCaps: { attention: 0, final: 30 },
+    window: { period: 5, localTheta: 10_000 },
+    attentionScale: () => 1,
+  },
+  {
+    gguf: "gemma4",
+    config: ["gemma4_text", "gemma4"],
+    ropeLayout: "half",
+    qkNorm: true,
+    vNorm: true,
+    norms: { ...SANDWICH_NORMS, gatePost: "post_norm" },
+    safetensorsNames: { ffn_norm: "pre_feedforward_layernorm" },
+    activation: "gelu_tanh",
+    zeroCentredNorms: false,
+    scaleEmbedding: true,
+    perLayer: true,
+    outputScale: true,
+    window: { localTheta: 10_000 },
+    attentionScale: () => 1,
   },
 ];
 

@@ -2,10 +2,10 @@
  * Architectures from before Llama, and those that kept their ways: LayerNorm with a bias, biases on matrices, and often mixer and
  * feed-forward in parallel. What a row does not say is as in PLAIN (architecture.ts).
  */
-import { PLAIN, PRE_NORMS, type Architecture } from "./architecture.ts";
-import type { Hyperparameters } from "./hyperparameters.ts";
-import type { LayerTensors } from "./tensor-lookup.ts";
-import type { LayerNorms } from "../../shape/shape.ts";
+import { PLAIN, PRE_NORMS, type Architecture } from "../architecture.ts";
+import type { Hyperparameters } from "../hyperparameters.ts";
+import type { LayerTensors } from "../tensor-lookup.ts";
+import type { LayerNorms } from "../../../shape/shape.ts";
 
 const ONE_NORM: LayerNorms = { mixer: "attn_norm" };
 

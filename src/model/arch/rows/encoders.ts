@@ -2,9 +2,9 @@
  * Architectures that make vectors of texts and generate nothing: each token sees the whole text. What a row does not say is as in
  * PLAIN (architecture.ts), or as in the causal model that it comes from.
  */
-import { PLAIN, PRE_NORMS, type Architecture } from "./architecture.ts";
-import type { LayerNorms } from "../../shape/shape.ts";
-import { DENSE } from "./rows-dense.ts";
+import { PLAIN, PRE_NORMS, type Architecture } from "../architecture.ts";
+import type { LayerNorms } from "../../../shape/shape.ts";
+import { DENSE } from "./dense.ts";
 
 /** What EmbeddingGemma was trained to read before a text. */
 const GEMMA_TASKS = {
