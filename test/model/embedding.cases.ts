@@ -11,12 +11,16 @@ import { Runner } from "../../src/model/runner.ts";
 import type { Case, CaseEnv } from "../support/cases.ts";
 import { expectSame } from "../support/rig.ts";
 import { nmse, withoutSubgroups } from "./golden.ts";
+import { EMBEDDING_VARIANTS } from "./variants.ts";
+
+type Variant = (typeof EMBEDDING_VARIANTS)[number];
 
 /** Those with GELU have an exact reference beside llama.cpp's, which is computed with a table of 16-bit GELU. */
-const VARIANTS: Record<string, { gate: number; reference: "embedding.f32" | "float64.f32" }> = {
+const VARIANTS: Record<Variant, { gate: number; reference: "embedding.f32" | "float64.f32" }> = {
   bertmean: { gate: 1e-8, reference: "float64.f32" },
   bertcls: { gate: 1e-8, reference: "float64.f32" },
   nomicbert: { gate: 1e-9, reference: "embedding.f32" },
+  nomicbertmoe: { gate: 1e-8, reference: "float64.f32" },
   modernbert: { gate: 1e-8, reference: "float64.f32" },
   gemmaembedding: { gate: 1e-8, reference: "float64.f32" },
   qwen3embedding: { gate: 1e-9, reference: "embedding.f32" },
@@ -67,13 +71,13 @@ async function open(gpu: Gpu, env: CaseEnv, variant: string, dtype: Elem): Promi
   return runner;
 }
 
-function embeddingCase(variant: string, dtype: Elem, subgroups: boolean): Case {
+function embeddingCase(variant: Variant, dtype: Elem, subgroups: boolean): Case {
   return {
     name: `model/embedding/${variant} ${dtype}${subgroups ? " subgroups" : ""}`,
     needs: { f16: dtype === "f16", subgroups },
     varied: { group: "model/embedding", settings: [variant, dtype, subgroups] },
     async run(env) {
-      const { gate, reference } = VARIANTS[variant] as (typeof VARIANTS)[string];
+      const { gate, reference } = VARIANTS[variant];
       const read = async (name: string) => env.shared(`goldens/models/${variant}/${name}`);
       const golden = JSON.parse(new TextDecoder().decode(await read("golden.json"))) as EmbeddingGolden;
       const expected = new Float32Array((await read(reference)).slice().buffer);
@@ -95,7 +99,7 @@ function embeddingCase(variant: string, dtype: Elem, subgroups: boolean): Case {
   };
 }
 
-export const cases: Case[] = Object.keys(VARIANTS).flatMap((variant) =>
+export const cases: Case[] = EMBEDDING_VARIANTS.flatMap((variant) =>
   (["f32", "f16"] as const).flatMap((dtype) =>
     [false, true].map((subgroups) => embeddingCase(variant, dtype, subgroups)),
   ),

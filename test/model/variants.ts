@@ -61,6 +61,9 @@ export const VARIANTS = [
   "glm4moe",
   "nemotronhmoe",
   "gptoss",
+  "deepseek2",
+  "deepseek2lite",
+  "gemma4moe",
 ];
 /** Variants with GELU that have the exact logits beside llama.cpp's, whose GELU is a table of f16. */
 export const EXACT: readonly string[] = [
@@ -69,6 +72,7 @@ export const EXACT: readonly string[] = [
   "gemma3linear",
   "gemma3n",
   "gemma4",
+  "gemma4moe",
   "starcoder2",
   "gpt2",
   "gptneox",
@@ -99,4 +103,40 @@ export const IN_EVERY_RUNTIME: readonly string[] = [
   "gemma3n",
   "qwen3moe",
   "gptoss",
+];
+
+/** Models that make vectors of texts (embedding.cases.ts). */
+export const EMBEDDING_VARIANTS = [
+  "bertmean",
+  "bertcls",
+  "nomicbert",
+  "nomicbertmoe",
+  "modernbert",
+  "gemmaembedding",
+  "qwen3embedding",
+] as const;
+
+/** GGUF files whose metadata take the forms that converters write, in ../shared/goldens/metadata. */
+export const METADATA = [
+  "gemma3-noswa",
+  "gemma3-pattern3",
+  "gemma3-softcap",
+  "lfm2-headarr",
+  "llama-align64",
+  "llama-allarr",
+  "llama-bias",
+  "llama-emptyarr",
+  "llama-factor-notype",
+  "llama-fusedqkv",
+  "llama-headarr",
+  "llama-linear-nofactor",
+  "llama-novocab",
+  "llama-qvbias",
+  "llama-reversed",
+  "llama-u64arr",
+  "llama-vocab100",
+  "llama-vocab80",
+  "llamayarn-logmul",
+  "llamayarn-noorig",
+  "qwen35-mtp",
 ];

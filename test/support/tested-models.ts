@@ -40,11 +40,12 @@ export const KNOWN_BY: Readonly<Record<string, string>> = {
   gemma2: "Gemma 2 2B to 27B",
   gemma3: "Gemma 3 270M to 27B",
   gemma3n: "Gemma 3n E2B and E4B",
-  gemma4: "Gemma 4 E2B and E4B",
+  gemma4: "Gemma 4 E2B, E4B, 26B-A4B and 31B",
   apertus: "Apertus 8B",
   arcee: "AFM 4.5B",
   bert: "all-MiniLM, BGE, E5",
   "nomic-bert": "Nomic Embed Text",
+  "nomic-bert-moe": "Nomic Embed Text v2",
   "modern-bert": "ModernBERT",
   "gemma-embedding": "EmbeddingGemma 300M",
   starcoder2: "StarCoder2 3B to 15B",
@@ -69,6 +70,7 @@ export const KNOWN_BY: Readonly<Record<string, string>> = {
   "ernie4_5-moe": "ERNIE 4.5 21B-A3B",
   glm4moe: "GLM-4.5-Air",
   "gpt-oss": "gpt-oss 20B and 120B",
+  deepseek2: "DeepSeek-V2 (Lite), DeepSeek-V3 and R1, Kimi K2",
   nemotron_h_moe: "Nemotron 3 Nano 30B-A3B",
 };
 

@@ -1,7 +1,9 @@
-/** The goldens of test/goldens: each has its case, says what it was made with, and stays small. */
+/** The goldens: each has its case; those of test/goldens say what they were made with, and stay small. */
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
-import { expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { FAMILIES } from "../model/transformers.cases.ts";
+import { EMBEDDING_VARIANTS, METADATA, VARIANTS } from "../model/variants.ts";
+import { sharedPath, sharedPresent, skipLoudly } from "../support/shared.ts";
 
 const FOLDER = "test/goldens";
 const MAX_FAMILY_BYTES = 200_000;
@@ -33,4 +35,15 @@ test("shards, tied heads and all three types of numbers are among them", () => {
   expect([...values("tie_word_embeddings")]).toEqual(expect.arrayContaining([true, false]));
   const sharded = folders.filter((name) => existsSync(`${FOLDER}/${name}/model.safetensors.index.json`));
   expect(sharded.length).toBeGreaterThan(1);
+});
+
+if (!sharedPresent) skipLoudly("given goldens", 2);
+
+describe.skipIf(!sharedPresent)("every given folder has a case, and every case a folder", () => {
+  test.each([
+    ["models", [...VARIANTS, ...EMBEDDING_VARIANTS]],
+    ["metadata", METADATA],
+  ])("%s", (folder, names) => {
+    expect([...names].sort()).toEqual(readdirSync(sharedPath(`goldens/${folder}`)).sort());
+  });
 });

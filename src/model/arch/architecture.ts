@@ -63,6 +63,10 @@ export interface Architecture extends GgufTraits {
   outputScale?: boolean;
   /** RMS norm over each head of v, without a weight. */
   vNorm?: boolean;
+  /** Layers without W_v have keys for values. */
+  valuesMayBeKeys?: boolean;
+  /** A layer with experts has a feed-forward beside them, with norms of its own. */
+  besideExperts?: boolean;
   /** W_q carries a gate for each head. */
   gatedAttention?: boolean;
   /** The feed-forward's gate and up are one tensor. */

@@ -15,6 +15,7 @@ import type {
   EmbeddingShape,
   FeedForward,
   LayerShape,
+  MlpFeedForward,
   ModelShape,
   RopeLayout,
   RopeParams,
@@ -208,7 +209,7 @@ function layerShape(
   };
 }
 
-function mlpOf(row: Architecture, params: Hyperparameters, index: number): FeedForward {
+function mlpOf(row: Architecture, params: Hyperparameters, index: number): MlpFeedForward {
   const xielu = params.xielu?.[index];
   const sparsity = params.sparsity?.[index];
   return {
@@ -245,6 +246,7 @@ function expertsOf(
       ...(groups && { groups }),
     },
     ...(layer.has("ffn_up_shexp") && { shared: { mlp: sharedMlp, sigmoidGate } }),
+    ...(row.besideExperts && { beside: mlpOf(row, params, index) }),
   };
 }
 
@@ -263,6 +265,7 @@ function attentionMixer(
   const isLocal = params.localLayers[index] ?? false;
   const heads = params.heads[index] ?? 0;
   const kvHeads = params.kvHeads[index] ?? 0;
+  const sharesKvOf = kvOwner(params, index);
   if (kvHeads === 0 || heads % kvHeads !== 0) {
     throw new TidepoolError(
       "invalid_file",
@@ -281,7 +284,8 @@ function attentionMixer(
     qkNorm: row.qkNormIsOptional && !layer.has("attn_q_norm") ? false : row.qkNorm,
     ...(params.temperature && { temperature: params.temperature }),
     ...(row.vNorm && { vNorm: true }),
-    sharesKvOf: kvOwner(params, index),
+    ...(row.valuesMayBeKeys && sharesKvOf === undefined && !layer.has("attn_v") && { valuesAreKeys: true }),
+    sharesKvOf,
     gated: row.gatedAttention ?? false,
     ...(row.isEncoder && { bidirectional: true }),
     ...(row.groupedQkv && params.isConfig && { groupedQkv: true }),

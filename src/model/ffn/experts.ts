@@ -16,8 +16,16 @@ import {
   type SortedChoice,
 } from "../matrix/products.ts";
 import type { OpContext } from "../op/op-context.ts";
-import type { ExpertMatrices, Projection } from "../tensor-loader.ts";
+import type { ExpertMatrices, LayerLoader, Projection } from "../tensor-loader.ts";
 import type { FeedForwardKind } from "./kind.ts";
+import {
+  besideBuffers,
+  besideOps,
+  besideSumOps,
+  besideTensors,
+  loadBeside,
+  type BesideWeights,
+} from "./beside.ts";
 import { activatedOps, activationOp, loadMlp, mlpBuffers, mlpTensors, type MlpWeights } from "./mlp.ts";
 import { expertsSumOp, MAX_ROUTED, routeOp, sortExpertsOp } from "./routing.ts";
 
@@ -32,6 +40,7 @@ interface ExpertsWeights {
   down: ExpertMatrices;
   shared: MlpWeights | undefined;
   sharedGate: Projection | undefined;
+  beside: BesideWeights | undefined;
 }
 
 const SHARED = "_shexp";
@@ -43,7 +52,7 @@ const SHARED_GATE = "ffn_gate_inp_shexp";
 export const EXPERTS: FeedForwardKind<ExpertsFeedForward, ExpertsWeights> = {
   kind: "experts",
 
-  check({ experts, chosen, width, shared, routing }, _, where) {
+  check({ experts, chosen, width, shared, beside, routing }, _, where) {
     const { count, used } = routing.groups ?? { count: 1, used: 1 };
     needPositive({ experts, chosen, groups: count, "groups used": used }, `${where}: a mixture of experts`);
     need(experts <= MAX_ROUTED, `${where}: ${experts} experts are more than ${MAX_ROUTED}`);
@@ -51,7 +60,7 @@ export const EXPERTS: FeedForwardKind<ExpertsFeedForward, ExpertsWeights> = {
       experts % count === 0 && used <= count && chosen <= (experts / count) * used,
       `${where}: ${chosen} of ${experts} experts in ${used} of ${count} groups`,
     );
-    for (const size of [width, ...(shared ? [shared.mlp.width] : [])])
+    for (const size of [width, shared?.mlp.width ?? LANES, beside?.width ?? LANES])
       need(
         size > 0 && size % LANES === 0,
         `${where}: an expert's width ${size} is not a multiple of ${LANES}`,
@@ -67,15 +76,16 @@ export const EXPERTS: FeedForwardKind<ExpertsFeedForward, ExpertsWeights> = {
     ...[...gateUpNames(ffn, layer), "ffn_down"].flatMap((name) => expertTensors(name, ffn.experts, layer)),
     ...(ffn.shared ? mlpTensors(ffn.shared.mlp, SHARED) : []),
     ...(ffn.shared?.sigmoidGate ? [[SHARED_GATE, VECTOR, true] as const] : []),
+    ...(ffn.beside ? besideTensors(ffn.beside) : []),
   ],
 
   async load(ffn, layer) {
-    const { experts, width, shared } = ffn;
+    const { experts, width, shared, beside } = ffn;
     const d = layer.hiddenSize;
     const names = gateUpNames(ffn, layer);
     const rows = (name: string) => (name === FUSED ? 2 * width : width);
     return {
-      router: await layer.projection(d, [["ffn_gate_inp", experts]]),
+      router: await loadRouter(ffn, layer),
       vectors: await layer.vectorsOf([CHOICE_BIAS, WEIGHT_FACTORS], experts),
       isBiased: layer.has(...CHOICE_BIAS),
       isScaled: layer.has(...WEIGHT_FACTORS),
@@ -83,15 +93,16 @@ export const EXPERTS: FeedForwardKind<ExpertsFeedForward, ExpertsWeights> = {
       down: await layer.experts("ffn_down", width, d, experts),
       shared: shared && (await loadMlp(shared.mlp, layer, SHARED)),
       sharedGate: shared?.sigmoidGate ? await layer.projection(d, [[SHARED_GATE, 1]]) : undefined,
+      beside: beside && (await loadBeside(beside, layer)),
     };
   },
 
-  buffers({ experts, chosen, shared, ...expert }, { maxRows, elemBytes, hiddenSize }) {
+  buffers({ experts, chosen, shared, beside, ...expert }, { maxRows, elemBytes, hiddenSize }) {
     const choices = maxRows * chosen;
     const own = mlpBuffers(expert, choices * elemBytes);
-    const ofShared = shared ? mlpBuffers(shared.mlp, maxRows * elemBytes) : {};
+    const others = [shared?.mlp, beside].map((mlp) => (mlp ? mlpBuffers(mlp, maxRows * elemBytes) : {}));
     return {
-      ...largestOf(own, ofShared),
+      ...others.reduce(largestOf, own),
       expertLogits: maxRows * experts * 4,
       expertChoices: choices * 4,
       expertWeights: choices * 4,
@@ -100,18 +111,29 @@ export const EXPERTS: FeedForwardKind<ExpertsFeedForward, ExpertsWeights> = {
       expertOutputs: choices * hiddenSize * 4,
       ...(shared && { sharedOutput: maxRows * hiddenSize * 4 }),
       ...(shared?.sigmoidGate && { sharedGate: maxRows * 4 }),
+      ...(beside && besideBuffers(maxRows, hiddenSize, elemBytes)),
     };
   },
 
   async ops(ffn, weights, context) {
+    const { beside } = weights;
     return [
+      ...(ffn.beside && beside ? await besideOps(ffn.beside, beside, context) : []),
       ...(await routeOps(ffn, weights, context)),
       ...(await sharedOps(ffn, weights, context)),
       ...(await chosenOps(ffn, weights, context)),
       await sumOp(ffn, weights, context),
+      ...(beside ? await besideSumOps(beside, context) : []),
     ];
   },
 };
+
+/** Beside a feed-forward, it reads a vector of length 1, but for its weights. */
+async function loadRouter({ experts, beside }: ExpertsFeedForward, layer: LayerLoader): Promise<Projection> {
+  const router = await layer.projection(layer.hiddenSize, [["ffn_gate_inp", experts]]);
+  if (!beside) return router;
+  return router.map((part) => ({ ...part, scale: 1 / Math.sqrt(layer.hiddenSize) }));
+}
 
 function gateUpNames({ gated }: ExpertsFeedForward, layer: LayerTensors): string[] {
   if (!gated) return ["ffn_up"];
@@ -137,14 +159,15 @@ function largestOf(a: BufferSizes, b: BufferSizes): BufferSizes {
 
 async function routeOps(
   { experts, chosen: perRow, routing }: ExpertsFeedForward,
-  { router, vectors, isBiased, isScaled }: ExpertsWeights,
+  { router, vectors, isBiased, isScaled, beside }: ExpertsWeights,
   context: OpContext,
 ): Promise<Op[]> {
   const logits = context.buffer("expertLogits");
   const [chosen, weights] = [context.buffer("expertChoices"), context.buffer("expertWeights")];
+  const x = beside ? context.buffer("routerInput") : context.normed;
   const input = { experts, perRow, routing, logits, isBiased, isScaled, vectors, chosen, weights };
   return [
-    ...(await context.project(router, context.normed, logits, experts, "f32")),
+    ...(await context.project(router, x, logits, experts, "f32")),
     await routeOp(context.kernels, context.types(), input),
   ];
 }

@@ -21,7 +21,7 @@ import { MATRIX, VECTOR, type LayerTensors, type TensorSpec } from "../arch/tens
 import { absentBuffer, largestFinite, reduceFragment } from "../op/kernel-parts.ts";
 import { pairsBefore, ropeOp } from "../op/rope.ts";
 import { vectorNormOp } from "../op/vector-norm.ts";
-import type { Part, Projection } from "../tensor-loader.ts";
+import type { LayerLoader, Part, Projection } from "../tensor-loader.ts";
 import { attendRowsOp, MAX_ROW_HEAD_DIM } from "./attention-rows.ts";
 import type { MixerContext, MixerKind } from "./kind.ts";
 import { outputGateOp, splitQGateOp } from "./output-gate.ts";
@@ -63,10 +63,10 @@ export const ATTENTION: MixerKind<AttentionMixer, AttentionWeights> = {
 
   cost: (mixer, units) => attentionCost(units, mixer),
 
-  tensors({ qkNorm, sharesKvOf, bidirectional }, layer) {
+  tensors({ qkNorm, sharesKvOf, valuesAreKeys, bidirectional }, layer) {
     const hasKeys = sharesKvOf === undefined;
-    const [query] = QUERY_KEY_VALUE;
-    const projections = hasKeys ? (isFused(layer) ? FUSED_QKV : QUERY_KEY_VALUE) : [query];
+    const own = QUERY_KEY_VALUE.slice(0, hasKeys ? (valuesAreKeys ? 2 : 3) : 1);
+    const projections = hasKeys && isFused(layer) ? FUSED_QKV : own;
     return [
       ["attn_output", MATRIX, true],
       ...(bidirectional ? [] : [[SINKS_NAME, VECTOR, false] as const]),
@@ -77,14 +77,16 @@ export const ATTENTION: MixerKind<AttentionMixer, AttentionWeights> = {
 
   async load(mixer, layer) {
     const d = layer.hiddenSize;
-    const { heads, kvHeads, headDim, qkNorm, gated, sharesKvOf } = mixer;
+    const { heads, kvHeads, headDim, qkNorm, gated, sharesKvOf, valuesAreKeys } = mixer;
     const hasKeys = sharesKvOf === undefined;
     const ownWeights = qkNorm === "vector" || qkNorm === "layer";
     const normed = (count: number) => (ownWeights ? count * headDim : headDim);
     const { queries, keysAndValues } = partsOf(mixer, isFused(layer));
     const queryGate = gated ? await layer.projection(d, queries) : undefined;
     return {
-      qkv: await layer.projection(d, gated ? keysAndValues : [...queries, ...keysAndValues]),
+      qkv: valuesAreKeys
+        ? await keysTwice(mixer, layer)
+        : await layer.projection(d, gated ? keysAndValues : [...queries, ...keysAndValues]),
       queryGate,
       qNorm: qkNorm ? await layer.norm("attn_q_norm", normed(heads)) : undefined,
       kNorm: qkNorm && hasKeys ? await layer.norm("attn_k_norm", normed(kvHeads)) : undefined,
@@ -153,7 +155,7 @@ const FUSED_NAME = "attn_qkv";
 
 const SINKS_NAME = "attn_sinks";
 
-const QUERY_KEY_VALUE: readonly [TensorSpec, ...TensorSpec[]] = [
+const QUERY_KEY_VALUE: readonly TensorSpec[] = [
   ["attn_q", MATRIX, true],
   ["attn_k", MATRIX, true],
   ["attn_v", MATRIX, true],
@@ -192,6 +194,21 @@ function partsOf(mixer: AttentionMixer, fused: boolean): Record<"queries" | "key
   };
 }
 
+/** The products with W_k stand where those with W_v would, too. */
+async function keysTwice(
+  { heads, kvHeads, headDim }: AttentionMixer,
+  layer: LayerLoader,
+): Promise<Projection> {
+  const [queryRows, kvRows] = [heads * headDim, kvHeads * headDim];
+  const queries = await layer.projection(layer.hiddenSize, [["attn_q", queryRows]]);
+  const keys = await layer.projection(layer.hiddenSize, [["attn_k", kvRows]]);
+  return [...queries, ...moved(keys, queryRows), ...moved(keys, queryRows + kvRows)];
+}
+
+function moved(projection: Projection, by: number): Projection {
+  return projection.map((part) => ({ ...part, outOffset: part.outOffset + by }));
+}
+
 /** The rows of each KV head, put where all queries, all keys and all values stand together. */
 function groupedParts(mixer: AttentionMixer): Record<"queries" | "keysAndValues", Part[]> {
   const { heads, kvHeads, headDim } = mixer;
@@ -223,7 +240,7 @@ async function queryKeyValueOps(
   const width = qkvWidth(mixer);
   if (!queryGate) return context.project(projection, normed, qkv, width, dtype);
   const qg = context.buffer("queryGate");
-  const keysAndValues = projection.map((part) => ({ ...part, outOffset: part.outOffset + heads * headDim }));
+  const keysAndValues = moved(projection, heads * headDim);
   return [
     ...(await context.project(queryGate, normed, qg, 2 * heads * headDim, dtype)),
     ...(await context.project(keysAndValues, normed, qkv, width, dtype)),

@@ -33,6 +33,8 @@ export interface PartBuffers {
   normed: GPUBuffer;
   /** f32 [rows, hiddenSize]: its output. */
   delta: GPUBuffer;
+  /** f32 [rows, hiddenSize]: the residual stream. */
+  hidden: GPUBuffer;
   /** Those that parts ask for by name. */
   parts: ReadonlyMap<string, GPUBuffer>;
 }
@@ -51,6 +53,7 @@ export class OpContext {
   readonly dtype: Elem;
   readonly phase: Phase;
   readonly normed: GPUBuffer;
+  readonly hidden: GPUBuffer;
   protected readonly environment: OpEnvironment;
   private readonly buffers: PartBuffers;
   private readonly accumulate: boolean;
@@ -63,6 +66,7 @@ export class OpContext {
     this.limits = environment.limits;
     this.dtype = environment.dtype;
     this.normed = buffers.normed;
+    this.hidden = buffers.hidden;
     this.buffers = buffers;
     this.phase = phase;
     this.accumulate = accumulate;

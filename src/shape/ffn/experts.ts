@@ -30,13 +30,18 @@ export interface ExpertsFeedForward {
   routing: ExpertRouting;
   /** An expert that every token has; `sigmoidGate`: times the sigmoid of one more row of weights. */
   shared?: { mlp: MlpFeedForward; sigmoidGate: boolean };
+  /** A feed-forward beside them all, with norms of its own: theirs and its are normed, then added (Gemma 4). */
+  beside?: MlpFeedForward;
 }
 
 /** The router, and the experts that run for a token. */
 export function expertsCost(units: CostUnits, ffn: ExpertsFeedForward): Cost {
-  const { experts, chosen, width, gated, shared } = ffn;
+  const { experts, chosen, width, gated, shared, beside } = ffn;
   const router = stateless(2 * units.hiddenSize * experts, 0, 0);
   const cost = addCost(router, mlpCost(units, { width, matrices: gated ? 3 : 2, active: chosen }));
-  if (!shared) return cost;
-  return addCost(cost, mlpCost(units, { width: shared.mlp.width, matrices: shared.mlp.gated ? 3 : 2 }));
+  return [shared?.mlp, beside].reduce(
+    (sum, mlp) =>
+      mlp ? addCost(sum, mlpCost(units, { width: mlp.width, matrices: mlp.gated ? 3 : 2 })) : sum,
+    cost,
+  );
 }

@@ -35,6 +35,8 @@ export interface AttentionMixer {
   temperature?: QueryTemperature;
   /** RMS norm over each head of v, without a weight; only beside "head" norms of q and k. */
   vNorm?: boolean;
+  /** There is no W_v: values are W_k x, before it is normed or rotated (Gemma 4). */
+  valuesAreKeys?: true;
   /** The layer whose keys and values it reads. It has none of its own then, and computes only queries (Gemma 3n, Gemma 4). */
   sharesKvOf: number | undefined;
   /** The rows of W_qkv stand KV head by KV head: its queries, its key, its value (GPT-NeoX and Falcon in safetensors). */

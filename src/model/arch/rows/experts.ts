@@ -34,7 +34,16 @@ export function expertRows(rows: readonly Architecture[]): Architecture[] {
       config: ["deepseek_v2", "deepseek_v3"],
       ropeLayout: "interleaved",
       latent: true,
+      experts: {},
       mixers: (index, params) => [latentAttention(index, params)],
+    },
+    {
+      ...of("nomic-bert"),
+      gguf: "nomic-bert-moe",
+      config: [],
+      activation: "gelu_tanh",
+      gated: false,
+      experts: {},
     },
     { ...of("nemotron_h"), gguf: "nemotron_h_moe", config: [], experts: { gate: "sigmoid" } },
   ];
