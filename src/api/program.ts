@@ -12,6 +12,7 @@ import { addEmbed } from "./commands/embed.ts";
 import { addHeaderCommands } from "./commands/header.ts";
 import { addModelsCommands } from "./commands/models.ts";
 import { addReplay } from "./commands/replay.ts";
+import { addReplayExperts } from "./commands/replay-experts.ts";
 import { addRun } from "./commands/run.ts";
 import { addScore } from "./commands/score.ts";
 import { watchOutput } from "./print.ts";
@@ -29,6 +30,7 @@ export function program(): Command {
   addModelsCommands(root.command("models").description("manage the models that are kept on this machine"));
   addCacheCommands(root.command("cache").description("manage what is stored in a cache folder"));
   addReplay(root);
+  addReplayExperts(root);
   addDoctor(root);
   tellFaults(root);
   return root;

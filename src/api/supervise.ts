@@ -25,6 +25,7 @@ const WITHOUT_GPU = [
   "render",
   "models",
   "replay",
+  "replay-experts",
   "help",
   "ls",
   "stats",

@@ -102,7 +102,7 @@ class NaiveCache {
         }
         held = { slot, arrived: new Set(), moving: new Set(), lost: false };
         this.held.set(name, held);
-        if (!isDemand) this.touch(name);
+        this.touch(name);
       }
       if (isDemand) this.pinned.add(name);
       held.moving.add(matrix);

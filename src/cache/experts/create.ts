@@ -4,7 +4,12 @@ import { MoeInfinityExperts } from "./moe-infinity.ts";
 import { LfuExperts, LruExperts, StaticExperts, type ExpertPolicy, type ExpertPolicyName } from "./policy.ts";
 import { ProMoeExperts } from "./promoe.ts";
 
-export function createExpertPolicy(name: ExpertPolicyName, shape: ExpertCacheShape): ExpertPolicy {
+/** @param reorders whether resident experts run first */
+export function createExpertPolicy(
+  name: ExpertPolicyName,
+  shape: ExpertCacheShape,
+  reorders: boolean,
+): ExpertPolicy {
   switch (name) {
     case "lru":
       return new LruExperts();
@@ -15,6 +20,6 @@ export function createExpertPolicy(name: ExpertPolicyName, shape: ExpertCacheSha
     case "moe-infinity":
       return new MoeInfinityExperts(shape);
     case "promoe":
-      return new ProMoeExperts(shape);
+      return new ProMoeExperts(shape, reorders);
   }
 }

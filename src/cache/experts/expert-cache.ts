@@ -75,7 +75,7 @@ export class ExpertCache {
     const classOf = classesOf(shape);
     this.shape = shape;
     this.options = { chunked: true, preempts: true, reorders: true, ...options };
-    this.policy = createExpertPolicy(options.policy, shape);
+    this.policy = createExpertPolicy(options.policy, shape, this.options.reorders);
     this.entries = Array.from({ length: shape.layers * shape.experts }, (_, i) => {
       const layer = Math.floor(i / shape.experts);
       return newEntry({ layer, expert: i % shape.experts }, classOf[layer]!);

@@ -1,7 +1,7 @@
 /**
  * MoE-Infinity's policy. A request is the matrix of how many of its tokens went to each expert of each layer. The matrices of
- * former requests are kept; the one most like the running request's says which experts it will need, nearer layers first, and
- * which it can spare, later layers first.
+ * former requests are kept; the one most like the running request's says which experts it will need, nearer layers first. What
+ * has the least part in the running request is evicted first, later layers before earlier ones.
  *
  * A request begins with a prefill behind decode steps. Requests that run together are one. The nearest matrix is searched once
  * a step, not once a layer as in the paper: it takes a product with each kept matrix.
@@ -24,7 +24,7 @@ export class MoeInfinityExperts implements ExpertPolicy {
   private readonly inSlots = new Set<ExpertEntry>();
   private readonly past: Float32Array[] = [];
   private current: Float32Array;
-  /** Scores of this step, rows summing to 1, and each layer's best. */
+  /** The running request's shares, rows summing to 1; and each layer's best guesses. */
   private scores: Float32Array;
   private best: LayerGuesses[] = [];
   private hasDecoded = false;
@@ -41,8 +41,10 @@ export class MoeInfinityExperts implements ExpertPolicy {
       this.current = new Float32Array(this.current.length);
     }
     this.hasDecoded = phase === "decode";
-    this.scores = this.normalised(this.nearest() ?? this.current);
-    this.best = Array.from({ length: this.shape.layers }, (_, layer) => this.bestOf(layer));
+    this.scores = this.normalised(this.current);
+    const nearest = this.nearestTo(this.current);
+    const foreseen = nearest ? this.normalised(nearest.matrix) : this.scores;
+    this.best = Array.from({ length: this.shape.layers }, (_, layer) => this.bestOf(foreseen, layer));
   }
 
   chose(layer: number, uses: readonly ExpertUse[]): LayerGuesses[] {
@@ -76,11 +78,7 @@ export class MoeInfinityExperts implements ExpertPolicy {
     return (this.scores[layer * experts + expert]! + UNSEEN) * (1 - layer / layers);
   }
 
-  /** The kept matrix that is most like the current one. */
-  private nearest(): Float32Array | undefined {
-    return this.nearestTo(this.current)?.matrix;
-  }
-
+  /** The kept matrix that is most like another. */
   private nearestTo(matrix: Float32Array): { matrix: Float32Array; index: number } | undefined {
     let found: { matrix: Float32Array; index: number } | undefined;
     let most = 0;
@@ -109,9 +107,9 @@ export class MoeInfinityExperts implements ExpertPolicy {
     return scores;
   }
 
-  private bestOf(layer: number): LayerGuesses {
+  private bestOf(scores: Float32Array, layer: number): LayerGuesses {
     const { experts, chosen } = this.shape;
-    const row = this.scores.subarray(layer * experts, (layer + 1) * experts);
+    const row = scores.subarray(layer * experts, (layer + 1) * experts);
     const guesses = Array.from(row, (score, expert) => ({ expert, score })).filter(({ score }) => score > 0);
     return { layer, guesses: guesses.sort((a, b) => b.score - a.score).slice(0, chosen) };
   }

@@ -36,16 +36,15 @@ export function firstOf(
   return best;
 }
 
-/** A policy that evicts what comes first in an order, of all entries in slots. */
-abstract class OrderedPolicy implements ExpertPolicy {
+/** A policy that evicts the least recently used or fetched of the entries in slots. */
+abstract class RecencyPolicy implements ExpertPolicy {
   abstract readonly name: ExpertPolicyName;
+  /** In the order of their last use. */
   protected readonly inSlots = new Set<ExpertEntry>();
 
-  protected abstract compare(a: ExpertEntry, b: ExpertEntry): number;
-
-  /** A prefetch counts as a use. */
   touch(entry: ExpertEntry, now: number): void {
     entry.lastAccess = now;
+    if (this.inSlots.delete(entry)) this.inSlots.add(entry);
   }
 
   changed(entry: ExpertEntry): void {
@@ -57,31 +56,28 @@ abstract class OrderedPolicy implements ExpertPolicy {
   }
 
   victim(_now: number, fits: (entry: ExpertEntry) => boolean): ExpertEntry | undefined {
-    return firstOf(this.inSlots, fits, (a, b) => this.compare(a, b));
+    for (const entry of this.inSlots) if (fits(entry)) return entry;
+    return undefined;
   }
 }
 
-/** The least recently used expert goes. */
-export class LruExperts extends OrderedPolicy {
+/** The least recently used expert goes; a prefetch counts as a use. */
+export class LruExperts extends RecencyPolicy {
   readonly name = "lru";
-
-  protected compare(a: ExpertEntry, b: ExpertEntry): number {
-    return a.lastAccess - b.lastAccess;
-  }
 }
 
 /** The least often used expert goes, old uses counting less; of equals the least recently used. */
-export class LfuExperts extends OrderedPolicy {
+export class LfuExperts extends RecencyPolicy {
   readonly name = "lfu";
 
-  protected compare(a: ExpertEntry, b: ExpertEntry): number {
-    return a.heat - b.heat || a.lastAccess - b.lastAccess;
+  override victim(_now: number, fits: (entry: ExpertEntry) => boolean): ExpertEntry | undefined {
+    return firstOf(this.inSlots, fits, (a, b) => a.heat - b.heat || a.lastAccess - b.lastAccess);
   }
 }
 
 /** The experts that come first (those of a warm start, if there is one) stay for ever, in all slots but those that one token
  * needs in a layer; the others pass through these. */
-export class StaticExperts extends OrderedPolicy {
+export class StaticExperts extends RecencyPolicy {
   readonly name = "static";
   private readonly fixed: Set<ExpertEntry>[];
   private readonly fixedSlots: readonly number[];
@@ -105,9 +101,5 @@ export class StaticExperts extends OrderedPolicy {
 
   override victim(now: number, fits: (entry: ExpertEntry) => boolean): ExpertEntry | undefined {
     return super.victim(now, (entry) => !this.fixed[entry.classIndex]!.has(entry) && fits(entry));
-  }
-
-  protected compare(a: ExpertEntry, b: ExpertEntry): number {
-    return a.lastAccess - b.lastAccess;
   }
 }

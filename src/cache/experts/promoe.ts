@@ -23,13 +23,14 @@ export class ProMoeExperts implements ExpertPolicy {
   private now = 0;
   private begunAt = 0;
 
-  constructor({ layers, chosen, classes }: ExpertCacheShape) {
+  /** @param streams whether a prefill keeps what is there; it needs that to run first */
+  constructor({ layers, chosen, classes }: ExpertCacheShape, streams: boolean) {
     this.byLayer = Array.from({ length: layers }, () => new Set());
     const shares = new Array<number>(layers).fill(0);
     for (const each of classes)
       sharesOf(each.slots, each.layers.length).forEach((share, i) => (shares[each.layers[i]!] = share));
     this.shares = shares;
-    this.streamSlots = chosen;
+    this.streamSlots = streams ? chosen : Infinity;
   }
 
   begin(phase: ExpertPhase): void {
