@@ -9,9 +9,12 @@ import { createTokenizer, type Tokenizer } from "../../src/text/tokenizer.ts";
 import {
   answerEnded,
   answerIn,
+  repeats,
   type AnswerGroup,
+  type EvalGroup,
   type EvalSet,
   type GroupScore,
+  type LoopsGroup,
   type PerplexityGroup,
   type Scores,
 } from "./eval-set.ts";
@@ -35,10 +38,7 @@ export async function scoreWithEngine(path: string, set: EvalSet, onGroup: OnGro
   try {
     for (const group of set.groups) {
       const wrong: string[] = [];
-      const score =
-        group.kind === "perplexity"
-          ? await perplexity(engine, tokenizer, group)
-          : await accuracy(engine, tokenizer, group, set.maxNewTokens, wrong);
+      const score = await scoreOf(engine, tokenizer, group, set.maxNewTokens, wrong);
       scores[group.name] = score;
       onGroup(group.name, score, wrong);
     }
@@ -46,6 +46,18 @@ export async function scoreWithEngine(path: string, set: EvalSet, onGroup: OnGro
     await engine.close();
   }
   return scores;
+}
+
+function scoreOf(
+  engine: Engine,
+  tokenizer: Tokenizer,
+  group: EvalGroup,
+  maxNewTokens: number,
+  wrong: string[],
+): Promise<GroupScore> {
+  if (group.kind === "perplexity") return perplexity(engine, tokenizer, group);
+  if (group.kind === "loops") return loops(engine, tokenizer, group);
+  return accuracy(engine, tokenizer, group, maxNewTokens, wrong);
 }
 
 async function tokenizerOf(path: string): Promise<Tokenizer> {
@@ -67,6 +79,26 @@ async function perplexity(engine: Engine, tokenizer: Tokenizer, group: Perplexit
     count += logprobs.length;
   }
   return { items: group.items.length, perplexity: Math.exp(total / count) };
+}
+
+/** Share of the runs that stood before in the same continuation, and how many continuations ended by themselves. */
+async function loops(engine: Engine, tokenizer: Tokenizer, group: LoopsGroup): Promise<GroupScore> {
+  const { tokens: maxTokens, gram, items } = group;
+  const prompts = items.map(({ prompt }) => tokenizer.encode(prompt, { special: true }));
+  const made = await Promise.all(prompts.map((prompt) => engine.generate(prompt, { maxTokens }).result()));
+  const parts = made.map(({ tokens }) => repeats(tokens, gram));
+  const sum = (pick: (part: (typeof parts)[number]) => number): number =>
+    parts.reduce((total, part) => total + pick(part), 0);
+  return {
+    items: items.length,
+    repeated:
+      sum(({ again }) => again) /
+      Math.max(
+        1,
+        sum(({ grams }) => grams),
+      ),
+    ended: made.filter(({ finishReason }) => finishReason !== "length").length,
+  };
 }
 
 async function accuracy(

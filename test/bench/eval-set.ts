@@ -17,7 +17,18 @@ export interface AnswerGroup {
   items: { prompt: string; answer: string }[];
 }
 
-export type EvalGroup = PerplexityGroup | AnswerGroup;
+/** Beginnings of stories, each to be continued greedily: how much of a continuation repeats itself, and whether it ends. */
+export interface LoopsGroup {
+  name: string;
+  kind: "loops";
+  /** Tokens of a continuation at most. */
+  tokens: number;
+  /** Tokens of the runs that are compared. */
+  gram: number;
+  items: { prompt: string }[];
+}
+
+export type EvalGroup = PerplexityGroup | AnswerGroup | LoopsGroup;
 
 export interface EvalSet {
   schema: 1;
@@ -30,6 +41,7 @@ export interface EvalSet {
 export type GroupScore =
   | { items: number; perplexity: number }
   | { items: number; correct: number; accuracy: number }
+  | { items: number; repeated: number; ended: number }
   | { skipped: string };
 
 export type Scores = Record<string, GroupScore>;
@@ -62,9 +74,14 @@ export function readEvalSet({ limit, distances, groups }: Selection): EvalSet {
 }
 
 function cut(group: EvalGroup, limit: number): EvalGroup {
-  return group.kind === "perplexity"
-    ? { ...group, items: group.items.slice(0, limit) }
-    : { ...group, items: group.items.slice(0, limit) };
+  return { ...group, items: group.items.slice(0, limit) } as EvalGroup;
+}
+
+/** Runs of `gram` ids that stood before in the same ids, and all runs. */
+export function repeats(ids: readonly number[], gram: number): { again: number; grams: number } {
+  const grams = Math.max(0, ids.length - gram + 1);
+  const seen = new Set(Array.from({ length: grams }, (_, at) => ids.slice(at, at + gram).join(" ")));
+  return { again: grams - seen.size, grams };
 }
 
 /** What of a continuation is compared with the answer: its first line, without white space around it. */
@@ -86,5 +103,8 @@ export function markdown(model: string, scores: Scores): string {
 function cells(score: GroupScore): [string, string] {
   if ("skipped" in score) return ["-", score.skipped];
   if ("perplexity" in score) return [String(score.items), score.perplexity.toFixed(2)];
+  if ("repeated" in score) {
+    return [String(score.items), `${(100 * score.repeated).toFixed(1)}% repeated, ${score.ended} end`];
+  }
   return [String(score.items), `${(100 * score.accuracy).toFixed(1)}%`];
 }

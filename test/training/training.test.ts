@@ -1,6 +1,6 @@
 /**
  * That the training script trains: twenty steps of a tiny model, whose loss must fall. Needs a Python with PyTorch;
- * skipped loudly where there is none.
+ * skipped loudly where there is none. And that its text keeps away from the evaluation's, for which any Python will do.
  */
 import { execFileSync } from "node:child_process";
 import { expect, test } from "vitest";
@@ -8,6 +8,11 @@ import { findTorch, TORCH_MISSING } from "../bench/eval-torch.ts";
 
 const python = findTorch();
 if (python === undefined) console.warn(`SKIPPED 1 case of training: ${TORCH_MISSING}`);
+
+test("no sentence of the evaluation stands among the forms of training", () => {
+  const out = execFileSync("python3", ["-B", "demo/models/train/apart.py"], { encoding: "utf8" });
+  expect(out).toContain(" 0 too alike");
+});
 
 /** Six seconds on a quiet machine. */
 const LIMIT_MS = 300_000;

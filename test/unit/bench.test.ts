@@ -1,6 +1,6 @@
 /** What the benchmark and the evaluation say about their numbers: amounts, tables, CSV, and the scoring rules. */
 import { expect, test } from "vitest";
-import { answerEnded, answerIn, markdown, readEvalSet } from "../bench/eval-set.ts";
+import { answerEnded, answerIn, markdown, readEvalSet, repeats } from "../bench/eval-set.ts";
 import { RANDOM_28M, randomModel, STORIES_260K } from "../bench/random-model.ts";
 import { csv, median, tableLines } from "../bench/report.ts";
 import { bytesReadPerToken, chooseTargets, multiplyAddsPerPromptToken } from "../bench/targets.ts";
@@ -23,15 +23,23 @@ test("groups of the evaluation set are chosen by name and distance, and unknown 
   expect(() => readEvalSet({ limit: 1, distances: [65] })).toThrow("no group needle-65");
 });
 
+test("runs that stood before are counted once for each time that they come again", () => {
+  expect(repeats([1, 2, 3, 1, 2, 3, 1, 2], 3)).toEqual({ again: 3, grams: 6 });
+  expect(repeats([1, 2, 3, 4, 5], 3)).toEqual({ again: 0, grams: 3 });
+  expect(repeats([1, 2], 3)).toEqual({ again: 0, grams: 0 });
+});
+
 test("scores as Markdown", () => {
   const scores = {
     perplexity: { items: 2, perplexity: 12.345 },
     list: { items: 3, correct: 2, accuracy: 2 / 3 },
+    loops: { items: 50, repeated: 0.0213, ended: 46 },
     far: { skipped: "too long" },
   };
   expect(markdown("m", scores).split("\n").slice(2)).toEqual([
     "| perplexity | 2 | 12.35 |",
     "| list | 3 | 66.7% |",
+    "| loops | 50 | 2.1% repeated, 46 end |",
     "| far | - | too long |",
   ]);
 });

@@ -9,6 +9,7 @@ import argparse
 import json
 import random
 
+import foreign
 import templates as T
 import words as W
 import world
@@ -151,6 +152,21 @@ def perplexity_text(tok, seed, known_templates=False):
     return "\n".join(parts) + "\n"
 
 
+def foreign_item(tok, seed, tokens, ev=True):
+    """A page on other things than the harbour's, and one question that is answered by copying from it."""
+    rng = random.Random(seed)
+    lines, questions = foreign.page(rng, ev, tokens, lambda text: text, lambda text: len(tok.encode_plain(text + "\n")))
+    question, answer = rng.choice(questions)
+    return "\n".join(lines) + "\nQuestion: " + question + "\nAnswer:", answer
+
+
+def story_start(seed):
+    """The first two scenes of a story, to be continued."""
+    w = World(random.Random(seed), True)
+    slots = world.story_slots(w)
+    return " ".join(unmark(world.sentence_capitals(w.fill(w.pick(T.STORY[scene]), **slots))) for scene in ("open", "trouble"))
+
+
 def qa_item(prompt, answer, **more):
     return {"prompt": prompt, "answer": answer, **more}
 
@@ -179,6 +195,10 @@ def build(tok, seed="tide-eval-1", per_group=64):
         for prompt, answer in chat_items(tok, "%s/s%d" % (seed, i), [300, 600, 1000][i % 3]):
             chats.append(qa_item(prompt, answer, system=i))
     add("chat-format", "answer", chats)
+    pages = [60, 120, 240, 400]
+    add("foreign", "answer", [qa_item(*foreign_item(tok, "%s/f%d" % (seed, i), pages[i % 4])) for i in range(per_group)])
+    starts = [{"prompt": story_start("%s/t%d" % (seed, i))} for i in range(50)]
+    add("loops", "loops", starts, tokens=200, gram=8)
     return {"schema": 1, "seed": seed, "maxNewTokens": 32, "groups": groups}
 
 

@@ -65,10 +65,40 @@ def perplexity(model, tok, items):
     return math.exp(total / count)
 
 
+@torch.no_grad()
+def continued(model, tok, prompt, count):
+    """Ids of the greedy continuation, up to `count` tokens or an end token; whether it ended."""
+    ids, made = tok.encode(prompt), []
+    past = [{} for _ in model.blocks]
+    hidden = model.hidden(torch.tensor([ids]), past=past)
+    while len(made) < count:
+        token = int((model.token_embd.weight @ hidden[0, -1]).argmax())
+        if token in (tok.eos, tok.im_end):
+            return made, True
+        made.append(token)
+        hidden = model.hidden(torch.tensor([[token]]), torch.tensor([[len(ids) + len(made) - 1]]), past=past)
+    return made, False
+
+
+def repeats(ids, n):
+    """(n-grams that stood before in the same text, n-grams)."""
+    grams = [tuple(ids[i : i + n]) for i in range(len(ids) - n + 1)]
+    return len(grams) - len(set(grams)), len(grams)
+
+
+def loops(model, tok, group, items):
+    """Share of repeated n-grams in the continuations, and how many texts ended by themselves."""
+    texts = [continued(model, tok, item["prompt"], group["tokens"]) for item in items]
+    again, grams = (sum(x) for x in zip(*(repeats(ids, group["gram"]) for ids, _ in texts)))
+    return {"repeated": round(again / max(1, grams), 4), "ended": sum(end for _, end in texts)}
+
+
 def score_group(model, tok, group, limit, most, scale):
     items = group["items"][:most]
     began = time.time()
-    if group["kind"] == "perplexity":
+    if group["kind"] == "loops":
+        value = loops(model, tok, group, items)
+    elif group["kind"] == "perplexity":
         value = {"perplexity": round(perplexity(model, tok, items), 4)}
     else:
         wrong = []

@@ -1,8 +1,8 @@
 """The three architectures in PyTorch, as llama.cpp computes them: qwen3, lfm2, qwen3moe.
 
-What this is: forward passes over whole sequences (no cache), RMSNorm, half-split RoPE, grouped-query attention with
+What this is: forward passes over whole sequences, or over one more token with the state of those before (`past`), RMSNorm, half-split RoPE, grouped-query attention with
 per-head q/k norm, SwiGLU, gated short convolution (LFM2) and top-k experts with normalised weights (Qwen3-MoE).
-What it does not do: no generation cache and no training loop. Parameter names are those of GGUF, so that export.py
+What it does not do: no training loop. Parameter names are those of GGUF, so that export.py
 only has to write them.
 """
 
@@ -151,6 +151,18 @@ def causal_attention(q, k, v, half=False):
     return CausalAttention.apply(q, k, v, 64 if T <= 512 else 128, half).view(B, H, T, hd)
 
 
+def attend_all(q, k, v):
+    """softmax(q k^T) v of one new token, which may look at everything: q [1, H, 1, hd], k and v [1, Hkv, T, hd]."""
+    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
+    return torch.softmax(q @ k.transpose(2, 3) / math.sqrt(q.shape[-1]), -1) @ v
+
+
+def appended(past, name, new, axis):
+    """`new` after what `past` holds under that name, which is kept for the next token."""
+    past[name] = torch.cat([past[name], new], axis) if name in past else new
+    return past[name]
+
+
 class Attention(nn.Module):
     def __init__(self, c):
         super().__init__()
@@ -162,13 +174,16 @@ class Attention(nn.Module):
         self.attn_q_norm = RMSNorm(self.hd, c["eps"])
         self.attn_k_norm = RMSNorm(self.hd, c["eps"])
 
-    def forward(self, x, rope):
+    def forward(self, x, rope, past=None):
         B, T, _ = x.shape
         q = rotate(self.attn_q_norm(self.attn_q(x).view(B, T, self.h, self.hd)), *rope)
         k = rotate(self.attn_k_norm(self.attn_k(x).view(B, T, self.kv, self.hd)), *rope)
         v = self.attn_v(x).view(B, T, self.kv, self.hd)
-        half = self.training and half_training
-        o = causal_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), half)
+        q, k, v = (y.transpose(1, 2) for y in (q, k, v))
+        more = past is not None and "k" in past
+        if past is not None:
+            k, v = appended(past, "k", k, 2), appended(past, "v", v, 2)
+        o = attend_all(q, k, v) if more else causal_attention(q, k, v, self.training and half_training)
         return self.attn_output(o.transpose(1, 2).reshape(B, T, self.h * self.hd))
 
 
@@ -184,11 +199,14 @@ class ShortConv(nn.Module):
         with torch.no_grad():
             self.conv[:, -1] += 0.5
 
-    def forward(self, x, rope):
+    def forward(self, x, rope, past=None):
         b, c, xx = self.in_proj(x).chunk(3, -1)
         u = b * xx
         T = u.shape[1]
         padded = F.pad(u, (0, 0, self.K - 1, 0))
+        if past is not None:
+            padded = appended(past, "u", u, 1) if "u" in past else padded
+            past["u"] = padded[:, -(self.K - 1) :]
         y = sum(padded[:, j : j + T] * self.conv[:, j] for j in range(self.K))
         return self.out_proj(c * y)
 
@@ -215,7 +233,7 @@ class MoE(nn.Module):
         self.ffn_gate_exps = nn.Parameter(torch.randn(E, I, d) * d**-0.5)
         self.ffn_up_exps = nn.Parameter(torch.randn(E, I, d) * d**-0.5)
         self.ffn_down_exps = nn.Parameter(torch.zeros(E, d, I))
-        self.balance = None
+        self.balance = self.coherence = None
 
     def forward(self, x):
         flat = x.reshape(-1, x.shape[-1])
@@ -235,6 +253,8 @@ class MoE(nn.Module):
         if self.training:
             share = counts.to(flat.dtype) / counts.sum()
             self.balance = self.E * (share * score.mean(0)).sum()
+            row = score.view(*x.shape[:-1], self.E)
+            self.coherence = -(row[:, 1:] * row[:, :-1]).sum(-1).clamp_min(1e-6).log().mean()
         return torch.zeros_like(flat).index_add(0, rows, scaled).view_as(x)
 
 
@@ -247,8 +267,8 @@ class Block(nn.Module):
         self.ffn_norm = RMSNorm(c["d"], c["eps"])
         self.ffn = MoE(c) if c["arch"] == "qwen3moe" else SwiGLU(c)
 
-    def forward(self, x, rope):
-        x = x + self.mixer(self.attn_norm(x), rope)
+    def forward(self, x, rope, past=None):
+        x = x + self.mixer(self.attn_norm(x), rope, past)
         return x + self.ffn(self.ffn_norm(x))
 
 
@@ -264,22 +284,25 @@ class Model(nn.Module):
         self.blocks = nn.ModuleList(Block(config, i) for i in range(config["layers"]))
         self.norm = RMSNorm(config["d"], config["eps"])
 
-    def hidden(self, tokens, positions=None, rope_scale=1.0):
-        """Final normed hidden states [B, T, d] for token ids [B, T]; positions [B, T] or none for 0, 1, 2, ..."""
+    def hidden(self, tokens, positions=None, rope_scale=1.0, past=None):
+        """Final normed hidden states [B, T, d] for token ids [B, T]; positions [B, T] or none for 0, 1, 2, ...
+        `past` is one dictionary a block, empty at first; it takes all tokens of a prompt, then one token a call."""
         if positions is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
         x = self.token_embd(tokens)
         cos, sin = rope_tables(self.config["head_dim"], self.config["theta"], positions, rope_scale)
         rope = (cos.to(x)[:, :, None], sin.to(x)[:, :, None])
-        for block in self.blocks:
-            x = block(x, rope)
+        for i, block in enumerate(self.blocks):
+            x = block(x, rope, past[i] if past is not None else None)
         return self.norm(x)
 
     def forward(self, tokens, positions=None, rope_scale=1.0):
         return project(self.hidden(tokens, positions, rope_scale), self.token_embd.weight, self.training)
 
-    def balance_loss(self):
-        losses = [b.ffn.balance for b in self.blocks if isinstance(b.ffn, MoE)]
+    def routing_loss(self, balance, coherence):
+        """What keeps experts in use (1 when all are used alike) and lets neighbours in a text share them (0 when each
+        token surely picks what the token before picked), weighted and averaged over the layers."""
+        losses = [balance * b.ffn.balance + coherence * b.ffn.coherence for b in self.blocks if isinstance(b.ffn, MoE)]
         return sum(losses) / len(losses) if losses else 0.0
 
     def gguf_tensors(self):

@@ -82,7 +82,7 @@ def config_of(metadata, tensors):
         "arch": arch, "vocab": tensors["token_embd.weight"].shape[0], "d": get("embedding_length"),
         "layers": get("block_count"), "heads": get("attention.head_count"), "head_dim": get("attention.key_length"),
         "kv_heads": max(kv) if isinstance(kv, list) else kv,
-        "eps": get("attention.layer_norm_rms_epsilon"), "theta": get("rope.freq_base"),
+        "eps": float("%.6g" % get("attention.layer_norm_rms_epsilon")), "theta": get("rope.freq_base"),
     }  # fmt: skip
     if arch == "lfm2":
         c["attention_layers"] = [i for i, n in enumerate(kv) if n > 0]

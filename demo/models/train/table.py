@@ -12,6 +12,8 @@ def cell(group):
         return "-"
     if "perplexity" in group:
         return "%.2f" % group["perplexity"]
+    if "repeated" in group:
+        return "%.1f%% repeated, %d end" % (100 * group["repeated"], group["ended"])
     return "%.1f%%" % (100 * group["accuracy"])
 
 

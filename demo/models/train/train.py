@@ -23,6 +23,7 @@ import torch.nn.functional as F
 
 import circuits
 import evalset
+import grow
 import models
 import world
 from tokenizer import Tokenizer
@@ -161,6 +162,8 @@ def quick_items(tok, config):
             out[name] = [evalset.multi(tok, "quick/m%d" % i, 200) for i in range(32)]
         elif name in ("list", "count"):
             out[name] = [evalset.listing(tok, "quick/%s%d" % (name, i), name) for i in range(32)]
+        elif name == "foreign":
+            out[name] = [evalset.foreign_item(tok, "quick/f%d" % i, 120) for i in range(32)]
         elif name == "chat":
             out[name] = [x for i in range(5) for x in evalset.chat_items(tok, "quick/s%d" % i, 300)]
     return out
@@ -225,7 +228,14 @@ class StopRequest:
             signal.signal(kind, lambda *_: setattr(self, "asked", True))
 
 
-def train(config, out, device="cpu", until=None, init=None, log=print):
+def minutes_until(clock):
+    """Minutes from now to HH:MM (UTC) of today; negative once it has passed."""
+    now = datetime.datetime.utcnow()
+    hour, minute = map(int, clock.split(":"))
+    return (hour - now.hour) * 60 + minute - now.minute - now.second / 60
+
+
+def train(config, out, device="cpu", until=None, init=None, cool=0.0, pause=None, log=print):
     torch.manual_seed(config["torch_seed"])
     models.half_training = config.get("bf16", False)
     tok = Tokenizer.load(os.path.join(HERE, "tokenizer.json"))
@@ -240,6 +250,8 @@ def train(config, out, device="cpu", until=None, init=None, log=print):
         state = torch.load(path, map_location=device)
         model.load_state_dict(state["model"])
         step, tokens, muon_state, adam_state = state["step"], state["tokens"], state["muon"], state["adam"]
+    elif init and init.endswith(".gguf"):
+        grow.start_from(model, init, config["torch_seed"])
     elif init:
         upcycle(model, init)
     muon, adam = make_optimizers(model, config)
@@ -250,16 +262,25 @@ def train(config, out, device="cpu", until=None, init=None, log=print):
     log("parameters %d, from step %d" % (models.count_parameters(model), step))
     quick = quick_items(tok, config)
     losses, began, saved_at, looked_at = [], time.time(), time.time(), time.time()
-    stop = StopRequest()
+    stop, cooling = StopRequest(), False
     while True:
         at = stage_of(config, step)
-        late = until and datetime.datetime.utcnow().strftime("%H:%M") >= until
+        late = until and minutes_until(until) <= 0
         if at is None or late or stop.asked:
             break
         stage, scale = at
+        while pause and os.path.exists(pause) and not stop.asked:
+            time.sleep(1)
+        if until and cool:
+            left = minutes_until(until)
+            if left < cool and not cooling:
+                cooling = True
+                save(os.path.join(out, "warm.pt"), model, muon, adam, step, tokens, config)
+                log("cooling from step %d" % step)
+            scale *= min(1.0, max(0.02, left / cool))
         ids, weights, positions = (x.to(device) for x in make_batch(tok, config, stage, step, newline_ids))
         loss, plain, on_answers, on_first = loss_of(model, ids, weights, positions)
-        total = loss + config.get("balance", 0.0) * model.balance_loss()
+        total = loss + model.routing_loss(config.get("balance", 0.0), config.get("coherence", 0.0))
         for p in model.parameters():
             p.grad = None
         total.backward()
@@ -314,8 +335,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--config")
     parser.add_argument("--out")
-    parser.add_argument("--init", help="dense checkpoint from which a mixture of experts starts")
+    parser.add_argument("--init", help="GGUF file of the same kind to grow from, or the dense checkpoint of a mixture of experts")
     parser.add_argument("--until", help="stop at this UTC time, HH:MM")
+    parser.add_argument("--cool", type=float, default=0, help="minutes before --until in which the learning rate falls")
+    parser.add_argument("--pause", help="training waits while this file exists")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--smoke", action="store_true")
     args = parser.parse_args()
@@ -325,4 +348,5 @@ if __name__ == "__main__":
         sys.exit(smoke())
     os.makedirs(args.out, exist_ok=True)
     with open(args.config) as f:
-        train(json.load(f), args.out, args.device, args.until, args.init, lambda text: print(text, flush=True))
+        train(json.load(f), args.out, args.device, args.until, args.init, args.cool, args.pause,
+              lambda text: print(text, flush=True))

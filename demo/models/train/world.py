@@ -8,6 +8,9 @@ What it does not do: it trains nothing and scores nothing; the evaluation set is
 import random
 import re
 
+import foreign
+import forms
+import prose
 import templates as T
 import words as W
 
@@ -93,6 +96,10 @@ class World:
         """A template of this side."""
         return self.rng.choice(table[self.side])
 
+    def free(self, share):
+        """Whether to say something in a form put together from parts: for training only."""
+        return not self.ev and self.rng.random() < share
+
     # -- things and facts --
     def entity(self, kind=None):
         r = self.rng
@@ -170,6 +177,8 @@ class World:
         raise KeyError("no such slot: " + slot)
 
     def state(self, e, attr):
+        if self.free(0.5):
+            return self.fill(forms.state(self.rng), E=self.say(e), A=attr, V=mark(e.facts[attr][-1]))
         special = T.STATE_BY_ATTR[self.side].get(attr)
         table = special if special and self.rng.random() < 0.35 else T.STATE[self.side]
         return self.fill(self.rng.choice(table), E=self.say(e), A=attr, V=mark(e.facts[attr][-1]))
@@ -183,9 +192,12 @@ class World:
 
     def state_change(self, e, attr):
         old, new = e.facts[attr][-2:]
-        return self.fill(self.pick(T.CHANGE), E=self.say(e, None), A=attr, V=mark(new), O=old)
+        template = forms.change(self.rng) if self.free(0.5) else self.pick(T.CHANGE)
+        return self.fill(template, E=self.say(e, None), A=attr, V=mark(new), O=old)
 
     def ask(self, e, attr):
+        if self.free(0.5):
+            return self.fill(forms.ask(self.rng), E=self.say(e, None), A=attr)
         special = T.ASK_BY_ATTR[self.side].get(attr)
         table = special if special and self.rng.random() < 0.3 else T.ASK[self.side]
         return self.fill(self.rng.choice(table), E=self.say(e, None), A=attr)
@@ -213,12 +225,22 @@ class World:
             text = "{P} " + r.choice(["said", "wrote", "thought", "heard"]) + " that " + text
         return self.fill(text + ".")
 
+    def prose(self):
+        """A sentence of everyday English."""
+        return sentence_capitals(self.fill(prose.text(self.rng)))
+
     def filler(self):
-        if not self.ev and self.rng.random() < 0.4:
+        if self.free(0.4):
+            return self.prose()
+        if self.free(0.4):
             return self.free_sentence()
         text = self.fill(self.pick(T.FILLER))
         text = re.sub(r"([.!?] )([a-z])", lambda m: m.group(1) + m.group(2).upper(), text)
         return re.sub(r"^(\x01\d\d:\d\d\x02 )([A-Z])", lambda m: m.group(1) + m.group(2).upper(), text)
+
+
+def sentence_capitals(text):
+    return re.sub(r"([.!?] )([a-z])", lambda m: m.group(1) + m.group(2).upper(), text)
 
 
 def join(items):
@@ -287,7 +309,7 @@ def ask_fact(w):
     changed = [(e, a) for e, a in known if len(e.facts[a]) > 1]
     e, a = r.choice(changed) if changed and r.random() < 0.4 else r.choice(known)
     e.asked[a] = e.facts[a][-1]
-    if r.random() < 0.1:
+    if r.random() < (0.1 if w.ev else 0.25):
         return ask_two(w, e, a)
     return w.ask(e, a), e.facts[a][-1]
 
@@ -297,13 +319,14 @@ def ask_two(w, e, a):
     other = [b for b in e.facts if b != a]
     if other and r.random() < 0.5:
         b = r.choice(other)
-        q = w.fill(w.pick(T.ASK_TWO_ATTR), E=w.say(e, None), A=a, B=b)
+        template = forms.ask_two(r, True) if w.free(0.6) else w.pick(T.ASK_TWO_ATTR)
+        q = w.fill(template, E=w.say(e, None), A=a, B=b)
         return q, e.facts[a][-1] + " and " + e.facts[b][-1]
     peers = [f for f in w.entities if f is not e and a in f.facts and f.kind == e.kind]
     if not peers:
         return w.ask(e, a), e.facts[a][-1]
     f = r.choice(peers)
-    q = w.fill(w.pick(T.ASK_TWO), E=w.say(e, None), E2=w.say(f, None), A=a)
+    q = w.fill(forms.ask_two(r, False) if w.free(0.6) else w.pick(T.ASK_TWO), E=w.say(e, None), E2=w.say(f, None), A=a)
     return q, e.facts[a][-1] + " and " + f.facts[a][-1]
 
 
@@ -484,19 +507,19 @@ def list_world(w, ships, piers):
         if r.random() < 0.65:
             q = r.choice(quays)
             at[q].append(e.name)
-            lines.append(w.fill(w.pick(T.LIES), E=w.say(e), Q=q))
+            lines.append(w.fill(forms.lies(r) if w.free(0.6) else w.pick(T.LIES), E=w.say(e), Q=q))
         else:
             items = r.sample(W.GOODS, r.randrange(2, 5))
             goods.append((e, items))
-            lines.append(w.fill(w.pick(T.CARRIES), E=w.say(e), L=join(items)))
+            lines.append(w.fill(forms.carries(r) if w.free(0.5) else w.pick(T.CARRIES), E=w.say(e), L=join(items)))
     questions = []
     for q in quays:
         if at[q]:
-            questions.append((w.fill(w.pick(T.ASK_LIST), Q=q), join(at[q])))
-            questions.append((w.fill(w.pick(T.ASK_COUNT), Q=q), str(len(at[q]))))
+            questions.append((w.fill(forms.ask_list(r) if w.free(0.6) else w.pick(T.ASK_LIST), Q=q), join(at[q])))
+            questions.append((w.fill(forms.ask_count(r) if w.free(0.6) else w.pick(T.ASK_COUNT), Q=q), str(len(at[q]))))
     for e, items in goods:
-        questions.append((w.fill(w.pick(T.ASK_GOODS), E=w.say(e, None)), join(items)))
-        questions.append((w.fill(w.pick(T.ASK_GOODS_COUNT), E=w.say(e, None)), str(len(items))))
+        questions.append((w.fill(forms.ask_goods(r) if w.free(0.6) else w.pick(T.ASK_GOODS), E=w.say(e, None)), join(items)))
+        questions.append((w.fill(forms.ask_goods_count(r) if w.free(0.6) else w.pick(T.ASK_GOODS_COUNT), E=w.say(e, None)), str(len(items))))
     return lines, questions
 
 
@@ -536,11 +559,29 @@ def story_slots(w):
     return slots
 
 
-def story_text(w, long=False):
+def plot_text(w, slots):
+    """A story with a plot, on one hero, one friend and one thing to its end (training side only)."""
     r = w.rng
-    slots = story_slots(w)
+    slots = {**slots, "g": r.choice(W.GOODS), "c": r.choice(W.COLOURS), "j": r.choice(W.ADJ), "b": r.choice(W.DRINKS),
+             "x": w.draw("x")}  # fmt: skip
+    text = " ".join(sentence_capitals(w.fill(p, **slots)) for p in prose.story(r))
+    return marked_names(text, slots)
+
+
+def marked_names(text, slots):
+    """The first mention of a name is the drawn one."""
+    for key in ("H", "F", "S", "L"):
+        text = text.replace(slots[key], mark(slots[key]), 1)
+    return text
+
+
+def story_text(w, slots=None):
+    r = w.rng
+    slots = slots or story_slots(w)
+    if w.free(0.6):
+        return plot_text(w, slots)
     plan = ["open", "trouble"] + ["act"] * r.randrange(2, 5)
-    if long or r.random() < 0.3:
+    if r.random() < 0.3:
         plan += ["trouble"] + ["act"] * r.randrange(2, 4)
     plan += ["turn", "end"]
     parts, used = [], set()
@@ -551,11 +592,8 @@ def story_text(w, long=False):
         used.add(template)
         parts.append(w.fill(template, **slots))
         if scene in ("trouble", "act") and not w.ev and r.random() < 0.25:
-            parts.append(w.free_sentence())
-    text = " ".join(re.sub(r"([.!?] )([a-z])", lambda m: m.group(1) + m.group(2).upper(), p) for p in parts)
-    for key in ("H", "F", "S", "L"):  # the first mention is the drawn one
-        text = text.replace(slots[key], mark(slots[key]), 1)
-    return text
+            parts.append(w.prose() if w.free(0.5) else w.free_sentence())
+    return marked_names(" ".join(map(sentence_capitals, parts)), slots)
 
 
 def story_doc(w, doc, budget):
@@ -568,8 +606,16 @@ def letter_doc(w, doc, budget):
     head, first = w.pick(T.LETTER_OPEN).split("|")
     doc.add(w.fill(head) + "\n", W_STORY)
     body = [first] + [w.pick(T.LETTER_BODY) for _ in range(r.randrange(2, 6))]
-    doc.add(" ".join(w.fill(s, **slots) for s in dict.fromkeys(body)) + "\n", W_STORY)
+    body = list(dict.fromkeys(body))
+    if w.free(0.7):
+        body[1:1] = [prose.text(r) for _ in range(r.randrange(1, 6))]
+    doc.add(" ".join(sentence_capitals(w.fill(s, **slots)) for s in body) + "\n", W_STORY)
     doc.add(w.fill(w.pick(T.LETTER_END), **slots).replace("|", "\n") + "\n", W_STORY)
+
+
+STORY_WISHES = """Tell me a story about a {t}.|Please tell a story about a {a}.|Tell me about {H} and {F}.|A story about a {r}, please.
+Can you tell me a story about the {k} {S}?|Write a story about {H}.|Tell me a story about {L}.|I want a story about {H} the {r}.
+What happened to {H} in {L}?|Make up a story about a {r} and a {t}.|Tell me how {H} met {F}.""".replace("\n", "|").split("|")
 
 
 def talk_doc(w, doc, budget):
@@ -579,8 +625,9 @@ def talk_doc(w, doc, budget):
         add_turn(doc, "system", w.pick(T.SYSTEM))
     for _ in range(r.randrange(1, 5)):
         if r.random() < 0.22:
-            add_turn(doc, "user", w.pick(T.ASK_STORY))
-            add_turn(doc, "assistant", story_text(w), W_STORY)
+            slots = story_slots(w)
+            add_turn(doc, "user", w.fill(r.choice(STORY_WISHES), **slots) if w.free(0.5) else w.pick(T.ASK_STORY))
+            add_turn(doc, "assistant", story_text(w, slots), W_STORY)
             continue
         _, asks, answers = r.choices(T.TALK, [3, 3, 2] + [1] * (len(T.TALK) - 3))[0]
         add_turn(doc, "user", r.choice(asks.split("|")))
@@ -593,7 +640,42 @@ def log_doc(w, doc, budget):
         doc.add(w.filler() + "\n")
 
 
-MIX = {"facts": 52, "echo": 0, "drill": 0, "copy": 0, "facts_chat": 22, "list": 7, "list_chat": 4, "story": 6, "letter": 3, "talk": 6, "log": 3}
+def prose_doc(w, doc, budget):
+    """A page of everyday sentences."""
+    end = len(doc) + min(budget, w.rng.randrange(60, 300)) - 25
+    sep = w.rng.choice([" ", " ", "\n"])
+    first = True
+    while len(doc) < end:
+        doc.add(("" if first or sep == "\n" else sep) + w.prose() + ("\n" if sep == "\n" else ""), W_STORY)
+        first = False
+    if sep == " ":
+        doc.add("\n")
+
+
+def foreign_doc(w, doc, budget, chat):
+    """A page about other things than the harbour's, and questions on it."""
+    r = w.rng
+    size = lambda text: len(doc.tok.encode_plain(unmark(text) + "\n"))
+    end = len(doc) + budget
+    lines, questions = foreign.page(r, w.ev, max(20, (budget - 30) * r.choice([0.3, 0.5, 0.6])), mark, size)
+    if chat:
+        doc.special(doc.tok.im_start)
+        doc.add("system\n" + (r.choice(foreign.CALLS) + "\n" if r.random() < 0.7 else ""))
+    for line in lines:
+        doc.add(line + "\n")
+    if chat:
+        doc.strip_newline()
+        doc.special(doc.tok.im_end, 0.2)
+        doc.add("\n")
+    form = r.choice(foreign.ASKERS)
+    for question, answer in questions:
+        if len(doc) > end - 24:
+            break
+        add_chat_qa(doc, question, answer) if chat else add_qa(doc, form, question, answer)
+
+
+MIX = {"facts": 26, "echo": 2, "drill": 3, "copy": 0, "facts_chat": 12, "list": 14, "list_chat": 5, "foreign": 10, "foreign_chat": 4,
+       "story": 9, "prose": 7, "letter": 4, "talk": 5, "log": 3}
 
 
 def copy_doc(doc, rng, budget):
@@ -618,11 +700,13 @@ def add_document(doc, rng, kind, budget, ev=False):
         (echo_doc if kind == "echo" else drill_doc)(w, doc, len(doc) + budget)
     elif kind.startswith("facts"):
         facts_doc(w, doc, len(doc) + budget, kind == "facts_chat")
+    elif kind.startswith("foreign"):
+        foreign_doc(w, doc, budget, kind == "foreign_chat")
     elif kind.startswith("list"):
         list_doc(w, doc, len(doc) + budget, kind == "list_chat")
     else:
-        {"story": story_doc, "letter": letter_doc, "talk": talk_doc, "log": log_doc}[kind](w, doc, budget)
-    doc.special(doc.tok.eos, 0.3)
+        {"story": story_doc, "letter": letter_doc, "talk": talk_doc, "log": log_doc, "prose": prose_doc}[kind](w, doc, budget)
+    doc.special(doc.tok.eos, 1.0 if kind == "story" else 0.3)
 
 
 def training_row(tok, seed, length, mix=None, facts_budget=None):
