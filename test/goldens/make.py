@@ -39,6 +39,34 @@ SIZES = dict(
 PLAIN_ROPE = dict(rope_type="default", rope_theta=10_000.0)
 LOCAL_GLOBAL = ["sliding_attention", "full_attention"]
 
+GRANITE_FACTORS = dict(
+    embedding_multiplier=12.0, residual_multiplier=0.5, attention_multiplier=0.2, logits_scaling=3.0
+)
+DELTA = dict(
+    head_dim=16,
+    layer_types=["linear_attention", "full_attention"],
+    linear_num_key_heads=2,
+    linear_num_value_heads=4,
+    linear_key_head_dim=8,
+    linear_value_head_dim=8,
+    linear_conv_kernel_dim=4,
+)
+
+
+def experts(count):
+    return dict(num_experts=count, num_experts_per_tok=2, moe_intermediate_size=16)
+
+
+def routed(count):
+    return dict(
+        n_routed_experts=count,
+        num_experts_per_tok=2,
+        moe_intermediate_size=16,
+        n_shared_experts=2,
+        first_k_dense_replace=1,
+    )
+
+
 # Each family: the model type, how its weights are stored, and what its config has beside SIZES. None removes a size.
 FAMILIES = {
     "llama": dict(
@@ -359,6 +387,146 @@ FAMILIES = {
             rope_parameters=dict(rope_type="default", rope_theta=10_000.0, partial_rotary_factor=0.5),
         ),
     ),
+    "mixtral": dict(
+        type="mixtral",
+        dtype="bfloat16",
+        config=dict(
+            num_local_experts=6,
+            num_experts_per_tok=2,
+            intermediate_size=16,
+            tie_word_embeddings=False,
+            rope_parameters=PLAIN_ROPE,
+        ),
+    ),
+    "qwen2moe": dict(
+        type="qwen2_moe",
+        dtype="bfloat16",
+        config=dict(
+            **experts(6),
+            shared_expert_intermediate_size=24,
+            mlp_only_layers=[0],
+            tie_word_embeddings=False,
+            rope_parameters=PLAIN_ROPE,
+        ),
+    ),
+    "qwen3moe": dict(
+        type="qwen3_moe",
+        dtype="bfloat16",
+        shard="40KB",
+        config=dict(
+            **experts(6), head_dim=16, norm_topk_prob=True, tie_word_embeddings=False, rope_parameters=PLAIN_ROPE
+        ),
+    ),
+    "olmoe": dict(
+        type="olmoe",
+        dtype="bfloat16",
+        config=dict(
+            num_experts=6,
+            num_experts_per_tok=3,
+            intermediate_size=16,
+            tie_word_embeddings=False,
+            rope_parameters=PLAIN_ROPE,
+        ),
+    ),
+    "lfm2moe": dict(
+        type="lfm2_moe",
+        dtype="bfloat16",
+        config=dict(
+            **experts(6),
+            layer_types=["conv", "full_attention"],
+            conv_L_cache=3,
+            num_dense_layers=1,
+            routed_scaling_factor=1.5,
+            tie_word_embeddings=True,
+            rope_parameters=PLAIN_ROPE,
+        ),
+    ),
+    "granitemoe": dict(
+        type="granitemoeshared",
+        dtype="bfloat16",
+        config=dict(
+            num_local_experts=6,
+            num_experts_per_tok=2,
+            intermediate_size=16,
+            shared_intermediate_size=24,
+            **GRANITE_FACTORS,
+            tie_word_embeddings=True,
+            rope_parameters=PLAIN_ROPE,
+        ),
+    ),
+    "granitehybridmoe": dict(
+        type="granitemoehybrid",
+        dtype="bfloat16",
+        config=dict(
+            layer_types=["mamba", "attention"],
+            num_local_experts=6,
+            num_experts_per_tok=2,
+            intermediate_size=16,
+            shared_intermediate_size=24,
+            mamba_n_heads=4,
+            mamba_d_head=16,
+            mamba_n_groups=1,
+            mamba_d_state=16,
+            mamba_d_conv=4,
+            mamba_expand=2,
+            position_embedding_type="nope",
+            **GRANITE_FACTORS,
+            tie_word_embeddings=True,
+        ),
+    ),
+    "qwen3next": dict(
+        type="qwen3_next",
+        dtype="bfloat16",
+        config=dict(
+            **experts(6),
+            **DELTA,
+            shared_expert_intermediate_size=24,
+            tie_word_embeddings=False,
+            rope_parameters=dict(rope_type="default", rope_theta=10_000.0, partial_rotary_factor=0.5),
+        ),
+    ),
+    "qwen35moe": dict(
+        type="qwen3_5_moe_text",
+        dtype="bfloat16",
+        config=dict(
+            **experts(6),
+            **DELTA,
+            shared_expert_intermediate_size=24,
+            tie_word_embeddings=False,
+            rope_parameters=dict(
+                rope_type="default", rope_theta=10_000.0, partial_rotary_factor=0.5, mrope_section=[2, 1, 1]
+            ),
+        ),
+    ),
+    "erniemoe": dict(
+        type="ernie4_5_moe",
+        dtype="bfloat16",
+        config=dict(
+            head_dim=16,
+            moe_num_experts=6,
+            moe_k=2,
+            moe_intermediate_size=16,
+            moe_num_shared_experts=2,
+            moe_layer_start_index=1,
+            tie_word_embeddings=False,
+            rope_parameters=PLAIN_ROPE,
+        ),
+    ),
+    "glm4moe": dict(
+        type="glm4_moe",
+        dtype="bfloat16",
+        config=dict(
+            head_dim=16,
+            **routed(8),
+            n_group=4,
+            topk_group=2,
+            routed_scaling_factor=1.5,
+            attention_bias=True,
+            use_qk_norm=True,
+            tie_word_embeddings=False,
+            rope_parameters=dict(rope_type="default", rope_theta=10_000.0, partial_rotary_factor=0.5),
+        ),
+    ),
     "arcee": dict(type="arcee", dtype="bfloat16", config=dict(tie_word_embeddings=False, rope_parameters=PLAIN_ROPE)),
 }
 
@@ -402,6 +570,9 @@ def make(name, family):
     with torch.no_grad():
         for key, tensor in model.named_parameters():
             tensor.copy_(fill(key, tensor, generator))
+        for key, tensor in model.named_buffers():  # what only the choice of experts sees
+            if key.endswith(("correction_bias", "expert_bias")):
+                tensor.copy_(fill(key, tensor, generator))
     dtype = getattr(torch, family["dtype"])
     model.to(dtype).save_pretrained(folder, max_shard_size=family.get("shard", "5GB"))
     (folder / "generation_config.json").unlink(missing_ok=True)

@@ -36,6 +36,17 @@ export const FAMILIES = [
   "starcoder2",
   "stablelm",
   "arcee",
+  "mixtral",
+  "qwen2moe",
+  "qwen3moe",
+  "olmoe",
+  "lfm2moe",
+  "granitemoe",
+  "granitehybridmoe",
+  "qwen3next",
+  "qwen35moe",
+  "erniemoe",
+  "glm4moe",
 ];
 
 const F32_GATE = 1e-9;

@@ -181,6 +181,10 @@ describe("GGUF metadata", () => {
       "attention",
       "gated-delta",
     ]);
+    expect(ggufShape("glm4moe", { block_count: 5, nextn_predict_layers: 1 })).toMatchObject({
+      unusedLayers: 1,
+      layers: { length: 4 },
+    });
     const error = errorOf(() => kinds({ nextn_predict_layers: 4 }));
     expect(error.message).toMatch(/qwen35.nextn_predict_layers is 4, expected an integer from 0 to 3/);
   });
@@ -503,8 +507,8 @@ describe("config.json", () => {
   });
 
   test("a type that is read from GGUF files alone is known by name, whatever its config holds", () => {
-    const error = errorOf(() => configShape({ model_type: "qwen3_next", time_step_limit: [0, Infinity] }));
-    expect(error.message).toMatch(/"qwen3_next" is read from GGUF files only/);
+    const error = errorOf(() => configShape({ model_type: "minicpm", time_step_limit: [0, Infinity] }));
+    expect(error.message).toMatch(/"minicpm" is read from GGUF files only/);
   });
 
   const kinds = (shape: ModelShape) =>
@@ -536,7 +540,33 @@ describe("config.json", () => {
     expect(shape.layers[0]?.ffn?.width).toBe(96);
     expect(tables(granite({ position_embedding_type: "rope" }))).toEqual([0]);
     expect(kinds(granite({ layer_types: ["linear_attention", "full_attention"] }))).toEqual(kinds(shape));
-    expect(errorOf(() => granite({ num_local_experts: 4 })).code).toBe("unsupported");
+  });
+
+  test.each([
+    ["qwen3_moe", { num_experts: 128 }, { norm_topk_prob: true }], // as Qwen3-30B-A3B has it, and as transformers 5 writes it
+    ["qwen3_moe", { num_local_experts: 128 }, {}],
+    ["glm4_moe", { n_routed_experts: 128 }, { num_nextn_predict_layers: 1 }],
+    [
+      "ernie4_5_moe",
+      { moe_num_experts: 64 },
+      { moe_use_aux_free: true, moe_gate: "topk", moe_capacity: [64] },
+    ],
+  ])("%s: how many experts there are, and what is seen by tensors", (type, count, more) => {
+    const config = { model_type: type, ...sizes, head_dim: 16, ...count, ...more };
+    const router = { name: "model.layers.0.mlp.gate.weight", shape: [64, 128] };
+    const file = {
+      ...{ name: "m", format: "safetensors", config },
+      tensors: new Map([[router.name, router]]),
+    };
+    const { shape } = readShape(file as unknown as ModelFile);
+    expect(shape.layers[0]?.ffn).toMatchObject({ kind: "experts", experts: Object.values(count)[0] });
+    expect(shape.layers[1]?.ffn?.kind).toBe("mlp");
+    expect(shape.unusedLayers).toBe(type === "glm4_moe" ? 1 : 0);
+  });
+
+  test("experts of a type whose keys are not known are refused by name", () => {
+    const error = errorOf(() => configShape({ model_type: "qwen3", ...sizes, num_experts: 8 }));
+    expect(error.message).toMatch(/"qwen3" with 8 experts does not run yet/);
   });
 
   test("Falcon-H1: the factors that GGUF's converter multiplies into weights", () => {

@@ -71,6 +71,8 @@ export interface Architecture extends GgufTraits {
   gatedAttention?: boolean;
   /** The feed-forward's gate and up are one tensor. */
   fusedGateUp?: boolean;
+  /** They are in safetensors alone. */
+  fusedInConfig?: boolean;
 }
 
 export const PRE_NORMS: LayerNorms = { mixer: "attn_norm", ffn: "ffn_norm" };

@@ -5,10 +5,10 @@
  */
 import { DIALECTS } from "./config/dialects.ts";
 import type { Dialect } from "./config/dialect.ts";
+import { expertCount, expertSettings } from "./config/experts.ts";
 import {
   ATTENTION_INTERVAL,
   MAX_CONTEXT,
-  MAX_EXPERTS,
   MAX_HEAD_DIM,
   MAX_LAYERS,
   MAX_WIDTH,
@@ -72,8 +72,8 @@ export function hyperparametersFromConfig(
     ...windowsOf(read, layers, dialect),
     recurrentLayers: undefined,
     ...multipliersOf(read, dialect),
-    experts: read.integer("num_experts", MAX_EXPERTS, 0, 0),
-    routing: undefined,
+    experts: expertCount(read, dialect.experts),
+    routing: expertSettings(read, dialect.experts),
     convKernel: 0,
     ssm: { innerSize: 0, stateSize: 0, heads: 0, groups: 0 },
     attentionInterval: ATTENTION_INTERVAL,

@@ -56,8 +56,10 @@ export interface GgufTraits {
   ropeSections?: boolean;
   /** The file may carry LongRoPE's factors as tensors. */
   longRope?: boolean;
-  /** Layers after the last one may predict further tokens; they are left out. Attention is every so many-th layer. */
+  /** Attention is every so many-th layer; `nextLayers` too. */
   deltaLayers?: boolean;
+  /** Layers after the last one may predict further tokens. */
+  nextLayers?: boolean;
   /** Whether attention rotates at all is up to the file (Granite hybrids). */
   ropeIsOptional?: boolean;
   /** The feed-forward may be a mixture of experts; what the file does not say of its routing. Default gate: softmax. */
@@ -179,10 +181,10 @@ function expertSettings(read: Reader): ExpertSettings {
 
 function layerCounts(
   read: Reader,
-  { deltaLayers }: GgufTraits,
+  { deltaLayers, nextLayers }: GgufTraits,
 ): Pick<Hyperparameters, "layers" | "unusedLayers"> {
   const all = read.integer("block_count", MAX_LAYERS);
-  const unusedLayers = deltaLayers ? read.integer("nextn_predict_layers", all - 1, 0, 0) : 0;
+  const unusedLayers = deltaLayers || nextLayers ? read.integer("nextn_predict_layers", all - 1, 0, 0) : 0;
   return { layers: all - unusedLayers, unusedLayers };
 }
 

@@ -26,6 +26,8 @@ import { ENCODERS } from "./rows/encoders.ts";
 import { expertRows } from "./rows/experts.ts";
 import { LAYER_NORM } from "./rows/layer-norm.ts";
 import { RECURRENT } from "./rows/recurrent.ts";
+import { EXPERTS } from "../ffn/experts.ts";
+import { ATTENTION } from "../mixer/attention.ts";
 import { sentenceTraits } from "./sentence.ts";
 import { TensorNames, type LayerTensors } from "./tensor-lookup.ts";
 
@@ -120,7 +122,8 @@ function unknownArchitecture(name: string): TidepoolError {
 
 function build(row: Architecture, params: Hyperparameters, file: ModelFile): ModelShape {
   const isGguf = file.format === "gguf";
-  const names = new TensorNames(file, row.safetensorsNames);
+  const kinds = { ...ATTENTION.safetensorsNames, ...EXPERTS.safetensorsNames };
+  const names = new TensorNames(file, { ...kinds, ...row.safetensorsNames });
   checkExperts(row, params);
   return {
     architecture: row.gguf,
@@ -217,10 +220,14 @@ function mlpOf(row: Architecture, params: Hyperparameters, index: number): MlpFe
     width: ffnWidth(params, index),
     activation: params.activation ?? row.activation,
     gated: row.gated ?? true,
-    ...(row.fusedGateUp && { fused: true }),
+    ...(isFused(row, params) && { fused: true }),
     ...(xielu && { xielu }),
     ...(sparsity !== undefined && { sparsity }),
   };
+}
+
+function isFused({ fusedGateUp, fusedInConfig }: Architecture, { isConfig }: Hyperparameters): boolean {
+  return (fusedGateUp ?? false) || (isConfig && (fusedInConfig ?? false));
 }
 
 function expertsOf(
@@ -235,7 +242,13 @@ function expertsOf(
   const { chosen, gate, renormalise, scale, groups } = routing;
   const width = routing.width || ffnWidth(params, index);
   const [activation, gated] = [row.activation, row.gated ?? true];
-  const sharedMlp = { kind: "mlp", width: routing.sharedWidth || width, activation, gated } as const;
+  const sharedMlp: MlpFeedForward = {
+    kind: "mlp",
+    width: routing.sharedWidth || width,
+    activation,
+    gated,
+    ...(isFused(row, params) && { fused: true }),
+  };
   const sigmoidGate = layer.has("ffn_gate_inp_shexp");
   return {
     ...{ kind: "experts", experts, chosen, width, activation, gated },

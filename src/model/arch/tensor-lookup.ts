@@ -52,7 +52,7 @@ export class TensorNames {
 
   /**
    * @param names the names in safetensors of tensors, by those in GGUF: without the suffix, or with it where the file's own name has
-   * none ("ssm_dt.bias"); those of norms and of the whole model have defaults
+   * none ("ssm_dt.bias"); those of norms and of the whole model have defaults. "ffn_up.N" is an expert's, whose number stands for {}
    */
   constructor(file: ModelFile, names: Readonly<Record<string, string>> = {}) {
     this.file = file;
@@ -86,8 +86,14 @@ export class TensorNames {
 
   private inSafetensors(name: string, suffix: string): string | undefined {
     const bare = this.names[`${name}.${suffix}`];
-    const stem = this.names[name];
+    const stem = this.names[name] ?? this.numbered(name);
     return bare ?? (stem === undefined || suffix === "" ? stem : `${stem}.${suffix}`);
+  }
+
+  /** The tensor of one expert: "ffn_up.3". */
+  private numbered(name: string): string | undefined {
+    const dot = name.lastIndexOf(".");
+    return this.names[`${name.slice(0, dot)}.N`]?.replace("{}", name.slice(dot + 1));
   }
 
   /** The tensors of a layer. */

@@ -51,6 +51,7 @@ const SHARED_GATE = "ffn_gate_inp_shexp";
 
 export const EXPERTS: FeedForwardKind<ExpertsFeedForward, ExpertsWeights> = {
   kind: "experts",
+  safetensorsNames: expertNames("mlp"),
 
   check({ experts, chosen, width, shared, beside, routing }, _, where) {
     const { count, used } = routing.groups ?? { count: 1, used: 1 };
@@ -127,6 +128,31 @@ export const EXPERTS: FeedForwardKind<ExpertsFeedForward, ExpertsWeights> = {
     ];
   },
 };
+
+/**
+ * Their names in safetensors: a tensor of each expert, or one of all without a suffix.
+ * @param module what stands before all names @param parts the names of gate, up and down
+ */
+export function expertNames(
+  module: string,
+  [gate, up, down] = ["gate_proj", "up_proj", "down_proj"],
+  shared = "shared_experts",
+): Record<string, string> {
+  return {
+    ffn_gate_inp: `${module}.gate`,
+    "exp_probs_b.bias": `${module}.gate.e_score_correction_bias`,
+    "ffn_gate.N": `${module}.experts.{}.${gate}`,
+    "ffn_up.N": `${module}.experts.{}.${up}`,
+    "ffn_down.N": `${module}.experts.{}.${down}`,
+    "ffn_gate_up_exps.weight": `${module}.experts.gate_up_proj`,
+    "ffn_up_exps.weight": `${module}.experts.up_proj`,
+    "ffn_down_exps.weight": `${module}.experts.down_proj`,
+    ffn_gate_shexp: `${module}.${shared}.gate_proj`,
+    ffn_up_shexp: `${module}.${shared}.up_proj`,
+    ffn_down_shexp: `${module}.${shared}.down_proj`,
+    ffn_gate_inp_shexp: `${module}.shared_expert_gate`,
+  };
+}
 
 /** Beside a feed-forward, it reads a vector of length 1, but for its weights. */
 async function loadRouter({ experts, beside }: ExpertsFeedForward, layer: LayerLoader): Promise<Projection> {

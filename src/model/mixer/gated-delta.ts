@@ -18,7 +18,7 @@ import type { KernelSource, Kernels, KernelTypes, Pipeline } from "../../gpu/ker
 import { uniformBuffer, type Op } from "../../gpu/op.ts";
 import { deltaCost, deltaSizes, type DeltaMixer } from "../../shape/mixer/gated-delta.ts";
 import { need, needPositive } from "../arch/need.ts";
-import { MATRIX, VECTOR, type TensorSpec } from "../arch/tensor-lookup.ts";
+import { MATRIX, VECTOR, type LayerTensors, type TensorSpec } from "../arch/tensor-lookup.ts";
 import { largestFinite } from "../op/kernel-parts.ts";
 import type { Part, Projection } from "../tensor-loader.ts";
 import { checkConv, convolveOp, loadConv, type ConvWeights } from "./convolution.ts";
@@ -41,6 +41,8 @@ export const GATED_DELTA: MixerKind<DeltaMixer, DeltaWeights> = {
   safetensorsNames: {
     attn_qkv: "linear_attn.in_proj_qkv",
     attn_gate: "linear_attn.in_proj_z",
+    ssm_in: "linear_attn.in_proj_qkvz",
+    ssm_ba: "linear_attn.in_proj_ba",
     ssm_beta: "linear_attn.in_proj_b",
     ssm_alpha: "linear_attn.in_proj_a",
     ssm_conv1d: "linear_attn.conv1d",
@@ -61,17 +63,20 @@ export const GATED_DELTA: MixerKind<DeltaMixer, DeltaWeights> = {
 
   cost: (mixer, units) => deltaCost(units, mixer),
 
-  tensors: (mixer) => [...OWN_TENSORS, ...gatesOf(mixer).map(([name]): TensorSpec => [name, MATRIX, true])],
+  tensors: (mixer, layer) => [
+    ...OWN_TENSORS,
+    ...[...new Set(inputsOf(mixer, layer).map(([name]) => name))].map((name): TensorSpec => [
+      name,
+      MATRIX,
+      true,
+    ]),
+  ],
 
   async load(mixer, layer) {
     const { values, channels } = deltaSizes(mixer);
     const { valueHeads, valueDim, kernel } = mixer;
     return {
-      input: await layer.projection(layer.hiddenSize, [
-        ["attn_qkv", channels],
-        ["attn_gate", values],
-        ...gatesOf(mixer),
-      ]),
+      input: await layer.projection(layer.hiddenSize, inputsOf(mixer, layer)),
       conv: await loadConv(layer, "ssm_conv1d", channels, kernel),
       dtBias: await layer.vector("ssm_dt", valueHeads, "bias"),
       a: await layer.decays("ssm_a", valueHeads),
@@ -104,14 +109,37 @@ export const GATED_DELTA: MixerKind<DeltaMixer, DeltaWeights> = {
 };
 
 const OWN_TENSORS: readonly TensorSpec[] = [
-  ["attn_qkv", MATRIX, true],
-  ["attn_gate", MATRIX, true],
   ["ssm_conv1d", MATRIX, true],
   ["ssm_norm", VECTOR, true],
   ["ssm_out", MATRIX, true],
   ["ssm_dt", ["bias"], true],
   ["ssm_a", [""], true],
 ];
+
+/** q, k, v and z, whose rows may stand key head by key head in one tensor (Qwen3-Next in safetensors); then b and a. */
+function inputsOf(mixer: DeltaMixer, layer: LayerTensors): Part[] {
+  const { values, channels } = deltaSizes(mixer);
+  const own: Part[] = [
+    ["attn_qkv", channels],
+    ["attn_gate", values],
+  ];
+  return [...(layer.has("ssm_in") ? groupedInputs(mixer) : own), ...gatesOf(mixer)];
+}
+
+function groupedInputs({ keyHeads, valueHeads, keyDim, valueDim }: DeltaMixer): Part[] {
+  const inGroup = (valueHeads / keyHeads) * valueDim;
+  const sizes = [keyDim, keyDim, inGroup, inGroup];
+  const perGroup = 2 * (keyDim + inGroup);
+  const of = keyHeads * perGroup;
+  let before = 0;
+  return sizes.flatMap((rows) => {
+    const offset = before;
+    before += rows;
+    return Array.from({ length: keyHeads }, (_, group): Part => {
+      return ["ssm_in", rows, { first: group * perGroup + offset, of }];
+    });
+  });
+}
 
 /** b and a: a matrix each, or one. */
 function gatesOf({ valueHeads, baGrouped }: DeltaMixer): Part[] {

@@ -28,6 +28,25 @@ export interface Dialect {
   fixed?: Readonly<Record<string, unknown>>;
   /** The key of the norms' epsilon. Default: `rms_norm_eps`. */
   normEps?: string;
+  /** Where it says what experts there are. Absent: a model with experts is refused. */
+  experts?: ExpertKeys;
   /** What this type alone says, in place of what was read as for all types. */
   adjust?(read: Reader, params: Hyperparameters): Partial<Hyperparameters>;
+}
+
+/** The keys of a mixture of experts. */
+export interface ExpertKeys {
+  count: string;
+  /** Experts of a token. */
+  chosen: string;
+  /** Width of one expert. */
+  width: string;
+  /** Width of the expert that every token has, or how many experts wide it is. */
+  sharedWidth?: string | undefined;
+  sharedCount?: string;
+  /** Absent: the architecture's own rule. */
+  renormalise?: string | undefined;
+  /** Multiplies the weights. */
+  scale?: string;
+  groups?: { count: string; used: string };
 }

@@ -2,6 +2,7 @@
  * What each model type of transformers leaves unsaid in config.json: its defaults, which layers have a window, and under which
  * keys it says what others say elsewhere. Plain data but for a few rules; hyperparameters-config.ts reads by it.
  */
+import { expertDialects } from "./experts.ts";
 import { LAYER_NORM_DIALECTS } from "./layer-norm.ts";
 import { RECURRENT_DIALECTS } from "./recurrent.ts";
 import type { Dialect } from "./dialect.ts";
@@ -320,7 +321,7 @@ const MODERN_BERT: Dialect = {
   },
 };
 
-export const DIALECTS: Readonly<Record<string, Dialect>> = {
+const DENSE: Readonly<Record<string, Dialect>> = {
   llama: LLAMA,
   mistral: MISTRAL,
   ministral3: MINISTRAL3,
@@ -347,6 +348,8 @@ export const DIALECTS: Readonly<Record<string, Dialect>> = {
   ...RECURRENT_DIALECTS,
   ...LAYER_NORM_DIALECTS,
 };
+
+export const DIALECTS: Readonly<Record<string, Dialect>> = { ...DENSE, ...expertDialects(DENSE) };
 
 const LAYER_TYPES: readonly string[] = ["full_attention", "sliding_attention"];
 

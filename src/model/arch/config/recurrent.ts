@@ -6,7 +6,6 @@ import type { Dialect } from "./dialect.ts";
 import {
   ATTENTION_INTERVAL,
   MAX_CONV_KERNEL,
-  MAX_EXPERTS,
   MAX_LAYERS,
   MAX_WIDTH,
   type Hyperparameters,
@@ -73,7 +72,6 @@ const GRANITE_HYBRID: Dialect = {
     num_hidden_layers: 32,
     num_attention_heads: 32,
     max_position_embeddings: 2048,
-    num_local_experts: 8,
     shared_intermediate_size: 1024,
     mamba_n_heads: 128,
     mamba_n_groups: 1,
@@ -87,11 +85,9 @@ const GRANITE_HYBRID: Dialect = {
   adjust(read, { layers, hiddenSize, kvHeads }) {
     const types = read.list("layer_types", layers) ?? read.list("layers_block_type", layers);
     const mamba = (type: unknown) => isRecurrent(read, type, MAMBA_LAYERS);
-    read.optional("num_experts_per_tok");
     return {
       kvHeads: withoutRecurrent(kvHeads, types?.map(mamba) ?? Array<boolean>(layers).fill(true)),
       ffnWidth: Array<number>(layers).fill(read.integer("shared_intermediate_size", MAX_WIDTH)),
-      experts: read.integer("num_local_experts", MAX_EXPERTS, undefined, 0),
       ropeFinetuned: read.text("position_embedding_type") === "rope",
       ...mambaSizes(read, hiddenSize * read.integer("mamba_expand", MAX_WIDTH)),
     };

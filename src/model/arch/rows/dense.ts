@@ -2,6 +2,7 @@
  * Architectures whose layers are attention and a feed-forward, and that differ in norms, rotation, windows, factors and names.
  * What a row does not say is as in PLAIN (architecture.ts).
  */
+import { expertNames } from "../../ffn/experts.ts";
 import type { Hyperparameters } from "../hyperparameters.ts";
 import { PLAIN, POST_NORMS, PRE_NORMS_RENAMED, SANDWICH_NORMS, type Architecture } from "../architecture.ts";
 
@@ -40,8 +41,9 @@ const GEMMA = {
 
 export const DENSE: readonly Architecture[] = [
   {
-    ...{ ...PLAIN, gguf: "llama", config: ["llama", "mistral"], ropeLayout: "interleaved", window: "all" },
-    experts: { renormalise: true },
+    ...{ ...PLAIN, gguf: "llama", config: ["llama", "mistral", "mixtral"], ropeLayout: "interleaved" },
+    ...{ window: "all", experts: { renormalise: true } },
+    safetensorsNames: expertNames("block_sparse_moe", ["w1", "w3", "w2"]),
   },
   { ...PLAIN, gguf: "qwen2", config: ["qwen2"], ropeLayout: "half" },
   { ...PLAIN, gguf: "qwen3", config: ["qwen3"], ropeLayout: "half", qkNorm: true, tasks: QWEN3_TASKS },

@@ -4,6 +4,7 @@
  */
 import { assert } from "../../../base.ts";
 import type { LatentMixer } from "../../../shape/mixer/latent.ts";
+import { ERNIE_EXPERTS, GRANITE_EXPERTS, LFM2_EXPERTS, QWEN_EXPERTS } from "./expert-names.ts";
 import { PLAIN, PRE_NORMS_RENAMED, type Architecture } from "../architecture.ts";
 import type { Hyperparameters } from "../hyperparameters.ts";
 
@@ -12,17 +13,43 @@ export function expertRows(rows: readonly Architecture[]): Architecture[] {
   const of = (gguf: string) => rows.find((row) => row.gguf === gguf) as Architecture;
   const renormalised = { experts: { renormalise: true } };
   return [
-    { ...of("qwen3"), gguf: "qwen3moe", config: [], tasks: {}, ...renormalised },
-    { ...of("qwen3"), gguf: "olmoe", config: [], tasks: {}, qkNorm: "vector", experts: {} },
-    { ...of("qwen2"), gguf: "qwen2moe", config: [], experts: {} },
-    { ...of("lfm2"), gguf: "lfm2moe", config: [], experts: { gate: "sigmoid", renormalise: true } },
-    { ...of("granite"), gguf: "granitemoe", config: [], ...renormalised },
-    { ...of("qwen35"), gguf: "qwen35moe", config: [], ...renormalised },
-    { ...of("ernie4_5"), gguf: "ernie4_5-moe", config: [], ...renormalised },
+    { ...of("qwen3"), gguf: "qwen3moe", config: ["qwen3_moe"], tasks: {}, ...renormalised },
+    { ...of("qwen3"), gguf: "olmoe", config: ["olmoe"], tasks: {}, qkNorm: "vector", experts: {} },
+    { ...of("qwen2"), gguf: "qwen2moe", config: ["qwen2_moe"], experts: {}, safetensorsNames: QWEN_EXPERTS },
     {
-      ...{ ...of("qwen3"), gguf: "glm4moe", config: [], tasks: {}, qkNormIsOptional: true },
+      ...of("lfm2"),
+      gguf: "lfm2moe",
+      config: ["lfm2_moe"],
+      experts: { gate: "sigmoid", renormalise: true },
+      safetensorsNames: { ...of("lfm2").safetensorsNames, ...LFM2_EXPERTS },
+    },
+    {
+      ...of("granite"),
+      gguf: "granitemoe",
+      config: ["granitemoe", "granitemoeshared"],
+      ...renormalised,
+      safetensorsNames: GRANITE_EXPERTS,
+      fusedInConfig: true,
+    },
+    {
+      ...of("qwen35"),
+      gguf: "qwen35moe",
+      config: ["qwen3_5_moe", "qwen3_5_moe_text"],
+      ...renormalised,
+      safetensorsNames: QWEN_EXPERTS,
+    },
+    {
+      ...of("ernie4_5"),
+      gguf: "ernie4_5-moe",
+      config: ["ernie4_5_moe"],
+      ...renormalised,
+      safetensorsNames: ERNIE_EXPERTS,
+    },
+    {
+      ...{ ...of("qwen3"), gguf: "glm4moe", config: ["glm4_moe"], tasks: {}, qkNormIsOptional: true },
       norms: PRE_NORMS_RENAMED,
       experts: { gate: "sigmoid" },
+      nextLayers: true,
     },
     {
       ...{ ...PLAIN, gguf: "gpt-oss", config: [], ropeLayout: "half", norms: PRE_NORMS_RENAMED },

@@ -7,6 +7,7 @@ import type { DeltaMixer } from "../../../shape/mixer/gated-delta.ts";
 import type { MambaMixer } from "../../../shape/mixer/mamba2.ts";
 import type { AttentionMixer, Mixer } from "../../../shape/shape.ts";
 import { mambaNames } from "../../mixer/mamba2.ts";
+import { GRANITE_EXPERTS, QWEN_EXPERTS } from "./expert-names.ts";
 import { PLAIN, PRE_NORMS_RENAMED, type Architecture } from "../architecture.ts";
 import type { Hyperparameters } from "../hyperparameters.ts";
 
@@ -41,8 +42,11 @@ export const RECURRENT: readonly Architecture[] = [
     multipliers: true,
     ropeIsOptional: true,
     ropeTable: (_, params) => (params.ropeFinetuned ? 0 : undefined),
-    safetensorsNames: { ffn_up: "shared_mlp.input_linear", ffn_down: "shared_mlp.output_linear" },
-    ffn: (_, params, mlp) => ({ ...mlp(), ...(params.isConfig && { fused: true }) }),
+    safetensorsNames: {
+      ...{ ffn_up: "shared_mlp.input_linear", ffn_down: "shared_mlp.output_linear" },
+      ...GRANITE_EXPERTS,
+    },
+    fusedInConfig: true,
     mixers: (index, params, attention) => (isRecurrent(index, params) ? [mamba(params)] : [attention()]),
   },
   {
@@ -91,6 +95,8 @@ export const RECURRENT: readonly Architecture[] = [
     gguf: "qwen3next",
     config: ["qwen3_next"],
     experts: { renormalise: true },
+    safetensorsNames: QWEN_EXPERTS,
+    zeroCentredNorms: true,
     ropeLayout: "half",
     qkNorm: true,
     norms: PRE_NORMS_RENAMED,
