@@ -74,7 +74,7 @@ fn store(tile: Tile, entry: u32, n: u32, sum: f32) {
   }
   var value = sum * op.scale;
   if (HAS_BIAS) {
-    value += bias[op.firstRow + n];
+    value += bias[biasOf(tile, n)];
   }
   let at = outputRow(entry) * op.outStride + op.outOffset + n - tile.start;
   if (ACCUMULATE) {

@@ -19,6 +19,9 @@ fn isComputed(tile: Tile, n: u32) -> bool {
   return n < op.pieceRows;
 }
 
+// The index of the bias of row n of the piece.
+fn biasOf(tile: Tile, n: u32) -> u32 { return op.firstRow + n; }
+
 // The rows of x and of y that an entry of the list stands for.
 fn inputRow(entry: u32) -> u32 { return entry; }
 fn outputRow(entry: u32) -> u32 { return entry; }

@@ -6,11 +6,21 @@
 import { assert, Random } from "../../src/base.ts";
 import type { KernelTypes } from "../../src/gpu/kernel.ts";
 import { expertsSumOp, routeOp, sortExpertsOp } from "../../src/model/ffn/routing.ts";
-import { matmulOp, matmulTileRows, matvecOp, type ExpertChoice } from "../../src/model/matrix/products.ts";
+import { packed, PANEL_ROWS } from "../../src/model/matrix/panels.ts";
+import {
+  matmulOp,
+  matmulTileRows,
+  matvecOp,
+  NO_SLOT,
+  type ExpertChoice,
+  type ExpertSlotting,
+} from "../../src/model/matrix/products.ts";
 import {
   destroyWeight,
+  emptyWeight,
   UploadBuffers,
   uploadStacked,
+  writePanels,
   type PackedWeight,
 } from "../../src/model/matrix/upload.ts";
 import type { ExpertRouting } from "../../src/shape/shape.ts";
@@ -140,6 +150,9 @@ async function checkOddLogits(env: CaseEnv, how: How): Promise<void> {
 }
 
 interface Matrices {
+  /** Slots for some of the experts, and which are there; undefined: `weight` has all of them. */
+  slots?: ExpertSlotting;
+  present?: readonly number[];
   weight: PackedWeight;
   values: Float64Array;
   experts: number;
@@ -152,7 +165,7 @@ async function makeExperts(
   type: string,
   sizes: Pick<Matrices, "experts" | "rows" | "columns">,
   random: Random,
-): Promise<Matrices> {
+): Promise<Matrices & { bytes: Uint8Array }> {
   const { experts, rows, columns } = sizes;
   const reference = quantReference(type);
   const bytes = randomBlocks(reference, (columns / reference.blockLen) * rows * experts, random);
@@ -162,7 +175,32 @@ async function makeExperts(
   })();
   const device = smallBindings(env.gpu.device, PIECE_BYTES);
   const weight = await uploadStacked(device, [info], [source], new UploadBuffers());
-  return { weight, values: dequantise(reference, bytes), ...sizes };
+  return { weight, values: dequantise(reference, bytes), ...sizes, bytes };
+}
+
+/** The experts in slots, of which there are fewer: expert 3 lies in the last one, and one slot is empty. */
+const IN_SLOTS = [10, 0, 7, -1, 5, 3];
+
+/** Some of the experts of `all` in slots. */
+function inSlots(scratch: Scratch, all: Matrices, bytes: Uint8Array): Matrices {
+  const { experts, rows, columns, weight } = all;
+  const { format } = weight;
+  const device = smallBindings(scratch.gpu.device, PIECE_BYTES);
+  const slotRows = Math.ceil(rows / PANEL_ROWS) * PANEL_ROWS;
+  const info = { name: "slots", type: format.name, columns, rows: slotRows * IN_SLOTS.length };
+  const slots = emptyWeight(device, info, slotRows);
+  const residency = new Uint32Array(experts).fill(NO_SLOT);
+  const each = bytes.length / experts;
+  for (const [slot, expert] of IN_SLOTS.entries()) {
+    if (expert < 0) continue;
+    residency[expert] = slot;
+    const part = bytes.subarray(expert * each, (expert + 1) * each);
+    writePanels(scratch.gpu.device, slots, slot * slotRows, packed(format, columns, rows, part));
+  }
+  // As a layer's row in the table of a model: not at its start.
+  const table = scratch.words(Uint32Array.from([...new Uint32Array(64).fill(1), ...residency]));
+  const binding = { buffer: table, offset: 256, size: 4 * experts };
+  return { ...all, weight: slots, slots: { rows: slotRows, residency: binding }, present: IN_SLOTS };
 }
 
 /** Small enough for several pieces. */
@@ -191,6 +229,7 @@ async function runProduct(scratch: Scratch, how: How, isMany: boolean, spec: Pro
   const choice: ExpertChoice = {
     ...{ experts, rows: matrices.rows, perRow, perInput, chosen: choices },
     ...(isMany && { sorted }),
+    ...(matrices.slots && { slots: matrices.slots }),
   };
   const input = { x: scratch.floats(spec.x, types.elem), y, bias: scratch.floats(spec.bias, "f32") };
   const make = isMany ? matmulOp : matvecOp;
@@ -217,19 +256,27 @@ function product({ matrices, rows, perRow, perInput, chosen, x, bias }: ProductS
         sum += (w[row * columns + k] as number) * input;
         size += columns * Math.abs((w[row * columns + k] as number) * input) + 8 * largest * Math.abs(input);
       }
-      values.push(sum);
+      // What is not there leaves what stood there: nothing, in a buffer just made.
+      values.push(matrices.present?.includes(chosen[choice] as number) === false ? 0 : sum);
       bounds.push(2 * 2 ** -24 * (size + 2 * Math.abs(sum) + 2));
     }
   }
   return { values, bounds };
 }
 
-async function checkProducts(env: CaseEnv, how: How, type: string, isMany: boolean): Promise<void> {
+async function checkProducts(
+  env: CaseEnv,
+  how: How,
+  type: string,
+  isMany: boolean,
+  isSlotted = false,
+): Promise<void> {
   const random = new Random(testSeed(`experts ${type} ${how.label}`));
   const scratch = new Scratch(env.gpu);
   const columns = Math.max(64, quantReference(type).blockLen);
   const sizes = { experts: 11, rows: type === "F32" ? 37 : 48, columns };
-  const matrices = await makeExperts(env, type, sizes, random);
+  const all = await makeExperts(env, type, sizes, random);
+  const matrices = isSlotted ? inSlots(scratch, all, all.bytes) : all;
   assert(matrices.weight.pieces.length > 1, "several pieces");
   const bias = Float64Array.from({ length: sizes.experts * sizes.rows }, () => Math.fround(random.normal()));
   for (const [rows, perRow, perInput] of [
@@ -250,7 +297,8 @@ async function checkProducts(env: CaseEnv, how: How, type: string, isMany: boole
     });
     expectClose(`${type} alone`, alone, actual.slice(last * sizes.rows), new Float64Array(alone.length));
   }
-  destroyWeight(matrices.weight);
+  destroyWeight(all.weight);
+  if (isSlotted) destroyWeight(matrices.weight);
   scratch.destroy();
 }
 
@@ -297,6 +345,13 @@ function inBothForms(name: string, run: (env: CaseEnv, how: How) => Promise<void
 }
 
 export const cases: Case[] = [
+  ...["F32", "Q4_0"].flatMap((type) =>
+    [false, true].flatMap((isMany) => {
+      const name = `kernel/expert-slots/${isMany ? "many" : "few"} rows, ${type}`;
+      const made = inBothForms(name, (env, how) => checkProducts(env, how, type, isMany, true));
+      return type === "F32" ? made : made.map((one) => ({ ...one, full: true }));
+    }),
+  ),
   ...Object.keys(ROUTES).flatMap((name) =>
     inEverySetting(`kernel/experts/route, ${name}`, (env, how) => checkRoute(env, how, name)),
   ),

@@ -79,6 +79,18 @@ export function repack(
   }
 }
 
+/** Whole rows as they stand in the file, as panels of their own. */
+export function packed(
+  format: Format,
+  columns: number,
+  rows: number,
+  source: Uint8Array,
+): Uint32Array<ArrayBuffer> {
+  const words = new Uint32Array((Math.ceil(rows / PANEL_ROWS) * panelBytes(format, columns)) / 4);
+  repack(format, columns, rows, source, words);
+  return words;
+}
+
 function viewOf(bytes: Uint8Array): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

@@ -105,9 +105,22 @@ export interface ExpertChoice {
   perInput: number;
   /** u32: the expert of each choice. */
   chosen: GPUBuffer;
+  /** The matrix has slots for some of the experts. Default: it has all of them, in order. */
+  slots?: ExpertSlotting;
   /** Needed by `matmulOp`. */
   sorted?: SortedChoice;
 }
+
+/** A matrix with slots for experts. Experts without one are left out: their rows of y stay as they are. */
+export interface ExpertSlotting {
+  /** Rows of a slot. */
+  rows: number;
+  /** u32 [experts]: the slot of each, or NO_SLOT. */
+  residency: GPUBufferBinding;
+}
+
+/** Stands for the slot of an expert that has none (shaders/lib/experts.wgsl). */
+export const NO_SLOT = 0xffffffff;
 
 /** Choices by expert (model/ffn/routing.ts). */
 export interface SortedChoice {
@@ -228,7 +241,7 @@ interface Rows {
   lib: string;
   bindings?: string;
   overrides: Record<string, number>;
-  buffers: readonly GPUBuffer[];
+  buffers: readonly (GPUBuffer | GPUBufferBinding)[];
   /** Rows of weights. */
   weights: number;
   /** Tiles of `height` rows of x, at most. */
@@ -247,17 +260,29 @@ function rowsOf({ piece, rowsFrom, experts: choice }: MatrixOptions): Rows {
 
 function chosenRows(choice: ExpertChoice): Rows {
   return {
-    ...{ lib: experts, bindings: rowsChosen, buffers: [choice.chosen], weights: choice.rows },
-    overrides: { EXPERT_ROWS: choice.rows, PER_INPUT: choice.perInput },
+    ...{ lib: experts, bindings: rowsChosen, buffers: [residencyOf(choice), choice.chosen] },
+    ...{ weights: choice.rows, overrides: expertOverrides(choice) },
     tiles: (step) => step.rows * choice.perRow,
   };
 }
 
 function sortedRows(choice: ExpertChoice, { order, tiles }: SortedChoice): Rows {
   return {
-    ...{ lib: experts, bindings: rowsSorted, buffers: [order, tiles], weights: choice.rows },
-    overrides: { EXPERT_ROWS: choice.rows, PER_INPUT: choice.perInput },
+    ...{ lib: experts, bindings: rowsSorted, buffers: [residencyOf(choice), order, tiles] },
+    ...{ weights: choice.rows, overrides: expertOverrides(choice) },
     tiles: (step, height) => tilesOfChoices(step.rows * choice.perRow, choice.experts, height),
+  };
+}
+
+/** Something must be bound where all experts are there. */
+function residencyOf({ slots, chosen }: ExpertChoice): GPUBufferBinding {
+  return slots?.residency ?? { buffer: chosen };
+}
+
+function expertOverrides({ rows, perInput, slots }: ExpertChoice): Record<string, number> {
+  return {
+    ...{ EXPERT_ROWS: rows, PER_INPUT: perInput },
+    ...(slots && { SLOTTED: 1, SLOT_ROWS: slots.rows }),
   };
 }
 

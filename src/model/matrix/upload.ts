@@ -128,16 +128,51 @@ function checked(info: WeightInfo): { format: Format; columns: number } {
   );
 }
 
+/** An empty matrix, of which parts are written by `writePanels`. @param together rows that lie in one piece if that is possible */
+export function emptyWeight(
+  device: GPUDevice,
+  { name, type, columns, rows }: WeightInfo,
+  together: number,
+): PackedWeight {
+  const format = formatOf(type, name);
+  const pieces = createPieces(device, name, format, columns, rows, together);
+  const bytes = pieces.reduce((sum, piece) => sum + piece.buffer.size, 0);
+  return { name, format, columns, rows, bytes, pieces };
+}
+
+/** Writes panels (panels.ts) to a matrix from a row on, which begins a panel. */
+export function writePanels(
+  { queue }: GPUDevice,
+  { format, columns, pieces }: PackedWeight,
+  firstRow: number,
+  words: Uint32Array<ArrayBuffer>,
+): void {
+  const wordsPerPanel = panelBytes(format, columns) / 4;
+  const end = firstRow + (words.length / wordsPerPanel) * PANEL_ROWS;
+  for (const piece of pieces) {
+    const from = Math.max(firstRow, piece.firstRow);
+    const to = Math.min(end, piece.firstRow + Math.ceil(piece.rows / PANEL_ROWS) * PANEL_ROWS);
+    if (from >= to) continue;
+    const panelsBefore = (row: number) => (from - row) / PANEL_ROWS;
+    const size = ((to - from) / PANEL_ROWS) * wordsPerPanel;
+    const offset = panelsBefore(piece.firstRow) * wordsPerPanel * 4;
+    queue.writeBuffer(piece.buffer, offset, words, panelsBefore(firstRow) * wordsPerPanel, size);
+  }
+}
+
 function createPieces(
   device: GPUDevice,
   name: string,
   format: Format,
   columns: number,
   rows: number,
+  together = PANEL_ROWS,
 ): WeightPiece[] {
   const bytesPerPanel = panelBytes(format, columns);
   const limit = Math.min(MAX_BINDING_BYTES, device.limits.maxStorageBufferBindingSize);
-  const panels = Math.floor(limit / bytesPerPanel);
+  const most = Math.floor(limit / bytesPerPanel);
+  const unit = together / PANEL_ROWS;
+  const panels = most > unit ? most - (most % unit) : most;
   assert(
     panels > 0,
     `${name}: 16 rows of ${columns} columns need ${bytesPerPanel} bytes, over the binding limit`,
