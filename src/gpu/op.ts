@@ -21,6 +21,8 @@ export interface Op {
   pipeline: Pipeline;
   /** Group 0. Group 1, the step's data, is set by the runner where the pipeline has one. */
   group: GPUBindGroup;
+  /** It computes the experts that are in slots of the GPU, and runs again when others are (model/experts). */
+  ofExperts?: true;
   /** Workgroups in x, y and z; an op with a zero is left out. */
   grid(step: StepShape): readonly [number, number, number];
 }

@@ -51,7 +51,7 @@ export class CommandRecorder {
   }
 
   /**
-   * Submits what was recorded and reads the first bytes of each source as it is then.
+   * Submits what was recorded and reads each source as it is then.
    * @throws TidepoolError `device_lost`, or `gpu_failed` if what was recorded did not run.
    */
   async read(sources: readonly Source[]): Promise<ArrayBuffer[]> {
@@ -75,6 +75,21 @@ export class CommandRecorder {
       this.idle.push(staging);
       this.bytesRead += total;
     }
+  }
+
+  /** Copies bytes between buffers, behind the ops recorded so far. */
+  copy(from: GPUBuffer, at: number, to: GPUBuffer, toAt: number, bytes: number): void {
+    this.open().copyBufferToBuffer(from, at, to, toAt, bytes);
+  }
+
+  /** Submits what was recorded. Whether it ran is known by the next read. */
+  submit(): void {
+    const { encoder } = this;
+    if (!encoder) return;
+    this.encoder = undefined;
+    const resolved = this.profiler?.resolve(encoder);
+    this.gpu.device.queue.submit([encoder.finish()]);
+    resolved?.();
   }
 
   /** Drops what was recorded since the last read: it never runs. */
@@ -103,18 +118,19 @@ export class CommandRecorder {
   }
 }
 
-/** The first `bytes` of a buffer. */
+/** Bytes of a buffer, from its start if no offset is given. */
 export interface Source {
   buffer: GPUBuffer;
+  offset?: number;
   bytes: number;
 }
 
 /** Copies the sources into `staging`, one behind the other; says where each begins. */
 function copyAll(encoder: GPUCommandEncoder, sources: readonly Source[], staging: GPUBuffer): number[] {
   let end = 0;
-  return sources.map(({ buffer, bytes }) => {
+  return sources.map(({ buffer, offset = 0, bytes }) => {
     const at = end;
-    if (bytes > 0) encoder.copyBufferToBuffer(buffer, 0, staging, at, bytes);
+    if (bytes > 0) encoder.copyBufferToBuffer(buffer, offset, staging, at, bytes);
     end += bytes;
     return at;
   });

@@ -10,11 +10,15 @@ import { blockBytes, maxSlots } from "../gpu/pool.ts";
 import { maxStateSlots, stateBytes } from "../gpu/state-pool.ts";
 import type { ModelFile, TensorInfo } from "../load/model-file.ts";
 import type { ModelShape } from "../shape/shape.ts";
+import type { ExpertPolicyName } from "../cache/experts/policy.ts";
+import { tableBytes } from "./experts/arena.ts";
+import { checkpointBytes } from "./experts/checkpoint.ts";
+import { expertsOf, planSlots, type ExpertPlan, type ModelExperts } from "./experts/plan.ts";
 import { namesIn, usedTensors } from "./arch/tensor-names.ts";
 import { kvLayers, stateLayers } from "./mixer/kinds.ts";
 import { PER_LAYER_TABLE, perLayerNumbers } from "./residual/per-layer.ts";
 import { rowTableBytes } from "./matrix/row-table.ts";
-import { contextWithin, rowsWithin, workspaceBytes } from "./workspace.ts";
+import { contextWithin, keptRowBytes, rowsWithin, workspaceBytes } from "./workspace.ts";
 
 /** What decides how much memory a model takes. */
 export interface MemoryOptions {
@@ -41,6 +45,15 @@ export interface MemoryOptions {
    * the file if it has more than MAX_TABLE_BYTES, or if `memoryBytes` is too little for it.
    */
   tables?: "gpu" | "file" | undefined;
+  /**
+   * Bytes of experts on the GPU: if they have more, each is brought when it is needed. Default: all of them, or if `memoryBytes` is
+   * too little for that, what it leaves.
+   */
+  expertMemory?: number;
+  /** Bytes of experts that are kept in RAM when not all are on the GPU. Default: EXPERT_RAM_BYTES. */
+  expertRamBytes?: number;
+  /** Which experts are evicted. Default: "promoe". */
+  expertPolicy?: ExpertPolicyName;
   /** Snapshots of recurrent state that the GPU holds at most, beside two states a seat. Default: what 128 MiB hold. */
   snapshots?: number;
   /** States in their pool at first. Default: those of one request and a few snapshots. */
@@ -52,6 +65,8 @@ export interface MemoryPlan {
   weightBytes: number;
   /** Bytes of tables that stay off the GPU; 0: all are on it. */
   offGpuBytes: number;
+  /** Slots for experts of which not all are on the GPU; `weightBytes` has these in place of the experts. */
+  experts: ExpertPlan | undefined;
   kvBytesPerToken: number;
   /** Blocks of the KV pool at first and at most. */
   startBlocks: number;
@@ -120,8 +135,9 @@ function planParts(file: ModelFile, shape: ModelShape, options: MemoryOptions): 
   const statePoolBytes = stateSlotBytes * states.maxSlots;
   const stateStartBytes = stateSlotBytes * states.startSlots;
   const maxRows = stepRows(shape, options);
-  const needsWith = (offGpuBytes: number, blocks: number): Needs => ({
-    weightBytes: sumOf(tensors.map(({ sizeBytes }) => sizeBytes)) - offGpuBytes,
+  const experts = expertsOf(namesIn(file, shape), shape);
+  const needsWith = (offGpuBytes: number, blocks: number, slots?: ExpertPlan): Needs => ({
+    weightBytes: sumOf(tensors.map(({ sizeBytes }) => sizeBytes)) - offGpuBytes + addedBytes(slots),
     statePoolBytes,
     workspaceBytes:
       workspaceBytes(shape, {
@@ -132,23 +148,62 @@ function planParts(file: ModelFile, shape: ModelShape, options: MemoryOptions): 
       }) +
       (table && offGpuBytes > 0
         ? rowTableBytes(table, perLayerNumbers(shape), { maxRows, seats: options.seats })
-        : 0),
+        : 0) +
+      (slots ? checkpointBytes(slots.layers.length, options.seats, keptRowBytes(shape, options.dtype)) : 0),
     poolBytes: blocks * perBlock,
   });
   const isOff = isTableOffGpu(options, tableBytes, totalOf(needsWith(0, wanted)));
   const offGpuBytes = isOff ? tableBytes : 0;
-  const needs = (blocks: number) => needsWith(offGpuBytes, blocks);
+  const slots =
+    experts &&
+    slotsFor(experts, options, (plan) =>
+      totalOf(needsWith(offGpuBytes, Math.min(wanted, Math.ceil(MIN_POOL_TOKENS / blockTokens)), plan)),
+    );
+  const needs = (blocks: number) => needsWith(offGpuBytes, blocks, slots);
   const maxBlocks = fittingBlocks(elementsOf(tensors), options, wanted, needs);
   const startBlocks = startOf(options, maxBlocks);
   const { weightBytes, workspaceBytes: workspace, poolBytes } = needs(maxBlocks);
   const fixed = weightBytes + workspace;
   return {
-    ...{ weightBytes, offGpuBytes, states, stateStartBytes, statePoolBytes, workspaceBytes: workspace },
+    ...{
+      weightBytes,
+      offGpuBytes,
+      experts: slots,
+      states,
+      stateStartBytes,
+      statePoolBytes,
+      workspaceBytes: workspace,
+    },
     ...{ limited, startBlocks, maxBlocks },
     kvBytesPerToken: kvBytesPerToken(shape, options),
     startBytes: fixed + stateStartBytes + startBlocks * perBlock,
     maxBytes: fixed + statePoolBytes + poolBytes,
   };
+}
+
+/** Bytes that slots for experts take more than the experts in the file: less than 0. */
+function addedBytes(slots: ExpertPlan | undefined): number {
+  if (!slots) return 0;
+  const tensors = slots.layers.flatMap(({ matrices }) => matrices.flatMap((matrix) => matrix.tensors));
+  return slots.bytes + tableBytes(slots) - sumOf(tensors.map(({ sizeBytes }) => sizeBytes));
+}
+
+/**
+ * Slots for experts, as many as the options allow; undefined if all may be on the GPU.
+ * @param totalWith bytes of everything with these slots, with a pool of the least size that is usual
+ */
+function slotsFor(
+  experts: ModelExperts,
+  { expertMemory, memoryBytes }: MemoryOptions,
+  totalWith: (slots?: ExpertPlan) => number,
+): ExpertPlan | undefined {
+  const least = planSlots(experts, experts.leastBytes);
+  const left =
+    memoryBytes === undefined || totalWith() <= memoryBytes
+      ? Infinity
+      : memoryBytes - (totalWith(least) - least.bytes);
+  const most = expertMemory ?? Math.max(experts.leastBytes, left);
+  return most < experts.bytes ? planSlots(experts, most) : undefined;
 }
 
 /**

@@ -10,6 +10,7 @@ import type { StateBuffers } from "../gpu/state-pool.ts";
 import { embeddingOps } from "./embedding.ts";
 import { altUpHead, altUpLayer, altUpStart, type AltUpLayerWeights } from "./residual/altup-layers.ts";
 import { checkOp } from "./op/check.ts";
+import type { KeptBuffers } from "./experts/checkpoint.ts";
 import { FEED_FORWARDS } from "./ffn/kinds.ts";
 import { embedOp, matmulOp, matvecOp, type EmbedOptions } from "./matrix/products.ts";
 import type { PackedWeight } from "./matrix/upload.ts";
@@ -24,7 +25,7 @@ import { softCapOp } from "./op/softcap.ts";
 import type { LayerShape, Mixer } from "../shape/shape.ts";
 import type { StepData } from "./step.ts";
 import type { LayerWeights, Weights } from "./weights.ts";
-import { makeWorkspace, type Workspace } from "./workspace.ts";
+import { keptAtExperts, makeWorkspace, type Workspace } from "./workspace.ts";
 
 export interface ProgramInput extends OpEnvironment {
   weights: Weights;
@@ -59,6 +60,8 @@ export interface Programs extends Bodies {
   /** f32 [rows, hidden size]: the residual stream, and what the layer that has just run has yet to add to it. */
   hidden: GPUBuffer;
   delta: GPUBuffer;
+  /** What is kept of a step in front of a layer's experts; absent in models without some. */
+  kept: KeptBuffers | undefined;
   /** The step's data as bind group 1. */
   stepGroup: GPUBindGroup;
   /** Bytes of the buffers between ops. */
@@ -99,7 +102,7 @@ async function makePrograms(input: ProgramInput, compiled: Kernels): Promise<Pro
     manyHead: keepResult(() => running.head(matmulOp)),
     sampler,
     embedding: await builder.embeddingHead(),
-    ...{ logits: space.logits, hidden, delta },
+    ...{ logits: space.logits, hidden, delta, kept: keptAtExperts(space, input.shape, input.dtype) },
     rebuild: (moved) => new Builder({ ...input, kernels: compiled, ...moved }, space).bodies(),
     stepGroup: input.step.bind(input.kernels, withStep.pipeline),
     workspaceBytes: space.all.reduce((sum, buffer) => sum + buffer.size, 0),

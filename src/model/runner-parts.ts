@@ -9,6 +9,8 @@ import { KvPool } from "../gpu/pool.ts";
 import { StatePool } from "../gpu/state-pool.ts";
 import type { ModelFile } from "../load/model-file.ts";
 import type { ModelShape } from "../shape/shape.ts";
+import { ExpertArena } from "./experts/arena.ts";
+import { EXPERT_RAM_BYTES, ExpertStore } from "./experts/store.ts";
 import { contextOf, deviceFull, logitRows, stepRows, type MemoryOptions, type MemoryPlan } from "./memory.ts";
 import { kvLayers, stateLayers } from "./mixer/kinds.ts";
 import { buildPrograms, type Programs } from "./program.ts";
@@ -28,6 +30,8 @@ export interface RunnerParts {
   states: StatePool;
   step: StepData;
   programs: Programs;
+  /** Present if not all experts are on the GPU. */
+  experts: { arena: ExpertArena; store: ExpertStore } | undefined;
 }
 
 /** What is being loaded, and what is called on the way. */
@@ -65,7 +69,8 @@ async function makeParts({
   const onBytes = (done: number, total: number) => onProgress({ phase: "weights", done, total });
   const maxRows = stepRows(shape, options);
   const offGpu = plan.offGpuBytes > 0 ? { maxRows, seats } : undefined;
-  const weights = await loadWeights(device, file, shape, onBytes, onPiece, offGpu);
+  const arena = plan.experts && new ExpertArena(device, plan.experts);
+  const weights = await loadWeights(device, file, shape, onBytes, onPiece, offGpu, arena);
   const pool = new KvPool(device, {
     layers: kvLayers(shape),
     blockTokens,
@@ -91,7 +96,9 @@ async function makeParts({
     },
     (done, total) => onProgress({ phase: "pipelines", done, total }),
   );
-  return { weights, pool, states, step, programs };
+  const { expertRamBytes = EXPERT_RAM_BYTES } = options;
+  const experts = arena && { arena, store: new ExpertStore(file, arena.plan, expertRamBytes) };
+  return { weights, pool, states, step, programs, experts };
 }
 
 /** Runs `make` and turns the device's errors into ours. */

@@ -3,7 +3,7 @@
  * table; a step writes its rows, block tables and rotation angles, dispatches a program, and reads back one small buffer.
  * It decides nothing: which requests, blocks and positions make a step is the scheduler's business.
  */
-import { assert } from "../base.ts";
+import { assert, background } from "../base.ts";
 import { inFile, TidepoolError } from "../errors.ts";
 import { adapterLine, type Gpu } from "../gpu/device.ts";
 import { guarded } from "../gpu/guard.ts";
@@ -21,6 +21,8 @@ import { contextOf, logitRows, planMemory, type MemoryOptions, type MemoryPlan }
 import { withRopeChoice } from "./op/rope.ts";
 import type { Programs } from "./program.ts";
 import { makeRunnerParts, type RunnerParts, type RunnerProgress } from "./runner-parts.ts";
+import { Experts } from "./experts/experts.ts";
+import type { Phase } from "./op/op-context.ts";
 import { RowTable, type FetchedRows } from "./matrix/row-table.ts";
 import { INVALID_TOKEN, type SampledRow, type Sampler } from "./sampler.ts";
 import type { SamplingParams } from "./sampling.ts";
@@ -73,6 +75,11 @@ export interface ScoreStep {
   state?: StateSlots;
 }
 
+/** One given token of a sequence. */
+export interface ScoreDecodeStep extends Pick<ScoreStep, "position" | "slots" | "state"> {
+  token: number;
+}
+
 export class Runner {
   readonly gpu: Gpu;
   readonly shape: ModelShape;
@@ -84,6 +91,10 @@ export class Runner {
   readonly recorder: CommandRecorder;
   private readonly parts: RunnerParts;
   private readonly segments: SegmentRunner;
+  /** Present if not all experts are on the GPU. */
+  readonly experts: Experts | undefined;
+  /** The end of the last work of `alone`. */
+  private lastTurn: Promise<unknown> = Promise.resolve();
 
   private constructor(
     gpu: Gpu,
@@ -100,9 +111,16 @@ export class Runner {
     this.states = parts.states;
     this.parts = parts;
     this.recorder = new CommandRecorder(gpu, gpu.features.timestamps);
-    const { hidden, delta, stepGroup } = parts.programs;
+    const { hidden, delta, stepGroup, kept } = parts.programs;
+    const { recorder } = this;
     const rowBytes = 4 * shape.hiddenSize;
-    this.segments = new SegmentRunner({ recorder: this.recorder, stepGroup, hidden, delta, rowBytes });
+    this.segments = new SegmentRunner({ recorder, stepGroup, hidden, delta, rowBytes });
+    if (parts.experts && kept) {
+      const { seats, expertPolicy: policy = "promoe" } = options;
+      this.experts = new Experts({
+        ...{ ...parts.experts, device: gpu.device, recorder, stepGroup, kept, seats, policy },
+      });
+    }
   }
 
   /**
@@ -140,7 +158,11 @@ export class Runner {
    * @returns undefined if the device's memory is short; the pool is as it was. `moved` rejects if the GPU refused to copy
    * what the pool holds: it has grown all the same
    */
-  async grow(blocks: number): Promise<{ moved: Promise<void> } | undefined> {
+  grow(blocks: number): Promise<{ moved: Promise<void> } | undefined> {
+    return this.alone(() => this.growNow(blocks));
+  }
+
+  private async growNow(blocks: number): Promise<{ moved: Promise<void> } | undefined> {
     const { pool, programs } = this.parts;
     const larger = await pool.allocate(blocks);
     if (!larger) return undefined;
@@ -152,7 +174,11 @@ export class Runner {
   }
 
   /** Makes the state pool larger, as `grow` does with the KV pool. */
-  async growStates(slots: number): Promise<{ moved: Promise<void> } | undefined> {
+  growStates(slots: number): Promise<{ moved: Promise<void> } | undefined> {
+    return this.alone(() => this.growStatesNow(slots));
+  }
+
+  private async growStatesNow(slots: number): Promise<{ moved: Promise<void> } | undefined> {
     const { states, programs } = this.parts;
     const larger = await states.allocate(slots);
     if (!larger) return undefined;
@@ -160,6 +186,13 @@ export class Runner {
     const moved = guarded(this.gpu.device, "to copy the state pool", () => states.adopt(larger));
     Object.assign(programs, bodies);
     return { moved };
+  }
+
+  /** Copies a block, behind the steps that were asked for before. */
+  copyBlock({ from, to }: { from: number; to: number }): void {
+    if (!this.experts) return this.pool.copySlot(from, to);
+    const copying = this.alone(() => Promise.resolve(this.pool.copySlot(from, to)));
+    background(copying, "copy of a block");
   }
 
   /** Tokens of a scoring step at most. */
@@ -183,6 +216,7 @@ export class Runner {
     statePoolBytes: number;
     stateMaxBytes: number;
     workspaceBytes: number;
+    expertBytes?: number;
   } {
     const { weights, pool, states, programs, step } = this.parts;
     return {
@@ -191,6 +225,7 @@ export class Runner {
       statePoolBytes: states.bytes,
       stateMaxBytes: this.plan.statePoolBytes,
       workspaceBytes: programs.workspaceBytes + step.bytes,
+      ...(this.plan.experts && { expertBytes: this.plan.experts.bytes }),
     };
   }
 
@@ -201,6 +236,7 @@ export class Runner {
   stopBehind(layer: number, work: StopWork | undefined): void {
     const { length } = this.shape.layers;
     assert(layer >= -1 && layer < length, `no layer ${layer} of ${length} to stop behind`);
+    assert(!this.experts, "steps of a model with experts off the GPU stop behind routers alone");
     this.segments.stopBehind(layer, work);
   }
 
@@ -216,7 +252,7 @@ export class Runner {
 
   /** Whether the model's file must stay open. */
   get readsFile(): boolean {
-    return this.table?.readsFile ?? false;
+    return this.experts !== undefined || (this.table?.readsFile ?? false);
   }
 
   /**
@@ -238,11 +274,15 @@ export class Runner {
   }
 
   /** Runs one chunk of one prompt; resolves when the GPU has, with a sample if the step asks for one. */
-  async prefill(input: PrefillStep, fetched?: FetchedRows): Promise<StepResult> {
+  prefill(input: PrefillStep, fetched?: FetchedRows): Promise<StepResult> {
+    return this.alone(() => this.prefillNow(input, fetched));
+  }
+
+  private async prefillNow(input: PrefillStep, fetched?: FetchedRows): Promise<StepResult> {
     const { tokens, position, sample, seat } = input;
     const shape = this.writeGiven(input, sample ? tokens.length - 1 : tokens.length, fetched);
-    const stopping = this.segments.run(this.parts.programs.prefill, shape);
-    if (stopping) await stopping;
+    const running = this.runBody("prefill", shape);
+    if (running) await running;
     const rows = sample ? [{ seat, position: position + tokens.length }] : [];
     const { samples, status } = await this.finish(rows, shape);
     const row = firstBroken(status) ?? (samples.some(isInvalid) ? tokens.length - 1 : undefined);
@@ -250,7 +290,11 @@ export class Runner {
   }
 
   /** Feeds each request the token that its seat holds, and samples the next. */
-  async decode(inputs: readonly RunnerRow[], fetched?: FetchedRows): Promise<StepResult> {
+  decode(inputs: readonly RunnerRow[], fetched?: FetchedRows): Promise<StepResult> {
+    return this.alone(() => this.decodeNow(inputs, fetched));
+  }
+
+  private async decodeNow(inputs: readonly RunnerRow[], fetched?: FetchedRows): Promise<StepResult> {
     const rows = inputs.map(({ seat, position }, sequence): StepRow => ({ token: seat, position, sequence }));
     const tables = inputs.map(({ slots }) => slots);
     this.segments.checkFree();
@@ -260,8 +304,8 @@ export class Runner {
       fetched,
     );
     const shape = this.parts.step.write(rows, tables, [...rows.keys()], [], statesOf(inputs));
-    const stopping = this.segments.run(this.parts.programs.decode, shape);
-    if (stopping) await stopping;
+    const running = this.runBody("decode", shape);
+    if (running) await running;
     const asked = inputs.map(({ seat, position }) => ({ seat, position: position + 1 }));
     const { samples, status } = await this.finish(asked, shape);
     const words = new Uint32Array(status);
@@ -272,7 +316,11 @@ export class Runner {
   }
 
   /** Logits of given tokens from row `firstRow` on, [rows, vocabulary], through the prefill kernels. */
-  async score(input: ScoreStep): Promise<Float32Array<ArrayBuffer>> {
+  score(input: ScoreStep): Promise<Float32Array<ArrayBuffer>> {
+    return this.alone(() => this.scoreNow(input));
+  }
+
+  private async scoreNow(input: ScoreStep): Promise<Float32Array<ArrayBuffer>> {
     assert(
       input.tokens.length <= this.scoreRows,
       `${input.tokens.length} tokens to score, at most ${this.scoreRows}`,
@@ -281,23 +329,22 @@ export class Runner {
     const manyHead = await programs.manyHead();
     const fetched = this.table && (await this.table.fetch(input.tokens));
     const shape = this.writeGiven(input, input.firstRow, fetched);
-    const stopping = this.segments.run(programs.prefill, shape);
-    if (stopping) await stopping;
+    const running = this.runBody("prefill", shape);
+    if (running) await running;
     return this.logits(manyHead, shape, input.position);
   }
 
   /** Logits of one given token through the decode kernels: what generation computes step by step. */
-  async scoreDecode(input: {
-    position: number;
-    slots: readonly number[];
-    token: number;
-    state?: StateSlots;
-  }): Promise<Float32Array<ArrayBuffer>> {
+  scoreDecode(input: ScoreDecodeStep): Promise<Float32Array<ArrayBuffer>> {
+    return this.alone(() => this.scoreDecodeNow(input));
+  }
+
+  private async scoreDecodeNow(input: ScoreDecodeStep): Promise<Float32Array<ArrayBuffer>> {
     const { programs } = this.parts;
     const fetched = this.table && (await this.table.fetch([input.token]));
     const shape = this.writeGiven({ ...input, tokens: [input.token] }, 0, fetched);
-    const stopping = this.segments.run(programs.decode, shape);
-    if (stopping) await stopping;
+    const running = this.runBody("decode", shape);
+    if (running) await running;
     return this.logits(programs.head, shape, input.position);
   }
 
@@ -308,7 +355,13 @@ export class Runner {
   }
 
   /** The vectors of whole texts, or the first row of a text that is not finite. Encoders only. */
-  async embed(texts: readonly (readonly number[])[]): Promise<(Float32Array<ArrayBuffer> | BrokenRow)[]> {
+  embed(texts: readonly (readonly number[])[]): Promise<(Float32Array<ArrayBuffer> | BrokenRow)[]> {
+    return this.alone(() => this.embedNow(texts));
+  }
+
+  private async embedNow(
+    texts: readonly (readonly number[])[],
+  ): Promise<(Float32Array<ArrayBuffer> | BrokenRow)[]> {
     this.segments.checkFree();
     const shape = this.parts.step.writeTexts(texts);
     const { status, pooled } = await this.pooled(shape);
@@ -322,7 +375,11 @@ export class Runner {
   }
 
   /** What a part of a text pools to, in models that keep its tokens. @throws TidepoolError `not_finite` */
-  async embedChunk(input: Omit<ScoreStep, "firstRow">): Promise<Float32Array<ArrayBuffer>> {
+  embedChunk(input: Omit<ScoreStep, "firstRow">): Promise<Float32Array<ArrayBuffer>> {
+    return this.alone(() => this.embedChunkNow(input));
+  }
+
+  private async embedChunkNow(input: Omit<ScoreStep, "firstRow">): Promise<Float32Array<ArrayBuffer>> {
     const fetched = this.table && (await this.table.fetch(input.tokens));
     const { status, pooled } = await this.pooled(this.writeGiven(input, input.tokens.length - 1, fetched));
     const row = firstBroken(status);
@@ -337,6 +394,7 @@ export class Runner {
     programs.destroy();
     step.destroy();
     this.recorder.destroy();
+    this.experts?.destroy();
     destroyWeights(weights);
   }
 
@@ -373,6 +431,20 @@ export class Runner {
     const { table } = this;
     assert(!table || fetched, "a step of a model with a table off the GPU without the table's rows");
     if (table && fetched) table.write(rows, tokens, fetched);
+  }
+
+  /** The embedding and all layers; undefined if they are recorded at once. */
+  private runBody(phase: Phase, shape: StepShape): Promise<void> | undefined {
+    const program = this.parts.programs[phase];
+    return this.experts?.run(program, shape, phase) ?? this.segments.run(program, shape);
+  }
+
+  /** Steps that wait in their middle share buffers with all others: then one begins when the one before it has ended. */
+  private alone<T>(work: () => Promise<T>): Promise<T> {
+    if (!this.experts) return work();
+    const turn = this.lastTurn.then(work);
+    this.lastTurn = turn.catch(() => {}); // reported to its caller
+    return turn;
   }
 
   private dispatch(ops: Programs["head"], shape: StepShape): void {
@@ -419,8 +491,8 @@ export class Runner {
     const { programs } = this.parts;
     const { embedding } = programs;
     assert(embedding, `${this.shape.architecture} makes no vectors of texts`);
-    const stopping = this.segments.run(programs.prefill, shape);
-    if (stopping) await stopping;
+    const running = this.runBody("prefill", shape);
+    if (running) await running;
     this.dispatch(programs.check, shape);
     this.dispatch(embedding.ops, shape);
     const pooled = { buffer: embedding.pooled, bytes: 4 * shape.logitRows * this.dimensions };

@@ -7,6 +7,9 @@ import { TidepoolError } from "../errors.ts";
 import { USAGE_COPY_DST, USAGE_STORAGE } from "../gpu/op.ts";
 import type { ModelFile, TensorInfo } from "../load/model-file.ts";
 import type { ModelShape, NormKind, RowsFactor } from "../shape/shape.ts";
+import type { ExpertArena } from "./experts/arena.ts";
+import { checkShape, expertTensors, type ExpertMatrix } from "./experts/matrices.ts";
+import type { ExpertSlotting } from "./matrix/products.ts";
 import { RowTable, rowsInMemory, type ReadRow, type RowTableLimits } from "./matrix/row-table.ts";
 import { requireTensor, type LayerTensors, type TensorNames } from "./arch/tensor-lookup.ts";
 import { floatsOf, transposed } from "./floats.ts";
@@ -35,6 +38,8 @@ export interface ExpertMatrices {
   /** Of one expert. */
   rows: number;
   bias: GPUBuffer | undefined;
+  /** Only some of them are there. */
+  slots?: ExpertSlotting;
 }
 
 /** A matrix of a projection: its tensor's name, its rows, and which of the tensor's rows they are if it has more. */
@@ -69,8 +74,12 @@ export class TensorLoader {
   private readonly buffers = new UploadBuffers();
   private readonly onBytes: (bytes: number) => void;
   private readonly onPiece: OnPiece;
+  private readonly arena: ExpertArena | undefined;
 
-  /** @param onBytes called with the size of every piece that was read */
+  /**
+   * @param onBytes called with the size of every piece that was read
+   * @param arena has slots for the experts of which not all are on the GPU
+   */
   constructor(
     device: GPUDevice,
     file: ModelFile,
@@ -78,8 +87,11 @@ export class TensorLoader {
     names: TensorNames,
     onBytes: (bytes: number) => void,
     onPiece: OnPiece,
+    arena?: ExpertArena,
   ) {
     this.device = device;
+    this.arena = arena;
+    this.gpuBytes = arena?.bytes ?? 0;
     this.file = file;
     this.hiddenSize = shape.hiddenSize;
     this.normKind = shape.norm;
@@ -169,37 +181,27 @@ export class TensorLoader {
     return { ...checkedInfo(tensor, rows, columns), columns, rows };
   }
 
-  /** The matrices of a layer's experts: one tensor of three dimensions, or a tensor for each (the first Mixtral files). */
-  async experts(
-    index: number,
-    name: string,
-    columns: number,
-    rows: number,
-    count: number,
-  ): Promise<ExpertMatrices> {
-    const whole = this.names.layer(index, `${name}_exps`);
-    const each = (expert: number) => `${name}.${expert}`;
-    const tensors = whole
-      ? [whole]
-      : Array.from({ length: count }, (_, expert) =>
-          this.names.require(this.names.layer(index, each(expert)), `blk.${index}.${each(expert)}.weight`),
-        );
-    const shape = whole ? [columns, rows, count] : [columns, rows];
-    const parts = tensors.map((tensor) => ({ tensor, info: shapedInfo(tensor, shape) }));
-    const [first] = parts;
-    const other = parts.find(({ info }) => first && !canStack(first.info, info));
-    if (other)
-      throw new TidepoolError(
-        "unsupported",
-        `${other.tensor.name} is ${other.info.type}, and another expert's is ${first?.info.type}: expected one type`,
-        { tensor: other.tensor.name },
-      );
+  /** The matrices of a layer's experts: all of them, or slots for some. */
+  async experts(index: number, matrix: ExpertMatrix, count: number): Promise<ExpertMatrices> {
+    const { name, rows, columns } = matrix;
+    const tensors = expertTensors(this.names, index, matrix, count);
     const bias = this.names.layer(index, `${name}_exps`, "bias");
-    return {
-      weight: await this.upload(parts),
-      rows,
-      bias: bias && this.vectorBuffer(await this.vector(bias, rows * count), `${name} biases`),
-    };
+    const biases = bias && this.vectorBuffer(await this.vector(bias, rows * count), `${name} biases`);
+    if (this.arena) {
+      for (const tensor of tensors) await this.pass(tensor);
+      return { ...this.arena.of(index, name), rows, bias: biases };
+    }
+    const each = (rows * count) / tensors.length;
+    const parts = tensors.map((tensor) => ({
+      tensor,
+      info: { name: tensor.name, type: tensor.type, columns, rows: each },
+    }));
+    return { weight: await this.upload(parts), rows, bias: biases };
+  }
+
+  /** A tensor that is not needed now, and of which the bytes are seen all the same. */
+  private async pass(tensor: TensorInfo): Promise<void> {
+    for await (const _ of this.counted(tensor));
   }
 
   /** Vectors one behind the other, as f32. */
@@ -381,8 +383,8 @@ export class LayerLoader implements LayerTensors {
   }
 
   /** The matrices "ffn_up" and the like of a layer's experts. */
-  experts(name: string, columns: number, rows: number, count: number): Promise<ExpertMatrices> {
-    return this.tensors.experts(this.index, name, columns, rows, count);
+  experts(matrix: ExpertMatrix, count: number): Promise<ExpertMatrices> {
+    return this.tensors.experts(this.index, matrix, count);
   }
 
   /** Of the vectors with these names and suffixes those that the file has, one behind the other; undefined: none. */
@@ -442,11 +444,7 @@ function checkedInfo(tensor: TensorInfo, columns: number, rows: number): WeightI
 
 /** Matrices of one tensor stand one under the other. */
 function shapedInfo(tensor: TensorInfo, shape: readonly number[]): WeightInfo {
-  const [found, expected] = [tensor.shape, shape].map((sizes) => sizes.join(" x ").replace(/( x 1)+$/, ""));
-  if (found !== expected)
-    throw new TidepoolError("invalid_file", `${tensor.name} is ${found}, expected ${expected}`, {
-      tensor: tensor.name,
-    });
+  checkShape(tensor, shape);
   const [columns = 0, ...rows] = shape;
   const all = rows.reduce((product, size) => product * size, 1);
   return { name: tensor.name, type: tensor.type, columns, rows: all };

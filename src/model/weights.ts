@@ -7,6 +7,7 @@ import { normsOf, type LayerShape, type ModelShape, type NormPlace } from "../sh
 import { loadAltUp, loadAltUpLayer, type AltUpLayer, type AltUpWeights } from "./residual/altup.ts";
 import { namesIn, OUTPUT_SCALE, ropeDivisors, usedTensors } from "./arch/tensor-names.ts";
 import { DENSE_NAMES } from "./embedding.ts";
+import type { ExpertArena } from "./experts/arena.ts";
 import { FEED_FORWARDS } from "./ffn/kinds.ts";
 import { destroyWeight, type PackedWeight } from "./matrix/upload.ts";
 import { MIXERS } from "./mixer/kinds.ts";
@@ -59,11 +60,13 @@ export async function loadWeights(
   onBytes: (done: number, total: number) => void,
   onPiece: OnPiece = () => {},
   offGpu?: RowTableLimits,
+  arena?: ExpertArena,
 ): Promise<Weights> {
   const total = usedTensors(file, shape).reduce((sum, tensor) => sum + tensor.sizeBytes, 0);
   let done = 0;
   const onRead = (bytes: number) => onBytes((done += bytes), total);
-  return loadAll(new TensorLoader(device, file, shape, namesIn(file, shape), onRead, onPiece), shape, offGpu);
+  const names = namesIn(file, shape);
+  return loadAll(new TensorLoader(device, file, shape, names, onRead, onPiece, arena), shape, offGpu);
 }
 
 /** Frees the matrices; vectors go with the device. */

@@ -6,10 +6,12 @@ import type { Elem, Kernels } from "../gpu/kernel.ts";
 import { USAGE_COPY_DST, USAGE_COPY_SRC, USAGE_STORAGE } from "../gpu/op.ts";
 import { mixersOf, type LayerShape, type ModelShape } from "../shape/shape.ts";
 import { embeddingBuffers } from "./embedding.ts";
+import type { KeptBuffer, KeptBuffers } from "./experts/checkpoint.ts";
+import { expertState } from "./ffn/experts.ts";
 import { FEED_FORWARDS } from "./ffn/kinds.ts";
 import type { BufferLimits, BufferSizes } from "./layer-part.ts";
 import { MIXERS } from "./mixer/kinds.ts";
-import type { PartBuffers } from "./op/op-context.ts";
+import { bufferOf, type PartBuffers } from "./op/op-context.ts";
 import { altUpBuffers, STREAMS, streamRows } from "./residual/altup.ts";
 import { perLayerBuffers } from "./residual/per-layer.ts";
 
@@ -48,6 +50,30 @@ export function makeWorkspace({ gpu }: Kernels, shape: ModelShape, limits: Works
   const sizes = Object.entries(partSizes(shape, limits));
   const parts = new Map(sizes.map(([name, size]) => [name, make(name, size)]));
   return { ...own, parts, all: [...Object.values(own), ...parts.values()] };
+}
+
+/** What is live in front of a layer's experts, by name, with the bytes of a row. The choices and their weights come first. */
+function liveAtExperts({ layers, hiddenSize }: ModelShape, dtype: Elem): [name: string, rowBytes: number][] {
+  const parts: Record<string, number> = {};
+  for (const { ffn } of layers)
+    if (ffn?.kind === "experts") Object.assign(parts, expertState(ffn, hiddenSize));
+  const own = { hidden: 4 * hiddenSize, delta: 4 * hiddenSize, normed: elemBytes(dtype) * hiddenSize };
+  return Object.keys(parts).length > 0 ? [...Object.entries(parts), ...Object.entries(own)] : [];
+}
+
+/** Bytes of a row of all that `keptAtExperts` names; 0 in models without experts. */
+export function keptRowBytes(shape: ModelShape, dtype: Elem): number {
+  return liveAtExperts(shape, dtype).reduce((sum, [, rowBytes]) => sum + rowBytes, 0);
+}
+
+/** The buffers that are live in front of a layer's experts; undefined in models without some. */
+export function keptAtExperts(space: Workspace, shape: ModelShape, dtype: Elem): KeptBuffers | undefined {
+  const own: Record<string, GPUBuffer> = { hidden: space.hidden, delta: space.delta, normed: space.normed };
+  const [choices, weights, ...others] = liveAtExperts(shape, dtype).map(([name, rowBytes]): KeptBuffer => ({
+    buffer: own[name] ?? bufferOf(space, name),
+    rowBytes,
+  }));
+  return choices && weights && { choices, weights, others };
 }
 
 /** Bytes of a workspace and of what lies beside it: the sampler's counts and the block tables. */

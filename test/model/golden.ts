@@ -5,7 +5,7 @@ import type { Elem } from "../../src/gpu/kernel.ts";
 import { openModel, type ModelFile } from "../../src/load/model-file.ts";
 import { openBytes } from "../../src/load/source.ts";
 import { usedTensors } from "../../src/model/arch/tensor-names.ts";
-import { Runner } from "../../src/model/runner.ts";
+import { Runner, type RunnerOptions } from "../../src/model/runner.ts";
 import { SeatState } from "../../src/schedule/seat-state.ts";
 import type { CaseEnv } from "../support/cases.ts";
 
@@ -51,8 +51,16 @@ export async function runTokens(
   model: Uint8Array,
   tokens: number[],
   setting: Setting,
+  more?: More,
 ): Promise<Float32Array> {
-  return runFile(gpu, await openModel([openBytes(model, "model.gguf")]), tokens, setting);
+  return runFile(gpu, await openModel([openBytes(model, "model.gguf")]), tokens, setting, more);
+}
+
+/** What a run may ask for beside its setting. */
+export interface More {
+  options?: Partial<RunnerOptions>;
+  /** Called with the runner at the end. */
+  look?(runner: Runner): void;
 }
 
 /** The same for an open model, which is closed. */
@@ -61,10 +69,11 @@ export async function runFile(
   file: ModelFile,
   tokens: number[],
   setting: Setting,
+  { options: asked, look }: More = {},
 ): Promise<Float32Array> {
   const { dtype, kvDtype, blockTokens, feed } = setting;
   const poolTokens = Math.ceil(tokens.length / blockTokens) * blockTokens + 3 * blockTokens;
-  const options = { dtype, kvDtype, blockTokens, chunkTokens: 256, seats: 2, poolTokens };
+  const options = { dtype, kvDtype, blockTokens, chunkTokens: 256, seats: 2, poolTokens, ...asked };
   const read = new Set<string>();
   const runner = await Runner.load(gpu, file, options, undefined, ({ name }) => read.add(name));
   sameTensors(read, usedTensors(file, runner.shape));
@@ -84,6 +93,7 @@ export async function runFile(
           : await runner.score({ position: start, slots, tokens: part, firstRow: 0, state });
       out.set(logits, start * runner.shape.vocabSize);
     }
+    look?.(runner);
   } finally {
     for (const slot of slots) blocks.release(slot);
     blocks.check();

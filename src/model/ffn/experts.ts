@@ -1,7 +1,7 @@
 /**
- * A mixture of experts with all of them on the GPU: router, choice, the chosen experts' products, their weighted sum, and an
- * expert that every token has. Nothing is read back. Its data and costs are in shape/ffn/experts.ts, its own kernels' ops in
- * routing.ts.
+ * A mixture of experts: router, choice, the chosen experts' products, their weighted sum, and an expert that every token has. With
+ * all experts on the GPU nothing is read back; otherwise model/experts runs the ops that are marked, for those that are there. Its
+ * data and costs are in shape/ffn/experts.ts, its own kernels' ops in routing.ts.
  */
 import type { Op } from "../../gpu/op.ts";
 import { expertsCost, type ExpertsFeedForward } from "../../shape/ffn/experts.ts";
@@ -15,6 +15,7 @@ import {
   type ExpertChoice,
   type SortedChoice,
 } from "../matrix/products.ts";
+import { expertMatrices } from "../experts/matrices.ts";
 import type { OpContext } from "../op/op-context.ts";
 import type { ExpertMatrices, LayerLoader, Projection } from "../tensor-loader.ts";
 import type { FeedForwardKind } from "./kind.ts";
@@ -44,7 +45,6 @@ interface ExpertsWeights {
 }
 
 const SHARED = "_shexp";
-const FUSED = "ffn_gate_up";
 const CHOICE_BIAS = ["exp_probs_b", "bias"] as const;
 const WEIGHT_FACTORS = ["ffn_down_exps", "scale"] as const;
 const SHARED_GATE = "ffn_gate_inp_shexp";
@@ -74,24 +74,24 @@ export const EXPERTS: FeedForwardKind<ExpertsFeedForward, ExpertsWeights> = {
     ["ffn_gate_inp", MATRIX, true],
     [CHOICE_BIAS[0], [CHOICE_BIAS[1]], false],
     [WEIGHT_FACTORS[0], [WEIGHT_FACTORS[1]], false],
-    ...[...gateUpNames(ffn, layer), "ffn_down"].flatMap((name) => expertTensors(name, ffn.experts, layer)),
+    ...expertMatrices(ffn, layer, 0).flatMap(({ name }) => expertSpecs(name, ffn.experts, layer)),
     ...(ffn.shared ? mlpTensors(ffn.shared.mlp, SHARED) : []),
     ...(ffn.shared?.sigmoidGate ? [[SHARED_GATE, VECTOR, true] as const] : []),
     ...(ffn.beside ? besideTensors(ffn.beside) : []),
   ],
 
   async load(ffn, layer) {
-    const { experts, width, shared, beside } = ffn;
+    const { experts, shared, beside } = ffn;
     const d = layer.hiddenSize;
-    const names = gateUpNames(ffn, layer);
-    const rows = (name: string) => (name === FUSED ? 2 * width : width);
+    const matrices = expertMatrices(ffn, layer, d);
+    const loaded = await eachInTurn(matrices, (matrix) => layer.experts(matrix, experts));
     return {
       router: await loadRouter(ffn, layer),
       vectors: await layer.vectorsOf([CHOICE_BIAS, WEIGHT_FACTORS], experts),
       isBiased: layer.has(...CHOICE_BIAS),
       isScaled: layer.has(...WEIGHT_FACTORS),
-      gateUp: await eachInTurn(names, (name) => layer.experts(name, d, rows(name), experts)),
-      down: await layer.experts("ffn_down", width, d, experts),
+      gateUp: loaded.slice(0, -1),
+      down: loaded.at(-1) as ExpertMatrices,
       shared: shared && (await loadMlp(shared.mlp, layer, SHARED)),
       sharedGate: shared?.sigmoidGate ? await layer.projection(d, [[SHARED_GATE, 1]]) : undefined,
       beside: beside && (await loadBeside(beside, layer)),
@@ -161,13 +161,21 @@ async function loadRouter({ experts, beside }: ExpertsFeedForward, layer: LayerL
   return router.map((part) => ({ ...part, scale: 1 / Math.sqrt(layer.hiddenSize) }));
 }
 
-function gateUpNames({ gated }: ExpertsFeedForward, layer: LayerTensors): string[] {
-  if (!gated) return ["ffn_up"];
-  return layer.has(`${FUSED}_exps`) ? [FUSED] : ["ffn_gate", "ffn_up"];
+/** The buffers that are live between the router and the experts, and the bytes of a row of each; the choices come first. */
+export function expertState(
+  { chosen, shared, beside }: ExpertsFeedForward,
+  hiddenSize: number,
+): Record<string, number> {
+  return {
+    ...{ expertChoices: 4 * chosen, expertWeights: 4 * chosen },
+    ...(shared && { sharedOutput: 4 * hiddenSize }),
+    ...(shared?.sigmoidGate && { sharedGate: 4 }),
+    ...(beside && { besideOutput: 4 * hiddenSize }),
+  };
 }
 
 /** One tensor of all experts, or one of each. */
-function expertTensors(name: string, experts: number, layer: LayerTensors): TensorSpec[] {
+function expertSpecs(name: string, experts: number, layer: LayerTensors): TensorSpec[] {
   if (!layer.has(`${name}.0`)) return [[`${name}_exps`, MATRIX, true]];
   return Array.from({ length: experts }, (_, expert) => [`${name}.${expert}`, VECTOR, true]);
 }
@@ -231,21 +239,22 @@ async function chosenOps(
   const { ops, sorted } = await sortOps(ffn, context);
   const products = (matrices: ExpertMatrices, perInput: number, into: Into) =>
     expertProducts(context, matrices, { ...choice, perInput, ...(sorted && { sorted }) }, into);
+  const pass: Op[] = [];
   for (const [place, matrices] of gateUp.entries())
-    ops.push(
+    pass.push(
       ...(await products(matrices, perRow, {
         ...{ x: context.normed, y: between, outStride: stride, outOffset: place * width, out: dtype },
       })),
     );
-  ops.push(
+  pass.push(
     await activationOp(kernels, context.types(), {
       ...{ gateUp: between, act, ff: width, activation, gated, perRow },
     }),
   );
   const outputs = context.buffer("expertOutputs");
   const into = { x: act, y: outputs, outStride: shape.hiddenSize, outOffset: 0, out: "f32" } as const;
-  ops.push(...(await products(down, 1, into)));
-  return ops;
+  pass.push(...(await products(down, 1, into)));
+  return [...ops, ...(down.slots ? pass.map((op) => ({ ...op, ofExperts: true as const })) : pass)];
 }
 
 /** Prefill computes the rows of an expert together. */
@@ -272,12 +281,12 @@ interface Into {
 
 async function expertProducts(
   context: OpContext,
-  { weight, rows, bias }: ExpertMatrices,
+  { weight, rows, bias, slots }: ExpertMatrices,
   choice: Omit<ExpertChoice, "rows">,
   { out, ...into }: Into,
 ): Promise<Op[]> {
   const maker = context.phase === "prefill" ? matmulOp : matvecOp;
-  const experts = { ...choice, rows };
+  const experts = { ...choice, rows, ...(slots && { slots }) };
   return eachInTurn(weight.pieces, (piece) =>
     maker(context.kernels, context.types(out), { weight, piece, experts, ...into, ...(bias && { bias }) }),
   );

@@ -1,0 +1,314 @@
+/**
+ * Runs steps of a model of which not all experts are on the GPU, with the results that all would give. A step stops behind a
+ * router, reads the choices, and runs the layer's experts in waves: those that are there, then the others as they arrive.
+ *
+ * In decode a step goes on behind routers as if the experts that are there were those that were chosen, and looks later:
+ *
+ *     ... router 3 | experts 3, layer 4 to its router | experts 4, layer 5 to its router | read the choices of 4 and 5
+ *                    known to be there                  a guess
+ *
+ * If the guess was wrong, the step is put back to what it was behind router 4 (checkpoint.ts), the missing experts are brought,
+ * and it runs from there again. What the wrong run chose behind that is a prediction of what will be needed.
+ * It decides neither what is fetched nor what is evicted (cache/experts).
+ */
+import { assert } from "../../base.ts";
+import type { ExpertCache } from "../../cache/experts/expert-cache.ts";
+import type { ExpertPhase, ExpertUse } from "../../cache/experts/entry.ts";
+import { TidepoolError } from "../../errors.ts";
+import { guarded } from "../../gpu/guard.ts";
+import type { Op, StepShape } from "../../gpu/op.ts";
+import type { CommandRecorder, Source } from "../../gpu/recorder.ts";
+import type { Program } from "../../gpu/segments.ts";
+import type { ExpertArena, Resident } from "./arena.ts";
+import { Checkpoints, type KeptBuffers } from "./checkpoint.ts";
+import type { ExpertFetcher } from "./fetcher.ts";
+
+/** Experts that a prefill waits for before it runs them, while others are still on their way. */
+const WAVE = 8;
+
+/** Behind a router a decode step goes on if so many layers, one after the other, will probably lack nothing. */
+const LEAST_CHANCE = 0.5;
+
+/** Of a layer's chance to lack nothing, what the last step decides. */
+const CHANCE_SHARE = 0.1;
+
+/** The ops of a program: before the experts of each layer, and the experts themselves. The last entry of `before` ends the step. */
+interface Stages {
+  before: readonly (readonly Op[])[];
+  experts: readonly (readonly Op[])[];
+}
+
+/** What a layer's router chose. */
+interface Choices {
+  uses: ExpertUse[];
+}
+
+export interface ExactParts {
+  device: GPUDevice;
+  recorder: CommandRecorder;
+  stepGroup: GPUBindGroup;
+  arena: ExpertArena;
+  cache: ExpertCache;
+  fetcher: ExpertFetcher;
+  kept: KeptBuffers;
+  /** Rows of a decode step at most. */
+  seats: number;
+}
+
+export class ExactExperts {
+  private readonly parts: ExactParts;
+  private readonly checkpoints: Checkpoints;
+  private readonly stagesOf = new WeakMap<Program, Stages>();
+  /** How often each layer lacked nothing of late. */
+  private readonly chances: number[];
+  /** Submissions that nothing was read behind. */
+  private unchecked: Promise<void>[] = [];
+
+  constructor(parts: ExactParts) {
+    const { device, recorder, kept, arena, seats } = parts;
+    this.parts = parts;
+    this.checkpoints = new Checkpoints(device, recorder, kept, arena.plan.layers.length, seats);
+    this.chances = arena.plan.layers.map(() => LEAST_CHANCE);
+  }
+
+  /** Records a program and runs it up to the last experts; what stands behind them runs with the next read. */
+  async run(program: Program, step: StepShape, phase: ExpertPhase): Promise<void> {
+    const { cache, recorder } = this.parts;
+    cache.beginStep(phase);
+    try {
+      await this.runLayers(this.stages(program), step, phase);
+      await Promise.all(this.unchecked);
+    } catch (error) {
+      recorder.discard();
+      throw error;
+    } finally {
+      await Promise.allSettled(this.unchecked);
+      this.unchecked = [];
+      cache.endStep();
+    }
+  }
+
+  destroy(): void {
+    this.checkpoints.destroy();
+  }
+
+  private async runLayers(stages: Stages, step: StepShape, phase: ExpertPhase): Promise<void> {
+    const { length } = stages.experts;
+    this.record(stages.before[0], step);
+    for (let first = 0; first < length;) {
+      const last = phase === "decode" ? this.lastOfGuess(first) : first;
+      const { choices, shown } = await this.guess(stages, step, first, last, phase);
+      const wrong = choices.findIndex(({ uses }, i) => first + i < last && !isShown(uses, shown[i]));
+      const stop = wrong < 0 ? last : first + wrong;
+      for (let layer = first; layer < stop; layer++)
+        this.passed(layer, (choices[layer - first] as Choices).uses, phase);
+      this.predict(choices, first, stop);
+      if (stop < last) this.checkpoints.putBack(stop, step.rows);
+      await this.runExperts(stages, step, stop, (choices[stop - first] as Choices).uses, phase);
+      this.record(stages.before[stop + 1], step);
+      first = stop + 1;
+    }
+  }
+
+  /** Runs layers `first` to before `last` with the experts that are there, and the router of `last`. */
+  private async guess(
+    stages: Stages,
+    step: StepShape,
+    first: number,
+    last: number,
+    phase: ExpertPhase,
+  ): Promise<{ choices: Choices[]; shown: ReadonlyMap<number, number>[] }> {
+    const { rows } = step;
+    const shown: ReadonlyMap<number, number>[] = [];
+    const sources: Source[] = [];
+    for (let layer = first; layer <= last; layer++) {
+      if (phase === "decode") this.checkpoints.keep(layer, rows);
+      sources.push(...this.choiceSources(layer, rows, phase));
+      if (layer === last) break;
+      const residents = this.residents(layer);
+      shown.push(new Map(residents));
+      this.parts.arena.show(layer, residents);
+      this.record(stages.experts[layer], step);
+      this.record(stages.before[layer + 1], step);
+    }
+    const { device, recorder } = this.parts;
+    const read = await guarded(device, "a step with experts", () => recorder.read(sources));
+    return { choices: this.choicesOf(read, last - first + 1), shown };
+  }
+
+  private choiceSources(layer: number, rows: number, phase: ExpertPhase): Source[] {
+    if (phase === "decode") return [this.checkpoints.choices(layer, rows)];
+    const { choices, weights } = this.parts.kept;
+    return [choices, weights].map(({ buffer, rowBytes }) => ({ buffer, bytes: rows * rowBytes }));
+  }
+
+  private choicesOf(read: readonly ArrayBuffer[], layers: number): Choices[] {
+    const each = read.length / layers;
+    return Array.from({ length: layers }, (_, i) => {
+      const [first, second] = read.slice(i * each, (i + 1) * each) as [ArrayBuffer, ArrayBuffer?];
+      const half = second ? first.byteLength : first.byteLength / 2;
+      return {
+        uses: usesOf(
+          new Uint32Array(first, 0, half / 4),
+          second ? new Float32Array(second) : new Float32Array(first, half),
+        ),
+      };
+    });
+  }
+
+  /** The layer behind whose router the step stops next. */
+  private lastOfGuess(first: number): number {
+    const end = this.chances.length - 1;
+    let chance = 1;
+    for (let layer = first; layer < end; layer++) {
+      chance *= this.chances[layer] as number;
+      if (chance < LEAST_CHANCE) return layer;
+    }
+    return end;
+  }
+
+  /** A layer that ran as it should have, by guess. */
+  private passed(layer: number, uses: readonly ExpertUse[], phase: ExpertPhase): void {
+    const { cache } = this.parts;
+    const { resident } = cache.choose(layer, uses, phase);
+    cache.ran(layer, resident);
+    cache.release(layer);
+    this.noteChance(layer, true);
+  }
+
+  /** What a run with experts missing chose behind them will be chosen again, for the most part. */
+  private predict(choices: readonly Choices[], first: number, stop: number): void {
+    for (const [i, { uses }] of choices.entries()) {
+      const guesses = uses.map(({ expert, weight }) => ({ expert, score: weight }));
+      guesses.sort((a, b) => b.score - a.score);
+      if (first + i > stop) this.parts.cache.predict(first + i, guesses, stop);
+    }
+  }
+
+  private async runExperts(
+    stages: Stages,
+    step: StepShape,
+    layer: number,
+    uses: readonly ExpertUse[],
+    phase: ExpertPhase,
+  ): Promise<void> {
+    const { cache, fetcher } = this.parts;
+    const { resident, missing } = cache.choose(layer, uses, phase);
+    this.noteChance(layer, missing.length === 0);
+    try {
+      for (const expert of missing) fetcher.takeFailure(layer, expert); // of an earlier attempt
+      fetcher.pump();
+      const wave = (experts: readonly number[]): void => this.runWave(stages, step, layer, experts);
+      if (resident.length > 0) wave(resident);
+      for (let left: readonly number[] = missing; left.length > 0;) {
+        const ready = await this.nextReady(layer, left, phase);
+        wave(ready);
+        left = left.filter((expert) => !ready.includes(expert));
+      }
+    } finally {
+      cache.release(layer);
+      fetcher.pump();
+    }
+  }
+
+  /** Waits until enough of the missing experts are there. @throws what a fetch failed with */
+  private async nextReady(layer: number, left: readonly number[], phase: ExpertPhase): Promise<number[]> {
+    const { cache, fetcher } = this.parts;
+    const enough = phase === "prefill" ? Math.min(WAVE, left.length) : left.length;
+    for (;;) {
+      for (const expert of left) {
+        const failure = fetcher.takeFailure(layer, expert);
+        if (failure) throw failure;
+      }
+      const ready = left.filter((expert) => cache.slotOf(layer, expert) !== undefined);
+      if (ready.length >= enough) return ready;
+      const { progress } = fetcher;
+      fetcher.pump();
+      if (fetcher.isBusy) await progress;
+      else if (ready.length > 0) return ready;
+      else throw new TidepoolError("internal", `nothing brings experts ${left.join(", ")} of layer ${layer}`);
+    }
+  }
+
+  private runWave(stages: Stages, step: StepShape, layer: number, experts: readonly number[]): void {
+    const { arena, cache, fetcher } = this.parts;
+    arena.show(
+      layer,
+      experts.map((expert): Resident => [expert, this.slotOf(layer, expert)]),
+    );
+    this.record(stages.experts[layer], step);
+    this.submit();
+    cache.ran(layer, experts);
+    fetcher.pump();
+  }
+
+  private slotOf(layer: number, expert: number): number {
+    const slot = this.parts.cache.slotOf(layer, expert);
+    assert(slot !== undefined, `expert ${expert} of layer ${layer} has left before it ran`);
+    return slot;
+  }
+
+  private residents(layer: number): Resident[] {
+    const { cache, arena } = this.parts;
+    return Array.from({ length: arena.plan.experts }, (_, expert) => expert).flatMap((expert): Resident[] => {
+      const slot = cache.slotOf(layer, expert);
+      return slot === undefined ? [] : [[expert, slot]];
+    });
+  }
+
+  private noteChance(layer: number, wasThere: boolean): void {
+    const before = this.chances[layer] as number;
+    this.chances[layer] = before + CHANCE_SHARE * ((wasThere ? 1 : 0) - before);
+  }
+
+  private record(ops: readonly Op[] | undefined, step: StepShape): void {
+    const { recorder, stepGroup } = this.parts;
+    if (ops) recorder.run(ops, stepGroup, step);
+  }
+
+  private submit(): void {
+    const { device, recorder } = this.parts;
+    const checked = guarded(device, "a pass over experts", () => recorder.submit());
+    checked.catch(() => {}); // awaited at the step's end
+    this.unchecked.push(checked);
+  }
+
+  private stages(program: Program): Stages {
+    const known = this.stagesOf.get(program);
+    if (known) return known;
+    const made = cut(program.ops);
+    assert(made.experts.length === this.chances.length, "a program with other layers of experts");
+    this.stagesOf.set(program, made);
+    return made;
+  }
+}
+
+function cut(ops: readonly Op[]): Stages {
+  const before: Op[][] = [[]];
+  const experts: Op[][] = [];
+  let wasOfExperts = false;
+  for (const op of ops) {
+    const isOfExperts = op.ofExperts === true;
+    if (isOfExperts && !wasOfExperts) experts.push([]);
+    if (!isOfExperts && wasOfExperts) before.push([]);
+    (isOfExperts ? experts : before).at(-1)?.push(op);
+    wasOfExperts = isOfExperts;
+  }
+  return { before, experts };
+}
+
+function isShown(uses: readonly ExpertUse[], shown: ReadonlyMap<number, number> | undefined): boolean {
+  return uses.every(({ expert }) => shown?.has(expert));
+}
+
+/** The experts of a layer's choices, each once. */
+function usesOf(choices: Uint32Array, weights: Float32Array): ExpertUse[] {
+  const uses = new Map<number, ExpertUse>();
+  for (const [at, expert] of choices.entries()) {
+    const use = uses.get(expert) ?? { expert, tokens: 0, weight: 0 };
+    use.tokens++;
+    use.weight += weights[at] as number;
+    uses.set(expert, use);
+  }
+  return [...uses.values()];
+}

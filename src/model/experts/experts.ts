@@ -1,0 +1,55 @@
+/**
+ * The experts of a model of which not all are on the GPU, put together: the cache that decides, the slots, the store behind them,
+ * and what runs steps. It computes nothing itself.
+ */
+import { ExpertCache } from "../../cache/experts/expert-cache.ts";
+import type { ExpertPolicyName } from "../../cache/experts/policy.ts";
+import type { ExpertPhase } from "../../cache/experts/entry.ts";
+import type { StepShape } from "../../gpu/op.ts";
+import type { CommandRecorder } from "../../gpu/recorder.ts";
+import type { Program } from "../../gpu/segments.ts";
+import type { ExpertArena } from "./arena.ts";
+import type { KeptBuffers } from "./checkpoint.ts";
+import { ExactExperts } from "./exact.ts";
+import { ExpertFetcher } from "./fetcher.ts";
+import type { ExpertStore } from "./store.ts";
+
+export interface ExpertsParts {
+  device: GPUDevice;
+  arena: ExpertArena;
+  store: ExpertStore;
+  recorder: CommandRecorder;
+  stepGroup: GPUBindGroup;
+  kept: KeptBuffers;
+  /** Rows of a decode step at most. */
+  seats: number;
+  policy: ExpertPolicyName;
+}
+
+export class Experts {
+  readonly cache: ExpertCache;
+  private readonly parts: ExpertsParts;
+  private readonly fetcher: ExpertFetcher;
+  private readonly exact: ExactExperts;
+
+  constructor(parts: ExpertsParts) {
+    const { arena, policy } = parts;
+    const { layers, experts, chosen, classes } = arena.plan;
+    const matrices = layers[0]?.matrices.length ?? 0;
+    this.parts = parts;
+    this.cache = new ExpertCache({ layers: layers.length, experts, chosen, matrices, classes }, { policy });
+    this.fetcher = new ExpertFetcher({ ...parts, cache: this.cache });
+    this.exact = new ExactExperts({ ...parts, cache: this.cache, fetcher: this.fetcher });
+  }
+
+  /** Runs a program's layers; what stands behind the last experts runs with the next read. */
+  run(program: Program, step: StepShape, phase: ExpertPhase): Promise<void> {
+    return this.exact.run(program, step, phase);
+  }
+
+  destroy(): void {
+    this.fetcher.close();
+    this.exact.destroy();
+    this.parts.arena.destroy();
+  }
+}
