@@ -16,6 +16,9 @@ export interface EngineFlags extends SourceFlags {
   memory?: number;
   maxRequests?: number;
   tables?: "gpu" | "file";
+  expertMemory?: number;
+  expertRam?: number;
+  expertPolicy?: NonNullable<EngineOptions["expertPolicy"]>;
   subgroups: boolean;
   cacheDir?: string;
   gpuCache?: number;
@@ -27,6 +30,8 @@ export interface EngineFlags extends SourceFlags {
 
 /** What `--policy` takes: every policy but the one that knows the future. */
 const POLICIES = policyNames.filter((name) => name !== "offline");
+
+const EXPERT_POLICIES = ["lru", "lfu", "static", "moe-infinity", "promoe"];
 
 /** What may be named as a model. */
 export const MODEL_HELP = `a model shipped with Tidepool (${RUNNABLE_NAMES.join(", ")}), a Hub id (org/repo or org/repo/file.gguf, optionally with @revision), or the path or URL of a GGUF file or of a folder with safetensors`;
@@ -46,6 +51,11 @@ export function withEngineOptions(command: Command): Command {
         "--tables <place>",
         "where a table of per-layer embeddings is: on the GPU, or in the model's file",
       ).choices(["gpu", "file"]),
+    )
+    .option("--expert-memory <size>", "most GPU memory for the experts of a mixture of experts", size(1))
+    .option("--expert-ram <size>", "most RAM for experts that are not on the GPU", size(0))
+    .addOption(
+      new Option("--expert-policy <name>", "which experts leave the GPU first").choices(EXPERT_POLICIES),
     )
     .option("--max-requests <n>", "most requests that run at once, 1 to 16", whole(1, 16), 1)
     .option("--no-subgroups", "do not use subgroup operations")
@@ -91,6 +101,7 @@ export async function load(model: string, flags: EngineFlags): Promise<Engine> {
 
 export function engineOptions(flags: EngineFlags): EngineOptions {
   const { dtype, kvDtype, blockTokens, chunkTokens, adapter, subgroups, memory, maxRequests, tables } = flags;
+  const { expertMemory, expertRam, expertPolicy } = flags;
   const given = {
     dtype,
     kvDtype,
@@ -100,6 +111,9 @@ export function engineOptions(flags: EngineFlags): EngineOptions {
     memoryBytes: memory,
     maxRequests,
     tables,
+    expertMemory,
+    expertRamBytes: expertRam,
+    expertPolicy,
     subgroups: subgroups ? undefined : false,
   };
   return { ...(withoutUndefined(given) as EngineOptions), ...sourceOptions(flags) };

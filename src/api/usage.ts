@@ -10,6 +10,7 @@ const FLAGS: Readonly<Record<string, string>> = {
   poolBytes: "--gpu-cache",
   ramBytes: "--ram-cache",
   diskBytes: "--disk-cache",
+  expertRamBytes: "--expert-ram",
   subgroups: "--no-subgroups",
   normalise: "--no-normalise",
   "cache.directory": "--cache-dir",
@@ -22,7 +23,7 @@ const FLAGS: Readonly<Record<string, string>> = {
 const SAME_NAME = [
   ...["dtype", "kvDtype", "blockTokens", "chunkTokens", "maxRequests", "adapter", "restore", "policy"],
   ...["maxTokens", "temperature", "topK", "topP", "minP", "seed", "stop", "trust"],
-  ...["dimensions", "truncate", "task"],
+  ...["dimensions", "truncate", "task", "expertMemory", "expertPolicy"],
 ];
 
 const kebab = (option: string): string =>

@@ -2,6 +2,7 @@
  * What can be set when an engine, a store or a model's header is opened, and how a model is named on the wire. Plain data that
  * survives structured cloning; which values are allowed is in arguments.ts.
  */
+import type { ExpertPolicyName } from "../cache/experts/policy.ts";
 import type { PolicyName } from "../cache/policy/policy.ts";
 import type { HubOptions } from "../load/download/hub.ts";
 import type { ModelsOptions } from "../load/download/kept/model-store.ts";
@@ -79,6 +80,16 @@ export interface EngineOptions extends SourceOptions {
    * has more than 512 MiB, or if `memoryBytes` is too little for it.
    */
   tables?: "gpu" | "file" | undefined;
+  /**
+   * The most GPU memory that the experts of a mixture of experts may take, in bytes. If they are larger, those that a token needs are
+   * brought from RAM or from the model's file. Default: all of them are on the GPU, or if `memoryBytes` is too little for
+   * that, as many as it leaves room for.
+   */
+  expertMemory?: number | undefined;
+  /** The most RAM that experts off the GPU may take, in bytes, beside the file they are read from. Default: 1 GiB. */
+  expertRamBytes?: number | undefined;
+  /** The policy that decides which experts leave the GPU first. Default "promoe". */
+  expertPolicy?: ExpertPolicyName | undefined;
   /** Part of the adapter's name; loading fails if the name does not contain it. */
   adapter?: string | undefined;
   /** false: do not use subgroup operations. Default: use them if the adapter has them. */

@@ -72,6 +72,8 @@ export interface EngineInfo {
     statePoolBytes: number;
     stateMaxBytes: number;
     workspaceBytes: number;
+    /** Slots for experts, part of `weightBytes`; absent if all experts are on the GPU, or the model has none. */
+    expertBytes?: number;
   };
   /** `poolTokens`: what the KV pool may grow to. */
   limits: { blockTokens: number; chunkTokens: number; maxRequests: number; poolTokens: number };
@@ -113,6 +115,8 @@ export interface ModelReport {
     weightBytes: number;
     /** Of tables that stay off the GPU; not part of the sums. */
     offGpuBytes: number;
+    /** Slots for experts, part of `weightBytes`; absent if all experts would be on the GPU, or the model has none. */
+    expertBytes?: number;
     kvBytesPerToken: number;
     /** Tokens that the KV pool starts with, and what it may grow to. */
     kvStartTokens: number;

@@ -5,6 +5,7 @@
  */
 import { RUNTIME } from "../base.ts";
 import { adapterLine, type Gpu } from "../gpu/device.ts";
+import type { ExpertPlan } from "../model/experts/plan.ts";
 import { bytesText, type MemoryPlan } from "../model/memory.ts";
 import { kvLayers } from "../model/mixer/kinds.ts";
 import { commonKvLayer, type ModelShape } from "../shape/shape.ts";
@@ -21,12 +22,19 @@ export async function missingCapabilities(gpu: Gpu, options: EngineOptions): Pro
 export function missingOfPlan({
   limited,
   offGpuBytes,
-}: Pick<MemoryPlan, "limited" | "offGpuBytes">): Capability[] {
+  experts,
+}: Pick<MemoryPlan, "limited" | "offGpuBytes" | "experts">): Capability[] {
   const message = `the table of per-layer embeddings (${bytesText(offGpuBytes)}) stays off the GPU: its rows are read for each token, and a step waits for the one before it; the option tables: "gpu" puts it there`;
   return [
     ...(limited === undefined ? [] : [{ code: "pool_limited", message: limited }]),
     ...(offGpuBytes > 0 ? [{ code: "table_off_gpu", message }] : []),
+    ...(experts ? [{ code: "experts_off_gpu", message: slotsMessage(experts) }] : []),
   ];
+}
+
+function slotsMessage({ experts, layers, classes, bytes }: ExpertPlan): string {
+  const slots = classes.reduce((sum, each) => sum + each.slots, 0);
+  return `${slots} of the ${experts * layers.length} experts are on the GPU at a time (${bytesText(bytes)}): the others are read when they are needed, and steps wait for them; more expertMemory makes it faster`;
 }
 
 /** What the store cannot do for a model of this shape. */

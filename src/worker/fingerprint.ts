@@ -62,6 +62,9 @@ function computingOptions(options: RunnerOptions): Partial<RunnerOptions> {
     stateStartSlots: _stateStart,
     poolBytes: _bytes,
     tables: _tables,
+    expertMemory: _expertMemory,
+    expertRamBytes: _expertRam,
+    expertPolicy: _expertPolicy,
     ...computing
   } = rest;
   return computing;

@@ -87,10 +87,18 @@ async function inspectDevice(
     const resolved = runnerOptions(gpu, options, shape);
     if (!shape) return;
     const { blockTokens, kvDtype, dtype } = resolved;
-    const { startBlocks, maxBlocks, limited, states: _states, ...plan } = planMemory(file, shape, resolved);
-    report.capabilities.push(...missingOfPlan({ limited, offGpuBytes: plan.offGpuBytes }));
+    const {
+      startBlocks,
+      maxBlocks,
+      limited,
+      states: _states,
+      experts,
+      ...plan
+    } = planMemory(file, shape, resolved);
+    report.capabilities.push(...missingOfPlan({ limited, offGpuBytes: plan.offGpuBytes, experts }));
     report.memory = {
       ...plan,
+      ...(experts && { expertBytes: experts.bytes }),
       kvStartTokens: startBlocks * blockTokens,
       kvPoolBytes: maxBlocks * blockTokens * plan.kvBytesPerToken,
       kvPoolTokens: maxBlocks * blockTokens,

@@ -29,11 +29,16 @@ export interface LoopHooks<S extends { token: number }> {
    * false.
    */
   needsTokens?(): boolean;
+  /**
+   * Whether a step waits in its middle, so that it has not been submitted as a whole when `run` returns: then one runs at a time, and
+   * what is copied behind it waits for its result. Default: false.
+   */
+  runsInParts?(): boolean;
   /** Submits a step to the GPU; resolves when it has run, and rejects if not all of it did. */
   run(plan: Plan): Promise<StepResult<S>>;
   /** Brings a block from a lower tier and says so to the scheduler; never rejects. */
   load(move: Move): Promise<void>;
-  /** Copies blocks that a step has just completed to the lower tiers, behind that step. Must not wait. */
+  /** Copies blocks that a step has just completed to the lower tiers, behind that step and before any other. Must not wait. */
   spill(blocks: readonly FullBlock[]): void;
   /** Copies states to where they are kept, behind the steps submitted so far. Must not wait. */
   save(saves: readonly Save[]): void;
@@ -49,6 +54,8 @@ export interface LoopHooks<S extends { token: number }> {
 
 interface StepInFlight<S> {
   plan: Plan;
+  /** It runs in parts: nothing is copied behind it yet. */
+  inParts: boolean;
   result: Promise<StepResult<S>>;
 }
 
@@ -161,7 +168,8 @@ export class Loop<S extends { token: number }> {
 
   private async fill(): Promise<void> {
     const { inFlight } = this;
-    const most = this.hooks.needsTokens?.() ? 1 : MAX_STEPS_IN_FLIGHT;
+    const isAlone = this.hooks.needsTokens?.() || this.hooks.runsInParts?.();
+    const most = isAlone ? 1 : MAX_STEPS_IN_FLIGHT;
     while (!this.stopped && inFlight.length < most) {
       const room = this.hooks.makeRoom?.();
       if (room) await room;
@@ -203,8 +211,13 @@ export class Loop<S extends { token: number }> {
   private submit(plan: Plan): void {
     const result = this.hooks.run(plan);
     result.catch(() => {}); // reported where it is awaited, in commit
-    this.inFlight.push({ plan, result });
-    // Blocks before the states that stand behind them.
+    const inParts = this.hooks.runsInParts?.() ?? false;
+    this.inFlight.push({ plan, result, inParts });
+    if (!inParts) this.copyBehind(plan);
+  }
+
+  /** Blocks before the states that stand behind them. */
+  private copyBehind(plan: Plan): void {
     if (plan.completes.length > 0) this.hooks.spill(plan.completes);
     if (plan.saves.length > 0) this.hooks.save(plan.saves);
   }
@@ -216,6 +229,7 @@ export class Loop<S extends { token: number }> {
       if (!result || this.interruption) return;
       if (this.doubt) throw this.doubt.error;
       this.inFlight.shift();
+      if (step.inParts) this.copyBehind(plan);
       const accepted = result.samples.map((samples) => samples.map(({ token }) => token));
       const outcomes = this.scheduler.commit(plan, accepted, result.broken);
       this.hooks.committed(outcomes, result.samples);

@@ -42,12 +42,25 @@ export function runnerOptions(
     ...(poolStartTokens !== undefined && { poolStartTokens }),
     ...(memoryBytes !== undefined && { memoryBytes }),
     ...(options.tables !== undefined && { tables: options.tables }),
+    ...expertOptions(options),
     ...(poolTokens === undefined ? { poolMayBeLess: true } : { poolTokens }),
     dtype: chosen,
     kvDtype: options.kvDtype ?? (dtype === "auto" && gpu.features.f16 ? "f16" : chosen),
     blockTokens,
     chunkTokens,
     seats,
+  };
+}
+
+function expertOptions({
+  expertMemory,
+  expertRamBytes,
+  expertPolicy,
+}: EngineOptions): Partial<RunnerOptions> {
+  return {
+    ...(expertMemory !== undefined && { expertMemory }),
+    ...(expertRamBytes !== undefined && { expertRamBytes }),
+    ...(expertPolicy !== undefined && { expertPolicy }),
   };
 }
 

@@ -171,6 +171,7 @@ export class Session {
     });
     this.loop = new Loop(this.scheduler, {
       needsTokens: () => this.runner.needsRows,
+      runsInParts: () => this.runner.experts !== undefined,
       prepare: (plan) => this.prepareStep(plan),
       run: (plan) => this.run(plan),
       load: (move) => this.load(move),
@@ -523,7 +524,7 @@ export class Session {
 
   private submitChunk(span: Span): Promise<RunnerResult> {
     const { request, from, count, copyBlock } = span;
-    if (copyBlock) this.runner.pool.copySlot(copyBlock.from, copyBlock.to);
+    if (copyBlock) this.runner.copyBlock(copyBlock);
     const output = this.requests.outputOf(request);
     output.startPrefill();
     const sample = span.samples > 0;

@@ -21,13 +21,20 @@ const TOKENS = Array.from({ length: 64 }, (_, index) => index);
 const OPTIONS: Required<RunnerOptions> = {
   ...{ dtype: "f32", kvDtype: "f32", blockTokens: 16, chunkTokens: 256, seats: 8, poolTokens: 1024 },
   ...{ poolMayBeLess: true, poolStartTokens: 512, poolBytes: 2 ** 20, memoryBytes: 2 ** 30, snapshots: 4 },
-  ...{ stateStartSlots: 6, tables: "gpu" },
+  ...{
+    stateStartSlots: 6,
+    tables: "gpu",
+    expertMemory: 2 ** 20,
+    expertRamBytes: 2 ** 21,
+    expertPolicy: "lru",
+  },
 };
 
 /** Options that decide how much is done at once and how much memory it takes, but nothing that is computed. */
 const SIZES: readonly string[] = [
   ...["chunkTokens", "seats", "poolTokens", "poolMayBeLess", "poolStartTokens", "poolBytes"],
   ...["memoryBytes", "snapshots", "stateStartSlots", "tables"],
+  ...["expertMemory", "expertRamBytes", "expertPolicy"],
 ];
 
 const TENSOR: TensorInfo = {

@@ -78,7 +78,7 @@ export async function onLoan<T>(
   let done = lease.tokens;
   try {
     const loan = scheduler.loanState(lease);
-    if (loan?.copyBlock) runner.pool.copySlot(loan.copyBlock.from, loan.copyBlock.to);
+    if (loan?.copyBlock) runner.copyBlock(loan.copyBlock);
     const value = await work({ lease, state: loan?.state, done: (end) => (done = end) });
     if (!(await good)) done = 0;
     if (done === 0 || lease.released) throw voided();
