@@ -50,6 +50,17 @@ export type Part = readonly [
   factor?: number,
 ];
 
+/** Of groups of `inGroup` rows each, `rows` from `first` on. */
+export interface GroupedRows {
+  columns: number;
+  groups: number;
+  inGroup: number;
+  first: number;
+  rows: number;
+  /** A group's columns become its rows. Default: they stay as they are. */
+  isTurned?: boolean;
+}
+
 /** No vector (norm, bias, divisors) is longer than this. */
 const MAX_VECTOR_BYTES = 16 * 1024 * 1024;
 
@@ -112,6 +123,21 @@ export class TensorLoader {
     const of = before + rows;
     const info = { ...checkedInfo(tensor, columns, of), rows };
     return this.upload([{ tensor: before > 0 ? sliced(tensor, rows, { first: before, of }) : tensor, info }]);
+  }
+
+  /** Some rows of each group of a matrix. */
+  grouped(
+    tensor: TensorInfo,
+    { columns, groups, inGroup, first, rows, isTurned = false }: GroupedRows,
+  ): Promise<PackedWeight> {
+    const of = groups * inGroup;
+    const { name, type } = checkedInfo(tensor, columns, of);
+    const [width, height] = isTurned ? [rows, columns] : [columns, rows];
+    const parts = Array.from({ length: groups }, (_, group) => ({
+      tensor: sliced(tensor, rows, { first: group * inGroup + first, of }),
+      info: { name, type, columns: width, rows: height },
+    }));
+    return this.upload(parts, isTurned);
   }
 
   /** A matrix of which rows are read by number, and that stays off the GPU; its bytes are seen all the same. */
@@ -360,6 +386,15 @@ export class LayerLoader implements LayerTensors {
       throw new TidepoolError("invalid_file", message, { tensor: tensor.name });
     }
     return this.tensors.matrix({ ...tensor, shape: [columns, rows * count] }, columns, rows * count);
+  }
+
+  /** Some rows of each group of a matrix, one group under the other. */
+  grouped(name: string, rows: GroupedRows): Promise<PackedWeight> {
+    const tensor = requireTensor(
+      this.tensors.names.layer(this.index, name),
+      `blk.${this.index}.${name}.weight`,
+    );
+    return this.tensors.grouped(tensor, rows);
   }
 
   /** Vectors, and small matrices row by row, one behind the other, as f32. */

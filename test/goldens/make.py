@@ -42,6 +42,7 @@ LOCAL_GLOBAL = ["sliding_attention", "full_attention"]
 GRANITE_FACTORS = dict(
     embedding_multiplier=12.0, residual_multiplier=0.5, attention_multiplier=0.2, logits_scaling=3.0
 )
+LATENT = dict(num_key_value_heads=4, kv_lora_rank=20, qk_nope_head_dim=12, qk_rope_head_dim=8, v_head_dim=16)
 DELTA = dict(
     head_dim=16,
     layer_types=["linear_attention", "full_attention"],
@@ -527,13 +528,48 @@ FAMILIES = {
             rope_parameters=dict(rope_type="default", rope_theta=10_000.0, partial_rotary_factor=0.5),
         ),
     ),
+    "deepseek2": dict(
+        type="deepseek_v2",
+        dtype="bfloat16",
+        config=dict(
+            **routed(6),
+            **LATENT,
+            q_lora_rank=None,
+            tie_word_embeddings=False,
+            rope_parameters=dict(
+                rope_type="yarn",
+                rope_theta=10_000.0,
+                factor=8.0,
+                original_max_position_embeddings=32,
+                beta_fast=32.0,
+                beta_slow=1.0,
+                mscale=0.707,
+                mscale_all_dim=0.707,
+            ),
+        ),
+    ),
+    "deepseek3": dict(
+        type="deepseek_v3",
+        dtype="bfloat16",
+        config=dict(
+            **routed(8),
+            **LATENT,
+            q_lora_rank=24,
+            n_group=4,
+            topk_group=2,
+            routed_scaling_factor=2.5,
+            tie_word_embeddings=False,
+            rope_parameters=PLAIN_ROPE,
+        ),
+    ),
     "arcee": dict(type="arcee", dtype="bfloat16", config=dict(tie_word_embeddings=False, rope_parameters=PLAIN_ROPE)),
 }
 
 
 def config_of(family):
     values = {**SIZES, **family["config"]}
-    return AutoConfig.for_model(family["type"], **{key: value for key, value in values.items() if value is not None})
+    kept = {key: value for key, value in values.items() if value is not None or key not in SIZES}
+    return AutoConfig.for_model(family["type"], **kept)
 
 
 def fill(name, tensor, generator):

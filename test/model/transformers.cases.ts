@@ -47,6 +47,8 @@ export const FAMILIES = [
   "qwen35moe",
   "erniemoe",
   "glm4moe",
+  "deepseek2",
+  "deepseek3",
 ];
 
 const F32_GATE = 1e-9;

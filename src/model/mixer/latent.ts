@@ -18,7 +18,7 @@ import { tilesPerRow } from "../matrix/panels.ts";
 import type { PackedWeight } from "../matrix/upload.ts";
 import { largestFinite, reduceFragment } from "../op/kernel-parts.ts";
 import { normOp } from "../op/norm.ts";
-import type { Projection } from "../tensor-loader.ts";
+import type { LayerLoader, Projection } from "../tensor-loader.ts";
 import { attentionOps, kvWriteOp, MAX_KEY_DIM, scratchBytes, SPLIT_TOKENS } from "./attention.ts";
 import type { MixerContext, MixerKind } from "./kind.ts";
 
@@ -42,6 +42,16 @@ const MAX_RANK = 512;
 
 export const LATENT: MixerKind<LatentMixer, LatentWeights> = {
   kind: "latent",
+  safetensorsNames: {
+    attn_q: "self_attn.q_proj",
+    attn_q_a: "self_attn.q_a_proj",
+    attn_q_a_norm: "self_attn.q_a_layernorm",
+    attn_q_b: "self_attn.q_b_proj",
+    attn_kv_a_mqa: "self_attn.kv_a_proj_with_mqa",
+    attn_kv_a_norm: "self_attn.kv_a_layernorm",
+    attn_kv_b: "self_attn.kv_b_proj",
+    attn_output: "self_attn.o_proj",
+  },
 
   keeps: (mixer) => ({ kv: { kvHeads: 1, headDim: keptDim(mixer), keysOnly: true } }),
 
@@ -60,7 +70,7 @@ export const LATENT: MixerKind<LatentMixer, LatentWeights> = {
 
   cost: (mixer, units) => latentCost(units, mixer),
 
-  tensors: ({ queryRank }) => [
+  tensors: ({ queryRank }, layer) => [
     ...(queryRank === undefined
       ? ([["attn_q", MATRIX, true]] as const)
       : ([
@@ -70,8 +80,9 @@ export const LATENT: MixerKind<LatentMixer, LatentWeights> = {
         ] as const)),
     ["attn_kv_a_mqa", MATRIX, true],
     ["attn_kv_a_norm", VECTOR, true],
-    ["attn_k_b", VECTOR, true],
-    ["attn_v_b", VECTOR, true],
+    ...(layer.has(KEYS_AND_VALUES) ? [KEYS_AND_VALUES] : ["attn_k_b", "attn_v_b"]).map(
+      (name) => [name, VECTOR, true] as const,
+    ),
     ["attn_output", MATRIX, true],
   ],
 
@@ -86,8 +97,7 @@ export const LATENT: MixerKind<LatentMixer, LatentWeights> = {
       query: await layer.projection(queryRank ?? d, [[hasRank ? "attn_q_b" : "attn_q", queries]]),
       kept: await layer.projection(d, [["attn_kv_a_mqa", keptDim(mixer)]]),
       keptNorm: await layer.norm("attn_kv_a_norm", rank),
-      keys: await layer.stacked("attn_k_b", [plainDim, rank, heads]),
-      values: await layer.stacked("attn_v_b", [rank, valueDim, heads]),
+      ...(await loadHeads(mixer, layer)),
       output: await layer.projection(heads * valueDim, [["attn_output", d]]),
     };
   },
@@ -139,6 +149,26 @@ export const LATENT: MixerKind<LatentMixer, LatentWeights> = {
     ];
   },
 };
+
+/** Of each head the rows of its keys, then those of its values (safetensors). */
+const KEYS_AND_VALUES = "attn_kv_b";
+
+/** Keys and values of each head; in the absorbed form the matrix of its keys is read by columns. */
+async function loadHeads(
+  { heads, rank, plainDim, valueDim }: LatentMixer,
+  layer: LayerLoader,
+): Promise<Pick<LatentWeights, "keys" | "values">> {
+  if (!layer.has(KEYS_AND_VALUES))
+    return {
+      keys: await layer.stacked("attn_k_b", [plainDim, rank, heads]),
+      values: await layer.stacked("attn_v_b", [rank, valueDim, heads]),
+    };
+  const all = { columns: rank, groups: heads, inGroup: plainDim + valueDim };
+  return {
+    keys: await layer.grouped(KEYS_AND_VALUES, { ...all, first: 0, rows: plainDim, isTurned: true }),
+    values: await layer.grouped(KEYS_AND_VALUES, { ...all, first: plainDim, rows: valueDim }),
+  };
+}
 
 function headShape(mixer: LatentMixer) {
   return { heads: mixer.heads, kvHeads: 1, headDim: keptDim(mixer), valueDim: mixer.rank };

@@ -44,7 +44,8 @@ export interface ExpertKeys {
   /** Width of the expert that every token has, or how many experts wide it is. */
   sharedWidth?: string | undefined;
   sharedCount?: string;
-  /** Absent: the architecture's own rule. */
+  /** Absent: the architecture's own, as below. */
+  gate?: "sigmoid";
   renormalise?: string | undefined;
   /** Multiplies the weights. */
   scale?: string;

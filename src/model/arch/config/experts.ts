@@ -4,7 +4,13 @@
  * dialects.ts.
  */
 import type { Dialect, ExpertKeys } from "./dialect.ts";
-import { MAX_EXPERTS, MAX_LAYERS, MAX_WIDTH, type ExpertSettings } from "../hyperparameters.ts";
+import {
+  MAX_EXPERTS,
+  MAX_LAYERS,
+  MAX_WIDTH,
+  yarnMagnitude,
+  type ExpertSettings,
+} from "../hyperparameters.ts";
 import type { Reader } from "../settings-reader.ts";
 
 /** What the settings say of experts; undefined if there are none. */
@@ -18,7 +24,7 @@ export function expertSettings(read: Reader, keys: ExpertKeys | undefined): Expe
     chosen: read.integer(keys.chosen, MAX_EXPERTS),
     width,
     sharedWidth: size(keys.sharedWidth) || size(keys.sharedCount) * width,
-    gate: undefined,
+    gate: keys.gate,
     renormalise: keys.renormalise === undefined ? undefined : read.flag(keys.renormalise, false),
     scale: keys.scale === undefined ? 1 : read.positive(keys.scale, 1),
     groups: count > 1 ? { count, used: used || count } : undefined,
@@ -74,6 +80,49 @@ const DEEPSEEK: ExpertKeys = {
   renormalise: "norm_topk_prob",
   scale: "routed_scaling_factor",
   groups: { count: "n_group", used: "topk_group" },
+};
+
+const LATENT = {
+  kv_lora_rank: 512,
+  q_lora_rank: 1536,
+  qk_nope_head_dim: 128,
+  qk_rope_head_dim: 64,
+  v_head_dim: 128,
+};
+
+const DEEPSEEK_V2 = {
+  ...{
+    ...LATENT,
+    vocab_size: 102_400,
+    n_routed_experts: 64,
+    n_shared_experts: 2,
+    moe_intermediate_size: 1407,
+  },
+  num_experts_per_tok: undefined,
+};
+
+const DEEPSEEK_V3 = {
+  ...{ ...LATENT, vocab_size: 129_280, hidden_size: 7168, intermediate_size: 18_432, num_hidden_layers: 61 },
+  ...{ num_attention_heads: 128, max_position_embeddings: 4096, n_routed_experts: 256, n_shared_experts: 1 },
+  ...{ moe_intermediate_size: 2048, num_experts_per_tok: 8, n_group: 8, topk_group: 4, norm_topk_prob: true },
+  routed_scaling_factor: 2.5,
+};
+
+/** Of latent attention. With YaRN, `mscale_all_dim` lengthens queries and keys, whatever is said of cos and sin. */
+const latentSizes: NonNullable<Dialect["adjust"]> = (read, { rope: { scaling } }) => {
+  const size = (name: string) => read.integer(name, MAX_WIDTH);
+  const [plainDim, ropeDim] = [size("qk_nope_head_dim"), size("qk_rope_head_dim")];
+  const older = read.positiveOrZero("rope_scaling.mscale_all_dim");
+  const multiplier = read.positiveOrZero("rope_parameters.mscale_all_dim") || older;
+  return {
+    headDim: plainDim + ropeDim,
+    ropeDims: ropeDim,
+    latent: {
+      queryRank: read.optional("q_lora_rank") === undefined ? undefined : size("q_lora_rank"),
+      ...{ rank: size("kv_lora_rank"), plainDim, ropeDim, valueDim: size("v_head_dim") },
+      stretch: scaling.type === "yarn" ? yarnMagnitude(scaling.factor, multiplier) : 1,
+    },
+  };
 };
 
 /** Layers behind the last one, which predict further tokens. */
@@ -172,6 +221,16 @@ export function expertDialects(dense: Readonly<Record<string, Dialect>>): Record
         adjust: nextLayers,
       },
     ),
+    deepseek_v2: of("llama", DEEPSEEK_V2, {
+      experts: { ...DEEPSEEK, renormalise: undefined },
+      fixed: { norm_topk_prob: false, topk_method: "greedy", scoring_func: "softmax" },
+      adjust: latentSizes,
+    }),
+    deepseek_v3: of("llama", DEEPSEEK_V3, {
+      experts: { ...DEEPSEEK, gate: "sigmoid" },
+      fixed: { topk_method: "noaux_tc", scoring_func: "sigmoid", rope_interleave: true },
+      adjust: (read, params) => ({ ...nextLayers(read, params), ...latentSizes(read, params) }),
+    }),
     glm4_moe: of(
       "glm4",
       {

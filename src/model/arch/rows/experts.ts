@@ -60,6 +60,7 @@ export function expertRows(rows: readonly Architecture[]): Architecture[] {
       gguf: "deepseek2",
       config: ["deepseek_v2", "deepseek_v3"],
       ropeLayout: "interleaved",
+      configRopeLayout: "interleaved",
       latent: true,
       experts: {},
       mixers: (index, params) => [latentAttention(index, params)],
