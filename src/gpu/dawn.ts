@@ -4,6 +4,7 @@
  * Nothing here knows what the devices are for.
  */
 import { TidepoolError } from "../errors.ts";
+import { paceDawn } from "./dawn-pace.ts";
 
 interface Dawn {
   create(flags: string[]): GPU;
@@ -31,6 +32,8 @@ let instance: GPU | undefined;
 const underWay = new Set<Promise<unknown>>();
 const devices = new Set<GPUDevice>();
 let isEnding = false;
+/** When Dawn was last asked for something, or last answered. */
+let lastWordAt = 0;
 
 /**
  * Finds npm `webgpu`. Of a driver that offers more than 16 dynamic buffers Dawn warns twice, straight to standard error, while it
@@ -43,6 +46,7 @@ export async function findDawn(): Promise<GPU> {
   const dawn = await importDawn();
   if (instance) return instance;
   Object.assign(globalThis, dawn.globals);
+  paceDawn(() => performance.now() - lastWordAt);
   for (const [name, methods] of Object.entries(ASYNC))
     for (const method of methods) count(dawn.globals[name]?.prototype, method);
   return (instance = dawn.create([]));
@@ -75,7 +79,13 @@ function count(prototype: Dawn["globals"][string]["prototype"] | undefined, meth
   prototype[method] = function (...given) {
     if (isEnding) return new Promise(() => {});
     const answer = original.apply(this, given);
-    const counted = answer.then(keepDevice, () => {}).finally(() => underWay.delete(counted));
+    const counted = answer
+      .then(keepDevice, () => {})
+      .finally(() => {
+        lastWordAt = performance.now();
+        underWay.delete(counted);
+      });
+    lastWordAt = performance.now();
     underWay.add(counted);
     return answer;
   };

@@ -1,0 +1,31 @@
+/**
+ * How often Dawn looks for answers in Node: by itself in every turn of the event loop while anything is awaited of it, so that
+ * a wait for a compiler or for a long step keeps a whole core busy, which a software driver needs itself. Here its turns
+ * come by a timer once it has looked in vain for a while. Nothing here knows what is awaited.
+ */
+
+/** How long it may look in every turn, from when it was last asked or last answered: most steps of a model are over by then. */
+const EAGER_MS = 20;
+
+/** How long it rests between two looks afterwards. */
+const REST_MS = 1;
+
+/**
+ * Paces what Dawn asks of `setImmediate`, for the life of the thread; all others get what they ask for.
+ * @param quietMs how long ago Dawn was last asked for something or last answered
+ */
+export function paceDawn(quietMs: () => number): void {
+  globalThis.setImmediate = new Proxy(globalThis.setImmediate, {
+    apply(plain, self, given: Parameters<typeof setImmediate>) {
+      const [look] = given;
+      if (isDawns(look) && quietMs() > EAGER_MS) return setTimeout(look, REST_MS);
+      return Reflect.apply(plain, self, given) as unknown;
+    },
+  });
+}
+
+/** Dawn's is a function of C++, without a name; what `bind` makes is native too, and has one. */
+const isDawns = (look: () => void): boolean => look.name === "" && NATIVE.test(FUNCTION_TEXT.call(look));
+
+const FUNCTION_TEXT = Function.prototype.toString;
+const NATIVE = /^function \(\) \{ \[native code\] \}$/;
