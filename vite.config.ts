@@ -1,7 +1,7 @@
 /**
  * The builds: the page (default); the library with its workers, for Node and Deno with the command (`--mode lib`) and for
  * browsers (`--mode browser`); and the test programs that run in Node, Deno and Chromium (`--mode suite`). `.wgsl` files are imported as text in all of them. Which test files
- * Vitest takes depends on its mode: `test` (quick), `whole` (drives the built command and page), `full` (all of it), `real` (downloads a real model).
+ * Vitest takes depends on its mode: `test` (quick; `full-unit`: with more tries), `whole` (drives the built command and page), `full` (all of it), `real` (downloads a real model).
  */
 import { createHash } from "node:crypto";
 import { existsSync, readdirSync, readFileSync } from "node:fs";

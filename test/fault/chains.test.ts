@@ -9,13 +9,14 @@ import { bytesToHex, type Key } from "../../src/tier/record/keys.ts";
 import { encodeRecord, type RecordInfo } from "../../src/tier/record/record.ts";
 import { SegmentBackend } from "../../src/tier/disk/segments.ts";
 import { TierStore } from "../../src/tier/store/store.ts";
+import { tries } from "../support/full.ts";
 import { testSeed } from "../support/seed.ts";
 import { chain, keyOf, payloadOf } from "../tier/make.ts";
 import type { PutDraft } from "../../src/tier/store/store-options.ts";
 import { FakeMedium, World } from "./fake-disk.ts";
 import { FakeTimer, settle } from "./fake-timer.ts";
 
-const RUNS = 400;
+const RUNS = tries(400);
 const REQUESTS = 30;
 const BLOCKS = 8;
 const PAYLOAD_BYTES = 64;

@@ -1,9 +1,10 @@
 /** The store over a failing disk: nothing wrong is ever served, nothing leaks, it always opens. And a test of the test. */
 import { describe, expect, test } from "vitest";
+import { tries } from "../support/full.ts";
 import { testSeed } from "../support/seed.ts";
 import { fuzz, type FuzzReport } from "./fuzz.ts";
 
-const RUNS = 1500;
+const RUNS = tries(1500);
 
 function print(report: FuzzReport): void {
   const { runs, restarts, hits, misses } = report;

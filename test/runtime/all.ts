@@ -1,6 +1,6 @@
 /**
- * `npm test`: set-up, checks, Vitest, then the GPU cases in every runtime of this machine beside the tests that drive the
- * built command and page. It prints failures and a summary; the last line is `N passed, N failed`.
+ * `npm test`: set-up, then side by side the checks, Vitest, the GPU cases in every runtime of this machine and, after the builds,
+ * the tests that drive the built command and page. It prints failures and a summary; the last line is `N passed, N failed`.
  *
  * Arguments: --full (the whole matrix and test/full), --write (rewrite the expected counts), --list (count what would run
  * and run nothing), and for work on a kernel --only NAME[,NAME] (these steps) and --filter TEXT (the GPU cases with
@@ -34,6 +34,8 @@ const log = (line: string): void => console.log(line);
 const results: StepResult[] = [];
 /** The Vitest mode of the tests that drive what was built. */
 const WHOLE = values.full ? "full" : "whole";
+/** That of the unit tests. */
+const UNIT = values.full ? "full-unit" : "test";
 
 async function main(): Promise<number> {
   const machine = await timed("set-up", () => setUp(log));
@@ -44,8 +46,6 @@ async function main(): Promise<number> {
   for (const { name, reason } of machine.absent) log(`SKIPPED ${name}: ${reason}`);
   const env = { ...driverEnv(machine.driverFile), CHROMIUM: machine.chromium };
   if (values.list) return await list(machine, env);
-  if (chosen("checks")) await runSteps(checkJobs().map((job) => ({ ...job, step: "checks" })));
-  if (chosen("unit")) finish(await vitest("unit", "test", env, log));
   if (chosen("training")) finish(await vitest("training", "training", env, log));
   await runSteps([
     ...machine.runtimes.flatMap((runtime) => gpuJobs(runtime, machine)),
@@ -88,10 +88,13 @@ async function runSteps(jobs: readonly StepJob[]): Promise<void> {
 
 /** In how many processes the cases of a runtime are run, and how long they take together in the normal run. */
 const GPU_LOADS: Record<Runtime["program"], { parts: number; seconds: number }> = {
-  node: { parts: 3, seconds: 330 },
-  chromium: { parts: 2, seconds: 200 },
-  deno: { parts: 2, seconds: 150 },
+  node: { parts: 3, seconds: 240 },
+  chromium: { parts: 2, seconds: 140 },
+  deno: { parts: 2, seconds: 120 },
 };
+
+/** In how many processes the unit tests are run, of one worker each. */
+const UNIT_PARTS = 2;
 
 function gpuJobs(runtime: Runtime, machine: Machine): StepJob[] {
   const { name, program } = runtime;
@@ -105,10 +108,20 @@ function gpuJobs(runtime: Runtime, machine: Machine): StepJob[] {
   }));
 }
 
-/** The soak, and the tests that drive what was built, in processes of their own (vite.config.ts). */
+/** All that has no GPU cases. */
 function others(machine: Machine, env: NodeJS.ProcessEnv): StepJob[] {
+  const { checks, builds } = checkJobs();
+  const ofChecks = (job: Job<StepResult>): StepJob => ({ ...job, step: "checks" });
+  const after = builds.map(ofChecks);
+  const unit = Array.from({ length: UNIT_PARTS }, (_, index) => ({
+    ...{ step: "unit", seconds: 140 / UNIT_PARTS, after },
+    run: () => vitest("unit", UNIT, env, log, { index, of: UNIT_PARTS }),
+  }));
   const all: StepJob[] = [
-    { step: "whole", seconds: 400, run: () => vitest("whole", WHOLE, env, log) },
+    ...after,
+    ...checks.map(ofChecks),
+    ...unit,
+    { step: "whole", seconds: 250, after, run: () => vitest("whole", WHOLE, env, log) },
     { step: "soak", seconds: 60, run: () => soak(machine, values.full) },
   ];
   return all.filter(({ step }) => chosen(step));
@@ -119,7 +132,7 @@ async function list(machine: Machine, env: NodeJS.ProcessEnv): Promise<number> {
   const kind = kindOfRun(values.full);
   const counts: Counts = {
     checks: { ran: CHECK_COUNT, skipped: 0 },
-    unit: await listVitest("test", env),
+    unit: await listVitest(UNIT, env),
     whole: await listVitest(WHOLE, env),
     soak: { ran: SOAK_MODELS.length, skipped: 0 },
   };

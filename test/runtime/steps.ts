@@ -34,10 +34,20 @@ function runNode(args: string[], env: NodeJS.ProcessEnv = process.env): Promise<
 
 const VITE_BUILD = ["node_modules/vite/bin/vite.js", "build"];
 
-const CHECKS: readonly { name: string; seconds: number; args: string[] }[] = [
+interface Check {
+  name: string;
+  seconds: number;
+  args: string[];
+}
+
+const CHECKS: readonly Check[] = [
   { name: "types", seconds: 20, args: ["node_modules/typescript/bin/tsc", "--noEmit", "-p", "."] },
   { name: "lint", seconds: 30, args: ["node_modules/eslint/bin/eslint.js", "."] },
   { name: "format", seconds: 25, args: ["node_modules/prettier/bin/prettier.cjs", "--check", "."] },
+];
+
+/** What later steps use. */
+const BUILDS: readonly Check[] = [
   { name: "library build", seconds: 5, args: ["test/support/fresh.mjs"] },
   {
     name: "library build for browsers",
@@ -46,11 +56,18 @@ const CHECKS: readonly { name: string; seconds: number; args: string[] }[] = [
   { name: "page build", seconds: 10, args: [...VITE_BUILD, "--logLevel", "warn"] },
 ];
 
-export const CHECK_COUNT = CHECKS.length;
+export const CHECK_COUNT = CHECKS.length + BUILDS.length;
 
-/** Types, lint, format, and the builds that later steps use: the parts of one step. */
-export const checkJobs = (): Job<StepResult>[] =>
-  CHECKS.map(({ name, seconds, args }) => ({ seconds, run: () => check(name, args) }));
+const jobOf = ({ name, seconds, args }: Check): Job<StepResult> => ({
+  seconds,
+  run: () => check(name, args),
+});
+
+/** Types, lint, format, and the builds: the parts of one step. */
+export const checkJobs = (): Record<"checks" | "builds", Job<StepResult>[]> => ({
+  checks: CHECKS.map(jobOf),
+  builds: BUILDS.map(jobOf),
+});
 
 async function check(name: string, args: string[]): Promise<StepResult> {
   const started = performance.now();
@@ -75,18 +92,23 @@ interface VitestReport {
   }[];
 }
 
-/** One Vitest run; which files belong to a mode stands in vite.config.ts. */
+/**
+ * One Vitest run; which files belong to a mode stands in vite.config.ts.
+ * @param part of the files, in one worker. Default: all, in as many as the mode has.
+ */
 export async function vitest(
   name: string,
   mode: string,
   env: NodeJS.ProcessEnv,
   log: (line: string) => void,
+  part?: { index: number; of: number },
 ): Promise<StepResult> {
   const started = performance.now();
-  const file = `${RESULTS}/${mode}.json`;
+  const file = `${RESULTS}/${part ? `${mode}.${part.index + 1}` : mode}.json`;
   mkdirSync(RESULTS, { recursive: true });
   rmSync(file, { force: true });
   const args = ["node_modules/vitest/vitest.mjs", "run", "--mode", mode, "--passWithNoTests"];
+  if (part) args.push(`--shard=${part.index + 1}/${part.of}`, "--maxWorkers=1");
   const reporters = ["--reporter=dot", "--reporter=json", `--outputFile.json=${file}`];
   const { code, output } = await runNode([...args, ...reporters], env);
   const loud = output.split("\n").filter((line) => line.startsWith("SKIPPED "));

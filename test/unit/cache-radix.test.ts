@@ -2,6 +2,7 @@ import { expect, test } from "vitest";
 import { Random } from "../../src/base.ts";
 import type { RadixNode } from "../../src/cache/tree/radix.ts";
 import { RadixTree, startOf } from "../../src/cache/tree/radix.ts";
+import { tries } from "../support/full.ts";
 import { testSeed } from "../support/seed.ts";
 
 const ids = (text: string): Int32Array => Int32Array.from(text, (c) => c.charCodeAt(0));
@@ -228,22 +229,22 @@ function compare(tree: RadixTree, model: Model): void {
 }
 
 test(
-  "100,000 random operations agree with a naive model, bytes after every one",
+  `${tries(100_000).toLocaleString("en")} random operations agree with a naive model, bytes after every one`,
   { timeout: 300_000 },
   () => {
     const random = new Random(testSeed("cache-radix"));
     const total: Record<string, number> = {};
     for (const [blockTokens, operations] of [
-      [1, 40_000],
-      [2, 30_000],
-      [4, 30_000],
+      [1, tries(40_000)],
+      [2, tries(30_000)],
+      [4, tries(30_000)],
     ] as const) {
       const done = randomLife(random, blockTokens, operations);
       for (const [what, count] of Object.entries(done)) total[what] = (total[what] ?? 0) + count;
     }
     console.log("operations", total);
     for (const what of ["insert", "split", "match", "snapshot", "pin", "unpin", "merge", "evict"]) {
-      expect(total[what], what).toBeGreaterThan(500);
+      expect(total[what], what).toBeGreaterThan(tries(500));
     }
   },
 );

@@ -33,6 +33,15 @@ test("the longest come first, and no more run at a time than there are slots", a
   for (const name of ["b", "c", "d"]) expect([...(beside.get(name) ?? [])].sort()).toEqual(["a", name]);
 });
 
+test("a job starts behind those that it needs, which come early for its sake", async () => {
+  const { job, started, beside } = recorder();
+  const [build, other] = [job("build", 2), job("other", 5)];
+  const jobs = [other, job("long", 9), { ...job("tests", 12), after: [build, other] }, build];
+  await runJobs(jobs, 2, () => {});
+  expect(started).toEqual(["other", "build", "long", "tests"]);
+  for (const name of ["build", "other"]) expect(beside.get("tests")?.has(name)).toBe(false);
+});
+
 test("an error ends the run after what was running has ended", async () => {
   const { job, started } = recorder();
   const broken = { seconds: 9, run: () => Promise.reject(new Error("broken")) };

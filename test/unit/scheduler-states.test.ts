@@ -22,6 +22,7 @@ import {
 } from "../../src/schedule/scheduler.ts";
 import { SeatState, type StateSlots } from "../../src/schedule/seat-state.ts";
 import { alone, nextToken, STOP } from "../support/fake-model.ts";
+import { tries } from "../support/full.ts";
 import { testSeed } from "../support/seed.ts";
 
 const COST = { flopsLinear: 1, flopsQuadratic: 0, bytesPerToken: 4, bytesPerSnapshot: 40 };
@@ -236,11 +237,13 @@ function step(world: World, random: Random): boolean {
   return true;
 }
 
+const ROUNDS = tries(600);
+
 describe("scheduler of a model with recurrent layers", () => {
   it("starts every step from the state of exactly the tokens before it", () => {
     const random = new Random(testSeed("scheduler-states"));
     const sums = { saved: 0, restored: 0, cached: 0 };
-    for (let round = 0; round < 600; round++) {
+    for (let round = 0; round < ROUNDS; round++) {
       const world = makeWorld(random);
       const prefixes = [0, 1].map(() =>
         Array.from({ length: 4 + random.below(10) }, () => 1 + random.below(20)),
@@ -273,7 +276,7 @@ describe("scheduler of a model with recurrent layers", () => {
     console.log(
       `${sums.saved} states saved, ${sums.restored} loaded, ${sums.cached} tokens found on the GPU`,
     );
-    for (const sum of Object.values(sums)) expect(sum).toBeGreaterThan(30);
+    for (const sum of Object.values(sums)) expect(sum).toBeGreaterThan(tries(30));
   });
 
   it("computes a new prefix once for two requests that arrive together, also where the first is aborted", () => {
