@@ -151,9 +151,9 @@ async function ask(runtime: Runtime, machine: Machine, options: GpuOptions, requ
 
 /** Nothing is left out where some are asked for by name, nor in the full run. */
 const choiceOf = (
-  { leaves = [], keeps = [], strength = 2 }: Runtime,
+  { leaves = [], keeps = [], cover = "pairs" }: Runtime,
   { full, filter }: GpuOptions,
-): RunRequest => (full || filter !== "" ? { full, filter } : { without: leaves, keeping: keeps, strength });
+): RunRequest => (full || filter !== "" ? { full, filter } : { without: leaves, keeping: keeps, cover });
 
 async function inProcess(
   program: "node" | "deno",

@@ -3,7 +3,7 @@
  * to fail. The runners in test/runtime open the device, run the cases, and print one JSON line for each.
  */
 import type { Gpu } from "../../src/gpu/device.ts";
-import { coveringPairs, type Combination, type Strength } from "./pairs.ts";
+import { coveringPairs, type Combination } from "./pairs.ts";
 
 export interface CaseEnv {
   /** A device with every feature that the adapter has. Cases must not destroy it. */
@@ -72,14 +72,20 @@ export function inEverySetting(
 export const needingShared = (cases: readonly Case[]): Case[] =>
   cases.map((one) => ({ ...one, needs: { shared: true, ...one.needs } }));
 
+/**
+ * How much of each group of cases the normal run holds: every pair of settings; every setting; or, in a runtime beside one that
+ * has every setting, the rest of the cases that hold the pairs, so that the two share them out.
+ */
+export type Cover = "pairs" | "settings" | "rest";
+
 /** Which cases run, and which of those that could are left out. */
 export interface CaseChoice {
   /** Only cases whose name contains this text, and of these every setting. */
   filter?: string;
   /** Every combination of settings, and the cases that only the full run has. */
   full?: boolean;
-  /** How much of each group the normal run holds: every pair of settings, or every setting. Default: 2, the pairs. */
-  strength?: Strength;
+  /** How much of each group the normal run holds. Default: "pairs". */
+  cover?: Cover;
   /** Leaves out the cases whose names begin with one of these... */
   without?: readonly string[];
   /** ... but for those that begin with one of these. */
@@ -93,12 +99,12 @@ type Features = Pick<Required<CaseNeeds>, "f16" | "subgroups">;
 
 /** The cases of `all` that run on an adapter with these features, in their order. */
 export function chooseCases(all: readonly Case[], features: Features, choice: CaseChoice): Case[] {
-  const { filter = "", full = false, strength = 2, without = [], keeping = [], part } = choice;
+  const { filter = "", full = false, cover = "pairs", without = [], keeping = [], part } = choice;
   const existing = all.filter(
     ({ needs, full: onlyFull }) =>
       (full || !onlyFull) && !(needs?.f16 && !features.f16) && !(needs?.subgroups && !features.subgroups),
   );
-  const taken = full || filter !== "" ? existing : covering(existing, strength);
+  const taken = full || filter !== "" ? existing : covering(existing, cover);
   const begins = (name: string, prefixes: readonly string[]) =>
     prefixes.some((prefix) => name.startsWith(prefix));
   const chosen = taken.filter(
@@ -107,18 +113,24 @@ export function chooseCases(all: readonly Case[], features: Features, choice: Ca
   return part ? chosen.filter((_, index) => index % part.of === part.index) : chosen;
 }
 
-/** Of each group as few as hold every pair of settings, or every setting; all cases without a group. */
-function covering(cases: readonly Case[], strength: Strength): Case[] {
+/** Of each group as few as hold what is asked for; all cases without a group. */
+function covering(cases: readonly Case[], cover: Cover): Case[] {
   const groups = new Map<string, Case[]>();
   for (const one of cases) {
     if (one.varied) groups.set(one.varied.group, [...(groups.get(one.varied.group) ?? []), one]);
   }
   const taken = [...groups.values()].flatMap((group) =>
-    coveringPairs(
+    indicesOf(
       group.map(({ varied }) => varied?.settings ?? []),
-      strength,
+      cover,
     ).map((index) => group[index]),
   );
   const kept = new Set(taken);
   return cases.filter((one) => one.varied === undefined || kept.has(one));
+}
+
+function indicesOf(combinations: readonly Combination[], cover: Cover): number[] {
+  const settings = cover === "pairs" ? [] : coveringPairs(combinations, 1);
+  if (cover === "settings") return settings;
+  return coveringPairs(combinations, 2).filter((index) => !settings.includes(index));
 }

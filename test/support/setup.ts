@@ -4,7 +4,7 @@
  */
 import { commandsFor, hasApt, install, isRoot, type Need } from "../../src/setup/apt.ts";
 import { findLavapipe, hasRenderNode } from "../../src/setup/driver.ts";
-import type { Strength } from "./pairs.ts";
+import type { Cover } from "./cases.ts";
 import { IN_EVERY_RUNTIME, VARIANTS } from "../model/variants.ts";
 import { findChromium, findDeno, findSwiftShader, probe, type Probe } from "./machine.ts";
 
@@ -20,10 +20,10 @@ export interface Runtime {
   /** Of these, cases that run here all the same. */
   keeps?: readonly string[];
   /**
-   * How much of each group of cases the normal run holds here. A runtime is one dimension more: if another on this machine
-   * holds all pairs of settings, every setting is enough. Default: the pairs.
+   * How much of each group of cases the normal run holds here. A runtime is one dimension more: if others on this machine
+   * hold all pairs of settings, every setting is enough. Default: the pairs.
    */
-  strength?: Strength;
+  cover?: Cover;
 }
 
 /** Variants that are no more than a row of kernels which others have too. */
@@ -114,7 +114,13 @@ export const PREFIXES = [
   ...[...DENO_LEAVES, ...DENO_KEEPS],
 ];
 const IN_CHROMIUM: Runtime = {
-  ...{ name: "chromium", program: "chromium", leaves: CHROMIUM_LEAVES, keeps: CHROMIUM_KEEPS, strength: 1 },
+  ...{
+    name: "chromium",
+    program: "chromium",
+    leaves: CHROMIUM_LEAVES,
+    keeps: CHROMIUM_KEEPS,
+    cover: "settings",
+  },
 };
 
 export interface Machine {
@@ -182,7 +188,8 @@ async function softwareMachine(deno: string, log: Log): Promise<Machine> {
     return withoutLavapipe({ reason: lavapipe.error, swiftShader, chromium, deno }, log);
   const { file: driverFile } = lavapipe;
   const absent: Machine["absent"] = [];
-  const runtimes: Runtime[] = [{ name: "node-lavapipe", program: "node", driverFile }];
+  // On lavapipe Node and Deno share out the cases that hold every pair of settings.
+  const runtimes: Runtime[] = [{ name: "node-lavapipe", program: "node", driverFile, cover: "settings" }];
   if (swiftShader !== undefined)
     runtimes.push({
       name: "node-swiftshader",
@@ -190,12 +197,12 @@ async function softwareMachine(deno: string, log: Log): Promise<Machine> {
       driverFile: swiftShader,
       leaves: SWIFTSHADER_LEAVES,
       keeps: SWIFTSHADER_KEEPS,
-      strength: 1,
+      cover: "settings",
     });
   else
     absent.push({ name: "node-swiftshader", reason: `${chromium} has no SwiftShader driver file beside it` });
   const inDeno: Runtime = { name: "deno-lavapipe", program: "deno", driverFile };
-  runtimes.push(IN_CHROMIUM, { ...inDeno, leaves: DENO_LEAVES, keeps: DENO_KEEPS, strength: 1 });
+  runtimes.push(IN_CHROMIUM, { ...inDeno, leaves: DENO_LEAVES, keeps: DENO_KEEPS, cover: "rest" });
   return { runtimes, absent, chromium, deno, driverFile };
 }
 

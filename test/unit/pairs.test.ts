@@ -127,7 +127,7 @@ describe.each([
   });
 
   test("hold every setting where another runtime holds the pairs", () => {
-    const thin = chooseCases(allCases, features, { strength: 1 });
+    const thin = chooseCases(allCases, features, { cover: "settings" });
     expect(thin.length).toBeLessThan(normal.length);
     for (const group of new Set(thin.map(({ varied }) => varied?.group ?? ""))) {
       const [all, some] = [settingsIn(full, group), settingsIn(thin, group)];
@@ -136,6 +136,15 @@ describe.each([
       );
       expect(lost, group).toEqual([]);
     }
+  });
+
+  test("are shared out between a runtime with every setting and one with the rest", () => {
+    const shared = (["settings", "rest"] as const).flatMap((cover) =>
+      chooseCases(allCases, features, { cover }).filter(({ varied }) => varied),
+    );
+    const names = shared.map(({ name }) => name);
+    expect(new Set(names).size).toBe(names.length);
+    expect(normal.filter((one) => one.varied && !shared.includes(one))).toEqual([]);
   });
 
   test("are dealt out to processes so that each runs once", () => {
