@@ -9,7 +9,7 @@ import type { Browser, BrowserContext, BrowserContextOptions, Locator, Page } fr
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { gzipSync } from "node:zlib";
 import { launchChromium } from "../support/chromium.ts";
-import { fullTest } from "../support/full.ts";
+import { fullTest, IS_FULL } from "../support/full.ts";
 import type { CompareTests } from "./compare-entry.ts";
 import { serveComparePage, type ComparePage } from "./compare-page.ts";
 
@@ -210,7 +210,7 @@ test("what the page records can be replayed", { timeout: patientMs }, async () =
   await page.getByText("Nothing is recorded yet").waitFor();
 });
 
-test.each(["light", "dark"] as const)(
+test.each(IS_FULL ? (["light", "dark"] as const) : (["dark"] as const))(
   "axe finds nothing, %s, at phone width nothing is cut off",
   { timeout: patientMs },
   async (colorScheme) => {

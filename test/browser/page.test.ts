@@ -6,6 +6,7 @@ import { existsSync, readFileSync } from "node:fs";
 import type { Browser, Locator, Page } from "playwright";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { launchChromium } from "../support/chromium.ts";
+import { fullTest } from "../support/full.ts";
 import { serveFolders, type FileServer } from "../support/serve.ts";
 import { sharedPath, sharedPresent, skipLoudly } from "../support/shared.ts";
 
@@ -191,32 +192,35 @@ describe.skipIf(!sharedPresent)("with a model", { timeout: 3 * PATIENT_MS }, () 
     expect(await named("button", "Send").isDisabled()).toBe(true);
   });
 
-  test("Escape and the button stop an answer in the middle; retry and a new conversation work", async () => {
-    await page.goto(server.address);
-    await loadStories(400);
-    await page.getByLabel("Temperature").fill("9");
-    await ask(PROMPT);
-    expect(await page.getByRole("article").count()).toBe(0); // a setting out of range is shown, and nothing is sent
-    expect(await message().inputValue()).toBe(PROMPT);
-    await page.getByLabel("Temperature").fill("0");
-    await ask(PROMPT);
-    await answer().locator(".text").filter({ hasText: "there was" }).waitFor();
-    await page.keyboard.press("Escape");
-    await note().filter({ hasText: "stopped" }).waitFor();
-    const stopped = (await answer().locator(".text").textContent()) ?? "";
-    expect(stopped.length).toBeLessThan(goldenText().length);
-    expect(goldenText().startsWith(stopped)).toBe(true);
+  fullTest(
+    "Escape and the button stop an answer in the middle; retry and a new conversation work",
+    async () => {
+      await page.goto(server.address);
+      await loadStories(400);
+      await page.getByLabel("Temperature").fill("9");
+      await ask(PROMPT);
+      expect(await page.getByRole("article").count()).toBe(0); // a setting out of range is shown, and nothing is sent
+      expect(await message().inputValue()).toBe(PROMPT);
+      await page.getByLabel("Temperature").fill("0");
+      await ask(PROMPT);
+      await answer().locator(".text").filter({ hasText: "there was" }).waitFor();
+      await page.keyboard.press("Escape");
+      await note().filter({ hasText: "stopped" }).waitFor();
+      const stopped = (await answer().locator(".text").textContent()) ?? "";
+      expect(stopped.length).toBeLessThan(goldenText().length);
+      expect(goldenText().startsWith(stopped)).toBe(true);
 
-    await named("button", "Retry").click();
-    await answer().locator(".text").filter({ hasText: "there was" }).waitFor();
-    await named("button", "Stop").click();
-    await note().filter({ hasText: "stopped" }).waitFor();
-    expect(await page.getByRole("article").count()).toBe(1);
+      await named("button", "Retry").click();
+      await answer().locator(".text").filter({ hasText: "there was" }).waitFor();
+      await named("button", "Stop").click();
+      await note().filter({ hasText: "stopped" }).waitFor();
+      expect(await page.getByRole("article").count()).toBe(1);
 
-    await named("button", "New conversation").click();
-    expect(await page.getByRole("article").count()).toBe(0);
-    expect(await message().evaluate((one) => one === document.activeElement)).toBe(true);
-  });
+      await named("button", "New conversation").click();
+      expect(await page.getByRole("article").count()).toBe(0);
+      expect(await message().evaluate((one) => one === document.activeElement)).toBe(true);
+    },
+  );
 
   test("a model with a chat template chats over two turns", async () => {
     await page.goto(server.address);

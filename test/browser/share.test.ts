@@ -15,7 +15,7 @@ import { closeEngine, modelFolder, openTab, servePage, statsOf } from "./stored-
 /** For what waits on a software adapter, on a machine that does other work too. */
 const PATIENT_MS = 300_000;
 
-const CASES = IS_FULL ? 6 : 3;
+const CASES = IS_FULL ? 6 : 2;
 const present = modelFolder() !== undefined;
 if (!present) console.warn(`SKIPPED ${CASES} cases of shared engines in the browser: there is no model`);
 
@@ -199,7 +199,7 @@ describe.skipIf(!present)("tabs that share an engine", () => {
     },
   );
 
-  test(
+  fullTest(
     "the owner's tab is closed in mid-stream: the guest's stream goes on, with the text of an undisturbed one",
     { timeout: PATIENT_MS },
     async () => {

@@ -464,18 +464,23 @@ function turn(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, 1));
 }
 
-export const cases: Case[] = [
+/** Other moments and models of what the cases of the normal run lose. */
+const onlyFull: Case[] = [
   midStreamCase(["stories260K", STORIES, text], [0, 5], "in mid-stream"),
   midStreamCase(["stories260K", STORIES, text], [1, 22], "near the end of some"),
-  midStreamCase(["lfm2", HYBRID, letters], [0, 5], "in mid-stream"),
   duringPrefill,
+  lostAgainCase,
+  scoreCase,
+  smallerPoolCase,
+];
+
+export const cases: Case[] = [
+  midStreamCase(["lfm2", HYBRID, letters], [0, 5], "in mid-stream"),
   idleCase,
   secondCase,
-  lostAgainCase,
   closeCase,
-  scoreCase,
   noF16Case,
-  smallerPoolCase,
   askedF16Case,
   otherModelCase,
+  ...onlyFull.map((one) => ({ ...one, full: true })),
 ];

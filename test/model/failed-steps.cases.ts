@@ -307,6 +307,18 @@ function normCase(dtype: "f32" | "f16", value: number): Case {
   };
 }
 
+/** The same faults with the other model, type or number. */
+const onlyFull: Case[] = [
+  besideCase("falconh1", HYBRID, [
+    ["read state", "dropped"],
+    ["copy state", "refused"],
+  ]),
+  badTokenCase("llama", LLAMA, "f32", 90),
+  badTokenCase("falconh1", HYBRID, "f16", 90),
+  normCase("f32", NaN),
+  normCase("f16", NaN),
+];
+
 export const cases: Case[] = [
   ...HALVES.flatMap((moments, half) => [
     faultCase("llama", LLAMA, moments, half !== 0),
@@ -318,17 +330,10 @@ export const cases: Case[] = [
     ["read slots", "dropped"],
     ["read slots", "refused"],
   ]),
-  besideCase("falconh1", HYBRID, [
-    ["read state", "dropped"],
-    ["copy state", "refused"],
-  ]),
   scoreCase,
-  badTokenCase("llama", LLAMA, "f32", 90),
   badTokenCase("llama", LLAMA, "f16", 40),
   badTokenCase("falconh1", HYBRID, "f32", 70),
-  badTokenCase("falconh1", HYBRID, "f16", 90),
   prefixCase,
-  normCase("f32", NaN),
-  normCase("f16", NaN),
   normCase("f16", Infinity),
+  ...onlyFull.map((one) => ({ ...one, full: true })),
 ];

@@ -31,7 +31,7 @@ function quantCase(folder: string, feed: "once" | "one by one", full: boolean): 
 
 export const cases: Case[] = TYPES.flatMap((type) =>
   ["embedding", "all"].flatMap((what) => [
-    quantCase(`${type}-${what}`, "once", what === "all" && !WHOLE.includes(type)),
+    quantCase(`${type}-${what}`, "once", !WHOLE.includes(type)),
     quantCase(`${type}-${what}`, "one by one", what === "embedding" || !WHOLE.includes(type)),
   ]),
 );

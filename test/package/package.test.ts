@@ -11,6 +11,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { build, createServer } from "vite";
 import webpack from "webpack";
 import { launchChromium } from "../support/chromium.ts";
+import { fullTest } from "../support/full.ts";
 import { command, findDeno } from "../support/machine.ts";
 import { readmeExample } from "../support/readme.ts";
 import { serveFolders } from "../support/serve.ts";
@@ -110,7 +111,7 @@ const plainPage = (from: string): string =>
   readmeExample("plain-page").replaceAll("https://cdn.example", from).replace("<output>", `${ICON}<output>`);
 
 describe("pages", { timeout: PATIENT_MS }, () => {
-  test("built by Vite", async () => {
+  fullTest("built by Vite", async () => {
     const root = viteProject("vite", { "main.js": readmeExample("page") });
     const built = await buildWithVite(root);
     expect(await outputOfFolder(built, ANSWER)).toBe(ANSWER);
@@ -143,7 +144,7 @@ describe("pages", { timeout: PATIENT_MS }, () => {
     expect(await outputOfFolder(folder, ANSWER)).toBe(ANSWER);
   });
 
-  test("plain, with the library on their own origin", async () => {
+  fullTest("plain, with the library on their own origin", async () => {
     const page = plainPage("");
     const server = await serveFolders({ "": packed() }, { "/": page });
     try {

@@ -4,6 +4,7 @@ import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
+import { fullTest, IS_FULL } from "../support/full.ts";
 import { readmeExample } from "../support/readme.ts";
 import { writeGguf, type WriteValue } from "../support/gguf-writer.ts";
 import { sharedPath, sharedPresent, skipLoudly } from "../support/shared.ts";
@@ -276,7 +277,7 @@ describe("the command on the shipped model", { timeout: LIMIT_MS }, () => {
   });
 });
 
-if (!sharedPresent) skipLoudly("the command on given models", 4);
+if (!sharedPresent) skipLoudly("the command on given models", IS_FULL ? 4 : 3);
 
 describe("the command on a vocabulary", { timeout: LIMIT_MS }, () => {
   const write = (name: string, value: string | Uint8Array): string => {
@@ -362,7 +363,7 @@ describe.skipIf(!sharedPresent)("the command on given models", { timeout: LIMIT_
       greedyTokens: number[];
       text: string;
     }[];
-    for (const { prompt, greedyTokens, text } of stories) {
+    for (const { prompt, greedyTokens, text } of IS_FULL ? stories : stories.slice(0, 1)) {
       const { out } = await tidepool(
         "run",
         model,
@@ -397,7 +398,7 @@ describe.skipIf(!sharedPresent)("the command on given models", { timeout: LIMIT_
     expect(worst).toBeLessThan(1e-3);
   });
 
-  it("prints the vectors of token lists, exact and in their order", async () => {
+  fullTest("prints the vectors of token lists, exact and in their order", async () => {
     const golden = sharedPath("goldens/models/bertmean");
     const tokens = ["--tokens-file", `${golden}/golden.json`, "--no-normalise", "--dtype", "f32"];
     const { out } = await tidepool("embed", `${golden}/model.gguf`, ...tokens, "--json");

@@ -14,7 +14,6 @@ import { Random } from "../../src/base.ts";
 import type { Engine, LoadProgress, StoredModel } from "../../src/index.ts";
 import type * as Library from "../../src/index.ts";
 import { launchProfile } from "../support/chromium.ts";
-import { fullTest, IS_FULL } from "../support/full.ts";
 import { serveFolders, type FileServer } from "../support/serve.ts";
 import { serveUnreliably, type UnreliableServer } from "../support/unreliable-server.ts";
 
@@ -52,7 +51,7 @@ async function refuseOpfs(from: string, to: string): Promise<void> {
   }
 }
 
-const CASES = IS_FULL ? 3 : 2;
+const CASES = 3;
 const present = existsSync(MODEL);
 if (!present) console.warn(`SKIPPED ${CASES} cases of downloads in the browser: ${MODEL} is absent`);
 
@@ -179,7 +178,7 @@ describe.skipIf(!present)("models by link in Chromium", { timeout: PATIENT_MS },
     expect(await kept(page)).toEqual([]);
   });
 
-  fullTest("two tabs download once", async () => {
+  test("two tabs download once", async () => {
     models.bytesPerSecond = 0;
     const [one, two] = [await tab(), await tab()];
     await Promise.all([load(one), load(two)]);
