@@ -64,21 +64,29 @@ interface Compiled {
   readonly layouts: Map<string, GPUBindGroupLayout>;
 }
 
+const compiledBy = new WeakMap<GPUDevice, Compiled>();
+
+function compiledOn(device: GPUDevice): Compiled {
+  let compiled = compiledBy.get(device);
+  if (!compiled) compiledBy.set(device, (compiled = { pipelines: new Map(), layouts: new Map() }));
+  return compiled;
+}
+
 type BindingKind = "uniform" | "storage" | "read-only-storage";
 
-/** Compiles kernels for one device and keeps what it compiled; a pipeline is compiled at most once at a time. */
+/** Compiles kernels for one device, which keeps what it has compiled for all who ask: a pipeline is compiled at most once. */
 export class Kernels {
   readonly gpu: Gpu;
   private readonly compiled: Compiled;
 
-  constructor(gpu: Gpu, compiled: Compiled = { pipelines: new Map(), layouts: new Map() }) {
+  constructor(gpu: Gpu) {
     this.gpu = gpu;
-    this.compiled = compiled;
+    this.compiled = compiledOn(gpu.device);
   }
 
   /** The same kernels, for a caller that makes many ops before it runs one. */
   deferred(): DeferredKernels {
-    return new DeferredKernels(this.gpu, this.compiled);
+    return new DeferredKernels(this.gpu);
   }
 
   /**

@@ -10,7 +10,7 @@ import type { Elem } from "../../src/gpu/kernel.ts";
 import type { Op } from "../../src/gpu/op.ts";
 import { matmulOp, matvecOp } from "../../src/model/matrix/products.ts";
 import { destroyWeight, uploadWeight, type PackedWeight } from "../../src/model/matrix/upload.ts";
-import { runOps, Scratch, sharedKernels, type Pretence } from "../support/matrix-run.ts";
+import { runOps, Scratch, kernelsOf, type Pretence } from "../support/matrix-run.ts";
 import { quantReference, randomBlocks } from "../support/quants.ts";
 
 /** Each timing repeats an op for about as long; the best of the repeats is printed. */
@@ -89,7 +89,7 @@ async function measure(
   settings: Settings,
 ): Promise<void> {
   const { elem, pretence } = settings;
-  const kernels = sharedKernels(scratch.gpu, pretence);
+  const kernels = kernelsOf(scratch.gpu, pretence);
   const x = scratch.floats(new Float32Array(rows * weight.columns).fill(0.5), elem);
   const y = scratch.empty(rows * weight.rows * (elem === "f16" ? 2 : 4));
   const [piece] = weight.pieces;

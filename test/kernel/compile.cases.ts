@@ -53,9 +53,9 @@ export const cases: Case[] = [
       await deferred.ready((done, total) => void told.push(done, total));
       equal(told, [1, 1], "what was told");
       equal(
-        good.compute === (await kernels.pipeline(kernel("good", GOOD), TYPES)).compute,
+        good.compute === (await new Kernels(gpu).pipeline(kernel("good", GOOD), TYPES)).compute,
         true,
-        "the same pipeline",
+        "the same pipeline for all who ask on the device",
       );
 
       const broken = await deferred.pipeline(kernel("broken", GOOD.replace("out[0]", "out[nowhere]")), TYPES);

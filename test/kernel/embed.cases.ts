@@ -6,7 +6,7 @@ import { Random } from "../../src/base.ts";
 import { embedOp, type EmbedOptions } from "../../src/model/matrix/products.ts";
 import { destroyWeight, uploadWeight, type PackedWeight } from "../../src/model/matrix/upload.ts";
 import { inEverySetting, type Case, type CaseEnv, type Setting } from "../support/cases.ts";
-import { expectClose, runOps, Scratch, sharedKernels } from "../support/matrix-run.ts";
+import { expectClose, runOps, Scratch, kernelsOf } from "../support/matrix-run.ts";
 import { dequantise, QUANT_REFERENCES, quantReference, randomBlocks } from "../support/quants.ts";
 import { testSeed } from "../support/seed.ts";
 
@@ -99,7 +99,7 @@ async function lookUp(
   const types = { elem, kv: elem, out: elem } as const;
   const ops = await Promise.all(
     weight.pieces.map((piece) =>
-      embedOp(sharedKernels(env.gpu, {}), types, {
+      embedOp(kernelsOf(env.gpu, {}), types, {
         ...{ weight, piece, tokens: ids, hidden, scale: 1.7, ...(adds && { adds }) },
       }),
     ),

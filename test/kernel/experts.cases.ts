@@ -30,7 +30,7 @@ import {
   lumpyRows,
   runOps,
   Scratch,
-  sharedKernels,
+  kernelsOf,
   smallBindings,
   type Pretence,
 } from "../support/matrix-run.ts";
@@ -99,7 +99,7 @@ async function checkRoute(env: CaseEnv, how: How, name: string): Promise<void> {
   const spec = ROUTES[name] as RouteSpec;
   const random = new Random(testSeed(`route ${name}`));
   const { experts, perRow } = spec;
-  const kernels = sharedKernels(env.gpu, how);
+  const kernels = kernelsOf(env.gpu, how);
   const normals = (count: number) => Array.from({ length: count }, () => Math.fround(random.normal()));
   const scratch = new Scratch(env.gpu);
   for (const rows of [1, 7]) {
@@ -136,7 +136,7 @@ async function checkOddLogits(env: CaseEnv, how: How): Promise<void> {
   logits[9 + 4] = how.f16 ? NaN : -Infinity;
   const [chosen, weights] = [scratch.empty(24), scratch.empty(24)];
   const routing = { gate: "sigmoid", renormalise: true, scale: 1 } as const;
-  const op = await routeOp(sharedKernels(env.gpu, how), F32, {
+  const op = await routeOp(kernelsOf(env.gpu, how), F32, {
     ...{ experts: 9, perRow: 2, routing, logits: scratch.floats(logits, "f32"), chosen, weights },
     ...{ isBiased: false, isScaled: false, vectors: undefined },
   });
@@ -220,7 +220,7 @@ interface ProductSpec {
 async function runProduct(scratch: Scratch, how: How, isMany: boolean, spec: ProductSpec): Promise<number[]> {
   const { matrices, rows, perRow, perInput, chosen } = spec;
   const { weight, experts } = matrices;
-  const kernels = sharedKernels(scratch.gpu, how);
+  const kernels = kernelsOf(scratch.gpu, how);
   const types: KernelTypes = { ...F32, elem: how.f16 ? "f16" : "f32" };
   const y = scratch.empty(rows * perRow * matrices.rows * 4);
   const height = matmulTileRows(kernels, matrices.columns);
@@ -315,7 +315,7 @@ async function checkSum(env: CaseEnv, how: How): Promise<void> {
     [true, true, false],
   ] as const) {
     const delta = scratch.floats(before, "f32");
-    const op = await expertsSumOp(sharedKernels(env.gpu, how), F32, {
+    const op = await expertsSumOp(kernelsOf(env.gpu, how), F32, {
       ...{ d, perRow, outputs: scratch.floats(outputs, "f32"), weights: scratch.floats(weights, "f32") },
       shared: hasShared ? scratch.floats(shared, "f32") : undefined,
       sharedGate: hasGate ? scratch.floats(gate, "f32") : undefined,

@@ -19,7 +19,7 @@ import {
   lumpyRows,
   runOps,
   Scratch,
-  sharedKernels,
+  kernelsOf,
   smallBindings,
   type Pretence,
 } from "../support/matrix-run.ts";
@@ -118,7 +118,7 @@ async function runProduct(
   rows: number,
   more: Partial<MatrixOptions>,
 ): Promise<number[]> {
-  const kernels = sharedKernels(scratch.gpu, how);
+  const kernels = kernelsOf(scratch.gpu, how);
   const stride = more.outStride ?? matrix.rows;
   const input = scratch.floats(x, types.elem);
   const y = scratch.empty(rows * stride * (types.out === "f16" ? 2 : 4));

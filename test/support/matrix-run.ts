@@ -16,24 +16,17 @@ import {
 } from "../../src/gpu/op.ts";
 import { halfToNumber, numberToHalf, roundToHalf } from "./quants.ts";
 
-const kernelsOf = new WeakMap<GPUDevice, Map<string, Kernels>>();
-
 /** What a case changes of the GPU that it runs on: the kernels are then chosen as if the adapter were so. */
 export interface Pretence {
   subgroups?: boolean;
   software?: boolean;
 }
 
-/** One pipeline cache for all cases on a device that pretend the same. */
-export function sharedKernels(gpu: Gpu, pretence: Pretence): Kernels {
+/** The kernels of a device that pretends. */
+export function kernelsOf(gpu: Gpu, pretence: Pretence): Kernels {
   const features = { ...gpu.features, subgroups: pretence.subgroups ?? gpu.features.subgroups };
   const adapter = { ...gpu.adapter, software: pretence.software ?? gpu.adapter.software };
-  const key = JSON.stringify([features, adapter.software]);
-  let ofDevice = kernelsOf.get(gpu.device);
-  if (!ofDevice) kernelsOf.set(gpu.device, (ofDevice = new Map()));
-  let kernels = ofDevice.get(key);
-  if (!kernels) ofDevice.set(key, (kernels = new Kernels({ ...gpu, features, adapter })));
-  return kernels;
+  return new Kernels({ ...gpu, features, adapter });
 }
 
 /** Buffers of one case, destroyed together. */
