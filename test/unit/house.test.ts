@@ -326,6 +326,25 @@ describe("shaders", () => {
     expect(clamping).toEqual(["shaders/lib/bounded.wgsl"]);
   });
 
+  test("no override stands behind a kernel's functions, in its file or in one that is put behind it: naga panics", () => {
+    const late = shaders.filter((file) => {
+      const text = code(file);
+      const firstFunction = text.search(/^(@compute|fn)\b/m);
+      return firstFunction >= 0 && /^override\b/m.test(text.slice(firstFunction));
+    });
+    expect(late).toEqual([]);
+    const texts = sources.map((file) => ({ file, text: readFileSync(file, "utf8") }));
+    const putting = texts.filter(({ text }) => /\bcode(: [\w.]+)? \+/.test(text));
+    expect(putting.map(({ file }) => file)).toEqual(["src/model/matrix/products.ts"]);
+    const { text = "" } = putting[0] ?? {};
+    const behind = [...text.matchAll(/\bbindings: (\w+)/g)].map(([, name]) => {
+      const path = new RegExp(`import ${name} from "[./]*(shaders/[^"]+)"`).exec(text)?.[1];
+      return path ?? `no shader is imported as ${name}`;
+    });
+    expect(behind).toEqual(["shaders/lib/rows-chosen.wgsl", "shaders/lib/rows-sorted.wgsl"]);
+    expect(behind.filter((file) => /^override\b/m.test(code(file)))).toEqual([]);
+  });
+
   test("what is stored in a type that may be 16 bits wide is bounded", () => {
     const unbounded = shaders.filter((file) => {
       const text = code(file);
