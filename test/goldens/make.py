@@ -1,5 +1,5 @@
 """Makes the goldens of this folder: for each family of models a tiny one with random weights, as the `transformers` library
-saves it, and the logits that `transformers` computes from the saved files in float32.
+saves it, and the logits (or, with `pooling`, the vectors of texts) that `transformers` computes from the saved files in float32.
 
     python -m venv VENV && VENV/bin/pip install -r test/goldens/requirements.txt
     VENV/bin/python test/goldens/make.py [FAMILY ...]
@@ -68,7 +68,8 @@ def routed(count):
     )
 
 
-# Each family: the model type, how its weights are stored, and what its config has beside SIZES. None removes a size.
+# Each family: the model type, how its weights are stored, what its config has beside SIZES (None removes a size), and what pools in
+# models that make vectors.
 FAMILIES = {
     "llama": dict(
         type="llama",
@@ -562,6 +563,46 @@ FAMILIES = {
             rope_parameters=PLAIN_ROPE,
         ),
     ),
+    "bert": dict(type="bert", dtype="float32", pooling="cls", config=dict(num_key_value_heads=None, type_vocab_size=2)),
+    "roberta": dict(
+        type="roberta", dtype="float16", pooling="mean", config=dict(num_key_value_heads=None, pad_token_id=1)
+    ),
+    "xlmroberta": dict(
+        type="xlm-roberta",
+        dtype="bfloat16",
+        pooling="cls",
+        config=dict(num_key_value_heads=None, pad_token_id=1, bos_token_id=0),
+    ),
+    "modernbert": dict(
+        type="modernbert",
+        dtype="bfloat16",
+        pooling="mean",
+        config=dict(
+            num_key_value_heads=None,
+            num_hidden_layers=4,
+            local_attention=16,
+            global_attn_every_n_layers=3,
+            cls_token_id=1,
+            sep_token_id=2,
+        ),
+    ),
+    "qwen3embedding": dict(
+        type="qwen3",
+        dtype="bfloat16",
+        pooling="lasttoken",
+        config=dict(head_dim=16, tie_word_embeddings=True, rope_parameters=PLAIN_ROPE),
+    ),
+    "nomicbert": dict(
+        type="nomic_bert",
+        dtype="bfloat16",
+        pooling="mean",
+        config=dict(
+            num_key_value_heads=None,
+            head_dim=8,
+            type_vocab_size=2,
+            rope_parameters=dict(rope_type="default", rope_theta=1000.0),
+        ),
+    ),
     "arcee": dict(type="arcee", dtype="bfloat16", config=dict(tie_word_embeddings=False, rope_parameters=PLAIN_ROPE)),
 }
 
@@ -596,12 +637,42 @@ def fill(name, tensor, generator):
     return rows * normal(*tensor.shape) * 1.2 / math.sqrt(tensor.shape[-1])
 
 
+def pooled(hidden, pooling):
+    """The vector of a text, of its tokens' vectors."""
+    return {"mean": hidden.mean(0), "cls": hidden[0], "lasttoken": hidden[-1]}[pooling]
+
+
+def write_sentence_files(folder, pooling):
+    """What sentence-transformers puts beside a model."""
+    kinds = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
+    modules = [
+        dict(idx=idx, name=str(idx), path=path, type=f"sentence_transformers.models.{kind}")
+        for idx, (path, kind) in enumerate(kinds)
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules) + "\n")
+    (folder / "1_Pooling").mkdir()
+    flags = {"mean": "mean_tokens", "cls": "cls_token", "lasttoken": "lasttoken"}
+    settings = {f"pooling_mode_{flag}": key == pooling for key, flag in flags.items()}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(settings) + "\n")
+
+
+def results(model, family, generator):
+    """What a golden says of its inputs, and the numbers that the model gives for them."""
+    pooling = family.get("pooling")
+    if pooling is None:
+        tokens = torch.randint(3, VOCAB, (TOKENS,), generator=generator)
+        return dict(vocabSize=VOCAB, tokens=tokens.tolist()), model(input_ids=tokens[None]).logits[0]
+    inputs = [torch.randint(3, VOCAB, (count,), generator=generator) for count in (TOKENS, 7, 1)]
+    vectors = [pooled(model(input_ids=each[None]).last_hidden_state[0], pooling) for each in inputs]
+    return dict(inputs=[each.tolist() for each in inputs]), torch.stack(vectors)
+
+
 def make(name, family):
     folder = HERE / name
     shutil.rmtree(folder, ignore_errors=True)
     generator = torch.Generator().manual_seed(SEED + sum(map(ord, name)))
-    is_encoder = family.get("encoder", False)
-    auto = AutoModel if is_encoder else AutoModelForCausalLM
+    pooling = family.get("pooling")
+    auto = AutoModel if pooling else AutoModelForCausalLM
     model = auto.from_config(config_of(family), attn_implementation="eager")
     with torch.no_grad():
         for key, tensor in model.named_parameters():
@@ -612,16 +683,17 @@ def make(name, family):
     dtype = getattr(torch, family["dtype"])
     model.to(dtype).save_pretrained(folder, max_shard_size=family.get("shard", "5GB"))
     (folder / "generation_config.json").unlink(missing_ok=True)
+    if pooling:
+        write_sentence_files(folder, pooling)
     saved = auto.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
-    tokens = torch.randint(3, VOCAB, (TOKENS,), generator=generator)
     with torch.no_grad():
-        logits = saved(input_ids=tokens[None]).logits[0]
-    np.asarray(logits.numpy(), dtype="<f4").tofile(folder / "logits.f32")
-    files = sorted(file.name for file in folder.iterdir() if file.suffix in (".json", ".safetensors"))
+        inputs, numbers = results(saved, family, generator)
+    np.asarray(numbers.numpy(), dtype="<f4").tofile(folder / ("vectors.f32" if pooling else "logits.f32"))
+    found = (file.relative_to(folder) for file in folder.rglob("*") if file.suffix in (".json", ".safetensors"))
+    files = sorted(map(str, found))
     golden = dict(
         architecture=family["type"],
-        vocabSize=VOCAB,
-        tokens=tokens.tolist(),
+        **inputs,
         files=files,
         dtype=family["dtype"],
         seed=SEED,
@@ -629,8 +701,8 @@ def make(name, family):
         torch=torch.__version__.split("+")[0],
     )
     (folder / "golden.json").write_text(json.dumps(golden) + "\n")
-    size = sum(file.stat().st_size for file in folder.iterdir())
-    print(f"{name}: {size} bytes in {len(files)} files, logits {logits.std():.2f} around {logits.mean():.2f}")
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    print(f"{name}: {size} bytes in {len(files)} files, numbers {numbers.std():.2f} around {numbers.mean():.2f}")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,8 @@ interface EmbeddingGolden {
   pooling: string;
 }
 
-async function embedAll(runner: Runner, inputs: readonly number[][]): Promise<Float32Array[]> {
+/** The vectors of several texts, of an encoder or another model. */
+export async function embedAll(runner: Runner, inputs: readonly number[][]): Promise<Float32Array[]> {
   if (!runner.shape.embedding?.isEncoder) {
     const vectors: Float32Array[] = [];
     for (const tokens of inputs) vectors.push(await embedOne(runner, tokens));

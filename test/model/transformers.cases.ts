@@ -5,9 +5,11 @@
 import { openModel } from "../../src/load/model-file.ts";
 import { openBytes } from "../../src/load/source.ts";
 import type { Case, CaseEnv } from "../support/cases.ts";
+import { Runner } from "../../src/model/runner.ts";
+import { embedAll } from "./embedding.cases.ts";
 import { argmaxMisses, nmse, runFile, type Golden, type Setting } from "./golden.ts";
 
-/** The folders of test/goldens; a unit test holds that none is missing. */
+/** The folders of test/goldens, with VECTOR_FAMILIES; a unit test holds that none is missing. */
 export const FAMILIES = [
   "llama",
   "mistral",
@@ -51,6 +53,9 @@ export const FAMILIES = [
   "deepseek3",
 ];
 
+/** Those that make vectors of texts. */
+export const VECTOR_FAMILIES = ["bert", "roberta", "xlmroberta", "modernbert", "nomicbert", "qwen3embedding"];
+
 const F32_GATE = 1e-9;
 const F16_GATE = 1e-4;
 
@@ -58,14 +63,17 @@ const F16_GATE = 1e-4;
 interface SavedGolden extends Golden {
   /** The files of the model. */
   files: string[];
+  /** Texts of which it has vectors. */
+  inputs?: number[][];
 }
 
-async function loadFamily(env: CaseEnv, family: string) {
+async function loadFamily(env: CaseEnv, family: string, numbers = "logits.f32") {
   const read = (file: string) => env.golden(`${family}/${file}`);
   const golden = JSON.parse(new TextDecoder().decode(await read("golden.json"))) as SavedGolden;
-  const sources = await Promise.all(golden.files.map(async (file) => openBytes(await read(file), file)));
-  const expected = new Float32Array((await read("logits.f32")).slice().buffer);
-  return { golden, expected, file: await openModel(sources) };
+  const locate = async (file: string) =>
+    golden.files.includes(file) ? openBytes(await read(file), file) : undefined;
+  const expected = new Float32Array((await read(numbers)).slice().buffer);
+  return { golden, expected, file: await openModel({ first: undefined, locate }) };
 }
 
 function familyCase(family: string, dtype: "f32" | "f16"): Case {
@@ -86,7 +94,26 @@ function familyCase(family: string, dtype: "f32" | "f16"): Case {
   };
 }
 
-export const cases: Case[] = FAMILIES.flatMap((family) => [
-  familyCase(family, "f32"),
-  familyCase(family, "f16"),
-]);
+function vectorCase(family: string): Case {
+  return {
+    name: `model/transformers/${family} f32`,
+    async run(env) {
+      const { golden, expected, file } = await loadFamily(env, family, "vectors.f32");
+      const sizes = { blockTokens: 16, chunkTokens: 64, seats: 2, poolTokens: 128 };
+      const runner = await Runner.load(env.gpu, file, { dtype: "f32", kvDtype: "f32", ...sizes });
+      await file.close();
+      try {
+        const vectors = await embedAll(runner, golden.inputs ?? []);
+        const error = nmse(Float32Array.from(vectors.flatMap((vector) => [...vector])), expected);
+        if (!(error < F32_GATE)) throw new Error(`NMSE ${error.toExponential(2)}, gate ${F32_GATE}`);
+      } finally {
+        runner.destroy();
+      }
+    },
+  };
+}
+
+export const cases: Case[] = [
+  ...FAMILIES.flatMap((family) => [familyCase(family, "f32"), familyCase(family, "f16")]),
+  ...VECTOR_FAMILIES.map(vectorCase),
+];

@@ -1,7 +1,7 @@
 /** The goldens: each has its case; those of test/goldens say what they were made with, and stay small. */
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { describe, expect, test } from "vitest";
-import { FAMILIES } from "../model/transformers.cases.ts";
+import { FAMILIES, VECTOR_FAMILIES } from "../model/transformers.cases.ts";
 import { EMBEDDING_VARIANTS, METADATA, VARIANTS } from "../model/variants.ts";
 import { sharedPath, sharedPresent, skipLoudly } from "../support/shared.ts";
 
@@ -11,7 +11,7 @@ const MAX_FAMILY_BYTES = 200_000;
 const folders = readdirSync(FOLDER).filter((name) => statSync(`${FOLDER}/${name}`).isDirectory());
 
 test("every folder has a case, and every case a folder", () => {
-  expect(folders.sort()).toEqual([...FAMILIES].sort());
+  expect(folders.sort()).toEqual([...FAMILIES, ...VECTOR_FAMILIES].sort());
 });
 
 test.each(folders)("%s says what it was made with, and has no file that nobody reads", (name) => {
@@ -20,8 +20,10 @@ test.each(folders)("%s says what it was made with, and has no file that nobody r
   expect(golden["transformers"]).toMatch(/^5\./);
   expect(golden["torch"]).toBe("2.13.0");
   expect(golden["seed"]).toBe(13);
-  const named = ["golden.json", "logits.f32", ...(golden["files"] as string[])];
-  expect(readdirSync(folder).sort()).toEqual(named.sort());
+  const numbers = VECTOR_FAMILIES.includes(name) ? "vectors.f32" : "logits.f32";
+  const named = ["golden.json", numbers, ...(golden["files"] as string[])];
+  const files = readdirSync(folder, { recursive: true, encoding: "utf8" });
+  expect(files.filter((file) => statSync(`${folder}/${file}`).isFile()).sort()).toEqual(named.sort());
   const bytes = named.reduce((sum, file) => sum + statSync(`${folder}/${file}`).size, 0);
   expect(bytes).toBeLessThan(MAX_FAMILY_BYTES);
 });

@@ -502,8 +502,33 @@ describe("config.json", () => {
         _sliding_window_pattern: 6,
       },
     ],
+    [
+      "qwen3_moe",
+      { num_experts: 8, decoder_sparse_step: 1, mlp_only_layers: [], router_aux_loss_coef: 0.001 },
+    ],
   ])("%s with everything that is published beside it", (type, extra) => {
     expect(configShape({ model_type: type, ...sizes, ...extra }).layers.length).toBe(8);
+  });
+
+  test("Nomic's own config.json, in the words of GPT-2", () => {
+    const own = {
+      ...{ model_type: "nomic_bert", n_embd: 768, n_head: 12, n_inner: 3072, n_layer: 12, n_positions: 8192 },
+      ...{ activation_function: "swiglu", causal: false, prenorm: false, rotary_emb_base: 1000 },
+      ...{ rotary_emb_fraction: 1, rotary_emb_interleaved: false, rotary_emb_scale_base: null },
+      ...{ layer_norm_epsilon: 1e-12, attn_pdrop: 0, use_flash_attn: true, fused_bias_fc: true },
+    };
+    const file = (config: Changes) =>
+      ({
+        ...{ name: "m", format: "safetensors", config, tensors: new Map() },
+        sentence: { modules: [], pooling: { pooling_mode_mean_tokens: true } },
+      }) as unknown as ModelFile;
+    expect(readShape(file(own)).shape).toMatchObject({
+      hiddenSize: 768,
+      contextTokens: 8192,
+      normEps: 1e-12,
+    });
+    const error = errorOf(() => readShape(file({ ...own, activation_function: "gelu" })));
+    expect(error.message).toMatch(/activation_function gelu does not run here, only swiglu/);
   });
 
   test("a type that is read from GGUF files alone is known by name, whatever its config holds", () => {

@@ -292,6 +292,43 @@ const ROBERTA: Dialect = {
   },
 };
 
+/** Its own files have the keys of GPT-2, transformers writes BERT's. */
+const NOMIC_BERT: Dialect = {
+  defaults: {
+    vocab_size: 30_528,
+    hidden_size: 768,
+    intermediate_size: 3072,
+    num_hidden_layers: 12,
+    num_attention_heads: 12,
+    max_position_embeddings: 2048,
+    layer_norm_eps: 1e-12,
+    rope_theta: 1000,
+    hidden_act: "silu",
+  },
+  keys: {
+    n_embd: "hidden_size",
+    n_inner: "intermediate_size",
+    n_layer: "num_hidden_layers",
+    n_head: "num_attention_heads",
+    n_positions: "max_position_embeddings",
+    layer_norm_epsilon: "layer_norm_eps",
+    rotary_emb_base: "rope_theta",
+    rotary_emb_fraction: "partial_rotary_factor",
+  },
+  activation: "hidden_act",
+  normEps: "layer_norm_eps",
+  fixed: {
+    activation_function: "swiglu",
+    prenorm: false,
+    causal: false,
+    parallel_block: false,
+    scale_attn_weights: true,
+    rotary_emb_interleaved: false,
+    rotary_emb_scale_base: null,
+    rotary_scaling_factor: null,
+  },
+};
+
 const MODERN_BERT: Dialect = {
   defaults: {
     vocab_size: 50_368,
@@ -345,6 +382,7 @@ const DENSE: Readonly<Record<string, Dialect>> = {
   roberta: ROBERTA,
   "xlm-roberta": ROBERTA,
   modernbert: MODERN_BERT,
+  nomic_bert: NOMIC_BERT,
   ...RECURRENT_DIALECTS,
   ...LAYER_NORM_DIALECTS,
 };

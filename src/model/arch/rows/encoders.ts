@@ -50,6 +50,20 @@ const BERT_NAMES = {
   layer_output_norm: "output.LayerNorm",
 };
 
+const NOMIC_NAMES = {
+  layers: "encoder.layers",
+  token_embd: "embeddings.word_embeddings",
+  token_types: "embeddings.token_type_embeddings",
+  token_embd_norm: "emb_ln",
+  attn_qkv: "attn.Wqkv",
+  attn_output: "attn.out_proj",
+  attn_output_norm: "norm1",
+  ffn_up: "mlp.fc11",
+  ffn_gate: "mlp.fc12",
+  ffn_down: "mlp.fc2",
+  layer_output_norm: "norm2",
+};
+
 const MODERN_NAMES = {
   token_embd: "embeddings.tok_embeddings",
   token_embd_norm: "embeddings.norm",
@@ -80,7 +94,13 @@ export const ENCODERS: readonly Architecture[] = [
     gated: false,
     safetensorsNames: BERT_NAMES,
   },
-  { ...BERT, gguf: "nomic-bert", config: ["nomic_bert"], tasks: NOMIC_TASKS },
+  {
+    ...BERT,
+    gguf: "nomic-bert",
+    config: ["nomic_bert"],
+    safetensorsNames: NOMIC_NAMES,
+    tasks: NOMIC_TASKS,
+  },
   {
     ...PLAIN,
     gguf: "modern-bert",
