@@ -133,6 +133,7 @@ export default defineConfig(({ mode }): ViteUserConfig => ({
     pool: "forks",
     maxWorkers: 2,
     testTimeout: 60_000,
+    hookTimeout: 60_000,
     chaiConfig: { truncateThreshold: 0 },
   },
   ...(mode === "browser" && { define: { BUILT_FOR_BROWSERS: "true" } }),
