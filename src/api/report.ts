@@ -1,5 +1,13 @@
 /** A model's report as lines for people. */
-import type { ModelReport } from "../wire/protocol.ts";
+import type { ExpertFigures, ModelReport } from "../wire/protocol.ts";
+
+/** How often experts that were chosen were on the GPU, and what it cost that others were not. */
+export function expertsLine({ slots, layers, experts, cache, read, waits }: ExpertFigures): string {
+  const sum = (of: "uses" | "hits") => cache.layers.reduce((total, layer) => total + layer[of], 0);
+  const hits = `${sum("hits")} of ${sum("uses")} chosen experts were on the GPU`;
+  const bytes = `${byteText(read.fileBytes)} read from the file, ${byteText(read.ramBytes)} from RAM`;
+  return `${slots} of ${layers * experts} experts fit on the GPU: ${hits}, ${bytes}, ${(waits.stallMs / 1000).toFixed(1)} s waited`;
+}
 
 /** Aligned "name  value" lines. */
 export function reportLines(report: ModelReport): string[] {

@@ -14,6 +14,7 @@ import type {
   ChatMessage,
   EmbedInput,
   EngineInfo,
+  EngineStats,
   FromWorker,
   GenerateParams,
   LoadProgress,
@@ -22,6 +23,7 @@ import type {
   RequestInput,
   ScoreOptions,
   ScoreResult,
+  StatsOptions,
   ToWorker,
   WarmOptions,
 } from "../wire/protocol.ts";
@@ -33,6 +35,7 @@ import {
   embedInputs,
   promptTokens,
   scoreOptions,
+  statsOptions,
   textOrTokens,
   warmOptions,
 } from "../wire/arguments.ts";
@@ -317,6 +320,20 @@ export class Engine {
     template?: Record<string, unknown>,
   ): Promise<number> {
     return (await this.call({ method: "countTokens", input: promptInput(prompt, template) })) as number;
+  }
+
+  /**
+   * What is counted while the engine runs: of a mixture of experts of which not all are on the GPU, which are there, how often a
+   * chosen one was, what was read, and how long steps waited.
+   *
+   * @example
+   * ```ts
+   * const { experts } = await engine.stats();
+   * console.log(experts); // undefined: all experts are on the GPU, or the model has none
+   * ```
+   */
+  async stats(options: StatsOptions = {}): Promise<EngineStats> {
+    return (await this.call({ method: "stats", ...statsOptions.read(options, "") })) as EngineStats;
   }
 
   /**

@@ -42,6 +42,7 @@ import type {
   ModelsOptions,
   ScoreOptions,
   SourceOptions,
+  StatsOptions,
   TextPart,
   Tool,
   ToolCall,
@@ -237,5 +238,8 @@ export const clearFields = { namespace: name };
 export const clearOptions = object<{ namespace?: string }>("options", clearFields);
 
 export const treeLimit = integer(1, MAX_TREE_BLOCKS);
+export const statsFields: Fields<StatsOptions> = { eventsAfter: integer(0, Number.MAX_SAFE_INTEGER) };
+export const statsOptions = object<StatsOptions>("what to tell", statsFields);
+
 export const drainTimeout = number(`from 0 to ${MAX_WAIT_MS}`, (ms) => ms >= 0 && ms <= MAX_WAIT_MS);
 export const modelName = needed;

@@ -15,13 +15,14 @@ import type {
   StepOutput,
 } from "./request.ts";
 import type { CacheEvent } from "./cache.ts";
-import type { Notice, LoadProgress, EngineInfo } from "./report.ts";
+import type { Notice, LoadProgress, EngineInfo, StatsOptions } from "./report.ts";
 
 /** Questions with one answer. */
 export type Call =
   | { method: "tokenize"; text: string }
   | { method: "detokenize"; tokens: readonly number[] }
   | { method: "countTokens"; input: RequestInput }
+  | ({ method: "stats" } & StatsOptions)
   | { method: "loseDevice" }
   | { method: "check" }
   | { method: "warm"; input: RequestInput; cache?: CacheScope }

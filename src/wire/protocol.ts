@@ -48,5 +48,17 @@ export type {
   CacheTreeNode,
   CacheEvent,
 } from "./cache.ts";
-export type { Notice, Capability, LoadProgress, EmbeddingInfo, EngineInfo, ModelReport } from "./report.ts";
+export type {
+  Notice,
+  Capability,
+  LoadProgress,
+  EmbeddingInfo,
+  EngineInfo,
+  EngineStats,
+  ExpertEvent,
+  ExpertEvents,
+  ExpertFigures,
+  ModelReport,
+  StatsOptions,
+} from "./report.ts";
 export type { Call, StoreCall, ModelsCall, HeaderQuestion, ToWorker, FromWorker, Ask } from "./messages.ts";

@@ -1,7 +1,10 @@
 /**
  * What is told of a model, of loading and of the platform: progress, notices, what was chosen, what would fit.
  */
+import type { ExpertEvents, ExpertFigures } from "../model/experts/figures.ts";
 import type { Dtype } from "./options.ts";
+
+export type { ExpertEvent, ExpertEvents, ExpertFigures } from "../model/experts/figures.ts";
 
 /** A problem with the storage that the user should know of, reported once. */
 export interface Notice {
@@ -85,6 +88,23 @@ export interface EngineInfo {
   textWorker: string;
   /** Features that this platform lacks; empty if nothing is missing. */
   capabilities: Capability[];
+}
+
+/** What `engine.stats` is asked for. */
+export interface StatsOptions {
+  /**
+   * Also events of the experts, from this number on (0, then `next` of the answer before). They are noted from the first such call
+   * on, until 10 seconds after the last; the last 4,096 at most are kept.
+   */
+  eventsAfter?: number | undefined;
+}
+
+/** What is counted while the engine runs. `engine.cache.stats()` has the numbers of the KV cache. */
+export interface EngineStats {
+  /** Present if not all experts of the model are on the GPU. */
+  experts?: ExpertFigures;
+  /** Present with `experts` if it was asked for. */
+  expertEvents?: ExpertEvents;
 }
 
 /** What a model is, what it needs, and whether it would run here. */

@@ -49,12 +49,14 @@ import type {
   EmbedInput,
   EmbedParams,
   EngineInfo,
+  EngineStats,
   FromWorker,
   GenerateParams,
   PromptUsage,
   RequestInput,
   Resume,
   ScoreResult,
+  StatsOptions,
 } from "../wire/protocol.ts";
 
 /** How long `close()` waits for records on their way to the disk. */
@@ -322,6 +324,8 @@ export class Session {
         return this.prompts.detokenize(call.tokens);
       case "countTokens":
         return (await this.prompts.encode(call.input)).tokens.length;
+      case "stats":
+        return this.stats(call);
       case "loseDevice":
         return this.runner.gpu.device.destroy();
       case "check":
@@ -364,6 +368,13 @@ export class Session {
     if (!embedding?.isEncoder) return;
     const message = `"${architecture}" makes vectors of texts and generates none: use embed instead of ${what}`;
     throw new TidepoolError("unsupported", message, { architecture });
+  }
+
+  private stats({ eventsAfter }: StatsOptions): EngineStats {
+    const { experts } = this.runner;
+    if (!experts) return {};
+    const events = eventsAfter === undefined ? {} : { expertEvents: experts.log.since(eventsAfter) };
+    return { experts: experts.figures, ...events };
   }
 
   private score(input: ScoreInput): Promise<ScoreResult> {

@@ -2,16 +2,19 @@
  * Models of which only some experts are on the GPU: the logits are those of all, for one prefill, chunks of 7 and one by one.
  */
 import { openModel } from "../../src/load/model-file.ts";
-import { openBytes } from "../../src/load/source.ts";
+import { openBytes, type Source } from "../../src/load/source.ts";
+import { TidepoolError } from "../../src/errors.ts";
+import { planMemory, type MemoryPlan } from "../../src/model/memory.ts";
+import { runnerOptions } from "../../src/worker/options.ts";
 import { namesIn } from "../../src/model/arch/tensor-names.ts";
 import { shapeOf } from "../../src/model/arch/rows.ts";
-import { expertsOf } from "../../src/model/experts/plan.ts";
+import { expertsOf, type ModelExperts } from "../../src/model/experts/plan.ts";
 import type { Experts } from "../../src/model/experts/experts.ts";
 import type { Runner } from "../../src/model/runner.ts";
 import type { Case, CaseEnv } from "../support/cases.ts";
 import { equal } from "../support/equal.ts";
 import { TestSession } from "../support/session.ts";
-import type { ScoreResult } from "../../src/wire/protocol.ts";
+import type { EngineOptions, EngineStats, ExpertFigures, ScoreResult } from "../../src/wire/protocol.ts";
 import { gateOf } from "./golden.cases.ts";
 import { argmaxMisses, loadGolden, nmse, runTokens, type Feed, type Setting } from "./golden.ts";
 import { EXACT } from "./variants.ts";
@@ -27,11 +30,17 @@ export async function shareOfExperts(model: Uint8Array, share: number): Promise<
   return Math.max(all.leastBytes, Math.ceil(all.bytes * share));
 }
 
-async function checkLogits(env: CaseEnv, variant: string, feed: Feed): Promise<void> {
+async function checkLogits(
+  env: CaseEnv,
+  variant: string,
+  feed: Feed,
+  share = 1 / 4,
+  lookFurther: (experts: Experts) => void = () => {},
+): Promise<void> {
   const isExact = EXACT.includes(variant);
   const { golden, expected, model } = await loadGolden(env, `goldens/models/${variant}`, isExact);
   const setting: Setting = { dtype: "f32", kvDtype: "f32", blockTokens: 16, feed };
-  const expertMemory = await shareOfExperts(model, 1 / 4);
+  const expertMemory = await shareOfExperts(model, share);
   const look = (runner: Runner): void => {
     const { experts } = runner.plan;
     equal(experts !== undefined && experts.bytes <= expertMemory, true, "slots within the setting");
@@ -39,6 +48,7 @@ async function checkLogits(env: CaseEnv, variant: string, feed: Feed): Promise<v
     cache.check();
     const missed = cache.stats.layers.filter(({ missing, late }) => missing + late > 0);
     equal(missed.length, experts?.layers.length, "layers that lacked experts");
+    lookFurther(runner.experts as Experts);
   };
   const actual = await runTokens(env.gpu, model, golden.tokens, setting, { options: { expertMemory }, look });
   const [error, gate] = [nmse(actual, expected), gateOf(variant, "f32")];
@@ -56,10 +66,6 @@ const WITH_EXPERTS = [
 /** Requests that overlap, drawn and greedy: what each generates, and what is scored meanwhile. */
 async function generateAll(session: TestSession): Promise<unknown> {
   const check = () => session.session.scheduler.check();
-  const prompt = (length: number, by: number) => ({
-    kind: "tokens" as const,
-    tokens: Array.from({ length }, (_, i) => (i * 31 + by * 17) % 90),
-  });
   const requests = [40, 7, 33, 18].map((length, index) => {
     const params = { maxTokens: 10, temperature: index % 2, seed: index };
     return session.generate(prompt(length, index), params, check).done;
@@ -102,8 +108,177 @@ const goldenCases = WITH_EXPERTS.flatMap((variant, index) =>
   })),
 );
 
+const MODEL = "goldens/models/qwen3moe/model.gguf";
+const OPTIONS = { dtype: "f32", blockTokens: 16, chunkTokens: 16, maxRequests: 2 } as const;
+
+interface Disk {
+  source: Source;
+  /** What each read from now on does first. */
+  before(work: (() => Promise<void>) | undefined): void;
+  reads: number;
+}
+
+/** A file whose reads can fail, or be slow. */
+function disk(bytes: Uint8Array): Disk {
+  const atHand = openBytes(bytes, "model.gguf");
+  let work: (() => Promise<void>) | undefined;
+  const made: Disk = {
+    reads: 0,
+    before: (next) => (work = next),
+    source: {
+      ...atHand,
+      async read(offset, length, signal) {
+        made.reads++;
+        await work?.();
+        return atHand.read(offset, length, signal);
+      },
+    },
+  };
+  return made;
+}
+
+const prompt = (length: number, by: number) => ({
+  kind: "tokens" as const,
+  tokens: Array.from({ length }, (_, i) => (i * 31 + by * 17) % 90),
+});
+
+/** A session with a quarter of the experts, nothing of which is kept in RAM. */
+async function onDisk(
+  env: CaseEnv,
+  use: (session: TestSession, file: Disk) => Promise<void>,
+  expertRamBytes = 0,
+): Promise<void> {
+  const model = await env.shared(MODEL);
+  const file = disk(model);
+  const expertMemory = await shareOfExperts(model, 1 / 4);
+  const options = { ...OPTIONS, expertMemory, expertRamBytes };
+  const session = await TestSession.open(env.gpu, await openModel([file.source]), options);
+  try {
+    await use(session, file);
+    session.checkIdle();
+    session.session.runner.experts?.cache.check();
+  } finally {
+    await session.close();
+  }
+}
+
+const fails = (times: number): (() => Promise<void>) => {
+  let left = times;
+  return async () => {
+    if (left-- > 0) throw new TidepoolError("source", "the disk does not answer");
+    await Promise.resolve();
+  };
+};
+
+/** In the middle of decoding reads fail and are tried again, are slow, and then fail for good: an error, and no wrong token. */
+async function checkFaults(env: CaseEnv): Promise<void> {
+  await onDisk(env, async (session, file) => {
+    const params = { maxTokens: 12 };
+    const expected = await session.generate(prompt(20, 1), params).done;
+    const meddle = (work: () => Promise<void>) => {
+      let isSet = false;
+      return ({ tokens }: { tokens: readonly number[] }) => {
+        if (tokens.length > 0 && !isSet) file.before(work);
+        isSet = true;
+      };
+    };
+    for (const work of [fails(2), () => new Promise<void>((resolve) => setTimeout(resolve, 20))]) {
+      const { tokens } = await session.generate(prompt(20, 1), params, meddle(work)).done;
+      equal(tokens, expected.tokens, "tokens over a disk that fails and is slow");
+    }
+    const { read } = (session.session.runner.experts as Experts).figures;
+    equal(read.retries >= 2, true, "reads were tried again");
+    const steps: number[] = [];
+    const failing = session.generate(prompt(20, 1), params, (output) => {
+      steps.push(...output.tokens);
+      meddle(fails(Infinity))(output);
+    });
+    const error = await failing.done.catch((each: unknown) => each);
+    equal(error instanceof TidepoolError && error.code, "source", "code of the error");
+    equal(expected.tokens.slice(0, steps.length), steps, "tokens before the error");
+    file.before(undefined);
+    const again = await session.generate(prompt(20, 1), params).done;
+    equal(again.tokens, expected.tokens, "tokens when the disk is back");
+  });
+}
+
+/** Experts of twice the RAM that they may take: no more is kept, and the figures tell it. */
+async function checkRam(env: CaseEnv): Promise<void> {
+  const file = await openModel([openBytes(await env.shared(MODEL), "model.gguf")]);
+  const shape = shapeOf(file);
+  const budget = Math.floor((expertsOf(namesIn(file, shape), shape) as ModelExperts).bytes / 2);
+  await onDisk(
+    env,
+    async (session) => {
+      await session.session.call({ method: "stats", eventsAfter: 0 });
+      await session.generate(prompt(30, 3), { maxTokens: 8 }).done;
+      const stats = (await session.session.call({ method: "stats", eventsAfter: 0 })) as EngineStats;
+      const { ramBytes, maxRamBytes, read, resident, slots, waits } = stats.experts as ExpertFigures;
+      equal([maxRamBytes, ramBytes <= budget, ramBytes > budget / 2], [budget, true, true], "bytes in RAM");
+      equal([read.ramBytes > 0, read.fileBytes > 0], [true, true], "read from RAM and from the file");
+      equal(resident <= slots && resident > 0 && waits.stalls > 0, true, "figures");
+      const kinds = new Set(stats.expertEvents?.events.map(({ kind }) => kind));
+      equal(
+        ["step", "chose", "fetched", "stalled"].every((kind) => kinds.has(kind as "step")),
+        true,
+        "kinds of events",
+      );
+    },
+    budget,
+  );
+}
+
+/** Too little memory for all experts keeps some off the GPU, unasked; far too little is an error that names the least. */
+async function checkMemory(env: CaseEnv): Promise<void> {
+  const model = await env.shared(MODEL);
+  const planOf = async (more: EngineOptions): Promise<MemoryPlan> => {
+    const file = await openModel([openBytes(model, "model.gguf")]);
+    return planMemory(file, shapeOf(file), runnerOptions(env.gpu, { ...OPTIONS, poolTokens: 64, ...more }));
+  };
+  const whole = await planOf({});
+  equal(whole.experts, undefined, "with memory enough all experts are on the GPU");
+  const memoryBytes = whole.maxBytes - 50_000;
+  const less = await planOf({ memoryBytes });
+  equal(less.experts !== undefined && less.maxBytes <= memoryBytes, true, "experts make room");
+  const error = await planOf({ expertMemory: 1 }).catch((each: unknown) => each);
+  const least = await shareOfExperts(model, 0);
+  equal(error instanceof TidepoolError && error.details["leastBytes"], least, "the least that is needed");
+}
+
+const POLICIES = ["lru", "lfu", "static", "moe-infinity", "promoe"] as const;
+
+/** What is generated does not depend on who is evicted. */
+async function checkPolicies(env: CaseEnv): Promise<void> {
+  const model = await env.shared(MODEL);
+  const expertMemory = await shareOfExperts(model, 1 / 4);
+  const texts: unknown[] = [];
+  for (const expertPolicy of POLICIES) {
+    const session = await TestSession.load(env.gpu, model, { ...OPTIONS, expertMemory, expertPolicy });
+    try {
+      texts.push((await session.generate(prompt(25, 2), { maxTokens: 12 }).done).tokens);
+      session.session.runner.experts?.cache.check();
+    } finally {
+      await session.close();
+    }
+  }
+  equal(new Set(texts.map(String)).size, 1, "texts by policy");
+}
+
+/** With most of the experts steps go on behind routers by guess, and some guesses are wrong. */
+function checkGuesses(env: CaseEnv): Promise<void> {
+  return checkLogits(env, "qwen3moe", "one by one", 3 / 4, ({ log }) => {
+    const { guessedRight, guessedWrong } = log.waits;
+    equal([guessedRight > 0, guessedWrong > 0], [true, true], "guesses that were right, and wrong");
+  });
+}
+
 export const cases: Case[] = [
   ...goldenCases,
+  { name: "model/experts/guesses in decode", run: checkGuesses },
+  { name: "model/experts/a disk that fails in the middle of decoding", run: checkFaults },
+  { name: "model/experts/a budget of RAM", run: checkRam },
+  { name: "model/experts/as many as memory allows", run: checkMemory },
+  { name: "model/experts/every policy", run: checkPolicies },
   {
     name: "model/experts/four requests at once, and a score, with a quarter of the experts",
     run: checkSession,

@@ -36,13 +36,14 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
 /** Single files that a room may see though the rest of their room is closed to it. */
 const ALSO: Record<string, readonly Source[]> = {
   // Pure, and told what the GPU's routers chose.
-  model: ["entry.ts", "expert-cache.ts", "policy.ts"].map((file) => `src/cache/experts/${file}`),
+  model: ["entry.ts", "expert-cache.ts", "policy.ts", "stats.ts"].map((file) => `src/cache/experts/${file}`),
   wire: [
     "src/cache/events.ts",
     "src/cache/experts/policy.ts",
     "src/cache/policy/policy.ts",
     "src/load/download/hub.ts",
     "src/load/download/kept/model-store.ts",
+    "src/model/experts/figures.ts",
     "src/model/sampling.ts",
     "src/text/stop.ts",
     "src/worker/worker.ts",

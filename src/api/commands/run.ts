@@ -12,6 +12,7 @@ import { load, MODEL_HELP, withCacheOptions, withEngineOptions, type EngineFlags
 import { decimal, texts, whole, withoutUndefined } from "../flags.ts";
 import { outputClosed, print } from "../print.ts";
 import { modelAndPrompt, readPrompt } from "../prompt.ts";
+import { expertsLine } from "../report.ts";
 import { DEFAULT_MODEL } from "../shipped.ts";
 
 /** How an answer is sampled and where it ends, unless flags say otherwise. */
@@ -39,8 +40,10 @@ async function run(first: string | undefined, second: string | undefined, flags:
     const generation = begin(engine, prompt, flags);
     if (!flags.json) await stream(generation);
     const result = await generation.result();
-    if (flags.json) print(`${JSON.stringify(runJson(result))}\n`);
+    const { experts } = await engine.stats();
+    if (flags.json) print(`${JSON.stringify({ ...runJson(result), experts })}\n`);
     else if (flags.cacheDir !== undefined) process.stderr.write(`tidepool: ${usageLine(result)}\n`);
+    if (experts) process.stderr.write(`tidepool: ${expertsLine(experts)}\n`);
   } finally {
     await engine.close();
   }

@@ -11,9 +11,9 @@
  * and it runs from there again. What the wrong run chose behind that is a prediction of what will be needed.
  * It decides neither what is fetched nor what is evicted (cache/experts).
  */
-import { assert } from "../../base.ts";
+import { assert, systemClock } from "../../base.ts";
 import type { ExpertCache } from "../../cache/experts/expert-cache.ts";
-import type { ExpertPhase, ExpertUse } from "../../cache/experts/entry.ts";
+import type { ExpertGuess, ExpertPhase, ExpertUse } from "../../cache/experts/entry.ts";
 import { TidepoolError } from "../../errors.ts";
 import { guarded } from "../../gpu/guard.ts";
 import type { Op, StepShape } from "../../gpu/op.ts";
@@ -22,6 +22,7 @@ import type { Program } from "../../gpu/segments.ts";
 import type { ExpertArena, Resident } from "./arena.ts";
 import { Checkpoints, type KeptBuffers } from "./checkpoint.ts";
 import type { ExpertFetcher } from "./fetcher.ts";
+import type { ExpertLog } from "./log.ts";
 
 /** Experts that a prefill waits for before it runs them, while others are still on their way. */
 const WAVE = 8;
@@ -50,6 +51,7 @@ export interface ExactParts {
   arena: ExpertArena;
   cache: ExpertCache;
   fetcher: ExpertFetcher;
+  log: ExpertLog;
   kept: KeptBuffers;
   /** Rows of a decode step at most. */
   seats: number;
@@ -73,7 +75,8 @@ export class ExactExperts {
 
   /** Records a program and runs it up to the last experts; what stands behind them runs with the next read. */
   async run(program: Program, step: StepShape, phase: ExpertPhase): Promise<void> {
-    const { cache, recorder } = this.parts;
+    const { cache, recorder, log } = this.parts;
+    const started = systemClock.nowMs();
     cache.beginStep(phase);
     try {
       await this.runLayers(this.stages(program), step, phase);
@@ -85,6 +88,7 @@ export class ExactExperts {
       await Promise.allSettled(this.unchecked);
       this.unchecked = [];
       cache.endStep();
+      log.note({ kind: "step", phase, rows: step.rows, ms: systemClock.nowMs() - started });
     }
   }
 
@@ -103,7 +107,10 @@ export class ExactExperts {
       for (let layer = first; layer < stop; layer++)
         this.passed(layer, (choices[layer - first] as Choices).uses, phase);
       this.predict(choices, first, stop);
-      if (stop < last) this.checkpoints.putBack(stop, step.rows);
+      if (stop < last) {
+        this.parts.log.waits.guessedWrong++;
+        this.checkpoints.putBack(stop, step.rows);
+      }
       await this.runExperts(stages, step, stop, (choices[stop - first] as Choices).uses, phase);
       this.record(stages.before[stop + 1], step);
       first = stop + 1;
@@ -131,8 +138,9 @@ export class ExactExperts {
       this.record(stages.experts[layer], step);
       this.record(stages.before[layer + 1], step);
     }
-    const { device, recorder } = this.parts;
-    const read = await guarded(device, "a step with experts", () => recorder.read(sources));
+    const { device, recorder, log } = this.parts;
+    const reading = guarded(device, "a step with experts", () => recorder.read(sources));
+    const read = await log.readBack(reading);
     return { choices: this.choicesOf(read, last - first + 1), shown };
   }
 
@@ -169,10 +177,12 @@ export class ExactExperts {
 
   /** A layer that ran as it should have, by guess. */
   private passed(layer: number, uses: readonly ExpertUse[], phase: ExpertPhase): void {
-    const { cache } = this.parts;
-    const { resident } = cache.choose(layer, uses, phase);
+    const { cache, log } = this.parts;
+    const { resident, missing } = cache.choose(layer, uses, phase);
     cache.ran(layer, resident);
     cache.release(layer);
+    log.waits.guessedRight++;
+    log.note({ kind: "chose", layer, resident: [...resident, ...missing], missing: [], guessed: true });
     this.noteChance(layer, true);
   }
 
@@ -181,8 +191,14 @@ export class ExactExperts {
     for (const [i, { uses }] of choices.entries()) {
       const guesses = uses.map(({ expert, weight }) => ({ expert, score: weight }));
       guesses.sort((a, b) => b.score - a.score);
-      if (first + i > stop) this.parts.cache.predict(first + i, guesses, stop);
+      if (first + i > stop) this.guessLayer(first + i, guesses, stop);
     }
+  }
+
+  private guessLayer(layer: number, guesses: readonly ExpertGuess[], madeBehind: number): void {
+    const { cache, log } = this.parts;
+    cache.predict(layer, guesses, madeBehind);
+    log.note({ kind: "predicted", layer, madeBehind, experts: guesses.map(({ expert }) => expert) });
   }
 
   private async runExperts(
@@ -192,8 +208,9 @@ export class ExactExperts {
     uses: readonly ExpertUse[],
     phase: ExpertPhase,
   ): Promise<void> {
-    const { cache, fetcher } = this.parts;
+    const { cache, fetcher, log } = this.parts;
     const { resident, missing } = cache.choose(layer, uses, phase);
+    log.note({ kind: "chose", layer, resident, missing, guessed: false });
     this.noteChance(layer, missing.length === 0);
     try {
       for (const expert of missing) fetcher.takeFailure(layer, expert); // of an earlier attempt
@@ -213,7 +230,7 @@ export class ExactExperts {
 
   /** Waits until enough of the missing experts are there. @throws what a fetch failed with */
   private async nextReady(layer: number, left: readonly number[], phase: ExpertPhase): Promise<number[]> {
-    const { cache, fetcher } = this.parts;
+    const { cache, fetcher, log } = this.parts;
     const enough = phase === "prefill" ? Math.min(WAVE, left.length) : left.length;
     for (;;) {
       for (const expert of left) {
@@ -224,7 +241,7 @@ export class ExactExperts {
       if (ready.length >= enough) return ready;
       const { progress } = fetcher;
       fetcher.pump();
-      if (fetcher.isBusy) await progress;
+      if (fetcher.isBusy) await log.stall(layer, progress);
       else if (ready.length > 0) return ready;
       else throw new TidepoolError("internal", `nothing brings experts ${left.join(", ")} of layer ${layer}`);
     }

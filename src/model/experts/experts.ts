@@ -12,6 +12,8 @@ import type { ExpertArena } from "./arena.ts";
 import type { KeptBuffers } from "./checkpoint.ts";
 import { ExactExperts } from "./exact.ts";
 import { ExpertFetcher } from "./fetcher.ts";
+import type { ExpertFigures } from "./figures.ts";
+import { ExpertLog } from "./log.ts";
 import type { ExpertStore } from "./store.ts";
 
 export interface ExpertsParts {
@@ -28,6 +30,7 @@ export interface ExpertsParts {
 
 export class Experts {
   readonly cache: ExpertCache;
+  readonly log = new ExpertLog();
   private readonly parts: ExpertsParts;
   private readonly fetcher: ExpertFetcher;
   private readonly exact: ExactExperts;
@@ -38,13 +41,31 @@ export class Experts {
     const matrices = layers[0]?.matrices.length ?? 0;
     this.parts = parts;
     this.cache = new ExpertCache({ layers: layers.length, experts, chosen, matrices, classes }, { policy });
-    this.fetcher = new ExpertFetcher({ ...parts, cache: this.cache });
-    this.exact = new ExactExperts({ ...parts, cache: this.cache, fetcher: this.fetcher });
+    const own = { ...parts, cache: this.cache, log: this.log };
+    this.fetcher = new ExpertFetcher(own);
+    this.exact = new ExactExperts({ ...own, fetcher: this.fetcher });
   }
 
   /** Runs a program's layers; what stands behind the last experts runs with the next read. */
   run(program: Program, step: StepShape, phase: ExpertPhase): Promise<void> {
     return this.exact.run(program, step, phase);
+  }
+
+  get figures(): ExpertFigures {
+    const { arena, store, policy } = this.parts;
+    const { layers, experts, chosen, classes, bytes } = arena.plan;
+    const residents = layers.map((_, layer) =>
+      Array.from({ length: experts }, (_, expert) => expert).filter(
+        (expert) => this.cache.slotOf(layer, expert) !== undefined,
+      ),
+    );
+    return {
+      ...{ policy, layers: layers.length, experts, chosen, slotBytes: bytes },
+      slots: classes.reduce((sum, { slots }) => sum + slots, 0),
+      ...{ resident: residents.flat().length, residents },
+      ...{ ramBytes: store.keptBytes, maxRamBytes: store.mostBytes, read: { ...store.stats } },
+      ...{ cache: structuredClone(this.cache.stats), waits: { ...this.log.waits } },
+    };
   }
 
   destroy(): void {

@@ -2,11 +2,12 @@
  * Brings experts to the GPU in the order that the cache asks for: reads a matrix from the store, writes it to its slot, and says so,
  * a few matrices at once. It does not know why one is wanted.
  */
-import { background } from "../../base.ts";
+import { background, systemClock } from "../../base.ts";
 import type { ExpertCache } from "../../cache/experts/expert-cache.ts";
 import type { Fetch } from "../../cache/experts/entry.ts";
 import { guarded } from "../../gpu/guard.ts";
 import type { ExpertArena } from "./arena.ts";
+import type { ExpertLog } from "./log.ts";
 import type { ExpertStore } from "./store.ts";
 
 /** Matrices under way at most: enough for the next read to wait in line behind one, few enough for demand to come soon. */
@@ -17,6 +18,7 @@ export interface FetcherParts {
   cache: ExpertCache;
   arena: ExpertArena;
   store: ExpertStore;
+  log: ExpertLog;
 }
 
 export class ExpertFetcher {
@@ -67,12 +69,15 @@ export class ExpertFetcher {
   }
 
   private async bring(fetch: Fetch): Promise<void> {
-    const { device, cache, arena, store } = this.parts;
+    const { device, cache, arena, store, log } = this.parts;
     const { layer, expert, matrix, slot } = fetch;
+    const started = systemClock.nowMs();
+    const from = store.has(layer, expert, matrix) ? "ram" : "file";
     try {
       const words = await store.words(layer, expert, matrix);
       await guarded(device, "a write of an expert", () => arena.write(layer, matrix, slot, words));
-      cache.arrived(fetch);
+      const isWhole = cache.arrived(fetch);
+      log.note({ kind: "fetched", ...fetch, isWhole, from, ms: systemClock.nowMs() - started });
     } catch (error) {
       const failure = error instanceof Error ? error : new Error(String(error));
       this.failures.set(`${layer} ${expert}`, failure);

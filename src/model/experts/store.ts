@@ -31,7 +31,7 @@ export class ExpertStore {
   keptBytes = 0;
   private readonly file: Pick<ModelFile, "readTensor">;
   private readonly plan: ExpertPlan;
-  private readonly mostBytes: number;
+  readonly mostBytes: number;
   /** Least recently used first. */
   private readonly kept = new Map<number, Words>();
   private readonly stop = new AbortController();
@@ -43,12 +43,21 @@ export class ExpertStore {
     this.mostBytes = mostBytes;
   }
 
+  /** Whether it is in RAM. */
+  has(layer: number, expert: number, matrix: number): boolean {
+    return this.kept.has(this.keyOf(layer, expert, matrix));
+  }
+
+  private keyOf(layer: number, expert: number, matrix: number): number {
+    return (layer * this.plan.experts + expert) * 3 + matrix; // no expert has more than three
+  }
+
   /** @throws TidepoolError `source` naming the tensor if the file cannot be read, `aborted` after `close` */
   async words(layer: number, expert: number, matrix: number): Promise<Words> {
     const { experts, layers } = this.plan;
     if (this.stop.signal.aborted) throw closedError();
     const stored = layers[layer]?.matrices[matrix] as StoredMatrix;
-    const key = (layer * experts + expert) * 3 + matrix; // no expert has more than three
+    const key = this.keyOf(layer, expert, matrix);
     const known = this.kept.get(key);
     if (known) {
       this.stats.ramBytes += known.byteLength;
