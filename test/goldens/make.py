@@ -603,6 +603,25 @@ FAMILIES = {
             rope_parameters=dict(rope_type="default", rope_theta=1000.0),
         ),
     ),
+    "nemotronh": dict(
+        type="nemotron_h",
+        dtype="bfloat16",
+        config=dict(
+            num_hidden_layers=None,
+            layers_block_type=["mamba", "moe", "attention", "mlp"],
+            head_dim=16,
+            mamba_num_heads=4,
+            mamba_head_dim=16,
+            n_groups=2,
+            ssm_state_size=16,
+            n_routed_experts=6,
+            num_experts_per_tok=2,
+            moe_intermediate_size=16,
+            moe_shared_expert_intermediate_size=24,
+            routed_scaling_factor=1.5,
+            tie_word_embeddings=False,
+        ),
+    ),
     "arcee": dict(type="arcee", dtype="bfloat16", config=dict(tie_word_embeddings=False, rope_parameters=PLAIN_ROPE)),
 }
 

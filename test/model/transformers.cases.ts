@@ -51,6 +51,7 @@ export const FAMILIES = [
   "glm4moe",
   "deepseek2",
   "deepseek3",
+  "nemotronh",
 ];
 
 /** Those that make vectors of texts. */

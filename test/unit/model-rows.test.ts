@@ -183,7 +183,7 @@ test("Falcon 40B in safetensors has the names of its norms apart", () => {
   });
 });
 
-test.each(["apertus", "nemotron_h"])("%s in safetensors is refused by name", (type) => {
+test.each(["apertus", "minicpm"])("%s in safetensors is refused by name", (type) => {
   expect(() => shapeOf(safetensors({ model_type: type }))).toThrow(
     `"${type}" is read from GGUF files only, not from safetensors`,
   );

@@ -589,6 +589,22 @@ describe("config.json", () => {
     expect(shape.unusedLayers).toBe(type === "glm4_moe" ? 1 : 0);
   });
 
+  test("Nemotron-H: layers as letters or as words, and as many as there are of them", () => {
+    const { num_hidden_layers: _, ...rest } = sizes;
+    const shape = (changes: Changes) => configShape({ model_type: "nemotron_h", ...rest, ...changes });
+    const lettered = shape({ hybrid_override_pattern: "M-*" });
+    expect(kinds(lettered)).toEqual(["mamba2", "", "attention"]);
+    expect(kinds(shape({ layers_block_type: ["linear_attention", "mlp", "full_attention"] }))).toEqual(
+      kinds(lettered),
+    );
+    expect(errorOf(() => shape({ hybrid_override_pattern: "MX" })).message).toMatch(
+      /layers_block_type X does not run/,
+    );
+    expect(errorOf(() => shape({ hybrid_override_pattern: "M", moe_latent_size: 64 })).message).toMatch(
+      /moe_latent_size 64/,
+    );
+  });
+
   test("experts of a type whose keys are not known are refused by name", () => {
     const error = errorOf(() => configShape({ model_type: "qwen3", ...sizes, num_experts: 8 }));
     expect(error.message).toMatch(/"qwen3" with 8 experts does not run yet/);

@@ -37,7 +37,7 @@ export function hyperparametersFromConfig(
   const settings = flattened(config, dialect.keys);
   const read = new Reader(settings, "config.json", "", dialect.defaults);
   refusePacked(read);
-  const layers = read.integer("num_hidden_layers", MAX_LAYERS);
+  const layers = read.integer("num_hidden_layers", MAX_LAYERS, listedCount(read, dialect));
   const hiddenSize = read.integer("hidden_size", MAX_WIDTH);
   const contextTokens = read.integer("max_position_embeddings", MAX_CONTEXT);
   const heads = read.perLayer("num_attention_heads", layers, MAX_WIDTH);
@@ -85,6 +85,11 @@ export function hyperparametersFromConfig(
   const params = { ...common, ...dialect.adjust?.(read, common) };
   refuseUnreadConfig(settings, read.asked, modelType, params);
   return { params, keys: read.asked };
+}
+
+function listedCount(read: Reader, { layersOf = [] }: Dialect): number | undefined {
+  const lists = layersOf.map((name) => read.value(name) as { length?: unknown } | null | undefined);
+  return lists.map((list) => list?.length).find((length) => typeof length === "number");
 }
 
 /** Where AWQ, GPTQ, compressed-tensors, bitsandbytes and the like say how they packed the weights. */

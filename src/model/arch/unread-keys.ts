@@ -86,7 +86,7 @@ const CONFIG_HARMLESS: readonly Harmless[] = [
   { key: /^(attention|attn|mlp|qkv)_(out_)?bias$/, why: "biases are taken from the tensors that are there" },
   { key: /^classifier_/, why: "belongs to a head that classifies texts" },
   { key: /dropout|_pdrop$/, why: "nothing is dropped after training" },
-  { key: /_init_scale$/, why: "scales weights before training" },
+  { key: /_init_scale$|^rescale_prenorm_residual$/, why: "scales weights before training" },
   { key: /^mtp_/, why: "belongs to layers that only predict further tokens, which are left out" },
   {
     key: /^rope_parameters\.mrope_(section|interleaved)$/,

@@ -24,6 +24,8 @@ export interface Dialect {
   temperature?: boolean;
   /** "dynamic" scaling has an `alpha`. */
   ntkAlpha?: boolean;
+  /** A list, or a text of letters, with an entry for each layer: it says how many there are where nothing else does. */
+  layersOf?: readonly string[];
   /** Settings of which one value alone runs, which is also that of a file that says nothing. */
   fixed?: Readonly<Record<string, unknown>>;
   /** The key of the norms' epsilon. Default: `rms_norm_eps`. */

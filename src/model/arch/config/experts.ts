@@ -19,11 +19,12 @@ export function expertSettings(read: Reader, keys: ExpertKeys | undefined): Expe
   const size = (name: string | undefined) => (name === undefined ? 0 : read.integer(name, MAX_WIDTH, 0, 0));
   for (const name of SEEN_BY_TENSORS) read.value(name);
   const width = size(keys.width);
+  const sharedCount = size(keys.sharedCount);
   const [count, used] = [size(keys.groups?.count), size(keys.groups?.used)];
   return {
     chosen: read.integer(keys.chosen, MAX_EXPERTS),
     width,
-    sharedWidth: size(keys.sharedWidth) || size(keys.sharedCount) * width,
+    sharedWidth: size(keys.sharedWidth) || sharedCount * width,
     gate: keys.gate,
     renormalise: keys.renormalise === undefined ? undefined : read.flag(keys.renormalise, false),
     scale: keys.scale === undefined ? 1 : read.positive(keys.scale, 1),
@@ -47,7 +48,7 @@ const SEEN_BY_TENSORS = [
     "moe_layer_freq",
   ],
   ...["moe_layer_start_index", "moe_layer_end_index", "moe_layer_interval", "mlp_layer_types"],
-  ...["use_expert_bias", "moe_use_aux_free", "use_qk_norm"],
+  ...["use_expert_bias", "moe_use_aux_free", "use_qk_norm", "moe_shared_expert_overlap"],
   ...[
     "router_aux_loss_coef",
     "router_jitter_noise",
@@ -196,6 +197,11 @@ export function expertDialects(dense: Readonly<Record<string, Dialect>>): Record
     granitemoehybrid: of("granitemoehybrid", counts(8, 2, "num_local_experts"), {
       experts: { ...MIXTRAL, sharedWidth: "shared_intermediate_size" },
     }),
+    nemotron_h: of(
+      "nemotron_h",
+      { ...counts(8, 2, "n_routed_experts"), n_shared_experts: 1, norm_topk_prob: true },
+      { experts: { ...DEEPSEEK, gate: "sigmoid", sharedWidth: "moe_shared_expert_intermediate_size" } },
+    ),
     qwen3_next: of(
       "qwen3_5",
       {

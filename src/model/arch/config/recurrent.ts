@@ -184,6 +184,70 @@ const MAMBA2: Dialect = {
   },
 };
 
+const NEMOTRON_H: Dialect = {
+  defaults: {
+    ...COMMON,
+    vocab_size: 131_072,
+    hidden_size: 4096,
+    intermediate_size: 21_504,
+    num_attention_heads: 32,
+    num_key_value_heads: 8,
+    head_dim: 128,
+    max_position_embeddings: 4096,
+    layer_norm_epsilon: 1e-5,
+    mlp_hidden_act: "relu2",
+    ssm_state_size: 128,
+    mamba_num_heads: 128,
+    mamba_head_dim: 64,
+    n_groups: 8,
+    conv_kernel: 4,
+    moe_intermediate_size: 7688,
+  },
+  activation: "mlp_hidden_act",
+  normEps: "layer_norm_epsilon",
+  layersOf: ["layers_block_type", "hybrid_override_pattern"],
+  fixed: { mamba_hidden_act: "silu", moe_latent_size: null },
+  adjust(read, { layers, kvHeads, ffnWidth }) {
+    checkTimeSteps(read);
+    const size = (name: string) => read.integer(name, MAX_WIDTH);
+    const kinds = nemotronKinds(read, layers);
+    const expertWidth = size("moe_intermediate_size");
+    const widths = { mlp: ffnWidth[0] ?? 0, moe: expertWidth, mamba: 0, attention: 0 };
+    return {
+      kvHeads: kvHeads.map((heads, index) => (kinds[index] === "attention" ? heads : 0)),
+      ffnWidth: kinds.map((kind) => widths[kind]),
+      convKernel: read.integer("conv_kernel", MAX_CONV_KERNEL),
+      ssm: {
+        innerSize: size("mamba_num_heads") * size("mamba_head_dim"),
+        stateSize: size("ssm_state_size"),
+        heads: size("mamba_num_heads"),
+        groups: size("n_groups"),
+      },
+    };
+  },
+};
+
+type NemotronKind = "mamba" | "attention" | "mlp" | "moe";
+
+/** In the files of the models, each layer is a letter. */
+const NEMOTRON_LAYERS: Readonly<Record<string, NemotronKind>> = {
+  ...{ M: "mamba", mamba: "mamba", linear_attention: "mamba" },
+  ...{ "*": "attention", attention: "attention", full_attention: "attention" },
+  ...{ "-": "mlp", mlp: "mlp", E: "moe", moe: "moe" },
+};
+
+function nemotronKinds(read: Reader, layers: number): NemotronKind[] {
+  const [name, other] = ["layers_block_type", "hybrid_override_pattern"] as const;
+  const pattern = read.value(other);
+  const listed = read.list(name, layers) ?? (typeof pattern === "string" ? [...pattern] : []);
+  if (listed.length < layers) throw read.bad(name, listed, `an entry for each of ${layers} layers`);
+  return listed.slice(0, layers).map((entry) => {
+    const kind = NEMOTRON_LAYERS[String(entry)];
+    if (!kind) throw read.unsupported(name, entry, Object.keys(NEMOTRON_LAYERS).join(", "));
+    return kind;
+  });
+}
+
 const QWEN35: Dialect = {
   defaults: {
     ...COMMON,
@@ -228,6 +292,7 @@ export const RECURRENT_DIALECTS: Readonly<Record<string, Dialect>> = {
   granitemoehybrid: GRANITE_HYBRID,
   falcon_h1: FALCON_H1,
   mamba2: MAMBA2,
+  nemotron_h: NEMOTRON_H,
   qwen3_5: QWEN35,
   qwen3_5_text: QWEN35,
 };

@@ -73,7 +73,7 @@ export function expertRows(rows: readonly Architecture[]): Architecture[] {
       gated: false,
       experts: {},
     },
-    { ...of("nemotron_h"), gguf: "nemotron_h_moe", config: [], experts: { gate: "sigmoid" } },
+    { ...of("nemotron_h"), gguf: "nemotron_h_moe", config: [] },
   ];
 }
 

@@ -6,10 +6,20 @@ import { TidepoolError } from "../../../errors.ts";
 import type { DeltaMixer } from "../../../shape/mixer/gated-delta.ts";
 import type { MambaMixer } from "../../../shape/mixer/mamba2.ts";
 import type { AttentionMixer, Mixer } from "../../../shape/shape.ts";
+import { expertNames } from "../../ffn/experts.ts";
 import { mambaNames } from "../../mixer/mamba2.ts";
 import { GRANITE_EXPERTS, QWEN_EXPERTS } from "./expert-names.ts";
 import { PLAIN, PRE_NORMS_RENAMED, type Architecture } from "../architecture.ts";
 import type { Hyperparameters } from "../hyperparameters.ts";
+
+/** Whatever a layer is, it is called a mixer. */
+const NEMOTRON_NAMES = {
+  ...mambaNames("mixer"),
+  ...expertNames("mixer"),
+  ...{ token_embd: "embeddings", output_norm: "norm_f", attn_norm: "norm" },
+  ...{ attn_q: "mixer.q_proj", attn_k: "mixer.k_proj", attn_v: "mixer.v_proj", attn_output: "mixer.o_proj" },
+  ...{ ffn_up: "mixer.up_proj", ffn_down: "mixer.down_proj" },
+};
 
 export const RECURRENT: readonly Architecture[] = [
   {
@@ -110,6 +120,8 @@ export const RECURRENT: readonly Architecture[] = [
     norms: { mixer: "attn_norm", ffn: "attn_norm" },
     ...{ activation: "relu2", gated: false },
     ropeTable: () => undefined,
+    experts: { gate: "sigmoid" },
+    safetensorsNames: NEMOTRON_NAMES,
     mixers: nemotronMixers,
     ffn: (index, { ffnWidth }, mlp) => (ffnWidth[index] === 0 ? undefined : mlp()),
   },
