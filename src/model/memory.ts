@@ -10,6 +10,7 @@ import { blockBytes, maxSlots } from "../gpu/pool.ts";
 import { maxStateSlots, stateBytes } from "../gpu/state-pool.ts";
 import type { ModelFile, TensorInfo } from "../load/model-file.ts";
 import type { ModelShape } from "../shape/shape.ts";
+import type { ExpertAblation } from "../cache/experts/expert-cache.ts";
 import type { ExpertPolicyName } from "../cache/experts/policy.ts";
 import { tableBytes } from "./experts/arena.ts";
 import { checkpointBytes } from "./experts/checkpoint.ts";
@@ -54,6 +55,8 @@ export interface MemoryOptions {
   expertRamBytes?: number;
   /** Which experts are evicted. Default: "promoe". */
   expertPolicy?: ExpertPolicyName;
+  /** What of the expert cache is switched off, to be measured. Default: nothing. */
+  expertAblation?: ExpertAblation;
   /** Snapshots of recurrent state that the GPU holds at most, beside two states a seat. Default: what 128 MiB hold. */
   snapshots?: number;
   /** States in their pool at first. Default: those of one request and a few snapshots. */

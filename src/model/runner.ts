@@ -116,9 +116,9 @@ export class Runner {
     const rowBytes = 4 * shape.hiddenSize;
     this.segments = new SegmentRunner({ recorder, stepGroup, hidden, delta, rowBytes });
     if (parts.experts && kept) {
-      const { seats, expertPolicy: policy = "promoe" } = options;
+      const { seats, expertPolicy: policy = "promoe", expertAblation: ablation } = options;
       this.experts = new Experts({
-        ...{ ...parts.experts, device: gpu.device, recorder, stepGroup, kept, seats, policy },
+        ...{ ...parts.experts, device: gpu.device, recorder, stepGroup, kept, seats, policy, ablation },
       });
     }
   }

@@ -65,6 +65,7 @@ function computingOptions(options: RunnerOptions): Partial<RunnerOptions> {
     expertMemory: _expertMemory,
     expertRamBytes: _expertRam,
     expertPolicy: _expertPolicy,
+    expertAblation: _expertAblation,
     ...computing
   } = rest;
   return computing;

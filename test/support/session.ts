@@ -19,8 +19,8 @@ import type {
 } from "../../src/wire/protocol.ts";
 import { Session, type SessionOptions } from "../../src/worker/session.ts";
 
-/** An engine's, and one that no caller has. */
-export type TestOptions = EngineOptions & Pick<RunnerOptions, "stateStartSlots">;
+/** An engine's, and those that no caller has. */
+export type TestOptions = EngineOptions & Pick<RunnerOptions, "stateStartSlots" | "expertAblation">;
 
 interface Running {
   steps: StepOutput[];
@@ -57,7 +57,7 @@ export class TestSession {
   static async open(
     gpu: Gpu,
     file: ModelFile,
-    { stateStartSlots, ...options }: TestOptions = {},
+    { stateStartSlots, expertAblation, ...options }: TestOptions = {},
     store?: TierStore,
     more?: SessionOptions,
   ): Promise<TestSession> {
@@ -70,6 +70,7 @@ export class TestSession {
     const chosen = {
       ...runnerOptions(gpu, options, shapeOf(file)),
       ...(stateStartSlots !== undefined && { stateStartSlots }),
+      ...(expertAblation && { expertAblation }),
     };
     const session = await Session.load(gpu, file, chosen, post, store, options.cache, more);
     return new TestSession(session, running, posted);

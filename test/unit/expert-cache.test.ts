@@ -303,6 +303,13 @@ describe("the queue", () => {
     ]);
   });
 
+  test("without prediction a guess fetches nothing and is not counted", () => {
+    const cache = started({ predicts: false });
+    cache.predict(1, [{ expert: 0, score: 1 }], 0);
+    expect(fetchAll(cache)).toEqual([]);
+    expect(cache.stats.guessesByDistance.every(({ guessed }) => guessed === 0)).toBe(true);
+  });
+
   test("without chunks, an expert that was begun is fetched whole before what a layer waits for", () => {
     const cache = started({ chunked: false });
     cache.predict(1, [{ expert: 1, score: 1 }], -1);

@@ -27,6 +27,7 @@ const OPTIONS: Required<RunnerOptions> = {
     expertMemory: 2 ** 20,
     expertRamBytes: 2 ** 21,
     expertPolicy: "lru",
+    expertAblation: { predicts: false },
   },
 };
 
@@ -34,7 +35,7 @@ const OPTIONS: Required<RunnerOptions> = {
 const SIZES: readonly string[] = [
   ...["chunkTokens", "seats", "poolTokens", "poolMayBeLess", "poolStartTokens", "poolBytes"],
   ...["memoryBytes", "snapshots", "stateStartSlots", "tables"],
-  ...["expertMemory", "expertRamBytes", "expertPolicy"],
+  ...["expertMemory", "expertRamBytes", "expertPolicy", "expertAblation"],
 ];
 
 const TENSOR: TensorInfo = {

@@ -35,8 +35,14 @@ const HEAT_HALF_LIFE_STEPS = 256;
 /** Uses are weighted by ever greater numbers instead of ageing all others; beyond this all are scaled down. */
 const MAX_HEAT_WEIGHT = 2 ** 64;
 
-export interface ExpertCacheOptions {
+export interface ExpertCacheOptions extends ExpertAblation {
   policy: ExpertPolicyName;
+}
+
+/** Parts of the cache that can be switched off, to measure what each is worth. */
+export interface ExpertAblation {
+  /** Whether anything is fetched because it was predicted. Default: true. */
+  predicts?: boolean;
   /** Whether another expert's matrix may be fetched between two of one expert. Default: true. */
   chunked?: boolean;
   /** Whether demand overtakes speculation, and a layer's choice drops what was guessed for it. Default: true. */
@@ -74,7 +80,7 @@ export class ExpertCache {
   constructor(shape: ExpertCacheShape, options: ExpertCacheOptions) {
     const classOf = classesOf(shape);
     this.shape = shape;
-    this.options = { chunked: true, preempts: true, reorders: true, ...options };
+    this.options = { predicts: true, chunked: true, preempts: true, reorders: true, ...options };
     this.policy = createExpertPolicy(options.policy, shape, this.options.reorders);
     this.entries = Array.from({ length: shape.layers * shape.experts }, (_, i) => {
       const layer = Math.floor(i / shape.experts);
@@ -161,6 +167,7 @@ export class ExpertCache {
    * or above `madeBehind` is one for the next step. In a prefill nothing is predicted: it needs nearly all experts.
    */
   predict(layer: number, guesses: readonly ExpertGuess[], madeBehind: number): void {
+    if (!this.options.predicts) return;
     const { layers } = this.shape;
     const isNext = layer <= madeBehind;
     if (this.phase === "prefill" && !isNext) return;

@@ -2,7 +2,7 @@
  * The experts of a model of which not all are on the GPU, put together: the cache that decides, the slots, the store behind them,
  * and what runs steps. It computes nothing itself.
  */
-import { ExpertCache } from "../../cache/experts/expert-cache.ts";
+import { ExpertCache, type ExpertAblation } from "../../cache/experts/expert-cache.ts";
 import type { ExpertPolicyName } from "../../cache/experts/policy.ts";
 import type { ExpertPhase } from "../../cache/experts/entry.ts";
 import type { StepShape } from "../../gpu/op.ts";
@@ -26,6 +26,7 @@ export interface ExpertsParts {
   /** Rows of a decode step at most. */
   seats: number;
   policy: ExpertPolicyName;
+  ablation: ExpertAblation | undefined;
 }
 
 export class Experts {
@@ -36,11 +37,12 @@ export class Experts {
   private readonly exact: ExactExperts;
 
   constructor(parts: ExpertsParts) {
-    const { arena, policy } = parts;
+    const { arena, policy, ablation } = parts;
     const { layers, experts, chosen, classes } = arena.plan;
     const matrices = layers[0]?.matrices.length ?? 0;
     this.parts = parts;
-    this.cache = new ExpertCache({ layers: layers.length, experts, chosen, matrices, classes }, { policy });
+    const shape = { layers: layers.length, experts, chosen, matrices, classes };
+    this.cache = new ExpertCache(shape, { policy, ...ablation });
     const own = { ...parts, cache: this.cache, log: this.log };
     this.fetcher = new ExpertFetcher(own);
     this.exact = new ExactExperts({ ...own, fetcher: this.fetcher });
