@@ -1,6 +1,6 @@
 /**
- * `npm run bench [NAME...] [-- --repeats N] [--prompt N] [--new N] [--runtime NAME] [--out FOLDER]`: measures models made
- * on the fly and prints a table; the CSV goes to dist/bench. Each target runs in a process of its own, so that none
+ * `npm run bench [NAME...] [-- --repeats N] [--prompt N] [--new N] [--disk-scale N] [--runtime NAME] [--out FOLDER]`: measures
+ * models made on the fly and prints a table; the CSV goes to dist/bench. Each target runs in a process of its own, so that none
  * warms up or fills the memory of another. Nothing here is asserted: numbers are for reading.
  */
 import { execFileSync, spawn } from "node:child_process";
@@ -14,6 +14,7 @@ import { measureAdapter } from "./adapter.ts";
 import { chooseDriver } from "./driver.ts";
 import { measureAtRest } from "./measure-at-rest.ts";
 import { measureCache } from "./measure-cache.ts";
+import { measureExperts, PAPER_LINE, type ExpertSubject } from "./measure-experts.ts";
 import { measureLoad } from "./measure-load.ts";
 import { measureLoadInChromium } from "./measure-load-chromium.ts";
 import {
@@ -27,7 +28,7 @@ import { measureStore } from "./measure-store.ts";
 import { measureTree } from "./measure-tree.ts";
 import { randomModel } from "./random-model.ts";
 import { csv, median, tableLines, type Measurement, type RunFacts } from "./report.ts";
-import { chooseTargets, TARGETS, type Target } from "./targets.ts";
+import { chooseTargets, TARGETS, type ModelTarget, type ShippedTarget, type Target } from "./targets.ts";
 
 const MODEL_SEED = 28;
 
@@ -38,6 +39,8 @@ const { values: flags, positionals } = parseArgs({
     prompt: { type: "string", default: "256" },
     new: { type: "string", default: "32" },
     runtime: { type: "string" },
+    /** Makes the disks of the benchmarks of experts so many times slower. */
+    "disk-scale": { type: "string", default: "1" },
     out: { type: "string", default: "dist/bench" },
     /** For the child process: one target, and the file of its model. */
     measure: { type: "string" },
@@ -89,8 +92,9 @@ async function measureInChild(target: Target, folder: string): Promise<Answer> {
   if ("shape" in target) writeFileSync(file, randomModel(target.shape, target.type, MODEL_SEED));
   const self = fileURLToPath(import.meta.url);
   const args = [self, "--measure", target.name, "--model", file];
-  const numbers = ["--repeats", flags.repeats, "--prompt", flags.prompt, "--new", flags.new];
-  const child = spawn(process.execPath, [...args, ...numbers], { stdio: ["ignore", "pipe", "inherit"] });
+  const numbers = ["repeats", "prompt", "new", "disk-scale"] as const;
+  args.push(...numbers.flatMap((flag) => [`--${flag}`, flags[flag]]));
+  const child = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "inherit"] });
   let output = "";
   child.stdout.on("data", (chunk: Buffer) => (output += chunk.toString()));
   const code = await new Promise<number | null>((done, fail) => child.on("error", fail).on("close", done));
@@ -115,6 +119,8 @@ async function child(name: string): Promise<void> {
       return measureLoadInChromium(target.name, flags.model, amounts.repeats);
     if (target.kind === "load") return measureLoad(provider, target.name, flags.model, amounts.repeats);
     if (target.kind === "batch") return measureBatches(provider, target, flags.model, amounts);
+    if (target.kind === "experts" || target.kind === "shipped-experts")
+      return measureExperts(provider, subjectOf(target), amounts);
     if (target.kind === "cache") return measureWholeCache(provider, target.name);
     if (target.kind === "kv-at-rest") return measureAtRest(provider, target.name, console.error);
     const speed = await measureAdapter(gpu, amounts.repeats);
@@ -125,6 +131,12 @@ async function child(name: string): Promise<void> {
       { name, metric: MULTIPLY_ADD_RATE, unit: "G/s", values: giga(speed.multiplyAddsPerSecond) },
     ];
   }
+}
+
+function subjectOf(target: ModelTarget | ShippedTarget): ExpertSubject {
+  const [file, vocabSize] =
+    "path" in target ? [target.path, undefined] : [flags.model, target.shape.vocabSize];
+  return { name: target.name, file, vocabSize, diskScale: positive("disk-scale", flags["disk-scale"]) };
 }
 
 /** From the tree up: the pure structure, the disk tier, and a session over both. */
@@ -197,6 +209,7 @@ function print(measurements: readonly Measurement[], facts: RunFacts): void {
   const { cpu, cores, adapter, runtime, commit } = facts;
   console.log(`${cpu}, ${cores} cores; ${runtime}: ${adapter}; commit ${commit}`);
   for (const line of tableLines(measurements)) console.log(line);
+  if (measurements.some(({ name }) => name.startsWith("experts"))) console.log(`\n${PAPER_LINE}`);
   mkdirSync(flags.out, { recursive: true });
   const file = join(flags.out, `bench-${facts.date.replaceAll(":", "").slice(0, 17)}.csv`);
   writeFileSync(file, csv(measurements, facts));

@@ -1,8 +1,15 @@
 /** What `npm run bench` can measure, by name. A target with a model gets it as a file made on the fly. */
-import { RANDOM_158M, RANDOM_28M, STORIES_260K, type MatrixType, type RandomShape } from "./random-model.ts";
+import {
+  RANDOM_158M,
+  RANDOM_28M,
+  RANDOM_EXPERTS,
+  STORIES_260K,
+  type MatrixType,
+  type RandomShape,
+} from "./random-model.ts";
 
 export interface ModelTarget {
-  kind: "model" | "batch" | "load" | "load-in-chromium";
+  kind: "model" | "batch" | "load" | "load-in-chromium" | "experts";
   name: string;
   shape: RandomShape;
   type: MatrixType;
@@ -14,7 +21,14 @@ export interface PlainTarget {
   name: string;
 }
 
-export type Target = PlainTarget | ModelTarget;
+/** A shipped model with experts. */
+export interface ShippedTarget {
+  kind: "shipped-experts";
+  name: string;
+  path: string;
+}
+
+export type Target = PlainTarget | ModelTarget | ShippedTarget;
 
 /** Measured first in every run: the others are given as fractions of it. */
 export const ADAPTER: Target = { kind: "adapter", name: "adapter" };
@@ -29,6 +43,8 @@ export const TARGETS: readonly Target[] = [
   { kind: "load", name: "load", shape: RANDOM_158M, type: "F16" },
   { kind: "load-in-chromium", name: "chromium-load", shape: RANDOM_158M, type: "F16" },
   { kind: "kv-at-rest", name: "kv-at-rest" },
+  { kind: "shipped-experts", name: "experts-tide-moe", path: "demo/models/tide-moe.gguf" },
+  { kind: "experts", name: "experts-random", shape: RANDOM_EXPERTS, type: "Q8_0" },
 ];
 
 /** The targets whose names begin with one of `names` (all where there is none), and always the adapter. */
@@ -43,7 +59,7 @@ export function chooseTargets(names: readonly string[]): Target[] {
   );
 }
 
-const MATRIX_BYTES: Record<MatrixType, number> = { F32: 4, F16: 2, Q4_0: 18 / 32 };
+const MATRIX_BYTES: Record<MatrixType, number> = { F32: 4, F16: 2, Q4_0: 18 / 32, Q8_0: 34 / 32 };
 
 /** Matrix elements that one token passes through: all layers and the output matrix. */
 function matrixElements(shape: RandomShape, withHead: boolean): number {
