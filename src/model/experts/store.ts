@@ -15,6 +15,9 @@ export const EXPERT_RAM_BYTES = 2 ** 30;
 const ATTEMPTS = 4;
 const RETRY_MS = 50;
 
+/** An attempt that takes longer has failed. */
+const ATTEMPT_MS = 30_000;
+
 /** A matrix as it lies in a slot. */
 type Words = Uint32Array<ArrayBuffer>;
 
@@ -82,7 +85,7 @@ export class ExpertStore {
   private async read(part: TensorInfo, expert: number): Promise<Uint8Array> {
     for (let attempt = 1; ; attempt++) {
       try {
-        return await this.readOnce(part);
+        return await this.readInTime(part);
       } catch (error) {
         if (this.stop.signal.aborted) throw closedError();
         if (attempt === ATTEMPTS) throw unreadable(part, expert, error);
@@ -93,14 +96,31 @@ export class ExpertStore {
     }
   }
 
-  private async readOnce(part: TensorInfo): Promise<Uint8Array> {
+  private async readInTime(part: TensorInfo): Promise<Uint8Array> {
+    const late = new AbortController();
+    const stopped = new Promise<never>((_, reject) => {
+      late.signal.addEventListener("abort", () => reject(late.signal.reason as Error), { once: true });
+    });
+    const timer = setTimeout(() => late.abort(new Error(`no answer for ${ATTEMPT_MS / 1000} s`)), ATTEMPT_MS);
+    const stop = (): void => late.abort(closedError());
+    this.stop.signal.addEventListener("abort", stop, { once: true });
+    try {
+      return await Promise.race([this.readOnce(part, late.signal), stopped]);
+    } finally {
+      clearTimeout(timer);
+      this.stop.signal.removeEventListener("abort", stop);
+    }
+  }
+
+  private async readOnce(part: TensorInfo, signal: AbortSignal): Promise<Uint8Array> {
     const bytes = new Uint8Array(part.sizeBytes);
     let at = 0;
-    for await (const piece of this.file.readTensor(part, { signal: this.stop.signal })) {
+    for await (const piece of this.file.readTensor(part, { signal })) {
       if (piece.byteLength === part.sizeBytes) return piece;
       bytes.set(piece, at);
       at += piece.byteLength;
     }
+    if (at < part.sizeBytes) throw new Error(`${at} of ${part.sizeBytes} bytes came`);
     return bytes;
   }
 
