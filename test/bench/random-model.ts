@@ -130,7 +130,7 @@ function tensorsOf(shape: RandomShape, type: MatrixType, random: Random): GgufTe
   ): GgufTensorInput => ({
     name: `${name}.weight`,
     type: more.type ?? type,
-    shape: [inputs, outputs, ...(more.count ? [more.count] : [])],
+    shape: [inputs, outputs, ...(more.count !== undefined ? [more.count] : [])],
     data: weights(more.type ?? type, inputs, outputs * (more.count ?? 1), random, more.size),
   });
   const norm = (name: string, length: number): GgufTensorInput => ({
@@ -169,13 +169,13 @@ type MakeMatrix = (name: string, inputs: number, outputs: number, more?: MoreOfM
 
 function feedForward(prefix: string, shape: RandomShape, matrix: MakeMatrix): GgufTensorInput[] {
   const { hiddenSize: d, ffnWidth, experts } = shape;
-  const [suffix, count] = experts ? ["_exps", experts.count] : ["", 0];
-  const size = experts ? ADDED_SIZE : 1;
+  const suffix = experts ? "_exps" : "";
+  const of = experts ? { count: experts.count } : {};
   return [
     ...(experts ? [matrix(`${prefix}.ffn_gate_inp`, d, experts.count, { type: "F32" })] : []),
-    matrix(`${prefix}.ffn_gate${suffix}`, d, ffnWidth, { count }),
-    matrix(`${prefix}.ffn_up${suffix}`, d, ffnWidth, { count }),
-    matrix(`${prefix}.ffn_down${suffix}`, ffnWidth, d, { count, size }),
+    matrix(`${prefix}.ffn_gate${suffix}`, d, ffnWidth, of),
+    matrix(`${prefix}.ffn_up${suffix}`, d, ffnWidth, of),
+    matrix(`${prefix}.ffn_down${suffix}`, ffnWidth, d, { ...of, size: experts ? ADDED_SIZE : 1 }),
   ];
 }
 

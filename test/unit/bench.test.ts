@@ -55,6 +55,8 @@ test("medians, the table's spread and the CSV's quoting", () => {
 
 test("targets are chosen by the beginning of their names, always with the adapter", () => {
   expect(chooseTargets(["28m"]).map(({ name }) => name)).toEqual(["adapter", "28m-f16", "28m-q4_0"]);
+  const withExperts = chooseTargets(["experts"]).map(({ name }) => name);
+  expect(withExperts).toEqual(["adapter", "experts-tide-moe", "experts-random"]);
   expect(() => chooseTargets(["none"])).toThrow('no benchmark "none"');
 });
 

@@ -2,6 +2,7 @@
  * The matrices of experts off the GPU: read from the model's file one at a time, each arranged as it lies in a slot, and the last
  * ones kept in RAM within a budget. A read that fails is tried again a few times. It knows no device.
  */
+import { onAbort, unlessAborted } from "../../base.ts";
 import { TidepoolError } from "../../errors.ts";
 import type { ModelFile, TensorInfo } from "../../load/model-file.ts";
 import { packed } from "../matrix/panels.ts";
@@ -97,18 +98,16 @@ export class ExpertStore {
   }
 
   private async readInTime(part: TensorInfo): Promise<Uint8Array> {
-    const late = new AbortController();
-    const stopped = new Promise<never>((_, reject) => {
-      late.signal.addEventListener("abort", () => reject(late.signal.reason as Error), { once: true });
-    });
-    const timer = setTimeout(() => late.abort(new Error(`no answer for ${ATTEMPT_MS / 1000} s`)), ATTEMPT_MS);
-    const stop = (): void => late.abort(closedError());
-    this.stop.signal.addEventListener("abort", stop, { once: true });
+    const attempt = new AbortController();
+    const { signal } = attempt;
+    const late = (): void => attempt.abort(new Error(`no answer in ${ATTEMPT_MS / 1000} s`));
+    const timer = setTimeout(late, ATTEMPT_MS);
+    const stopListening = onAbort(this.stop.signal, () => attempt.abort(closedError()));
     try {
-      return await Promise.race([this.readOnce(part, late.signal), stopped]);
+      return await unlessAborted(this.readOnce(part, signal), signal, () => signal.reason as Error);
     } finally {
       clearTimeout(timer);
-      this.stop.signal.removeEventListener("abort", stop);
+      stopListening();
     }
   }
 
