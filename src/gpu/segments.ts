@@ -26,6 +26,8 @@ export interface Pause {
   /** f32 [rows, hidden size]: the layer's input, and what it adds to it. */
   hidden: Source;
   delta: Source;
+  /** A buffer between the layer's ops by its name, with the bytes of a row: what the layer's last op on it left. */
+  between(name: string, rowBytes: number): Source;
   /** Runs everything up to here and reads the first bytes of each source. */
   read(sources: readonly Source[]): Promise<ArrayBuffer[]>;
   /** Adds ops to the step, behind the layer. */
@@ -46,6 +48,8 @@ export interface SegmentParts {
   delta: GPUBuffer;
   /** Bytes of a row of these. */
   rowBytes: number;
+  /** The buffers between ops. */
+  between: (name: string) => GPUBuffer;
 }
 
 /** Runs programs, and stops them where that is asked for. One step at a time can stand at a stop. */
@@ -102,10 +106,11 @@ export class SegmentRunner {
   }
 
   private pauseAt(layer: number, step: StepShape): Pause {
-    const { recorder, hidden, delta, rowBytes } = this.parts;
+    const { recorder, hidden, delta, rowBytes, between } = this.parts;
     const bytes = step.rows * rowBytes;
     return {
       ...{ layer, step, hidden: { buffer: hidden, bytes }, delta: { buffer: delta, bytes } },
+      between: (name, size) => ({ buffer: between(name), bytes: step.rows * size }),
       read: (sources) => recorder.read(sources),
       run: (ops) => this.record(ops, step),
     };

@@ -62,6 +62,8 @@ export interface Programs extends Bodies {
   delta: GPUBuffer;
   /** What is kept of a step in front of a layer's experts; absent in models without some. */
   kept: KeptBuffers | undefined;
+  /** "normed", or a buffer that parts of the model share. */
+  between(name: string): GPUBuffer;
   /** The step's data as bind group 1. */
   stepGroup: GPUBindGroup;
   /** Bytes of the buffers between ops. */
@@ -103,6 +105,7 @@ async function makePrograms(input: ProgramInput, compiled: Kernels): Promise<Pro
     sampler,
     embedding: await builder.embeddingHead(),
     ...{ logits: space.logits, hidden, delta, kept: keptAtExperts(space, input.shape, input.dtype) },
+    between: (name) => (name === "normed" ? space.normed : bufferOf(space, name)),
     rebuild: (moved) => new Builder({ ...input, kernels: compiled, ...moved }, space).bodies(),
     stepGroup: input.step.bind(input.kernels, withStep.pipeline),
     workspaceBytes: space.all.reduce((sum, buffer) => sum + buffer.size, 0),

@@ -111,10 +111,10 @@ export class Runner {
     this.states = parts.states;
     this.parts = parts;
     this.recorder = new CommandRecorder(gpu, gpu.features.timestamps);
-    const { hidden, delta, stepGroup, kept } = parts.programs;
+    const { hidden, delta, between, stepGroup, kept } = parts.programs;
     const { recorder } = this;
     const rowBytes = 4 * shape.hiddenSize;
-    this.segments = new SegmentRunner({ recorder, stepGroup, hidden, delta, rowBytes });
+    this.segments = new SegmentRunner({ recorder, stepGroup, hidden, delta, between, rowBytes });
     if (parts.experts && kept) {
       const { seats, expertPolicy: policy = "promoe", expertAblation: ablation } = options;
       this.experts = new Experts({
