@@ -182,6 +182,7 @@ function suite() {
     tested: "test/runtime/tested.ts",
     bench: "test/bench/bench.ts",
     eval: "test/bench/eval.ts",
+    experts: "test/bench/experts.ts",
     screenshots: "test/browser/screenshots.ts",
   });
 }

@@ -34,15 +34,23 @@ export class WeightsFingerprint {
     read.sums.push(bytesToHex(checksum(piece)));
   };
 
+  /** Of the weights alone: for what depends on no option, such as which experts are needed. */
+  ofWeights(): Key {
+    return fingerprintOf({ weights: canonical(this.sorted()), shape: "", options: "", numerics: 0 });
+  }
+
   fingerprint(shape: ModelShape, options: RunnerOptions, numerics = NUMERICS_VERSION): Key {
     const { name: _name, ...computed } = shape;
-    const tensors = [...this.tensors.values()].sort((a, b) => (a.facts.name < b.facts.name ? -1 : 1));
     return fingerprintOf({
-      weights: canonical(tensors),
+      weights: canonical(this.sorted()),
       shape: canonical(computed),
       options: canonical(computingOptions(options)),
       numerics,
     });
+  }
+
+  private sorted(): ReadTensor[] {
+    return [...this.tensors.values()].sort((a, b) => (a.facts.name < b.facts.name ? -1 : 1));
   }
 }
 
