@@ -23,6 +23,7 @@ import type { FetchedRows } from "../model/matrix/row-table.ts";
 import { samplingParams, type SamplingParams } from "../model/sampling.ts";
 import type { Request, RequestSpec } from "../schedule/request.ts";
 import { Scheduler, type Move, type Plan, type Save, type Span } from "../schedule/scheduler.ts";
+import type { Key } from "../tier/record/keys.ts";
 import type { TierStore } from "../tier/store/store.ts";
 import { answerCacheCall, exportTokens, importArchive } from "./cache/calls.ts";
 import { CacheWatch } from "./cache/watch.ts";
@@ -30,6 +31,7 @@ import { PoolGrowth } from "./pool-growth.ts";
 import { WeightsFingerprint } from "./fingerprint.ts";
 import { changeOf, describe } from "./info.ts";
 import { TierMover } from "./cache/tier-mover.ts";
+import { WarmExperts } from "./cache/warm-experts.ts";
 import { boundInput, fitPrompt } from "./request/fit-prompt.ts";
 import { Loop, type StepResult } from "./loop.ts";
 import type { Embeds } from "./request/embed.ts";
@@ -109,6 +111,8 @@ export class Session {
   private fetched: FetchedRows | undefined;
   /** The model's file, if a table of it stays off the GPU. */
   private file: ModelFile | undefined;
+  /** Present if not all experts are on the GPU, and something is stored. */
+  private warmExperts: WarmExperts | undefined;
   private closed = false;
   /** Why nothing can be done any more. */
   private broken: TidepoolError | undefined;
@@ -150,6 +154,7 @@ export class Session {
     this.requests = new Requests(this.scheduler, post, (request, usage) => {
       this.tuner?.record(Int32Array.from(request.tokens), request.promptLength);
       this.mover?.credit(usage.cachedTokens);
+      this.warmExperts?.ended(systemClock.nowMs());
     });
     this.info = describe(runner, prompts, capabilities);
     this.embeds = openEmbeds({
@@ -242,7 +247,17 @@ export class Session {
     for (const notice of prompts.value.notices) post({ type: "notice", notice });
     const session = new Session(gpu, runner, prompts.value, mover, post, cache, more);
     if (runner.readsFile) session.file = file;
+    if (store && runner.experts) {
+      const weights = weightsFingerprint.ofWeights();
+      session.keepWarm(store, weights, cache.namespace ?? "");
+    }
     return session;
+  }
+
+  private keepWarm(store: TierStore, weights: Key, namespace: string): void {
+    const experts = () => this.runner.experts;
+    this.warmExperts = new WarmExperts(store, weights, namespace, experts, systemClock.nowMs());
+    background(this.warmExperts.start(), "warm start of experts");
   }
 
   /** Whether the model's file must stay open; the session closes it. */
@@ -431,6 +446,7 @@ export class Session {
     this.watch.turn(false);
     await this.loop.stop();
     await this.scored; // it ends with the part that the GPU is at
+    await this.warmExperts?.write();
     await this.mover?.drain(CLOSE_DRAIN_MS);
     await this.mover?.store.close(CLOSE_DRAIN_MS);
     this.runner.destroy();

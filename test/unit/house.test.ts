@@ -61,8 +61,6 @@ const ENTRIES: readonly Source[] = [
   "src/api/http.ts",
   "src/sim/index.ts",
   "src/wgsl.d.ts",
-  // Until the engine uses it.
-  "src/cache/experts/expert-cache.ts",
 ];
 
 const VAGUE_NAME = /^(utils?|helpers?|common|types|managers?|misc|shared|lib)\.ts$/;

@@ -15,6 +15,7 @@ import {
   qwenActivity,
   readActivations,
   replayExperts,
+  withPredictor,
   type ActivationTrace,
   type ExpertMachine,
   type ExpertReplayRow,
@@ -32,6 +33,8 @@ export interface ReplayExpertsArguments {
   ram: string;
   group: string;
   expertBytes?: string;
+  /** The file of a learned predictor, whose guesses replace the trace's. */
+  predictor?: string;
   json?: boolean;
 }
 
@@ -52,7 +55,10 @@ export async function runReplayExperts(given: Partial<ReplayExpertsArguments>): 
     diskBytesPerSecond: bytesOf("--disk", options.disk),
     ramBytes: bytesOf("--ram", options.ram),
   };
-  const trace = sized(await loadTrace(options.trace), options.expertBytes);
+  const { predictor } = options;
+  const recorded = sized(await loadTrace(options.trace), options.expertBytes);
+  const trace =
+    predictor === undefined ? recorded : withPredictor(recorded, predictor, await readBytes(predictor));
   const rows = rates.flatMap((rate) =>
     strategies.map((strategy) => replayExperts(trace, { strategy, rate, machine, groupLayers })),
   );
@@ -63,15 +69,17 @@ async function loadTrace(word: string): Promise<ActivationTrace> {
   const generated = /^generate(?::(\d+))?$/.exec(word);
   if (generated)
     return generateActivity({ ...qwenActivity, seed: Number(generated[1] ?? qwenActivity.seed) });
+  return readActivations(word, await readBytes(word));
+}
+
+async function readBytes(path: string): Promise<Uint8Array> {
   try {
-    return readActivations(word, await readFile(word));
+    return await readFile(path);
   } catch (error) {
-    if (error instanceof TidepoolError) throw error;
     const isAbsent = error instanceof Error && "code" in error && error.code === "ENOENT";
-    const [code, problem] = isAbsent
-      ? (["not_found", "does not exist; expected an activation trace, or generate[:SEED]"] as const)
-      : (["source", `cannot be read: ${error instanceof Error ? error.message : ""}`] as const);
-    throw new TidepoolError(code, `${word} ${problem}`, { path: word });
+    if (isAbsent) throw new TidepoolError("not_found", `${path} does not exist`, { path });
+    const problem = error instanceof Error ? error.message : "";
+    throw new TidepoolError("source", `${path} cannot be read: ${problem}`, { path });
   }
 }
 
@@ -148,6 +156,7 @@ export function addReplayExperts(root: Command): void {
     .option("--ram <bytes>", "for experts that are not on the GPU", DEFAULTS.ram)
     .option("--group <n>", "layers of a decode step that are submitted together", DEFAULTS.group)
     .option("--expert-bytes <bytes>", "as if an expert had this size")
+    .option("--predictor <file>", "guesses of this learned predictor in place of the trace's")
     .option("--json", "print a JSON array of rows")
     .action(async (options: Partial<ReplayExpertsArguments>) =>
       print(`${(await runReplayExperts(options)).trimEnd()}\n`),

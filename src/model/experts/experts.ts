@@ -4,7 +4,7 @@
  */
 import { ExpertCache, type ExpertAblation } from "../../cache/experts/expert-cache.ts";
 import type { ExpertPolicyName } from "../../cache/experts/policy.ts";
-import type { ExpertPhase } from "../../cache/experts/entry.ts";
+import type { ExpertId, ExpertPhase } from "../../cache/experts/entry.ts";
 import type { StepShape } from "../../gpu/op.ts";
 import type { CommandRecorder } from "../../gpu/recorder.ts";
 import type { Program } from "../../gpu/segments.ts";
@@ -68,6 +68,22 @@ export class Experts {
       ...{ ramBytes: store.keptBytes, maxRamBytes: store.mostBytes, read: { ...store.stats } },
       ...{ cache: structuredClone(this.cache.stats), waits: { ...this.log.waits } },
     };
+  }
+
+  get shape(): { layers: number; experts: number } {
+    const { layers, experts } = this.parts.arena.plan;
+    return { layers: layers.length, experts };
+  }
+
+  /** The experts that were needed, the most needed first. */
+  needed(): ExpertId[] {
+    return this.cache.needed();
+  }
+
+  /** Fetches experts into slots that are free, while nothing else is to be fetched. */
+  warm(experts: readonly ExpertId[]): void {
+    this.cache.warm(experts);
+    this.fetcher.pump();
   }
 
   destroy(): void {

@@ -2,6 +2,7 @@
 export { readActivations } from "../../cache/experts/activations.ts";
 export type { ActivationTrace } from "../../cache/experts/activations.ts";
 export { generateActivity, qwenActivity } from "./generate.ts";
+export { withPredictor } from "./learned-guesses.ts";
 export type { ExpertMachine } from "./machine.ts";
 export { laptop } from "./machine.ts";
 export type { ExpertReplayRow } from "./replay.ts";
