@@ -622,6 +622,16 @@ FAMILIES = {
             tie_word_embeddings=False,
         ),
     ),
+    "stablelm12": dict(
+        type="stablelm",
+        dtype="bfloat16",
+        config=dict(
+            qk_layernorm=True,
+            use_parallel_residual=True,
+            tie_word_embeddings=False,
+            rope_parameters=dict(rope_type="default", rope_theta=10_000.0, partial_rotary_factor=0.5),
+        ),
+    ),
     "arcee": dict(type="arcee", dtype="bfloat16", config=dict(tie_word_embeddings=False, rope_parameters=PLAIN_ROPE)),
 }
 

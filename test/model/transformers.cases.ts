@@ -52,6 +52,7 @@ export const FAMILIES = [
   "deepseek2",
   "deepseek3",
   "nemotronh",
+  "stablelm12",
 ];
 
 /** Those that make vectors of texts. */

@@ -294,7 +294,7 @@ function attentionMixer(
     window: isLocal ? params.window : 0,
     softCap: params.softCap,
     ropeTable: row.ropeTable ? row.ropeTable(index, params) : isLocal && params.localRope ? 1 : 0,
-    qkNorm: row.qkNormIsOptional && !layer.has("attn_q_norm") ? false : row.qkNorm,
+    qkNorm: row.qkNormIsOptional && !hasHeadNorms(layer) ? false : row.qkNorm,
     ...(params.temperature && { temperature: params.temperature }),
     ...(row.vNorm && { vNorm: true }),
     ...(row.valuesMayBeKeys && sharesKvOf === undefined && !layer.has("attn_v") && { valuesAreKeys: true }),
@@ -303,6 +303,10 @@ function attentionMixer(
     ...(row.isEncoder && { bidirectional: true }),
     ...(row.groupedQkv && params.isConfig && { groupedQkv: true }),
   };
+}
+
+function hasHeadNorms(layer: LayerTensors): boolean {
+  return layer.has("attn_q_norm") || layer.has("attn_q_norm.0");
 }
 
 /** The last layer of the same kind, local or global, that has keys and values of its own. */

@@ -63,7 +63,8 @@ export const ATTENTION: MixerKind<AttentionMixer, AttentionWeights> = {
 
   cost: (mixer, units) => attentionCost(units, mixer),
 
-  tensors({ qkNorm, sharesKvOf, valuesAreKeys, bidirectional }, layer) {
+  tensors(mixer, layer) {
+    const { qkNorm, sharesKvOf, valuesAreKeys, bidirectional } = mixer;
     const hasKeys = sharesKvOf === undefined;
     const own = QUERY_KEY_VALUE.slice(0, hasKeys ? (valuesAreKeys ? 2 : 3) : 1);
     const projections = hasKeys && isFused(layer) ? FUSED_QKV : own;
@@ -71,7 +72,7 @@ export const ATTENTION: MixerKind<AttentionMixer, AttentionWeights> = {
       ["attn_output", MATRIX, true],
       ...(bidirectional ? [] : [[SINKS_NAME, VECTOR, false] as const]),
       ...projections,
-      ...(qkNorm ? HEAD_NORMS.slice(0, hasKeys ? 2 : 1) : []),
+      ...(qkNorm ? normSpecs(mixer, layer).slice(0, hasKeys ? undefined : 1) : []),
     ];
   },
 
@@ -88,8 +89,8 @@ export const ATTENTION: MixerKind<AttentionMixer, AttentionWeights> = {
         ? await keysTwice(mixer, layer)
         : await layer.projection(d, gated ? keysAndValues : [...queries, ...keysAndValues]),
       queryGate,
-      qNorm: qkNorm ? await layer.norm("attn_q_norm", normed(heads)) : undefined,
-      kNorm: qkNorm && hasKeys ? await layer.norm("attn_k_norm", normed(kvHeads)) : undefined,
+      qNorm: qkNorm ? await headNorm("attn_q_norm", heads, normed(heads), layer) : undefined,
+      kNorm: qkNorm && hasKeys ? await headNorm("attn_k_norm", kvHeads, normed(kvHeads), layer) : undefined,
       sinks: layer.has(SINKS_NAME) ? await layer.vector(SINKS_NAME, heads) : undefined,
       output: await layer.projection(heads * headDim, [["attn_output", d]]),
     };
@@ -165,6 +166,21 @@ const HEAD_NORMS: readonly TensorSpec[] = [
   ["attn_q_norm", VECTOR, true],
   ["attn_k_norm", VECTOR, true],
 ];
+
+/** The weights of norms of q and k: one tensor, or one of each head (StableLM 2 12B in safetensors). */
+function normSpecs({ heads, kvHeads }: AttentionMixer, layer: LayerTensors): readonly TensorSpec[] {
+  if (!layer.has("attn_q_norm.0")) return HEAD_NORMS;
+  const each = (name: string, count: number) =>
+    Array.from({ length: count }, (_, head): TensorSpec => [`${name}.${head}`, VECTOR, true]);
+  return [...each("attn_q_norm", heads), ...each("attn_k_norm", kvHeads)];
+}
+
+function headNorm(name: string, heads: number, length: number, layer: LayerLoader): Promise<GPUBuffer> {
+  if (!layer.has(`${name}.0`)) return layer.norm(name, length);
+  return layer.joined(
+    Array.from({ length: heads }, (_, head) => [`${name}.${head}`, length / heads] as const),
+  );
+}
 
 /** Whether queries, keys and values stand one below the other in one tensor. */
 function isFused(layer: LayerTensors): boolean {

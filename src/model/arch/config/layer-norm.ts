@@ -107,7 +107,6 @@ const PHI: Dialect = {
   fixed: { qk_layernorm: false },
 };
 
-/** The 12B of StableLM 2 has a norm of q and k in a tensor a head, which are not read. */
 const STABLELM: Dialect = {
   defaults: {
     vocab_size: 50_304,
@@ -124,7 +123,10 @@ const STABLELM: Dialect = {
   },
   activation: "hidden_act",
   normEps: "layer_norm_eps",
-  fixed: { qk_layernorm: false, use_parallel_residual: false },
+  adjust(read) {
+    for (const name of ["qk_layernorm", "use_parallel_residual"]) read.value(name); // the tensors that are there say it
+    return {};
+  },
 };
 
 const ARCEE: Dialect = {

@@ -82,6 +82,10 @@ export const LAYER_NORM: readonly Architecture[] = [
     skeleton: stableSkeleton,
     qkNorm: "layer",
     qkNormIsOptional: true,
+    safetensorsNames: {
+      "attn_q_norm.N": "self_attn.q_layernorm.norms.{}",
+      "attn_k_norm.N": "self_attn.k_layernorm.norms.{}",
+    },
   },
 ];
 
