@@ -624,7 +624,7 @@ def talk_doc(w, doc, budget):
     if r.random() < 0.4:
         add_turn(doc, "system", w.pick(T.SYSTEM))
     for _ in range(r.randrange(1, 5)):
-        if r.random() < 0.22:
+        if r.random() < 0.4:
             slots = story_slots(w)
             add_turn(doc, "user", w.fill(r.choice(STORY_WISHES), **slots) if w.free(0.5) else w.pick(T.ASK_STORY))
             add_turn(doc, "assistant", story_text(w, slots), W_STORY)
