@@ -14,6 +14,7 @@ import type { ExpertAblation } from "../cache/experts/expert-cache.ts";
 import type { ExpertPolicyName } from "../cache/experts/policy.ts";
 import { tableBytes } from "./experts/arena.ts";
 import { checkpointBytes } from "./experts/checkpoint.ts";
+import { predictorBytes } from "./experts/predictor.ts";
 import { expertsOf, planSlots, type ExpertPlan, type ModelExperts } from "./experts/plan.ts";
 import { namesIn, usedTensors } from "./arch/tensor-names.ts";
 import { kvLayers, stateLayers } from "./mixer/kinds.ts";
@@ -152,7 +153,7 @@ function planParts(file: ModelFile, shape: ModelShape, options: MemoryOptions): 
       (table && offGpuBytes > 0
         ? rowTableBytes(table, perLayerNumbers(shape), { maxRows, seats: options.seats })
         : 0) +
-      (slots ? checkpointBytes(slots.layers.length, options.seats, keptRowBytes(shape, options.dtype)) : 0),
+      (slots ? besideSlots(slots, shape, options) : 0),
     poolBytes: blocks * perBlock,
   });
   const isOff = isTableOffGpu(options, tableBytes, totalOf(needsWith(0, wanted)));
@@ -182,6 +183,16 @@ function planParts(file: ModelFile, shape: ModelShape, options: MemoryOptions): 
     startBytes: fixed + stateStartBytes + startBlocks * perBlock,
     maxBytes: fixed + statePoolBytes + poolBytes,
   };
+}
+
+/** Bytes of what steps need beside slots for experts: checkpoints and predictions. */
+function besideSlots(
+  { layers, experts, chosen }: ExpertPlan,
+  shape: ModelShape,
+  { seats, dtype }: MemoryOptions,
+): number {
+  const predictor = predictorBytes({ shape, experts, chosen, seats });
+  return checkpointBytes(layers.length, seats, keptRowBytes(shape, dtype)) + predictor;
 }
 
 /** Bytes that slots for experts take more than the experts in the file: less than 0. */

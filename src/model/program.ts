@@ -11,6 +11,9 @@ import { embeddingOps } from "./embedding.ts";
 import { altUpHead, altUpLayer, altUpStart, type AltUpLayerWeights } from "./residual/altup-layers.ts";
 import { checkOp } from "./op/check.ts";
 import type { KeptBuffers } from "./experts/checkpoint.ts";
+import type { ExpertPlan } from "./experts/plan.ts";
+import { makeGuesses, type GuessBuffers, type Guesses, type GuessOps } from "./experts/predictor.ts";
+import { guessOps } from "./ffn/experts.ts";
 import { FEED_FORWARDS } from "./ffn/kinds.ts";
 import { embedOp, matmulOp, matvecOp, type EmbedOptions } from "./matrix/products.ts";
 import type { PackedWeight } from "./matrix/upload.ts";
@@ -32,6 +35,8 @@ export interface ProgramInput extends OpEnvironment {
   step: StepData;
   /** Rows whose logits are computed in one step, at most. */
   logitRows: number;
+  /** Present if not all experts are on the GPU. */
+  experts: ExpertPlan | undefined;
 }
 
 /** Embedding to the last layer's output. */
@@ -64,6 +69,8 @@ export interface Programs extends Bodies {
   kept: KeptBuffers | undefined;
   /** "normed", or a buffer that parts of the model share. */
   between(name: string): GPUBuffer;
+  /** Predictions of what layers will choose; present if not all experts are on the GPU. */
+  guesses: Guesses | undefined;
   /** The step's data as bind group 1. */
   stepGroup: GPUBindGroup;
   /** Bytes of the buffers between ops. */
@@ -95,7 +102,7 @@ async function makePrograms(input: ProgramInput, compiled: Kernels): Promise<Pro
   const check = await checkOp(input.kernels, { hidden, delta, status, d: input.shape.hiddenSize });
   const sampler = isEncoder ? undefined : await makeSampler(input, space, compiled);
   const withStep = prefill.ops.find((op) => op.pipeline.layouts.length > 1) as Op;
-  return {
+  const programs: Programs = {
     prefill,
     decode,
     check: [check],
@@ -106,14 +113,17 @@ async function makePrograms(input: ProgramInput, compiled: Kernels): Promise<Pro
     embedding: await builder.embeddingHead(),
     ...{ logits: space.logits, hidden, delta, kept: keptAtExperts(space, input.shape, input.dtype) },
     between: (name) => (name === "normed" ? space.normed : bufferOf(space, name)),
+    guesses: input.experts && (await builder.guesses(input.experts)),
     rebuild: (moved) => new Builder({ ...input, kernels: compiled, ...moved }, space).bodies(),
     stepGroup: input.step.bind(input.kernels, withStep.pipeline),
     workspaceBytes: space.all.reduce((sum, buffer) => sum + buffer.size, 0),
     destroy() {
       for (const buffer of space.all) buffer.destroy();
+      programs.guesses?.destroy();
       sampler?.destroy();
     },
   };
+  return programs;
 }
 
 /** Makes something when it is first asked for, and again if that failed. */
@@ -251,6 +261,26 @@ class Builder {
       await this.norm(this.added(layer, norms.ffnPost)),
       ...(await gateOps(this.perLayerContext, perLayerGate, index, hidden, delta)),
     ];
+  }
+
+  /** The norms and routers of layers with experts, for predictions in decode. */
+  async guesses(plan: ExpertPlan): Promise<Guesses> {
+    const { kernels, limits, shape } = this.input;
+    this.phase = "decode";
+    const sizes = { shape, experts: plan.experts, chosen: plan.chosen, seats: limits.seats };
+    return makeGuesses(kernels.gpu.device, sizes, async (buffers) => {
+      const layers: GuessOps[] = [];
+      for (const { index } of plan.layers) layers.push(await this.guessOps(index, buffers));
+      return layers;
+    });
+  }
+
+  private async guessOps(index: number, buffers: GuessBuffers): Promise<GuessOps> {
+    const { ffn } = this.input.shape.layers[index] as LayerShape;
+    const { norms, ffn: weights } = this.layerWeights(index);
+    assert(ffn?.kind === "experts", `layer ${index} has no experts`);
+    const ops = await guessOps(ffn, weights, this.context, buffers);
+    return ops && [await this.norm({ weight: norms.ffn, out: buffers.input }), ...ops];
   }
 
   private get perLayerContext(): PerLayerContext {

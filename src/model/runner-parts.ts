@@ -93,6 +93,7 @@ async function makeParts({
       dtype,
       kvDtype,
       logitRows: logitRows(shape, options),
+      experts: plan.experts,
     },
     (done, total) => onProgress({ phase: "pipelines", done, total }),
   );

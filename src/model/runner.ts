@@ -111,7 +111,7 @@ export class Runner {
     this.states = parts.states;
     this.parts = parts;
     this.recorder = new CommandRecorder(gpu, gpu.features.timestamps);
-    const { hidden, delta, between, stepGroup, kept } = parts.programs;
+    const { hidden, delta, between, stepGroup, kept, guesses } = parts.programs;
     const { recorder } = this;
     const rowBytes = 4 * shape.hiddenSize;
     this.segments = new SegmentRunner({ recorder, stepGroup, hidden, delta, between, rowBytes });
@@ -119,6 +119,7 @@ export class Runner {
       const { seats, expertPolicy: policy = "promoe", expertAblation: ablation } = options;
       this.experts = new Experts({
         ...{ ...parts.experts, device: gpu.device, recorder, stepGroup, kept, seats, policy, ablation },
+        guesses: ablation?.predicts === false ? undefined : guesses,
       });
     }
   }

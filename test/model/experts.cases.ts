@@ -9,6 +9,7 @@ import { runnerOptions } from "../../src/worker/options.ts";
 import { namesIn } from "../../src/model/arch/tensor-names.ts";
 import { shapeOf } from "../../src/model/arch/rows.ts";
 import { expertsOf, type ModelExperts } from "../../src/model/experts/plan.ts";
+import type { GuessCounts } from "../../src/cache/experts/stats.ts";
 import type { Experts } from "../../src/model/experts/experts.ts";
 import type { Runner } from "../../src/model/runner.ts";
 import type { Case, CaseEnv } from "../support/cases.ts";
@@ -266,9 +267,16 @@ async function checkPolicies(env: CaseEnv): Promise<void> {
 
 /** With most of the experts steps go on behind routers by guess, and some guesses are wrong. */
 function checkGuesses(env: CaseEnv): Promise<void> {
-  return checkLogits(env, "qwen3moe", "one by one", 3 / 4, ({ log }) => {
+  return checkLogits(env, "qwen3moe", "one by one", 3 / 4, ({ log, cache, figures }) => {
     const { guessedRight, guessedWrong } = log.waits;
     equal([guessedRight > 0, guessedWrong > 0], [true, true], "guesses that were right, and wrong");
+    const blind = figures.chosen / figures.experts;
+    const { guessed, used } = cache.stats.guessesByDistance[1] as GuessCounts;
+    equal(
+      guessed > 0 && used / guessed > 1.2 * blind,
+      true,
+      `${used} of ${guessed} predicted experts were chosen`,
+    );
   });
 }
 

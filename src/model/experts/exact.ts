@@ -23,6 +23,7 @@ import type { ExpertArena, Resident } from "./arena.ts";
 import { Checkpoints, type KeptBuffers } from "./checkpoint.ts";
 import type { ExpertFetcher } from "./fetcher.ts";
 import type { ExpertLog } from "./log.ts";
+import { LAYERS_AHEAD, placeOfGuess, readGuesses, type Guesses } from "./predictor.ts";
 
 /** Experts that a prefill waits for before it runs them, while others are still on their way. */
 const WAVE = 8;
@@ -53,6 +54,8 @@ export interface ExactParts {
   fetcher: ExpertFetcher;
   log: ExpertLog;
   kept: KeptBuffers;
+  /** Absent: the next layers' choices are not predicted. */
+  guesses: Guesses | undefined;
   /** Rows of a decode step at most. */
   seats: number;
 }
@@ -138,10 +141,30 @@ export class ExactExperts {
       this.record(stages.experts[layer], step);
       this.record(stages.before[layer + 1], step);
     }
+    const ahead = phase === "decode" ? this.lookAhead(step, last) : [];
+    const all = [...sources, ...ahead.map(({ source }) => source)];
     const { device, recorder, log } = this.parts;
-    const reading = guarded(device, "a step with experts", () => recorder.read(sources));
+    const reading = guarded(device, "a step with experts", () => recorder.read(all));
     const read = await log.readBack(reading);
-    return { choices: this.choicesOf(read, last - first + 1), shown };
+    for (const [i, { layer }] of ahead.entries())
+      this.guessLayer(layer, readGuesses(read[sources.length + i] as ArrayBuffer), last);
+    return { choices: this.choicesOf(read.slice(0, sources.length), last - first + 1), shown };
+  }
+
+  /** Applies the routers of the next layers that lack experts to the stream behind the router of `last`. */
+  private lookAhead(step: StepShape, last: number): { layer: number; source: Source }[] {
+    const { guesses, cache, recorder } = this.parts;
+    const ahead: { layer: number; source: Source }[] = [];
+    for (let place = 0; guesses && place < LAYERS_AHEAD; place++) {
+      const layer = last + 1 + place;
+      const ops = guesses.layers[layer];
+      if (!ops || cache.hasAll(layer)) continue;
+      this.record(ops, step);
+      const { source, copies } = placeOfGuess(guesses, place, step.rows);
+      for (const { from, toAt, bytes } of copies) recorder.copy(from, 0, guesses.kept, toAt, bytes);
+      ahead.push({ layer, source });
+    }
+    return ahead;
   }
 
   private choiceSources(layer: number, rows: number, phase: ExpertPhase): Source[] {

@@ -14,6 +14,7 @@ import { ExactExperts } from "./exact.ts";
 import { ExpertFetcher } from "./fetcher.ts";
 import type { ExpertFigures } from "./figures.ts";
 import { ExpertLog } from "./log.ts";
+import type { Guesses } from "./predictor.ts";
 import type { ExpertStore } from "./store.ts";
 
 export interface ExpertsParts {
@@ -27,6 +28,8 @@ export interface ExpertsParts {
   seats: number;
   policy: ExpertPolicyName;
   ablation: ExpertAblation | undefined;
+  /** Absent: the next layers' choices are not predicted. */
+  guesses: Guesses | undefined;
 }
 
 export class Experts {

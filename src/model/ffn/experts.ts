@@ -16,6 +16,7 @@ import {
   type SortedChoice,
 } from "../matrix/products.ts";
 import { expertMatrices } from "../experts/matrices.ts";
+import type { GuessBuffers, GuessOps } from "../experts/predictor.ts";
 import type { OpContext } from "../op/op-context.ts";
 import type { ExpertMatrices, LayerLoader, Projection } from "../tensor-loader.ts";
 import type { FeedForwardKind } from "./kind.ts";
@@ -200,6 +201,22 @@ async function routeOps(
   const [chosen, weights] = [context.buffer("expertChoices"), context.buffer("expertWeights")];
   const x = beside ? context.buffer("routerInput") : context.normed;
   const input = { experts, perRow, routing, logits, isBiased, isScaled, vectors, chosen, weights };
+  return [
+    ...(await context.project(router, x, logits, experts, "f32")),
+    await routeOp(context.kernels, context.types(), input),
+  ];
+}
+
+/** What a layer would choose from another input; undefined if its router has an input of its own. */
+export async function guessOps(
+  { experts, routing }: ExpertsFeedForward,
+  weights: unknown,
+  context: OpContext,
+  { input: x, logits, chosen, weights: shares, perRow }: GuessBuffers,
+): Promise<GuessOps> {
+  const { router, vectors, isBiased, isScaled, beside } = weights as ExpertsWeights;
+  if (beside) return undefined;
+  const input = { experts, perRow, routing, logits, isBiased, isScaled, vectors, chosen, weights: shares };
   return [
     ...(await context.project(router, x, logits, experts, "f32")),
     await routeOp(context.kernels, context.types(), input),
