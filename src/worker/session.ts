@@ -718,7 +718,8 @@ function stepError({ id, tokens }: Request, error: unknown): TidepoolError {
   const why = error instanceof Error ? error.message : String(error);
   const code = error instanceof TidepoolError ? error.code : "internal";
   const message = `computing the request failed twice, the second time behind token position ${tokens.length - 1}: ${why}`;
-  return new TidepoolError(code, message, { request: id, position: tokens.length - 1 });
+  const details = error instanceof TidepoolError ? error.details : {};
+  return new TidepoolError(code, message, { ...details, request: id, position: tokens.length - 1 });
 }
 
 function noRoom({ tokens }: Request, capacityTokens: number): TidepoolError {

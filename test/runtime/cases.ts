@@ -26,6 +26,7 @@ import { cases as deviceLoss } from "../model/device-loss.cases.ts";
 import { cases as embedTexts } from "../model/embed.cases.ts";
 import { cases as embedding } from "../model/embedding.cases.ts";
 import { cases as engine } from "../model/engine.cases.ts";
+import { cases as expertDisk } from "../model/expert-disk.cases.ts";
 import { cases as someExperts } from "../model/experts.cases.ts";
 import { cases as failedSteps } from "../model/failed-steps.cases.ts";
 import { cases as formats } from "../model/formats.cases.ts";
@@ -74,6 +75,7 @@ export const allCases: Case[] = [
   ...needingShared([
     ...embedding,
     ...someExperts,
+    ...expertDisk,
     ...engine,
     ...formats,
     ...generate,

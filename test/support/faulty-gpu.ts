@@ -59,7 +59,7 @@ export class FaultyGpu {
 }
 
 /** The object with some members replaced; methods are called on the real one. */
-function forward<T extends object>(real: T, instead: Record<string, unknown>): T {
+export function forward<T extends object>(real: T, instead: Record<string, unknown>): T {
   return new Proxy(real, {
     get(target, name) {
       if (typeof name === "string" && name in instead) return instead[name];
