@@ -31,6 +31,7 @@ export function reportLines(report: ModelReport): string[] {
     pairs.push(["hidden size", String(shape.hiddenSize)]);
     pairs.push(["vocabulary", String(shape.vocabSize)]);
     pairs.push(["context", `${shape.contextTokens} tokens`]);
+    if (shape.experts) pairs.push(["experts", expertsText(shape.experts, memory?.expertBytes)]);
   }
   pairs.push(["tokenizer", report.tokenizer], ["chat template", report.chatTemplate]);
   if (report.adapter !== undefined) pairs.push(["adapter", report.adapter]);
@@ -54,6 +55,14 @@ export function reportLines(report: ModelReport): string[] {
   pairs.push(["runs here", report.runs ? "yes" : `no: ${report.problems.join("; ")}`]);
   if (report.nearest) pairs.push(["nearest known", nearestText(report.nearest)]);
   return aligned(pairs);
+}
+
+function expertsText(
+  { layers, count, chosen, bytes, leastBytes }: NonNullable<NonNullable<ModelReport["shape"]>["experts"]>,
+  slotBytes = bytes,
+): string {
+  const onGpu = `${byteText(slotBytes)} of ${byteText(bytes)} on the GPU, at least ${byteText(leastBytes)}`;
+  return `${count} in each of ${layers} layers, ${chosen} for a token; ${onGpu}`;
 }
 
 function nearestText({ architecture, differences }: NonNullable<ModelReport["nearest"]>): string {

@@ -128,6 +128,17 @@ export interface ModelReport {
     hiddenSize: number;
     vocabSize: number;
     contextTokens: number;
+    /** Absent if the model has none. */
+    experts?: {
+      /** Layers that have some. */
+      layers: number;
+      /** Of each such layer, and those of them that a token uses. */
+      count: number;
+      chosen: number;
+      /** Bytes of all of them on the GPU, and the least `expertMemory` that the model runs with. */
+      bytes: number;
+      leastBytes: number;
+    };
   };
   adapter?: string;
   /** What the model would take on the GPU. */

@@ -7,15 +7,18 @@ import { adapterLine, findProvider, openGpu } from "../gpu/device.ts";
 import type { ModelFile } from "../load/model-file.ts";
 import { nearestKnown } from "../model/arch/nearest.ts";
 import { shapeOf } from "../model/arch/rows.ts";
+import { checkTensors, namesIn } from "../model/arch/tensor-names.ts";
+import { expertsOf, type ModelExperts } from "../model/experts/plan.ts";
 import { planMemory } from "../model/memory.ts";
 import { mixersOf, type ModelShape } from "../shape/shape.ts";
-import { checkTensors } from "../model/arch/tensor-names.ts";
 import { missingCapabilities, missingOfPlan } from "./capabilities.ts";
 import { gpuOptions, runnerOptions } from "./options.ts";
 import type { EngineOptions, ModelReport } from "../wire/protocol.ts";
 import { checkChatTemplate } from "../text/chat.ts";
 import { checkTokenizer } from "../text/tokenizer.ts";
 import { textParts } from "./text/messages.ts";
+
+type ExpertsSummary = NonNullable<NonNullable<ModelReport["shape"]>["experts"]>;
 
 /** Describes an open model; never throws for a model that would not run: the report says why. */
 export async function inspectModel(file: ModelFile, options: EngineOptions): Promise<ModelReport> {
@@ -33,17 +36,19 @@ export async function inspectModel(file: ModelFile, options: EngineOptions): Pro
   };
   const shape = attempt(report, () => shapeOf(file));
   const nearest = shape ? undefined : nearestKnown(file);
-  if (shape) report.shape = shapeSummary(shape);
   if (nearest) report.nearest = nearest;
-  await inspectDevice(report, file, shape && attempt(report, () => whole(file, shape)), options);
+  const experts = shape && attempt(report, () => wholeExperts(file, shape));
+  if (shape) report.shape = { ...shapeSummary(shape), ...experts };
+  await inspectDevice(report, file, experts && shape, options);
   report.runs = report.problems.length === 0;
   return report;
 }
 
-/** The shape of a file that has all of its tensors. */
-function whole(file: ModelFile, shape: ModelShape): ModelShape {
+/** The experts of a file that has all of its tensors, if it has any. */
+function wholeExperts(file: ModelFile, shape: ModelShape): { experts?: ExpertsSummary } {
   checkTensors(file, shape);
-  return shape;
+  const experts = expertsOf(namesIn(file, shape), shape);
+  return experts ? { experts: expertsSummary(experts) } : {};
 }
 
 /** "ready", or why there is none. Nothing is built: a vocabulary takes seconds and hundreds of MiB. */
@@ -133,4 +138,8 @@ function shapeSummary(shape: ModelShape): NonNullable<ModelReport["shape"]> {
   const mixers: Record<string, number> = {};
   for (const { kind } of mixersOf(shape)) mixers[kind] = (mixers[kind] ?? 0) + 1;
   return { name, layers: layers.length, mixers, hiddenSize, vocabSize, contextTokens };
+}
+
+function expertsSummary({ layers, experts: count, chosen, bytes, leastBytes }: ModelExperts): ExpertsSummary {
+  return { layers: layers.length, count, chosen, bytes, leastBytes };
 }
