@@ -19,6 +19,7 @@ export interface EngineFlags extends SourceFlags {
   expertMemory?: number;
   expertRam?: number;
   expertPolicy?: NonNullable<EngineOptions["expertPolicy"]>;
+  expertPrediction?: boolean;
   subgroups: boolean;
   cacheDir?: string;
   gpuCache?: number;
@@ -57,6 +58,7 @@ export function withEngineOptions(command: Command): Command {
     .addOption(
       new Option("--expert-policy <name>", "which experts leave the GPU first").choices(EXPERT_POLICIES),
     )
+    .option("--no-expert-prediction", "fetch experts only when a layer waits for them")
     .option("--max-requests <n>", "most requests that run at once, 1 to 16", whole(1, 16), 1)
     .option("--no-subgroups", "do not use subgroup operations")
     .option("--verbose", "also show the messages of the GPU library");
@@ -101,7 +103,7 @@ export async function load(model: string, flags: EngineFlags): Promise<Engine> {
 
 export function engineOptions(flags: EngineFlags): EngineOptions {
   const { dtype, kvDtype, blockTokens, chunkTokens, adapter, subgroups, memory, maxRequests, tables } = flags;
-  const { expertMemory, expertRam, expertPolicy } = flags;
+  const { expertMemory, expertRam, expertPolicy, expertPrediction } = flags;
   const given = {
     dtype,
     kvDtype,
@@ -114,6 +116,7 @@ export function engineOptions(flags: EngineFlags): EngineOptions {
     expertMemory,
     expertRamBytes: expertRam,
     expertPolicy,
+    expertPrediction: expertPrediction === false ? false : undefined,
     subgroups: subgroups ? undefined : false,
   };
   return { ...(withoutUndefined(given) as EngineOptions), ...sourceOptions(flags) };

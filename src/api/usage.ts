@@ -11,6 +11,7 @@ const FLAGS: Readonly<Record<string, string>> = {
   ramBytes: "--ram-cache",
   diskBytes: "--disk-cache",
   expertRamBytes: "--expert-ram",
+  expertPrediction: "--no-expert-prediction",
   subgroups: "--no-subgroups",
   normalise: "--no-normalise",
   "cache.directory": "--cache-dir",

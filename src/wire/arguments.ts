@@ -107,6 +107,7 @@ export const engineFields: Fields<EngineOptions> = {
   expertMemory: someBytes,
   expertRamBytes: integer(0, MAX_BYTES),
   expertPolicy: oneOf({ lru: true, lfu: true, static: true, "moe-infinity": true, promoe: true }),
+  expertPrediction: flag,
   adapter: text(),
   subgroups: flag,
   textTimeoutMs: integer(10, MAX_WAIT_MS),

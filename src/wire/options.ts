@@ -90,6 +90,8 @@ export interface EngineOptions extends SourceOptions {
   expertRamBytes?: number | undefined;
   /** The policy that decides which experts leave the GPU first. Default "promoe". */
   expertPolicy?: ExpertPolicyName | undefined;
+  /** false: experts off the GPU are fetched only when a layer waits for them. Default: those that it will probably need, before. */
+  expertPrediction?: boolean | undefined;
   /** Part of the adapter's name; loading fails if the name does not contain it. */
   adapter?: string | undefined;
   /** false: do not use subgroup operations. Default: use them if the adapter has them. */

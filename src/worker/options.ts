@@ -56,11 +56,13 @@ function expertOptions({
   expertMemory,
   expertRamBytes,
   expertPolicy,
+  expertPrediction,
 }: EngineOptions): Partial<RunnerOptions> {
   return {
     ...(expertMemory !== undefined && { expertMemory }),
     ...(expertRamBytes !== undefined && { expertRamBytes }),
     ...(expertPolicy !== undefined && { expertPolicy }),
+    ...(expertPrediction !== undefined && { expertAblation: { predicts: expertPrediction } }),
   };
 }
 
