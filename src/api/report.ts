@@ -2,11 +2,17 @@
 import type { ExpertFigures, ModelReport } from "../wire/protocol.ts";
 
 /** How often experts that were chosen were on the GPU, and what it cost that others were not. */
-export function expertsLine({ slots, layers, experts, cache, read, waits }: ExpertFigures): string {
+export function expertsLine({ slots, layers, experts, cache, rates, read, waits }: ExpertFigures): string {
   const sum = (of: "uses" | "hits") => cache.layers.reduce((total, layer) => total + layer[of], 0);
   const hits = `${sum("hits")} of ${sum("uses")} chosen experts were on the GPU`;
   const bytes = `${byteText(read.fileBytes)} read from the file, ${byteText(read.ramBytes)} from RAM`;
-  return `${slots} of ${layers * experts} experts fit on the GPU: ${hits}, ${bytes}, ${(waits.stallMs / 1000).toFixed(1)} s waited`;
+  return `${slots} of ${layers * experts} experts fit on the GPU: ${hits}, ${bytes}, ${(waits.stallMs / 1000).toFixed(1)} s waited${predictionsText(rates)}`;
+}
+
+function predictionsText({ accuracy, fetchRate, goodPred }: ExpertFigures["rates"]): string {
+  if (accuracy === undefined) return "";
+  const [right, inTime, both] = [accuracy, fetchRate, goodPred].map((share = 0) => (100 * share).toFixed(0));
+  return `; of the predictions ${right}% were right, ${inTime}% in time, ${both}% both`;
 }
 
 /** Aligned "name  value" lines. */

@@ -4,6 +4,7 @@ import { Random } from "../../src/base.ts";
 import type { ExpertCacheShape, ExpertUse, Fetch } from "../../src/cache/experts/entry.ts";
 import { ExpertCache, type ExpertCacheOptions } from "../../src/cache/experts/expert-cache.ts";
 import { expertPolicyNames } from "../../src/cache/experts/policy.ts";
+import { ratesOf } from "../../src/cache/experts/stats.ts";
 import { testSeed } from "../support/seed.ts";
 
 const MATRIX_BYTES = [10, 20, 30];
@@ -279,6 +280,23 @@ function started(options: Partial<ExpertCacheOptions> = {}, slots = 4): ExpertCa
 }
 
 describe("the queue", () => {
+  test("without prediction nothing is fetched but what a layer waits for; rates are shares of what was asked", () => {
+    const guess = [{ expert: 1, score: 1 }];
+    const [onDemand, predicting] = [started({ predicts: false }), started()];
+    for (const cache of [onDemand, predicting]) {
+      expect(ratesOf(cache.stats)).toEqual({});
+      cache.predict(0, guess, -1);
+      cache.predict(1, guess, 0);
+      expect(fetchAll(cache)).toEqual(cache === predicting ? ["0.1", "1.1"] : []);
+      cache.choose(0, usesOf(1, 5), "decode");
+      expect(fetchAll(cache)).toEqual(cache === predicting ? ["0.5"] : ["0.1", "0.5"]);
+      cache.release(0);
+      cache.choose(1, usesOf(2, 3), "decode");
+    }
+    expect(ratesOf(onDemand.stats)).toEqual({ hits: 0 });
+    expect(ratesOf(predicting.stats)).toEqual({ hits: 0.25, accuracy: 0.5, fetchRate: 1, goodPred: 0.5 });
+  });
+
   test("a layer's demand overtakes speculation between two matrices, and drops what was guessed for the layer", () => {
     const cache = started();
     cache.predict(

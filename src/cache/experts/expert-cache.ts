@@ -93,6 +93,11 @@ export class ExpertCache {
     this.stats = newExpertStats(shape.layers);
   }
 
+  /** Whether predictions count. */
+  get predicts(): boolean {
+    return this.options.predicts;
+  }
+
   /** The slot of an expert all of whose matrices are there. */
   slotOf(layer: number, expert: number): number | undefined {
     const entry = this.entryOf(layer, expert);

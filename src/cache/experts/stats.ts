@@ -44,6 +44,30 @@ export interface ExpertStats {
   evictions: number;
 }
 
+/** Shares, from 0 to 1. */
+export interface ExpertRates {
+  /** Of the experts that routers chose, those that were there; absent before the first. */
+  hits?: number;
+  /** Of predictions, those that the router chose, those that were there by then, and those that were both; absent before the first. */
+  accuracy?: number;
+  fetchRate?: number;
+  goodPred?: number;
+}
+
+export function ratesOf({ layers, guessesByLayer }: ExpertStats): ExpertRates {
+  const [uses, hits] = [sumOf(layers, "uses"), sumOf(layers, "hits")];
+  const guessed = sumOf(guessesByLayer, "guessed");
+  const share = (key: keyof GuessCounts): number => sumOf(guessesByLayer, key) / guessed;
+  return {
+    ...(uses > 0 && { hits: hits / uses }),
+    ...(guessed > 0 && { accuracy: share("used"), fetchRate: share("ready"), goodPred: share("good") }),
+  };
+}
+
+function sumOf<K extends string>(counts: readonly Record<K, number>[], key: K): number {
+  return counts.reduce((sum, each) => sum + each[key], 0);
+}
+
 export function newExpertStats(layers: number): ExpertStats {
   return {
     steps: { prefill: 0, decode: 0 },

@@ -220,6 +220,7 @@ export class ExactExperts {
 
   private guessLayer(layer: number, guesses: readonly ExpertGuess[], madeBehind: number): void {
     const { cache, log } = this.parts;
+    if (!cache.predicts) return;
     cache.predict(layer, guesses, madeBehind);
     log.note({ kind: "predicted", layer, madeBehind, experts: guesses.map(({ expert }) => expert) });
   }

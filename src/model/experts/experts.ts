@@ -5,6 +5,7 @@
 import { ExpertCache, type ExpertAblation } from "../../cache/experts/expert-cache.ts";
 import type { ExpertPolicyName } from "../../cache/experts/policy.ts";
 import type { ExpertId, ExpertPhase } from "../../cache/experts/entry.ts";
+import { ratesOf } from "../../cache/experts/stats.ts";
 import type { StepShape } from "../../gpu/op.ts";
 import type { CommandRecorder } from "../../gpu/recorder.ts";
 import type { Program } from "../../gpu/segments.ts";
@@ -69,7 +70,11 @@ export class Experts {
       slots: classes.reduce((sum, { slots }) => sum + slots, 0),
       ...{ resident: residents.flat().length, residents },
       ...{ ramBytes: store.keptBytes, maxRamBytes: store.mostBytes, read: { ...store.stats } },
-      ...{ cache: structuredClone(this.cache.stats), waits: { ...this.log.waits } },
+      ...{
+        cache: structuredClone(this.cache.stats),
+        rates: ratesOf(this.cache.stats),
+        waits: { ...this.log.waits },
+      },
     };
   }
 

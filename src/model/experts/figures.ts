@@ -3,7 +3,7 @@
  */
 import type { ExpertId, FetchCause } from "../../cache/experts/entry.ts";
 import type { ExpertPolicyName } from "../../cache/experts/policy.ts";
-import type { ExpertStats } from "../../cache/experts/stats.ts";
+import type { ExpertRates, ExpertStats } from "../../cache/experts/stats.ts";
 
 /** How steps waited, and how guesses ended. */
 export interface ExpertWaits {
@@ -24,7 +24,10 @@ export interface ExpertWaits {
  * @example
  * ```ts
  * const { experts } = await engine.stats();
- * if (experts) console.log(experts.resident, "experts are on the GPU,", experts.waits.stallMs, "ms were waited");
+ * if (experts) {
+ *   const { slots, rates, waits } = experts;
+ *   console.log(`${slots} slots, GoodPred ${rates.goodPred ?? 0}, ${waits.stallMs} ms waited`);
+ * }
  * ```
  */
 export interface ExpertFigures {
@@ -46,6 +49,8 @@ export interface ExpertFigures {
   read: { fileBytes: number; ramBytes: number; retries: number };
   /** Hits by layer, fetches and bytes by cause, and how good predictions were, by layer and by distance. */
   cache: ExpertStats;
+  /** The same for all layers together, as shares. */
+  rates: ExpertRates;
   waits: ExpertWaits;
 }
 
