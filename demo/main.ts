@@ -23,6 +23,11 @@ const ROUTES: readonly [Route, ...Route[]] = [
     label: "Race",
     load: async () => ({ element: (await import("./race/race.ts")).raceView() }),
   },
+  {
+    name: "experts",
+    label: "Experts",
+    load: async () => new (await import("./experts/experts-view.ts")).ExpertsView(host),
+  },
 ];
 
 /** The one sentence for browsers that cannot run it. */

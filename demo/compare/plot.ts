@@ -7,7 +7,8 @@ import type { PolicyName } from "../../src/sim/index.ts";
 import { button, el } from "../page/dom.ts";
 import { saveFile } from "../chat/save-file.ts";
 import { background } from "../page/background.ts";
-import { colourOf, cssColour, dashOf, forgetColours } from "./colours.ts";
+import { cssColour, forgetColours, onRecolour } from "../page/colours.ts";
+import { colourOf, dashOf } from "./colours.ts";
 
 export interface Line {
   policy: PolicyName;
@@ -99,10 +100,7 @@ export class PlotCard {
       foot,
     );
     new ResizeObserver(() => this.schedule()).observe(this.stage);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.recolour());
-    new MutationObserver(() => this.recolour()).observe(document.documentElement, {
-      attributeFilter: ["data-theme"],
-    });
+    onRecolour(() => this.recolour());
   }
 
   draw(drawing: Drawing): void {

@@ -18,7 +18,7 @@ const BYTES_LIMIT = 150_000;
 
 const WIDTHS = { desktop: { width: 1280, height: 800 }, phone: { width: 360, height: 740 } } as const;
 const THEMES = ["light", "dark"] as const;
-const VIEWS = ["chat", "cache", "compare", "race"] as const;
+const VIEWS = ["chat", "cache", "compare", "race", "experts"] as const;
 
 async function ask(page: Page, text: string): Promise<void> {
   const answers = await page.locator(".answer:not([aria-busy])").count();
@@ -57,6 +57,7 @@ async function show(page: Page, view: (typeof VIEWS)[number]): Promise<void> {
   if (view === "cache") await page.locator(".numbers td").first().waitFor();
   if (view === "compare") await compared(page);
   if (view === "race") await raced(page);
+  if (view === "experts") await ranExperts(page);
   await page.locator(`[data-view="${view}"]`).evaluate((place) => place.scrollTo(0, 0));
   await page.waitForTimeout(500);
 }
@@ -78,6 +79,13 @@ async function raced(page: Page): Promise<void> {
   await start.click();
   await start.waitFor({ state: "hidden" });
   await start.waitFor({ timeout: 4 * PATIENT_MS });
+}
+
+/** Runs both lanes of the experts lab once. */
+async function ranExperts(page: Page): Promise<void> {
+  if (!(await page.locator(".expert-outcome").isHidden())) return;
+  await page.getByRole("button", { name: "Run both" }).click();
+  await page.getByText("Both texts are equal").waitFor({ timeout: 4 * PATIENT_MS });
 }
 
 async function pictures(context: BrowserContext, address: string): Promise<void> {

@@ -76,6 +76,11 @@ export class Host {
     return remembered() ?? (shipped && { name: shipped.name, model: shipped.url });
   }
 
+  /** The model that is loaded. */
+  get loaded(): Choice | undefined {
+    return this.state.engine && this.choice;
+  }
+
   /** The model that answers, or would, if it is one that comes with the page. */
   shipped(): Shipped | undefined {
     const model = (this.state.engine ? this.choice : this.usual())?.model;
