@@ -15,6 +15,7 @@ import type { ExpertPolicyName } from "../cache/experts/policy.ts";
 import { tableBytes } from "./experts/arena.ts";
 import { checkpointBytes } from "./experts/checkpoint.ts";
 import { predictorBytes } from "./experts/predictor.ts";
+import { copyTableBytes } from "./experts/copies.ts";
 import { expertsOf, planSlots, type ExpertPlan, type ModelExperts } from "./experts/plan.ts";
 import { namesIn, usedTensors } from "./arch/tensor-names.ts";
 import { kvLayers, stateLayers } from "./mixer/kinds.ts";
@@ -54,6 +55,13 @@ export interface MemoryOptions {
   expertMemory?: number;
   /** Bytes of experts that are kept in RAM when not all are on the GPU. Default: EXPERT_RAM_BYTES. */
   expertRamBytes?: number;
+  /**
+   * Whether a decode step waits for every expert that is not on the GPU, or computes those that matter little with low-bit copies of
+   * all experts, which `expertMemory` includes. Default: "exact".
+   */
+  experts?: "exact" | "bounded";
+  /** With "bounded": of the weight of a token's experts, the share behind which one matters little. Default: 0.6. */
+  unimportantAbove?: number;
   /** Which experts are evicted. Default: "promoe". */
   expertPolicy?: ExpertPolicyName;
   /** What of the expert cache is switched off, to be measured. Default: nothing. */
@@ -158,9 +166,10 @@ function planParts(file: ModelFile, shape: ModelShape, options: MemoryOptions): 
   });
   const isOff = isTableOffGpu(options, tableBytes, totalOf(needsWith(0, wanted)));
   const offGpuBytes = isOff ? tableBytes : 0;
+  const isEncoder = shape.embedding?.isEncoder ?? false; // it does not decode
   const slots =
     experts &&
-    slotsFor(experts, options, (plan) =>
+    slotsFor(experts, isEncoder ? { ...options, experts: "exact" } : options, (plan) =>
       totalOf(needsWith(offGpuBytes, Math.min(wanted, Math.ceil(MIN_POOL_TOKENS / blockTokens)), plan)),
     );
   const needs = (blocks: number) => needsWith(offGpuBytes, blocks, slots);
@@ -199,7 +208,8 @@ function besideSlots(
 function addedBytes(slots: ExpertPlan | undefined): number {
   if (!slots) return 0;
   const tensors = slots.layers.flatMap(({ matrices }) => matrices.flatMap((matrix) => matrix.tensors));
-  return slots.bytes + tableBytes(slots) - sumOf(tensors.map(({ sizeBytes }) => sizeBytes));
+  const copies = slots.copyBytes > 0 ? slots.copyBytes + copyTableBytes(slots) : 0;
+  return slots.bytes + copies + tableBytes(slots) - sumOf(tensors.map(({ sizeBytes }) => sizeBytes));
 }
 
 /**
@@ -208,16 +218,18 @@ function addedBytes(slots: ExpertPlan | undefined): number {
  */
 function slotsFor(
   experts: ModelExperts,
-  { expertMemory, memoryBytes }: MemoryOptions,
+  { expertMemory, memoryBytes, experts: mode }: MemoryOptions,
   totalWith: (slots?: ExpertPlan) => number,
 ): ExpertPlan | undefined {
-  const least = planSlots(experts, experts.leastBytes);
+  const copyBytes = mode === "bounded" ? experts.copyBytes : 0;
+  const leastBytes = experts.leastBytes + copyBytes;
+  const least = planSlots(experts, leastBytes, copyBytes);
   const left =
     memoryBytes === undefined || totalWith() <= memoryBytes
       ? Infinity
-      : memoryBytes - (totalWith(least) - least.bytes);
-  const most = expertMemory ?? Math.max(experts.leastBytes, left);
-  return most < experts.bytes ? planSlots(experts, most) : undefined;
+      : memoryBytes - (totalWith(least) - leastBytes);
+  const most = expertMemory ?? Math.max(leastBytes, left);
+  return most < experts.bytes ? planSlots(experts, most, copyBytes) : undefined;
 }
 
 /**

@@ -10,6 +10,8 @@ import { StatePool } from "../gpu/state-pool.ts";
 import type { ModelFile } from "../load/model-file.ts";
 import type { ModelShape } from "../shape/shape.ts";
 import { ExpertArena } from "./experts/arena.ts";
+import { ExpertCopies } from "./experts/copies.ts";
+import type { ExpertPlan } from "./experts/plan.ts";
 import { EXPERT_RAM_BYTES, ExpertStore } from "./experts/store.ts";
 import { contextOf, deviceFull, logitRows, stepRows, type MemoryOptions, type MemoryPlan } from "./memory.ts";
 import { kvLayers, stateLayers } from "./mixer/kinds.ts";
@@ -69,8 +71,10 @@ async function makeParts({
   const onBytes = (done: number, total: number) => onProgress({ phase: "weights", done, total });
   const maxRows = stepRows(shape, options);
   const offGpu = plan.offGpuBytes > 0 ? { maxRows, seats } : undefined;
-  const arena = plan.experts && new ExpertArena(device, plan.experts);
+  const kernels = new Kernels(gpu);
+  const arena = plan.experts && makeArena(kernels, plan.experts, options);
   const weights = await loadWeights(device, file, shape, onBytes, onPiece, offGpu, arena);
+  await arena?.copies?.finish();
   const pool = new KvPool(device, {
     layers: kvLayers(shape),
     blockTokens,
@@ -83,7 +87,7 @@ async function makeParts({
   const step = new StepData(device, shape, weights.ropeDivisors, limits);
   const programs = await buildPrograms(
     {
-      kernels: new Kernels(gpu),
+      kernels,
       shape,
       weights,
       pool,
@@ -100,6 +104,11 @@ async function makeParts({
   const { expertRamBytes = EXPERT_RAM_BYTES } = options;
   const experts = arena && { arena, store: new ExpertStore(file, arena.plan, expertRamBytes) };
   return { weights, pool, states, step, programs, experts };
+}
+
+function makeArena(kernels: Kernels, plan: ExpertPlan, { unimportantAbove }: MemoryOptions): ExpertArena {
+  const copies = plan.copyBytes > 0 ? new ExpertCopies(kernels, plan, unimportantAbove) : undefined;
+  return new ExpertArena(kernels.gpu.device, plan, copies);
 }
 
 /** Runs `make` and turns the device's errors into ours. */

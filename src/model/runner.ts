@@ -226,7 +226,7 @@ export class Runner {
       statePoolBytes: states.bytes,
       stateMaxBytes: this.plan.statePoolBytes,
       workspaceBytes: programs.workspaceBytes + step.bytes,
-      ...(this.plan.experts && { expertBytes: this.plan.experts.bytes }),
+      ...(this.plan.experts && { expertBytes: this.plan.experts.bytes + this.plan.experts.copyBytes }),
     };
   }
 

@@ -8,6 +8,7 @@ import { USAGE_COPY_DST, USAGE_STORAGE } from "../gpu/op.ts";
 import type { ModelFile, TensorInfo } from "../load/model-file.ts";
 import type { ModelShape, NormKind, RowsFactor } from "../shape/shape.ts";
 import type { ExpertArena } from "./experts/arena.ts";
+import type { ExpertCopy } from "./experts/copies.ts";
 import { checkShape, expertTensors, type ExpertMatrix } from "./experts/matrices.ts";
 import type { ExpertSlotting } from "./matrix/products.ts";
 import { RowTable, rowsInMemory, type ReadRow, type RowTableLimits } from "./matrix/row-table.ts";
@@ -40,6 +41,8 @@ export interface ExpertMatrices {
   bias: GPUBuffer | undefined;
   /** Only some of them are there. */
   slots?: ExpertSlotting;
+  /** Low-bit copies of all. */
+  copy?: ExpertCopy;
 }
 
 /** A matrix of a projection: its tensor's name, its rows, and which of the tensor's rows they are if it has more. */
@@ -214,7 +217,11 @@ export class TensorLoader {
     const bias = this.names.layer(index, `${name}_exps`, "bias");
     const biases = bias && this.vectorBuffer(await this.vector(bias, rows * count), `${name} biases`);
     if (this.arena) {
-      for (const tensor of tensors) await this.pass(tensor);
+      await this.arena.copy(
+        index,
+        name,
+        tensors.map((tensor) => this.counted(tensor)),
+      );
       return { ...this.arena.of(index, name), rows, bias: biases };
     }
     const each = (rows * count) / tensors.length;
@@ -223,11 +230,6 @@ export class TensorLoader {
       info: { name: tensor.name, type: tensor.type, columns, rows: each },
     }));
     return { weight: await this.upload(parts), rows, bias: biases };
-  }
-
-  /** A tensor that is not needed now, and of which the bytes are seen all the same. */
-  private async pass(tensor: TensorInfo): Promise<void> {
-    for await (const _ of this.counted(tensor));
   }
 
   /** Vectors one behind the other, as f32. */

@@ -52,7 +52,7 @@ export function makeWorkspace({ gpu }: Kernels, shape: ModelShape, limits: Works
   return { ...own, parts, all: [...Object.values(own), ...parts.values()] };
 }
 
-/** What is live in front of a layer's experts, by name, with the bytes of a row. The choices and their weights come first. */
+/** What is live in front of a layer's experts, by name, with the bytes of a row. Those of the choices come first. */
 function liveAtExperts({ layers, hiddenSize }: ModelShape, dtype: Elem): [name: string, rowBytes: number][] {
   const parts: Record<string, number> = {};
   for (const { ffn } of layers)
@@ -69,11 +69,13 @@ export function keptRowBytes(shape: ModelShape, dtype: Elem): number {
 /** The buffers that are live in front of a layer's experts; undefined in models without some. */
 export function keptAtExperts(space: Workspace, shape: ModelShape, dtype: Elem): KeptBuffers | undefined {
   const own: Record<string, GPUBuffer> = { hidden: space.hidden, delta: space.delta, normed: space.normed };
-  const [choices, weights, ...others] = liveAtExperts(shape, dtype).map(([name, rowBytes]): KeptBuffer => ({
-    buffer: own[name] ?? bufferOf(space, name),
-    rowBytes,
-  }));
-  return choices && weights && { choices, weights, others };
+  const [choices, weights, unimportant, ...others] = liveAtExperts(shape, dtype).map(
+    ([name, rowBytes]): KeptBuffer => ({
+      buffer: own[name] ?? bufferOf(space, name),
+      rowBytes,
+    }),
+  );
+  return choices && weights && unimportant && { choices, weights, unimportant, others };
 }
 
 /** Bytes of a workspace and of what lies beside it: the sampler's counts and the block tables. */

@@ -6,6 +6,7 @@ import { cases as conv } from "../kernel/conv.cases.ts";
 import { cases as delta } from "../kernel/delta.cases.ts";
 import { cases as embed } from "../kernel/embed.cases.ts";
 import { cases as encoder } from "../kernel/encoder.cases.ts";
+import { cases as copies } from "../kernel/copies.cases.ts";
 import { cases as experts } from "../kernel/experts.cases.ts";
 import { cases as kvWrite } from "../kernel/kv-write.cases.ts";
 import { cases as mamba } from "../kernel/mamba.cases.ts";
@@ -27,6 +28,7 @@ import { cases as embedTexts } from "../model/embed.cases.ts";
 import { cases as embedding } from "../model/embedding.cases.ts";
 import { cases as engine } from "../model/engine.cases.ts";
 import { cases as expertDisk } from "../model/expert-disk.cases.ts";
+import { cases as boundedExperts } from "../model/bounded.cases.ts";
 import { cases as someExperts } from "../model/experts.cases.ts";
 import { cases as failedSteps } from "../model/failed-steps.cases.ts";
 import { cases as formats } from "../model/formats.cases.ts";
@@ -59,6 +61,7 @@ export const allCases: Case[] = [
   ...embed,
   ...encoder,
   ...experts,
+  ...copies,
   ...kvWrite,
   ...mamba,
   ...matrix,
@@ -76,6 +79,7 @@ export const allCases: Case[] = [
     ...embedding,
     ...someExperts,
     ...expertDisk,
+    ...boundedExperts,
     ...engine,
     ...formats,
     ...generate,

@@ -28,6 +28,8 @@ const OPTIONS: Required<RunnerOptions> = {
     expertRamBytes: 2 ** 21,
     expertPolicy: "lru",
     expertAblation: { predicts: false },
+    experts: "exact",
+    unimportantAbove: 0.6,
   },
 };
 

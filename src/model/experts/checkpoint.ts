@@ -12,10 +12,11 @@ export interface KeptBuffer {
   rowBytes: number;
 }
 
-/** The buffers that are kept. The choices and their weights stand first, in this order, to be read back together. */
+/** The buffers that are kept. Those of the choices stand first, in this order, to be read back together. */
 export interface KeptBuffers {
   choices: KeptBuffer;
   weights: KeptBuffer;
+  unimportant: KeptBuffer;
   others: readonly KeptBuffer[];
 }
 
@@ -35,13 +36,13 @@ export class Checkpoints {
   constructor(
     device: GPUDevice,
     recorder: CommandRecorder,
-    { choices, weights, others }: KeptBuffers,
+    { choices, weights, unimportant, others }: KeptBuffers,
     layers: number,
     rows: number,
   ) {
     this.recorder = recorder;
-    this.buffers = [choices, weights, ...others];
-    this.choiceBytes = choices.rowBytes + weights.rowBytes;
+    this.buffers = [choices, weights, unimportant, ...others];
+    this.choiceBytes = choices.rowBytes + weights.rowBytes + unimportant.rowBytes;
     const rowBytes = this.buffers.reduce((sum, each) => sum + each.rowBytes, 0);
     this.layerBytes = rows * rowBytes;
     const size = checkpointBytes(layers, rows, rowBytes);
@@ -57,7 +58,7 @@ export class Checkpoints {
     this.each(layer, rows, (buffer, at, bytes) => this.recorder.copy(this.store, at, buffer, 0, bytes));
   }
 
-  /** The choices that were kept, and their weights behind them. */
+  /** The choices that were kept, their weights, and which are unimportant, one behind the other. */
   choices(layer: number, rows: number): Source {
     return { buffer: this.store, offset: layer * this.layerBytes, bytes: rows * this.choiceBytes };
   }

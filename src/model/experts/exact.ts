@@ -1,6 +1,6 @@
 /**
- * Runs steps of a model of which not all experts are on the GPU, with the results that all would give. A step stops behind a
- * router, reads the choices, and runs the layer's experts in waves: those that are there, then the others as they arrive.
+ * Runs steps of a model of which not all experts are on the GPU, with the results that all would give, but for what copies may
+ * stand for (bounded.ts). A step stops behind a router, reads the choices, and runs the layer's experts in waves: those that are there, then the others as they arrive.
  *
  * In decode a step goes on behind routers as if the experts that are there were those that were chosen, and looks later:
  *
@@ -20,6 +20,7 @@ import type { Op, StepShape } from "../../gpu/op.ts";
 import type { CommandRecorder, Source } from "../../gpu/recorder.ts";
 import type { Program } from "../../gpu/segments.ts";
 import type { ExpertArena, Resident } from "./arena.ts";
+import { countUses, splitUses, usesOf, type LayerChoices, type SplitUses } from "./bounded.ts";
 import { Checkpoints, type KeptBuffers } from "./checkpoint.ts";
 import type { ExpertFetcher } from "./fetcher.ts";
 import type { ExpertLog } from "./log.ts";
@@ -38,11 +39,6 @@ const CHANCE_SHARE = 0.1;
 interface Stages {
   before: readonly (readonly Op[])[];
   experts: readonly (readonly Op[])[];
-}
-
-/** What a layer's router chose. */
-interface Choices {
-  uses: ExpertUse[];
 }
 
 export interface ExactParts {
@@ -105,16 +101,17 @@ export class ExactExperts {
     for (let first = 0; first < length;) {
       const last = phase === "decode" ? this.lastOfGuess(first) : first;
       const { choices, shown } = await this.guess(stages, step, first, last, phase);
-      const wrong = choices.findIndex(({ uses }, i) => first + i < last && !isShown(uses, shown[i]));
+      const splits = choices.map((each, i) => splitUses(each, (expert) => shown[i]?.has(expert) ?? false));
+      const wrong = splits.findIndex(({ uses }, i) => first + i < last && !isShown(uses, shown[i]));
       const stop = wrong < 0 ? last : first + wrong;
       for (let layer = first; layer < stop; layer++)
-        this.passed(layer, (choices[layer - first] as Choices).uses, phase);
+        this.passed(layer, splits[layer - first] as SplitUses, phase);
       this.predict(choices, first, stop);
       if (stop < last) {
         this.parts.log.waits.guessedWrong++;
         this.checkpoints.putBack(stop, step.rows);
       }
-      await this.runExperts(stages, step, stop, (choices[stop - first] as Choices).uses, phase);
+      await this.runExperts(stages, step, stop, choices[stop - first] as LayerChoices, phase);
       this.record(stages.before[stop + 1], step);
       first = stop + 1;
     }
@@ -127,7 +124,7 @@ export class ExactExperts {
     first: number,
     last: number,
     phase: ExpertPhase,
-  ): Promise<{ choices: Choices[]; shown: ReadonlyMap<number, number>[] }> {
+  ): Promise<{ choices: LayerChoices[]; shown: ReadonlyMap<number, number>[] }> {
     const { rows } = step;
     const shown: ReadonlyMap<number, number>[] = [];
     const sources: Source[] = [];
@@ -137,7 +134,8 @@ export class ExactExperts {
       if (layer === last) break;
       const residents = this.residents(layer);
       shown.push(new Map(residents));
-      this.parts.arena.show(layer, residents);
+      const { arena } = this.parts;
+      arena.show(layer, residents, arena.copies && absent(residents, arena.plan.experts));
       this.record(stages.experts[layer], step);
       this.record(stages.before[layer + 1], step);
     }
@@ -173,16 +171,17 @@ export class ExactExperts {
     return [choices, weights].map(({ buffer, rowBytes }) => ({ buffer, bytes: rows * rowBytes }));
   }
 
-  private choicesOf(read: readonly ArrayBuffer[], layers: number): Choices[] {
+  private choicesOf(read: readonly ArrayBuffer[], layers: number): LayerChoices[] {
     const each = read.length / layers;
-    return Array.from({ length: layers }, (_, i) => {
+    return Array.from({ length: layers }, (_, i): LayerChoices => {
       const [first, second] = read.slice(i * each, (i + 1) * each) as [ArrayBuffer, ArrayBuffer?];
-      const half = second ? first.byteLength : first.byteLength / 2;
+      if (second)
+        return { experts: new Uint32Array(first), weights: new Float32Array(second), unimportant: undefined };
+      const part = first.byteLength / 3;
+      const unimportant = this.parts.arena.copies && new Uint32Array(first, 2 * part);
       return {
-        uses: usesOf(
-          new Uint32Array(first, 0, half / 4),
-          second ? new Float32Array(second) : new Float32Array(first, half),
-        ),
+        ...{ experts: new Uint32Array(first, 0, part / 4), weights: new Float32Array(first, part, part / 4) },
+        unimportant,
       };
     });
   }
@@ -199,23 +198,28 @@ export class ExactExperts {
   }
 
   /** A layer that ran as it should have, by guess. */
-  private passed(layer: number, uses: readonly ExpertUse[], phase: ExpertPhase): void {
+  private passed(layer: number, split: SplitUses, phase: ExpertPhase): void {
     const { cache, log } = this.parts;
-    const { resident, missing } = cache.choose(layer, uses, phase);
+    const { resident, missing } = cache.choose(layer, split.uses, phase);
     cache.ran(layer, resident);
     cache.release(layer);
     log.waits.guessedRight++;
-    log.note({ kind: "chose", layer, resident: [...resident, ...missing], missing: [], guessed: true });
+    const low = this.noteLow(layer, split, phase);
+    log.note({ kind: "chose", layer, resident: [...resident, ...missing], missing: [], low, guessed: true });
     this.noteChance(layer, true);
   }
 
   /** What a run with experts missing chose behind them will be chosen again, for the most part. */
-  private predict(choices: readonly Choices[], first: number, stop: number): void {
-    for (const [i, { uses }] of choices.entries()) {
-      const guesses = uses.map(({ expert, weight }) => ({ expert, score: weight }));
-      guesses.sort((a, b) => b.score - a.score);
-      if (first + i > stop) this.guessLayer(first + i, guesses, stop);
-    }
+  private predict(choices: readonly LayerChoices[], first: number, stop: number): void {
+    for (const [i, { experts, weights }] of choices.entries())
+      if (first + i > stop) this.guessLayer(first + i, guessesOf(usesOf(experts, weights)), stop);
+  }
+
+  /** What copies stood for is counted, and brought for the tokens to come if there is time. */
+  private noteLow(layer: number, split: SplitUses, phase: ExpertPhase): number[] {
+    if (phase === "decode") countUses(this.parts.log.copied, split);
+    if (split.low.length > 0) this.guessLayer(layer, guessesOf(split.low), layer);
+    return split.low.map(({ expert }) => expert);
   }
 
   private guessLayer(layer: number, guesses: readonly ExpertGuess[], madeBehind: number): void {
@@ -229,18 +233,21 @@ export class ExactExperts {
     stages: Stages,
     step: StepShape,
     layer: number,
-    uses: readonly ExpertUse[],
+    choices: LayerChoices,
     phase: ExpertPhase,
   ): Promise<void> {
     const { cache, fetcher, log } = this.parts;
-    const { resident, missing } = cache.choose(layer, uses, phase);
-    log.note({ kind: "chose", layer, resident, missing, guessed: false });
+    const split = splitUses(choices, (expert) => cache.slotOf(layer, expert) !== undefined);
+    const { resident, missing } = cache.choose(layer, split.uses, phase);
+    const low = this.noteLow(layer, split, phase);
+    log.note({ kind: "chose", layer, resident, missing, low, guessed: false });
     this.noteChance(layer, missing.length === 0);
     try {
       for (const expert of missing) fetcher.takeFailure(layer, expert); // of an earlier attempt
       fetcher.pump();
-      const wave = (experts: readonly number[]): void => this.runWave(stages, step, layer, experts);
-      if (resident.length > 0) wave(resident);
+      const wave = (experts: readonly number[], copied: readonly number[] = []): void =>
+        this.runWave(stages, step, layer, experts, copied);
+      if (resident.length + low.length > 0) wave(resident, low);
       for (let left: readonly number[] = missing; left.length > 0;) {
         const ready = await this.nextReady(layer, left, phase);
         wave(ready);
@@ -271,12 +278,16 @@ export class ExactExperts {
     }
   }
 
-  private runWave(stages: Stages, step: StepShape, layer: number, experts: readonly number[]): void {
+  private runWave(
+    stages: Stages,
+    step: StepShape,
+    layer: number,
+    experts: readonly number[],
+    low: readonly number[],
+  ): void {
     const { arena, cache, fetcher } = this.parts;
-    arena.show(
-      layer,
-      experts.map((expert): Resident => [expert, this.slotOf(layer, expert)]),
-    );
+    const residents = experts.map((expert): Resident => [expert, this.slotOf(layer, expert)]);
+    arena.show(layer, residents, low);
     this.record(stages.experts[layer], step);
     this.submit();
     cache.ran(layer, experts);
@@ -342,14 +353,12 @@ function isShown(uses: readonly ExpertUse[], shown: ReadonlyMap<number, number> 
   return uses.every(({ expert }) => shown?.has(expert));
 }
 
-/** The experts of a layer's choices, each once. */
-function usesOf(choices: Uint32Array, weights: Float32Array): ExpertUse[] {
-  const uses = new Map<number, ExpertUse>();
-  for (const [at, expert] of choices.entries()) {
-    const use = uses.get(expert) ?? { expert, tokens: 0, weight: 0 };
-    use.tokens++;
-    use.weight += weights[at] as number;
-    uses.set(expert, use);
-  }
-  return [...uses.values()];
+/** Experts that are not there. */
+function absent(residents: readonly Resident[], experts: number): number[] {
+  const there = new Set(residents.map(([expert]) => expert));
+  return Array.from({ length: experts }, (_, expert) => expert).filter((expert) => !there.has(expert));
+}
+
+function guessesOf(uses: readonly ExpertUse[]): ExpertGuess[] {
+  return uses.map(({ expert, weight }) => ({ expert, score: weight })).sort((a, b) => b.score - a.score);
 }

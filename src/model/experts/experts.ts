@@ -60,6 +60,7 @@ export class Experts {
   get figures(): ExpertFigures {
     const { arena, store, policy } = this.parts;
     const { layers, experts, chosen, classes, bytes } = arena.plan;
+    const { copies } = arena;
     const residents = layers.map((_, layer) =>
       Array.from({ length: experts }, (_, expert) => expert).filter(
         (expert) => this.cache.slotOf(layer, expert) !== undefined,
@@ -75,6 +76,7 @@ export class Experts {
         rates: ratesOf(this.cache.stats),
         waits: { ...this.log.waits },
       },
+      ...(copies && { copies: { bytes: copies.bytes, error: copies.error, ...this.log.copied } }),
     };
   }
 

@@ -4,6 +4,7 @@
 import type { ExpertId, FetchCause } from "../../cache/experts/entry.ts";
 import type { ExpertPolicyName } from "../../cache/experts/policy.ts";
 import type { ExpertRates, ExpertStats } from "../../cache/experts/stats.ts";
+import type { CopyUse } from "./bounded.ts";
 
 /** How steps waited, and how guesses ended. */
 export interface ExpertWaits {
@@ -52,6 +53,16 @@ export interface ExpertFigures {
   /** The same for all layers together, as shares. */
   rates: ExpertRates;
   waits: ExpertWaits;
+  /** With experts "bounded". */
+  copies?: CopyFigures;
+}
+
+/** Low-bit copies of all experts, and what decode computed with them. */
+export interface CopyFigures extends CopyUse {
+  /** On the GPU. */
+  bytes: number;
+  /** Their squared error as a share of the squared weights. */
+  error: number;
 }
 
 /**
@@ -66,8 +77,8 @@ export interface ExpertFigures {
  */
 export type ExpertEvent = { timeMs: number } & (
   | { kind: "step"; phase: "prefill" | "decode"; rows: number; ms: number }
-  /** A router chose; `guessed`: its experts had run before that was known, rightly. */
-  | { kind: "chose"; layer: number; resident: number[]; missing: number[]; guessed: boolean }
+  /** A router chose; `low`: what copies stood for; `guessed`: its experts had run before that was known, rightly. */
+  | { kind: "chose"; layer: number; resident: number[]; missing: number[]; low: number[]; guessed: boolean }
   | { kind: "predicted"; layer: number; madeBehind: number; experts: number[] }
   /** A matrix of an expert came to its slot. `ms`: from when it was asked for. */
   | ({ kind: "fetched"; matrix: number; slot: number; cause: FetchCause; isWhole: boolean } & ExpertId & {

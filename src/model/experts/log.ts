@@ -2,6 +2,7 @@
  * Notes what happens to the experts: sums always, and while somebody asks for them, the last events. It decides nothing.
  */
 import { systemClock } from "../../base.ts";
+import type { CopyUse } from "./bounded.ts";
 import type { ExpertEvent, ExpertEvents, ExpertWaits } from "./figures.ts";
 
 /** Events that are kept, and how long they are noted after somebody last asked. */
@@ -15,6 +16,8 @@ export class ExpertLog {
   readonly waits: ExpertWaits = {
     ...{ readBacks: 0, readBackMs: 0, stalls: 0, stallMs: 0, guessedRight: 0, guessedWrong: 0 },
   };
+  /** In decode. */
+  readonly copied: CopyUse = { choices: 0, choicesLow: 0, weight: 0, weightLow: 0 };
   private events: ExpertEvent[] = [];
   /** Number of the first event that is kept. */
   private first = 0;

@@ -10,6 +10,9 @@ import { formatOf, type Format } from "../matrix/formats.ts";
 import { panelBytes, PANEL_ROWS } from "../matrix/panels.ts";
 import { expertMatrices, expertTensors, type ExpertMatrix } from "./matrices.ts";
 
+/** What low-bit copies of experts are stored as. */
+export const COPY_FORMAT = formatOf("Q2_K", "copies of experts");
+
 /** A matrix of a layer's experts in a file. */
 export interface StoredMatrix extends ExpertMatrix {
   format: Format;
@@ -40,6 +43,8 @@ export interface ExpertPlan {
   classes: readonly SlotClass[];
   /** Bytes of the slots. */
   bytes: number;
+  /** Bytes of the low-bit copies of all experts; 0: there are none. */
+  copyBytes: number;
 }
 
 /** The experts of a model. */
@@ -51,6 +56,8 @@ export interface ModelExperts {
   /** Bytes of all of them on the GPU, and the least that a step can run with: those that one token has in one layer. */
   bytes: number;
   leastBytes: number;
+  /** Bytes that low-bit copies of all of them would take. */
+  copyBytes: number;
 }
 
 /** undefined: it has none. */
@@ -73,7 +80,18 @@ export function expertsOf(names: TensorNames, shape: ModelShape): ModelExperts |
   const sum = (each: (one: (typeof classes)[number]) => number) =>
     classes.reduce((total, one) => total + each(one) * slotBytes(one), 0);
   const bytes = sum((one) => one.layers.length * experts);
-  return { experts, chosen, layers, classes, bytes, leastBytes: sum(() => chosen) };
+  const copyBytes = layers
+    .flatMap(({ matrices }) => matrices)
+    .reduce((all, one) => all + copyBytesOf(one), 0);
+  return {
+    experts,
+    chosen,
+    layers,
+    classes,
+    bytes,
+    leastBytes: sum(() => chosen),
+    copyBytes: experts * copyBytes,
+  };
 }
 
 function classesOf(layers: readonly ExpertLayer[]): Omit<SlotClass, "slots">[] {
@@ -96,27 +114,43 @@ function bytesOf(matrix: StoredMatrix): number {
   return (slotRows(matrix) / PANEL_ROWS) * panelBytes(matrix.format, matrix.columns);
 }
 
+function copyBytesOf(matrix: ExpertMatrix): number {
+  return (slotRows(matrix) / PANEL_ROWS) * panelBytes(COPY_FORMAT, matrix.columns);
+}
+
 function slotBytes({ matrixBytes }: Pick<SlotClass, "matrixBytes">): number {
   return matrixBytes.reduce((sum, bytes) => sum + bytes, 0);
 }
 
 /**
  * Divides bytes among the classes: what one token has in a layer for each, and the rest by their sizes.
+ * @param copyBytes of `most`, what low-bit copies take
  * @throws TidepoolError `out_of_memory` naming the least
  */
-export function planSlots(all: ModelExperts, most: number): ExpertPlan {
-  const { experts, chosen, layers, leastBytes } = all;
-  if (most < leastBytes)
-    throw new TidepoolError(
-      "out_of_memory",
-      `expertMemory is ${most} bytes: at least ${leastBytes} are needed for the ${chosen} experts that a token has in a layer`,
-      { expertMemory: most, leastBytes },
-    );
-  const share = all.bytes > leastBytes ? Math.min(1, (most - leastBytes) / (all.bytes - leastBytes)) : 1;
+export function planSlots(all: ModelExperts, most: number, copyBytes = 0): ExpertPlan {
+  const { experts, chosen, layers } = all;
+  const leastBytes = all.leastBytes + copyBytes;
+  if (most < leastBytes) throw tooFewBytes(most, leastBytes, chosen, copyBytes);
+  const rest = all.bytes - all.leastBytes;
+  const share = rest > 0 ? Math.min(1, (most - leastBytes) / rest) : 1;
   const classes = all.classes.map((each): SlotClass => {
     const count = each.layers.length * experts;
     return { ...each, slots: chosen + Math.floor((count - chosen) * share) };
   });
   const bytes = classes.reduce((sum, each) => sum + each.slots * slotBytes(each), 0);
-  return { experts, chosen, layers, classes, bytes };
+  return { experts, chosen, layers, classes, bytes, copyBytes };
+}
+
+function tooFewBytes(
+  expertMemory: number,
+  leastBytes: number,
+  chosen: number,
+  copyBytes: number,
+): TidepoolError {
+  const copies =
+    copyBytes > 0
+      ? `${copyBytes} of them for the low-bit copies that experts "bounded" keeps, the others `
+      : "";
+  const message = `expertMemory is ${expertMemory} bytes: at least ${leastBytes} are needed, ${copies}for the ${chosen} experts that a token has in a layer`;
+  return new TidepoolError("out_of_memory", message, { expertMemory, leastBytes, copyBytes });
 }

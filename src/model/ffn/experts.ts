@@ -15,6 +15,7 @@ import {
   type ExpertChoice,
   type SortedChoice,
 } from "../matrix/products.ts";
+import type { ExpertCopy } from "../experts/copies.ts";
 import { expertMatrices } from "../experts/matrices.ts";
 import type { GuessBuffers, GuessOps } from "../experts/predictor.ts";
 import type { OpContext } from "../op/op-context.ts";
@@ -29,7 +30,7 @@ import {
   type BesideWeights,
 } from "./beside.ts";
 import { activatedOps, activationOp, loadMlp, mlpBuffers, mlpTensors, type MlpWeights } from "./mlp.ts";
-import { expertsSumOp, MAX_ROUTED, routeOp, sortExpertsOp } from "./routing.ts";
+import { expertsSumOp, MAX_ROUTED, routeOp, sortExpertsOp, unimportantOp } from "./routing.ts";
 
 interface ExpertsWeights {
   router: Projection;
@@ -108,6 +109,7 @@ export const EXPERTS: FeedForwardKind<ExpertsFeedForward, ExpertsWeights> = {
       expertLogits: maxRows * experts * 4,
       expertChoices: choices * 4,
       expertWeights: choices * 4,
+      expertUnimportant: choices * 4,
       expertOrder: choices * 4,
       expertTiles: (1 + choices) * 16,
       expertOutputs: choices * hiddenSize * 4,
@@ -162,13 +164,13 @@ async function loadRouter({ experts, beside }: ExpertsFeedForward, layer: LayerL
   return router.map((part) => ({ ...part, scale: 1 / Math.sqrt(layer.hiddenSize) }));
 }
 
-/** The buffers that are live between the router and the experts, and the bytes of a row of each; the choices come first. */
+/** The buffers that are live between the router and the experts, and the bytes of a row of each; what is read of the choices comes first. */
 export function expertState(
   { chosen, shared, beside }: ExpertsFeedForward,
   hiddenSize: number,
 ): Record<string, number> {
   return {
-    ...{ expertChoices: 4 * chosen, expertWeights: 4 * chosen },
+    ...{ expertChoices: 4 * chosen, expertWeights: 4 * chosen, expertUnimportant: 4 * chosen },
     ...(shared && { sharedOutput: 4 * hiddenSize }),
     ...(shared?.sigmoidGate && { sharedGate: 4 }),
     ...(beside && { besideOutput: 4 * hiddenSize }),
@@ -194,17 +196,27 @@ function largestOf(a: BufferSizes, b: BufferSizes): BufferSizes {
 
 async function routeOps(
   { experts, chosen: perRow, routing }: ExpertsFeedForward,
-  { router, vectors, isBiased, isScaled, beside }: ExpertsWeights,
+  { router, vectors, isBiased, isScaled, beside, down }: ExpertsWeights,
   context: OpContext,
 ): Promise<Op[]> {
   const logits = context.buffer("expertLogits");
   const [chosen, weights] = [context.buffer("expertChoices"), context.buffer("expertWeights")];
   const x = beside ? context.buffer("routerInput") : context.normed;
   const input = { experts, perRow, routing, logits, isBiased, isScaled, vectors, chosen, weights };
-  return [
+  const ops = [
     ...(await context.project(router, x, logits, experts, "f32")),
     await routeOp(context.kernels, context.types(), input),
   ];
+  const copy = copyOf(down, context);
+  if (!copy) return ops;
+  const unimportant = context.buffer("expertUnimportant");
+  const marked = { ...input, above: copy.above, unimportant };
+  return [...ops, await unimportantOp(context.kernels, context.types(), marked)];
+}
+
+/** Decode computes with copies what is not there and matters little; prefill brings all. */
+function copyOf({ copy }: ExpertMatrices, { phase }: OpContext): ExpertCopy | undefined {
+  return phase === "decode" ? copy : undefined;
 }
 
 /** What a layer would choose from another input; undefined if its router has an input of its own. */
@@ -254,8 +266,14 @@ async function chosenOps(
   const stride = (gated ? 2 : 1) * width;
   const choice = { experts: ffn.experts, perRow, chosen: context.buffer("expertChoices") };
   const { ops, sorted } = await sortOps(ffn, context);
-  const products = (matrices: ExpertMatrices, perInput: number, into: Into) =>
-    expertProducts(context, matrices, { ...choice, perInput, ...(sorted && { sorted }) }, into);
+  const products = async (matrices: ExpertMatrices, perInput: number, into: Into) => {
+    const which = { ...choice, perInput, ...(sorted && { sorted }) };
+    const whole = await expertProducts(context, matrices, which, into);
+    const copy = copyOf(matrices, context);
+    if (!copy) return whole;
+    const unimportant = { ...which, chosen: context.buffer("expertUnimportant") };
+    return [...whole, ...(await expertProducts(context, { ...matrices, ...copy }, unimportant, into))];
+  };
   const pass: Op[] = [];
   for (const [place, matrices] of gateUp.entries())
     pass.push(

@@ -4,6 +4,7 @@
  */
 import routeCode from "../../../shaders/route.wgsl";
 import sortCode from "../../../shaders/sort-experts.wgsl";
+import unimportantCode from "../../../shaders/unimportant.wgsl";
 import sumCode from "../../../shaders/experts-sum.wgsl";
 import bounded from "../../../shaders/lib/bounded.wgsl";
 import stepLib from "../../../shaders/lib/step.wgsl";
@@ -56,6 +57,29 @@ export async function routeOp(kernels: Kernels, types: KernelTypes, input: Route
     pipeline,
     group: kernels.bind(pipeline, 0, [op, logits, vectors ?? absentBuffer(device), chosen, weights]),
     grid: (step) => [1, step.rows, 1],
+  };
+}
+
+export interface UnimportantInput extends Pick<RouteInput, "experts" | "perRow" | "chosen" | "weights"> {
+  /** Share of a row's weight. */
+  above: number;
+  /** u32 [rows, perRow]: the experts chosen, and `experts` for those that are important. */
+  unimportant: GPUBuffer;
+}
+
+export async function unimportantOp(
+  kernels: Kernels,
+  types: KernelTypes,
+  { experts, perRow, chosen, weights, above, unimportant }: UnimportantInput,
+): Promise<Op> {
+  const source = { name: "unimportant", code: unimportantCode, libs: [stepLib] };
+  const pipeline = await kernels.pipeline(source, types, { WG: 64, EXPERTS: experts, CHOSEN: perRow });
+  const op = uniformBuffer(kernels.gpu.device, new Float32Array([above]), "unimportant op");
+  return {
+    label: "unimportant",
+    pipeline,
+    group: kernels.bind(pipeline, 0, [op, chosen, weights, unimportant]),
+    grid: ({ rows }) => [Math.ceil((rows * perRow) / 64), 1, 1],
   };
 }
 

@@ -40,7 +40,7 @@ export interface PackedWeight {
 const BATCH_BYTES = 2 * 1024 * 1024;
 
 /** File bytes written to the device's queue between two waits for it, so that its staging memory stays bounded. */
-const UNSETTLED_BYTES = 32 * 1024 * 1024;
+export const UNSETTLED_BYTES = 32 * 1024 * 1024;
 
 /** The JavaScript memory that matrices pass through on their way, used for one after the other: it grows to the largest need. */
 export class UploadBuffers {
