@@ -50,6 +50,7 @@ export type {
   EngineStats,
   ExpertEvent,
   ExpertEvents,
+  CopyFigures,
   ExpertFigures,
   GenerateParams,
   GenerationResult,

@@ -18,6 +18,7 @@ export interface EngineFlags extends SourceFlags {
   tables?: "gpu" | "file";
   expertMemory?: number;
   expertRam?: number;
+  experts?: "exact" | "bounded";
   expertPolicy?: NonNullable<EngineOptions["expertPolicy"]>;
   expertPrediction?: boolean;
   subgroups: boolean;
@@ -55,6 +56,12 @@ export function withEngineOptions(command: Command): Command {
     )
     .option("--expert-memory <size>", "most GPU memory for the experts of a mixture of experts", size(1))
     .option("--expert-ram <size>", "most RAM for experts that are not on the GPU", size(0))
+    .addOption(
+      new Option(
+        "--experts <mode>",
+        "whether a token waits for each expert that is not on the GPU, or those that matter little are computed with low-bit copies, which take 2.6 bits a weight of --expert-memory",
+      ).choices(["exact", "bounded"]),
+    )
     .addOption(
       new Option("--expert-policy <name>", "which experts leave the GPU first").choices(EXPERT_POLICIES),
     )
@@ -103,7 +110,7 @@ export async function load(model: string, flags: EngineFlags): Promise<Engine> {
 
 export function engineOptions(flags: EngineFlags): EngineOptions {
   const { dtype, kvDtype, blockTokens, chunkTokens, adapter, subgroups, memory, maxRequests, tables } = flags;
-  const { expertMemory, expertRam, expertPolicy, expertPrediction } = flags;
+  const { expertMemory, expertRam, expertPolicy, expertPrediction, experts } = flags;
   const given = {
     dtype,
     kvDtype,
@@ -117,6 +124,7 @@ export function engineOptions(flags: EngineFlags): EngineOptions {
     expertRamBytes: expertRam,
     expertPolicy,
     expertPrediction: expertPrediction === false ? false : undefined,
+    experts,
     subgroups: subgroups ? undefined : false,
   };
   return { ...(withoutUndefined(given) as EngineOptions), ...sourceOptions(flags) };

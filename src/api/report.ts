@@ -1,18 +1,26 @@
 /** A model's report as lines for people. */
-import type { ExpertFigures, ModelReport } from "../wire/protocol.ts";
+import type { CopyFigures, ExpertFigures, ModelReport } from "../wire/protocol.ts";
 
 /** How often experts that were chosen were on the GPU, and what it cost that others were not. */
-export function expertsLine({ slots, layers, experts, cache, rates, read, waits }: ExpertFigures): string {
+export function expertsLine(figures: ExpertFigures): string {
+  const { slots, layers, experts, cache, rates, read, waits, copies } = figures;
   const sum = (of: "uses" | "hits") => cache.layers.reduce((total, layer) => total + layer[of], 0);
   const hits = `${sum("hits")} of ${sum("uses")} chosen experts were on the GPU`;
   const bytes = `${byteText(read.fileBytes)} read from the file, ${byteText(read.ramBytes)} from RAM`;
-  return `${slots} of ${layers * experts} experts fit on the GPU: ${hits}, ${bytes}, ${(waits.stallMs / 1000).toFixed(1)} s waited${predictionsText(rates)}`;
+  return `${slots} of ${layers * experts} experts fit on the GPU: ${hits}, ${bytes}, ${(waits.stallMs / 1000).toFixed(1)} s waited${predictionsText(rates)}${copiesText(copies)}`;
 }
 
 function predictionsText({ accuracy, fetchRate, goodPred }: ExpertFigures["rates"]): string {
   if (accuracy === undefined) return "";
   const [right, inTime, both] = [accuracy, fetchRate, goodPred].map((share = 0) => (100 * share).toFixed(0));
   return `; of the predictions ${right}% were right, ${inTime}% in time, ${both}% both`;
+}
+
+function copiesText(copies: CopyFigures | undefined): string {
+  if (!copies) return "";
+  const { bytes, choices, choicesLow, weight, weightLow, error } = copies;
+  const percent = (part: number, all: number) => `${((100 * part) / (all || 1)).toFixed(1)} %`;
+  return `; low-bit copies (${byteText(bytes)}, squared error ${percent(error, 1)}) computed ${percent(choicesLow, choices)} of the choices in decode, with ${percent(weightLow, weight)} of their weight`;
 }
 
 /** Aligned "name  value" lines. */

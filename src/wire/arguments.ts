@@ -106,6 +106,7 @@ export const engineFields: Fields<EngineOptions> = {
   tables: oneOf({ gpu: true, file: true }),
   expertMemory: someBytes,
   expertRamBytes: integer(0, MAX_BYTES),
+  experts: oneOf({ exact: true, bounded: true }),
   expertPolicy: oneOf({ lru: true, lfu: true, static: true, "moe-infinity": true, promoe: true }),
   expertPrediction: flag,
   adapter: text(),

@@ -88,6 +88,12 @@ export interface EngineOptions extends SourceOptions {
   expertMemory?: number | undefined;
   /** The most RAM that experts off the GPU may take, in bytes, beside the file they are read from. Default: 1 GiB. */
   expertRamBytes?: number | undefined;
+  /**
+   * What happens when a token needs an expert that is not on the GPU: it waits ("exact"), or, if the expert matters little, it is
+   * computed with a low-bit copy ("bounded"). Copies of all experts then stay on the GPU as part of `expertMemory`, at 2.6 bits a
+   * weight; prompts are computed exactly. `engine.stats()` tells how much was computed with copies. Default "exact".
+   */
+  experts?: "exact" | "bounded" | undefined;
   /** The policy that decides which experts leave the GPU first. Default "promoe". */
   expertPolicy?: ExpertPolicyName | undefined;
   /** false: experts off the GPU are fetched only when a layer waits for them. Default: those that it will probably need, before. */

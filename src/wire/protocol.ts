@@ -57,6 +57,7 @@ export type {
   EngineStats,
   ExpertEvent,
   ExpertEvents,
+  CopyFigures,
   ExpertFigures,
   ModelReport,
   StatsOptions,

@@ -4,7 +4,7 @@
 import type { ExpertEvents, ExpertFigures } from "../model/experts/figures.ts";
 import type { Dtype } from "./options.ts";
 
-export type { ExpertEvent, ExpertEvents, ExpertFigures } from "../model/experts/figures.ts";
+export type { CopyFigures, ExpertEvent, ExpertEvents, ExpertFigures } from "../model/experts/figures.ts";
 
 /** A problem with the storage that the user should know of, reported once. */
 export interface Notice {
@@ -75,7 +75,7 @@ export interface EngineInfo {
     statePoolBytes: number;
     stateMaxBytes: number;
     workspaceBytes: number;
-    /** Slots for experts, part of `weightBytes`; absent if all experts are on the GPU, or the model has none. */
+    /** Slots for experts and low-bit copies, part of `weightBytes`; absent if all experts are on the GPU, or the model has none. */
     expertBytes?: number;
   };
   /** `poolTokens`: what the KV pool may grow to. */
@@ -146,7 +146,7 @@ export interface ModelReport {
     weightBytes: number;
     /** Of tables that stay off the GPU; not part of the sums. */
     offGpuBytes: number;
-    /** Slots for experts, part of `weightBytes`; absent if all experts would be on the GPU, or the model has none. */
+    /** Slots for experts and low-bit copies, part of `weightBytes`; absent if all experts would be on the GPU, or the model has none. */
     expertBytes?: number;
     kvBytesPerToken: number;
     /** Tokens that the KV pool starts with, and what it may grow to. */

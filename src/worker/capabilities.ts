@@ -32,9 +32,10 @@ export function missingOfPlan({
   ];
 }
 
-function slotsMessage({ experts, layers, classes, bytes }: ExpertPlan): string {
+function slotsMessage({ experts, layers, classes, bytes, copyBytes }: ExpertPlan): string {
   const slots = classes.reduce((sum, each) => sum + each.slots, 0);
-  return `${slots} of the ${experts * layers.length} experts are on the GPU at a time (${bytesText(bytes)}): the others are read when they are needed, and steps wait for them; more expertMemory makes it faster`;
+  const copies = copyBytes > 0 ? `, and low-bit copies of all (${bytesText(copyBytes)})` : "";
+  return `${slots} of the ${experts * layers.length} experts are on the GPU at a time (${bytesText(bytes)})${copies}: the others are read when they are needed, and steps wait for them; more expertMemory makes it faster`;
 }
 
 /** What the store cannot do for a model of this shape. */

@@ -103,7 +103,7 @@ async function inspectDevice(
     report.capabilities.push(...missingOfPlan({ limited, offGpuBytes: plan.offGpuBytes, experts }));
     report.memory = {
       ...plan,
-      ...(experts && { expertBytes: experts.bytes }),
+      ...(experts && { expertBytes: experts.bytes + experts.copyBytes }),
       kvStartTokens: startBlocks * blockTokens,
       kvPoolBytes: maxBlocks * blockTokens * plan.kvBytesPerToken,
       kvPoolTokens: maxBlocks * blockTokens,

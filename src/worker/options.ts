@@ -57,12 +57,14 @@ function expertOptions({
   expertRamBytes,
   expertPolicy,
   expertPrediction,
+  experts,
 }: EngineOptions): Partial<RunnerOptions> {
   return {
     ...(expertMemory !== undefined && { expertMemory }),
     ...(expertRamBytes !== undefined && { expertRamBytes }),
     ...(expertPolicy !== undefined && { expertPolicy }),
     ...(expertPrediction !== undefined && { expertAblation: { predicts: expertPrediction } }),
+    ...(experts === "bounded" && { experts }),
   };
 }
 

@@ -109,6 +109,7 @@ const RIGHT: Record<string, unknown> = {
     hub: { baseUrl: "https://hub.example" },
   },
   ...{ expertMemory: 1e9, expertRamBytes: 0, expertPolicy: "lfu", expertPrediction: false },
+  ...{ experts: "bounded" },
   ...{ models: { keep: false }, directory: "kv", disk: false, ramBytes: 0, diskBytes: 1, restore: "load" },
   ...{ policy: "lru", namespace: "me", maxAgeMs: 10, atRestBits: 8, atRestStateBits: 16 },
 };

@@ -11,7 +11,7 @@ const fetched = (layer: number, expert: number, more: Fetched = {}): ExpertEvent
   ...{ from: "file", ms: 1, ...more },
 });
 const chose = (layer: number, resident: number[], missing: number[]): ExpertEvent => ({
-  ...{ kind: "chose", timeMs, layer, resident, missing, guessed: false },
+  ...{ kind: "chose", timeMs, layer, resident, missing, low: [], guessed: false },
 });
 const step = (ms = 5): ExpertEvent => ({ kind: "step", timeMs, phase: "decode", rows: 1, ms });
 
