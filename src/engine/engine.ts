@@ -329,7 +329,8 @@ export class Engine {
    * @example
    * ```ts
    * const { experts } = await engine.stats();
-   * console.log(experts); // undefined: all experts are on the GPU, or the model has none
+   * // All experts are on the GPU, or the model has none:
+   * console.log(experts); // undefined
    * ```
    */
   async stats(options: StatsOptions = {}): Promise<EngineStats> {

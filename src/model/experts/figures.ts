@@ -57,7 +57,16 @@ export interface ExpertFigures {
   copies?: CopyFigures;
 }
 
-/** Low-bit copies of all experts, and what decode computed with them. */
+/**
+ * Low-bit copies of all experts, and what decode computed with them.
+ *
+ * @example
+ * ```ts
+ * const { experts } = await engine.stats();
+ * const { weight, weightLow } = experts?.copies ?? { weight: 1, weightLow: 0 };
+ * console.log(weightLow / weight < 0.5); // true
+ * ```
+ */
 export interface CopyFigures extends CopyUse {
   /** On the GPU. */
   bytes: number;
