@@ -46,6 +46,18 @@ export function missingOfStore(shape: ModelShape, { atRestBits }: CacheOptions):
   return [{ code: "at_rest_exact", message }];
 }
 
+/** What was asked of experts, of a model that has none. */
+export function missingOfExperts(
+  { architecture, layers }: Pick<ModelShape, "architecture" | "layers">,
+  { expertMemory, experts }: Pick<EngineOptions, "expertMemory" | "experts">,
+): Capability[] {
+  const asked = [expertMemory !== undefined && "expertMemory", experts === "bounded" && "experts"];
+  const names = asked.filter((name) => name !== false).join(" and ");
+  if (!names || layers.some(({ ffn }) => ffn?.kind === "experts")) return [];
+  const message = `the model (${architecture}) is no mixture of experts, so that ${names} changes nothing; the option memoryBytes limits what any model takes on the GPU`;
+  return [{ code: "no_experts", message }];
+}
+
 function missingOfGpu({ adapter, features }: Gpu, options: EngineOptions): Capability[] {
   const name = adapterLine(adapter);
   const missing: Capability[] = [];

@@ -13,7 +13,7 @@ import { kvBytesPerToken } from "../model/memory.ts";
 import type { RunnerOptions } from "../model/runner.ts";
 import type { TierStore } from "../tier/store/store.ts";
 import { readAsk } from "./request/asks.ts";
-import { missingCapabilities, missingOfStore } from "./capabilities.ts";
+import { missingCapabilities, missingOfExperts, missingOfStore } from "./capabilities.ts";
 import { openStore } from "./cache/open-store.ts";
 import { openForLoad, timedPost } from "./models.ts";
 import { gpuOptions, optionsAgain, runnerOptions } from "./options.ts";
@@ -182,6 +182,7 @@ export class LocalEngine {
         capabilities: [
           ...(await missingCapabilities(this.gpu, options)),
           ...missingOfStore(shape, cache),
+          ...missingOfExperts(shape, options),
           ...this.lacks,
         ],
       };

@@ -1,7 +1,7 @@
-/** What is told of a store that cannot do for a model what was asked. */
+/** What is told of options that cannot do for a model what was asked. */
 import { expect, test } from "vitest";
 import type { ModelShape } from "../../src/shape/shape.ts";
-import { missingOfStore } from "../../src/worker/capabilities.ts";
+import { missingOfExperts, missingOfStore } from "../../src/worker/capabilities.ts";
 
 const attention = (headDim: number, sharesKvOf?: number) => ({
   mixers: [{ kind: "attention", heads: 4, kvHeads: 1, headDim, sharesKvOf }],
@@ -21,4 +21,19 @@ test("blocks whose layers differ, or have keys alone, are not quantised at rest,
 test("nothing is told where blocks are quantised, or where that was not asked for", () => {
   expect(codes(shapeOf(attention(16), attention(16), attention(32, 0)), 8)).toEqual([]);
   expect(codes(shapeOf(attention(16), attention(32)))).toEqual([]);
+});
+
+test("memory for experts is told to change nothing in a model that has none", () => {
+  const dense = { architecture: "qwen3", layers: [{ ffn: { kind: "mlp" } }] } as unknown as ModelShape;
+  const experts = {
+    architecture: "qwen3moe",
+    layers: [{ ffn: { kind: "experts" } }],
+  } as unknown as ModelShape;
+  const [told, ...others] = missingOfExperts(dense, { expertMemory: 1, experts: "bounded" });
+  expect(told?.code).toBe("no_experts");
+  expect(told?.message).toContain("qwen3");
+  expect(told?.message).toContain("expertMemory and experts");
+  expect(others).toEqual([]);
+  expect(missingOfExperts(dense, { experts: "exact" })).toEqual([]);
+  expect(missingOfExperts(experts, { expertMemory: 1 })).toEqual([]);
 });
