@@ -33,7 +33,9 @@ export interface EngineFlags extends SourceFlags {
 /** What `--policy` takes: every policy but the one that knows the future. */
 const POLICIES = policyNames.filter((name) => name !== "offline");
 
-const EXPERT_POLICIES = ["lru", "lfu", "static", "moe-infinity", "promoe"];
+const EXPERT_POLICIES = Object.keys({
+  ...{ lru: true, lfu: true, static: true, "moe-infinity": true, promoe: true },
+} satisfies Record<NonNullable<EngineOptions["expertPolicy"]>, true>);
 
 /** What may be named as a model. */
 export const MODEL_HELP = `a model shipped with Tidepool (${RUNNABLE_NAMES.join(", ")}), a Hub id (org/repo or org/repo/file.gguf, optionally with @revision), or the path or URL of a GGUF file or of a folder with safetensors`;
