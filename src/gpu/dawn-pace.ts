@@ -4,8 +4,8 @@
  * come by a timer once it has looked in vain for a while. Nothing here knows what is awaited.
  */
 
-/** How long it may look in every turn, from when it was last asked or last answered: most steps of a model are over by then. */
-const EAGER_MS = 20;
+/** How long it may look in every turn, from when it was last asked or last answered: a step of decode is over by then, and a timer would make it later. */
+const EAGER_MS = 100;
 
 /** How long it rests between two looks afterwards. */
 const REST_MS = 1;
