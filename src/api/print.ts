@@ -25,3 +25,16 @@ function ended(error: NodeJS.ErrnoException, end: () => void): void {
   if (error.code !== "EPIPE" && error.code !== "EOF") throw error; // EOF: what Windows says
   end();
 }
+
+/** Lines of cells, each column as wide as its widest cell. */
+export function columned(lines: readonly (readonly string[])[]): string {
+  const widths = (lines[0] ?? []).map((_, i) => Math.max(...lines.map((line) => line[i]!.length)));
+  return lines
+    .map((line) =>
+      line
+        .map((cell, i) => cell.padEnd(widths[i]!))
+        .join("  ")
+        .trimEnd(),
+    )
+    .join("\n");
+}

@@ -20,7 +20,7 @@ import {
   type ExpertMachine,
   type ExpertReplayRow,
 } from "../../sim/experts/index.ts";
-import { print } from "../print.ts";
+import { columned, print } from "../print.ts";
 
 /** The command's options, as words. */
 export interface ReplayExpertsArguments {
@@ -126,16 +126,10 @@ function percent(share: number | null): string {
 }
 
 function table(rows: readonly ExpertReplayRow[]): string {
-  const all = [columns.map(([name]) => name), ...rows.map((row) => columns.map(([, text]) => text(row)))];
-  const widths = columns.map((_, i) => Math.max(...all.map((line) => line[i]!.length)));
-  return all
-    .map((line) =>
-      line
-        .map((cell, i) => cell.padEnd(widths[i]!))
-        .join("  ")
-        .trimEnd(),
-    )
-    .join("\n");
+  return columned([
+    columns.map(([name]) => name),
+    ...rows.map((row) => columns.map(([, text]) => text(row))),
+  ]);
 }
 
 export function addReplayExperts(root: Command): void {

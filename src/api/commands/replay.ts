@@ -24,7 +24,7 @@ import {
   replay,
   serve,
 } from "../../sim/index.ts";
-import { print } from "../print.ts";
+import { columned, print } from "../print.ts";
 
 /** The command's options, as words. */
 export interface ReplayArguments {
@@ -191,16 +191,7 @@ function csv(rows: readonly Row[]): string {
 
 function table(rows: readonly Row[]): string {
   const used = columnsOf(rows);
-  const all = [used.map(({ name }) => name), ...rows.map((row) => used.map(({ text }) => text(row)))];
-  const widths = used.map((_, i) => Math.max(...all.map((line) => line[i]!.length)));
-  return all
-    .map((line) =>
-      line
-        .map((cell, i) => cell.padEnd(widths[i]!))
-        .join("  ")
-        .trimEnd(),
-    )
-    .join("\n");
+  return columned([used.map(({ name }) => name), ...rows.map((row) => used.map(({ text }) => text(row)))]);
 }
 
 export function addReplay(root: Command): void {
