@@ -641,6 +641,7 @@ export class Session {
       this.file = loaded.keeps;
       this.capabilities = loaded.capabilities;
       this.mover?.moveTo(loaded.runner, loaded.fingerprint);
+      loaded.runner.experts?.warm(old.experts?.needed() ?? []);
       this.fitTo(loaded.runner);
     } catch (error) {
       this.giveUpAll(error);

@@ -18,10 +18,12 @@ import { optionsAgain } from "../../src/worker/options.ts";
 import type { Reopened } from "../../src/worker/recovery.ts";
 import type { Case, CaseEnv } from "../support/cases.ts";
 import { equal } from "../support/equal.ts";
+import { shareOfExperts } from "./experts.cases.ts";
 import { TestSession } from "../support/session.ts";
 
 const STORIES = "goldens/stories260K/model.gguf";
 const HYBRID = "goldens/models/lfm2/model.gguf";
+const WITH_EXPERTS = "goldens/models/qwen3moe/model.gguf";
 
 const OPTIONS: EngineOptions = { dtype: "f32", blockTokens: 16, chunkTokens: 32, maxRequests: 3 };
 
@@ -166,21 +168,42 @@ function checkRecovered(bench: Bench, losses: number): void {
   bench.session.checkIdle();
 }
 
+interface MidStream {
+  model: string;
+  path: string;
+  ask: Ask;
+  /** A share of the model's experts, the only ones on the GPU. */
+  experts?: number;
+}
+
 function midStreamCase(
-  [model, path, ask]: readonly [string, string, Ask],
+  { model, path, ask, experts }: MidStream,
   at: readonly [number, number],
   when: string,
 ): Case {
   return {
     name: `model/device-loss/${model}, five requests on three seats, lost ${when}`,
     async run(env) {
-      const bench = await open(env, { path });
+      const engine: EngineOptions | undefined =
+        experts === undefined
+          ? undefined
+          : {
+              ...OPTIONS,
+              expertMemory: await shareOfExperts(await env.shared(path), experts),
+            };
+      const bench = await open(env, { path, ...(engine && { engine }) });
       try {
+        equal(
+          bench.session.session.runner.experts !== undefined,
+          experts !== undefined,
+          "experts off the GPU",
+        );
         const before = await undisturbed(bench, PROMPTS, ask);
         checkSame(await disturbed(bench, PROMPTS, at, ask), before);
         checkRecovered(bench, 1);
         const after = await undisturbed(bench, PROMPTS.slice(0, 1), ask);
         checkSame({ results: after, streamed: [before[0]!.text] }, before.slice(0, 1));
+        bench.session.session.runner.experts?.cache.check();
       } finally {
         await bench.close();
       }
@@ -466,8 +489,13 @@ function turn(): Promise<void> {
 
 /** Other moments and models of what the cases of the normal run lose. */
 const onlyFull: Case[] = [
-  midStreamCase(["stories260K", STORIES, text], [0, 5], "in mid-stream"),
-  midStreamCase(["stories260K", STORIES, text], [1, 22], "near the end of some"),
+  midStreamCase({ model: "stories260K", path: STORIES, ask: text }, [0, 5], "in mid-stream"),
+  midStreamCase({ model: "stories260K", path: STORIES, ask: text }, [1, 22], "near the end of some"),
+  midStreamCase(
+    { model: "a quarter of qwen3moe's experts", path: WITH_EXPERTS, ask: letters, experts: 1 / 4 },
+    [0, 5],
+    "in mid-stream",
+  ),
   duringPrefill,
   lostAgainCase,
   scoreCase,
@@ -475,7 +503,7 @@ const onlyFull: Case[] = [
 ];
 
 export const cases: Case[] = [
-  midStreamCase(["lfm2", HYBRID, letters], [0, 5], "in mid-stream"),
+  midStreamCase({ model: "lfm2", path: HYBRID, ask: letters }, [0, 5], "in mid-stream"),
   idleCase,
   secondCase,
   closeCase,

@@ -3,11 +3,13 @@
  * logits behind it are still the reference's. How blocks and states are restored, and from where, is in tiers.cases.ts and
  * snapshots.cases.ts.
  */
+import { expertPolicyNames, type ExpertPolicyName } from "../../src/cache/experts/policy.ts";
 import type { EngineOptions, ScoreResult } from "../../src/wire/protocol.ts";
 import type { Case, CaseEnv } from "../support/cases.ts";
 import { equal } from "../support/equal.ts";
 import { KeptBackend } from "../support/kept-backend.ts";
 import { TestSession } from "../support/session.ts";
+import { shareOfExperts } from "./experts.cases.ts";
 import { gateOf } from "./golden.cases.ts";
 import { argmaxMisses, loadGolden, nmse } from "./golden.ts";
 import { EXACT, IN_EVERY_RUNTIME, VARIANTS } from "./variants.ts";
@@ -32,9 +34,9 @@ async function store(
   env: CaseEnv,
   model: Uint8Array,
   prompt: { tokens: readonly number[]; logprobs?: number },
-  disk: KeptBackend,
+  { disk, options }: { disk: KeptBackend; options: EngineOptions },
 ) {
-  const session = await TestSession.load(env.gpu, model, OPTIONS, await disk.openStore());
+  const session = await TestSession.load(env.gpu, model, options, await disk.openStore());
   try {
     const { tokens, ...asked } = prompt;
     await session.generate({ kind: "tokens", tokens }, { maxTokens: 1, ...asked }).done;
@@ -44,11 +46,20 @@ async function store(
   }
 }
 
-/** @param logprobs that the request which is stored asks for, as the first of its engine: their kernel compiles meanwhile */
-function restoredCase(variant: string, logprobs?: number): Case {
+interface Restored {
+  variant: string;
+  /** What its name ends with. */
+  with?: string;
+  full: boolean;
+  /** That the request which is stored asks for, as the first of its engine: their kernel compiles meanwhile. */
+  logprobs?: number;
+  /** Of both engines, beside the usual ones. */
+  optionsOf?(model: Uint8Array): Promise<EngineOptions>;
+}
+
+function restoredCase({ variant, with: end = "", full, logprobs, optionsOf }: Restored): Case {
   return {
-    name: `model/restored/${variant} from the disk${logprobs === undefined ? "" : ", with log-probabilities"}`,
-    full: !IN_EVERY_RUNTIME.includes(variant),
+    ...{ name: `model/restored/${variant} from the disk${end}`, full },
     async run(env) {
       const { golden, expected, model } = await loadGolden(
         env,
@@ -56,9 +67,11 @@ function restoredCase(variant: string, logprobs?: number): Case {
         EXACT.includes(variant),
       );
       const { tokens, vocabSize } = golden;
+      const options = { ...OPTIONS, ...(await optionsOf?.(model)) };
       const disk = new KeptBackend();
-      await store(env, model, { tokens, ...(logprobs !== undefined && { logprobs }) }, disk);
-      const session = await TestSession.load(env.gpu, model, OPTIONS, await disk.openStore());
+      const asked = { tokens, ...(logprobs !== undefined && { logprobs }) };
+      await store(env, model, asked, { disk, options });
+      const session = await TestSession.load(env.gpu, model, options, await disk.openStore());
       try {
         const from = tokens.length - BLOCK / 2;
         const { usage, logits } = await scoreFrom(session, tokens, from);
@@ -69,6 +82,12 @@ function restoredCase(variant: string, logprobs?: number): Case {
         const gate = gateOf(variant, "f32");
         if (!(error < gate)) throw new Error(`NMSE ${error.toExponential(2)}, gate ${gate}`);
         equal(argmaxMisses(logits as Float32Array, wanted, vocabSize), [], "rows whose arg-max differs");
+        equal(
+          session.session.runner.experts !== undefined,
+          options.expertMemory !== undefined,
+          "whether experts are off the GPU",
+        );
+        session.session.runner.experts?.cache.check();
         session.checkIdle();
       } finally {
         await session.close();
@@ -77,4 +96,16 @@ function restoredCase(variant: string, logprobs?: number): Case {
   };
 }
 
-export const cases: Case[] = [...VARIANTS.map((variant) => restoredCase(variant)), restoredCase("llama", 1)];
+/** Keys and values that come back beside experts that come and go. */
+const beside = (variant: string, expertPolicy: ExpertPolicyName): Restored => ({
+  ...{ variant, full: variant !== "qwen3moe" || expertPolicy !== "promoe" },
+  with: `, with a quarter of the experts, ${expertPolicy}`,
+  optionsOf: async (model) => ({ expertMemory: await shareOfExperts(model, 1 / 4), expertPolicy }),
+});
+
+export const cases: Case[] = [
+  ...VARIANTS.map((variant) => restoredCase({ variant, full: !IN_EVERY_RUNTIME.includes(variant) })),
+  restoredCase({ variant: "llama", with: ", with log-probabilities", full: false, logprobs: 1 }),
+  ...expertPolicyNames.map((policy) => restoredCase(beside("qwen3moe", policy))),
+  ...["lfm2moe", "deepseek2"].map((variant) => restoredCase(beside(variant, "promoe"))),
+];
