@@ -561,7 +561,7 @@ export class Session {
     const tokens = request.tokens.slice(from, from + count);
     const started = systemClock.nowMs();
     const done = this.runner.prefill({ ...this.rowOf(span), tokens, sample }, this.fetched);
-    return done.finally(() => this.mover?.computed(count, systemClock.nowMs() - started));
+    return done.finally(() => this.mover?.computed(count, from, systemClock.nowMs() - started));
   }
 
   private async load(move: Move): Promise<void> {

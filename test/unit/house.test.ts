@@ -61,6 +61,9 @@ const ENTRIES: readonly Source[] = [
   "src/api/http.ts",
   "src/sim/index.ts",
   "src/wgsl.d.ts",
+  // Until the worker imports them.
+  "src/schedule/slo/admission.ts",
+  "src/schedule/slo/goodput.ts",
 ];
 
 const VAGUE_NAME = /^(utils?|helpers?|common|types|managers?|misc|shared|lib)\.ts$/;

@@ -1,6 +1,6 @@
 /**
  * Blocks on their way between the GPU's slots and the lower tiers: looks stored blocks up by chain hash, loads them into
- * slots, copies full blocks down behind the steps that computed them, and tells the rates of both (schedule/cost-model.ts), so that the
+ * slots, copies full blocks down behind the steps that computed them, and tells the rates of both (schedule/cost/model.ts), so that the
  * scheduler can choose. It decides neither what is evicted (the policies) nor how records lie on the disk (tier/).
  */
 import { commonKvLayer } from "../../shape/shape.ts";
@@ -11,7 +11,7 @@ import { TidepoolError, type ErrorCode } from "../../errors.ts";
 import { blankBehind, type KvPool } from "../../gpu/pool.ts";
 import type { StatePool } from "../../gpu/state-pool.ts";
 import type { Runner } from "../../model/runner.ts";
-import { CostModel, type CostFacts } from "../../schedule/cost-model.ts";
+import { CostModel, type CostFacts } from "../../schedule/cost/model.ts";
 import type { LowerTier } from "../../schedule/request.ts";
 import type { RestoreMode, RestoreTerms } from "../../schedule/restore/restore.ts";
 import type { FullBlock, LowerTiers, Move, Save, Sequence } from "../../schedule/scheduler.ts";
@@ -206,9 +206,9 @@ export class TierMover implements LowerTiers {
     return this.costs.timeSavedMs;
   }
 
-  /** Tells that a prefill chunk, submitted `ms` ago, has run. */
-  computed(tokens: number, ms: number): void {
-    this.costs.computed(tokens, ms, this.options.nowMs());
+  /** Tells that a prefill chunk behind `from` tokens, submitted `ms` ago, has run. */
+  computed(tokens: number, from: number, ms: number): void {
+    this.costs.prefilled(tokens, from, { ms, nowMs: this.options.nowMs() });
   }
 
   /** Counts a request's cached tokens as time saved. */
