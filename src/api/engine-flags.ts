@@ -2,12 +2,19 @@
 import { Option, type Command } from "commander";
 import { Engine } from "../engine/engine.ts";
 import { policyNames } from "../sim/index.ts";
-import type { CacheOptions, EngineOptions, Notice } from "../wire/protocol.ts";
-import { oneOf, size, whole, withoutUndefined } from "./flags.ts";
+import type { CacheOptions, EngineObjectives, EngineOptions, Notice } from "../wire/protocol.ts";
+import { decimal, oneOf, size, whole, withoutUndefined } from "./flags.ts";
 import { sourceOptions, withBar, withSourceOptions, type SourceFlags } from "./commands/models.ts";
 import { resolveModel, RUNNABLE_NAMES } from "./shipped.ts";
 
-export interface EngineFlags extends SourceFlags {
+export interface ObjectiveFlags {
+  ttftMs?: number;
+  tbtMs?: number;
+  deadlineMs?: number;
+  rejection?: NonNullable<EngineObjectives["rejection"]>;
+}
+
+export interface EngineFlags extends SourceFlags, ObjectiveFlags {
   dtype?: "f32" | "f16" | "auto";
   kvDtype?: "f32" | "f16";
   blockTokens?: number;
@@ -73,6 +80,22 @@ export function withEngineOptions(command: Command): Command {
     .option("--verbose", "also show the messages of the GPU library");
 }
 
+const isAboveZero = decimal("above 0", (ms) => ms > 0);
+
+/** What requests are promised; a request for which it cannot be kept is rejected. */
+export function withObjectives(command: Command): Command {
+  return command
+    .option("--ttft-ms <ms>", "reject a request whose first token would take longer", isAboveZero)
+    .option("--tbt-ms <ms>", "reject a request whose tokens would be further apart", isAboveZero)
+    .option("--deadline-ms <ms>", "reject a request whose last token would take longer", isAboveZero)
+    .addOption(
+      new Option(
+        "--rejection <mode>",
+        "when a request is rejected: on arrival by the predicted load or by the present one, or when it is too late",
+      ).choices(["predicted", "early", "none"]),
+    );
+}
+
 export function withCacheOptions(command: Command): Command {
   return command
     .option("--cache-dir <dir>", "store computed keys and values in this folder")
@@ -113,6 +136,8 @@ export async function load(model: string, flags: EngineFlags): Promise<Engine> {
 export function engineOptions(flags: EngineFlags): EngineOptions {
   const { dtype, kvDtype, blockTokens, chunkTokens, adapter, subgroups, memory, maxRequests, tables } = flags;
   const { expertMemory, expertRam, expertPolicy, expertPrediction, experts } = flags;
+  const { ttftMs, tbtMs, deadlineMs, rejection } = flags;
+  const objectives = withoutUndefined({ ttftMs, tbtMs, deadlineMs, rejection });
   const given = {
     dtype,
     kvDtype,
@@ -128,6 +153,7 @@ export function engineOptions(flags: EngineFlags): EngineOptions {
     expertPrediction: expertPrediction === false ? false : undefined,
     experts,
     subgroups: subgroups ? undefined : false,
+    objectives: Object.keys(objectives).length > 0 ? objectives : undefined,
   };
   return { ...(withoutUndefined(given) as EngineOptions), ...sourceOptions(flags) };
 }

@@ -1,5 +1,15 @@
 /** A model's report as lines for people. */
-import type { CopyFigures, ExpertFigures, ModelReport } from "../wire/protocol.ts";
+import type { CopyFigures, ExpertFigures, ModelReport, Usage } from "../wire/protocol.ts";
+
+/** How long a request took beside what was predicted. */
+export function paceLine({ pace }: Usage): string {
+  if (!pace) return "the request ended before it began";
+  const { predicted, ttftMs, tbtMs, kept } = pace;
+  const expected = (ms: number | undefined) => (ms === undefined ? "" : ` (${ms.toFixed(0)} predicted)`);
+  const verdict =
+    kept === undefined ? "" : kept ? "; its objectives were kept" : "; its objectives were missed";
+  return `first token after ${ttftMs.toFixed(0)} ms${expected(predicted?.ttftMs)}, then ${tbtMs.toFixed(0)} ms a token${expected(predicted?.tbtMs)}${verdict}`;
+}
 
 /** How often experts that were chosen were on the GPU, and what it cost that others were not. */
 export function expertsLine(figures: ExpertFigures): string {

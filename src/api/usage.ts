@@ -25,6 +25,7 @@ const SAME_NAME = [
   ...["dtype", "kvDtype", "blockTokens", "chunkTokens", "maxRequests", "adapter", "restore", "policy"],
   ...["maxTokens", "temperature", "topK", "topP", "minP", "seed", "stop", "trust"],
   ...["dimensions", "truncate", "task", "expertMemory", "expertPolicy", "experts"],
+  ...["ttftMs", "tbtMs", "deadlineMs", "rejection"],
 ];
 
 const kebab = (option: string): string =>
@@ -33,13 +34,13 @@ const kebab = (option: string): string =>
 /** The flag that sets an option of the library; `undefined` if none does. */
 export function flagOf(option: string): string | undefined {
   const path = option.replace(/^(?:options|params)\./, "");
-  const bare = path.replace(/^cache\./, "");
+  const bare = path.replace(/^(?:cache|objectives)\./, "");
   return FLAGS[path] ?? FLAGS[bare] ?? (SAME_NAME.includes(bare) ? kebab(bare) : undefined);
 }
 
 /** A name with capitals or a dot is an option wherever it stands; a plain word only where a message begins with it. */
 const NAMES =
-  /\b(?:[a-z]+\.)*[a-z]+[A-Z]\w*\b|\b(?:(?:cache|hub|models|options|params)\.)+\w+\b|^[a-z]+(?= is )/g;
+  /\b(?:[a-z]+\.)*[a-z]+[A-Z]\w*\b|\b(?:(?:cache|hub|models|objectives|options|params)\.)+\w+\b|^[a-z]+(?= is )/g;
 
 /** A message of the library with flags in place of its options. */
 export function inFlags(message: string): string {

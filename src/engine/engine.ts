@@ -19,6 +19,7 @@ import type {
   GenerateParams,
   LoadProgress,
   Notice,
+  PredictedRequest,
   PromptUsage,
   RequestInput,
   ScoreOptions,
@@ -273,10 +274,7 @@ export class Engine {
   generate(prompt: string | readonly number[], options: GenerateOptions = {}): Generation {
     return this.submit(() => {
       const { signal, ...params } = generateOptions.read(options, "");
-      const given = textOrTokens.read(prompt, "prompt");
-      const input: RequestInput =
-        typeof given === "string" ? { kind: "text", text: given } : { kind: "tokens", tokens: given };
-      return { input, params, signal };
+      return { input: plainInput(prompt), params, signal };
     });
   }
 
@@ -300,9 +298,7 @@ export class Engine {
   chat(messages: readonly ChatMessage[], options: ChatOptions = {}): Generation {
     return this.submit(() => {
       const { signal, template, tools, ...params } = chatOptions.read(options, "");
-      const given = chatMessages.read(messages, "messages");
-      const extra = { ...(template && { template }), ...(tools && { tools }) };
-      return { input: { kind: "chat", messages: given, ...extra }, params, signal };
+      return { input: chatInput(chatMessages.read(messages, "messages"), template, tools), params, signal };
     });
   }
 
@@ -323,12 +319,36 @@ export class Engine {
   }
 
   /**
-   * What is counted while the engine runs: of a mixture of experts of which not all are on the GPU, which are there, how often a
+   * How long a request would take if it came now, why, and whether it would be rejected. Nothing is computed or promised.
+   *
+   * @example
+   * ```ts
+   * const { ttftMs, parts, computedTokens, rejection } = await engine.predict("The tide was low and", { tbtMs: 60_000 });
+   * console.log(`first token in ${ttftMs} ms: ${parts.queueMs} ms of waiting, ${computedTokens} tokens to compute`);
+   * console.log(rejection); // undefined
+   * ```
+   */
+  async predict(
+    prompt: string | readonly number[] | readonly ChatMessage[],
+    options: Omit<ChatOptions, "signal"> = {},
+  ): Promise<PredictedRequest> {
+    const { signal: _signal, template, tools, ...params } = chatOptions.read(options, "");
+    const isChat = Array.isArray(prompt) && typeof prompt[0] === "object";
+    const input = isChat
+      ? chatInput(chatMessages.read(prompt, "prompt"), template, tools)
+      : plainInput(prompt as string | readonly number[]);
+    return (await this.call({ method: "predict", input, params })) as PredictedRequest;
+  }
+
+  /**
+   * What is counted while the engine runs: who waits and runs, which requests were rejected, which kept their objectives, how good
+   * predictions are. Of a mixture of experts of which not all are on the GPU, which are there, how often a
    * chosen one was, what was read, and how long steps waited.
    *
    * @example
    * ```ts
-   * const { experts } = await engine.stats();
+   * const { schedule, experts } = await engine.stats();
+   * console.log(`${schedule.goodput.kept} of ${schedule.accepted} requests kept their objectives`);
    * // All experts are on the GPU, or the model has none:
    * console.log(experts); // undefined
    * ```
@@ -574,6 +594,19 @@ export class Engine {
     for (const id of [...this.running.keys(), ...this.calls.keys()]) this.refuse(id, error);
     if (isFirst) this.onChange(this);
   }
+}
+
+function chatInput(
+  messages: readonly ChatMessage[],
+  template: ChatOptions["template"],
+  tools: ChatOptions["tools"],
+): RequestInput {
+  return { kind: "chat", messages, ...(template && { template }), ...(tools && { tools }) };
+}
+
+function plainInput(prompt: string | readonly number[]): RequestInput {
+  const given = textOrTokens.read(prompt, "prompt");
+  return typeof given === "string" ? { kind: "text", text: given } : { kind: "tokens", tokens: given };
 }
 
 /** @throws TidepoolError `unsupported` outside browsers. */

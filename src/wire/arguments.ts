@@ -36,10 +36,12 @@ import type {
   ChatRole,
   EmbedInput,
   EmbedParams,
+  EngineObjectives,
   EngineOptions,
   GenerateParams,
   HubOptions,
   ModelsOptions,
+  Objectives,
   ScoreOptions,
   SourceOptions,
   StatsOptions,
@@ -92,6 +94,12 @@ export const cacheFields: Fields<CacheOptions> = {
 };
 export const cacheOptions = object<CacheOptions>("the cache's options", cacheFields);
 
+const objectiveFields: Fields<Objectives> = {
+  ttftMs: aboveZero,
+  tbtMs: aboveZero,
+  deadlineMs: aboveZero,
+};
+
 export const engineFields: Fields<EngineOptions> = {
   ...sourceFields,
   dtype: oneOf({ auto: true, f32: true, f16: true }),
@@ -112,6 +120,10 @@ export const engineFields: Fields<EngineOptions> = {
   adapter: text(),
   subgroups: flag,
   textTimeoutMs: integer(10, MAX_WAIT_MS),
+  objectives: object<EngineObjectives>("objectives", {
+    ...objectiveFields,
+    rejection: oneOf({ none: true, early: true, predicted: true }),
+  }),
   cache: cacheOptions,
 };
 
@@ -127,6 +139,8 @@ export const generateFields: Fields<GenerateParams> = {
   overflow: oneOf({ error: true, truncateStart: true, stop: true }),
   cache: cacheScope,
   cacheMaxAgeMs: aboveZero,
+  ...objectiveFields,
+  priority: oneOf({ interactive: true, background: true }),
 };
 
 /** Who may have written a message. Templates name no others. */

@@ -22,6 +22,7 @@ export type Call =
   | { method: "tokenize"; text: string }
   | { method: "detokenize"; tokens: readonly number[] }
   | { method: "countTokens"; input: RequestInput }
+  | { method: "predict"; input: RequestInput; params: GenerateParams }
   | ({ method: "stats" } & StatsOptions)
   | { method: "loseDevice" }
   | { method: "check" }

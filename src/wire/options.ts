@@ -6,6 +6,7 @@ import type { ExpertPolicyName } from "../cache/experts/policy.ts";
 import type { PolicyName } from "../cache/policy/policy.ts";
 import type { HubOptions } from "../load/download/hub.ts";
 import type { ModelsOptions } from "../load/download/kept/model-store.ts";
+import type { Objectives, RejectionMode } from "../schedule/slo/objectives.ts";
 
 export type { HubOptions, ModelsOptions };
 
@@ -107,8 +108,29 @@ export interface EngineOptions extends SourceOptions {
    * with `timed_out`. Default 10,000.
    */
   textTimeoutMs?: number | undefined;
+  /** What requests are promised, unless they say otherwise. Default: nothing, and none is rejected. */
+  objectives?: EngineObjectives | undefined;
   /** Lower tiers of the KV cache. */
   cache?: CacheOptions | undefined;
+}
+
+/**
+ * How long requests may take that name no objectives of their own, and when an engine rejects them.
+ *
+ * @example
+ * ```ts
+ * const objectives: EngineObjectives = { ttftMs: 30_000, tbtMs: 5000 };
+ * await using engine = await Engine.load("tide-dense.gguf", { objectives });
+ * const { usage } = await engine.generate("The tide was low and", { maxTokens: 4 }).result();
+ * console.log(usage.pace?.kept); // true
+ * ```
+ */
+export interface EngineObjectives extends Objectives {
+  /**
+   * "predicted": on arrival, by the load that is expected when the request's prompt will have been computed. "early": on arrival, by
+   * the load at that moment. "none": not before it is too late, so that work may have been wasted. Default "predicted".
+   */
+  rejection?: RejectionMode | undefined;
 }
 
 /**

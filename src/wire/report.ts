@@ -2,7 +2,13 @@
  * What is told of a model, of loading and of the platform: progress, notices, what was chosen, what would fit.
  */
 import type { ExpertEvents, ExpertFigures } from "../model/experts/figures.ts";
+import type { ErrorFigures, PredictedKind } from "../schedule/cost/errors.ts";
+import type { GoodputFigures } from "../schedule/slo/goodput.ts";
+import type { RejectionMode, RejectionReason } from "../schedule/slo/objectives.ts";
+import type { Prediction } from "../schedule/slo/prediction.ts";
 import type { Dtype } from "./options.ts";
+
+export type { ErrorFigures, GoodputFigures, Prediction };
 
 export type { CopyFigures, ExpertEvent, ExpertEvents, ExpertFigures } from "../model/experts/figures.ts";
 
@@ -99,8 +105,37 @@ export interface StatsOptions {
   eventsAfter?: number | undefined;
 }
 
+/**
+ * How long a request would take, with the parts of its time to first token; and, if it would be rejected, why.
+ *
+ * @example
+ * ```ts
+ * const { rejection }: PredictedRequest = await engine.predict("The tide was low and", { ttftMs: 0.001 });
+ * console.log(rejection?.reason, rejection!.retryAfterMs > 0); // ttft true
+ * ```
+ */
+export interface PredictedRequest extends Prediction {
+  rejection?: { reason: RejectionReason; predictedMs: number; limitMs: number; retryAfterMs: number };
+}
+
+/** Who waits and who runs, and what became of requests and predictions since the engine was loaded. */
+export interface ScheduleFigures {
+  /** When requests are rejected. */
+  rejection: RejectionMode;
+  /** Requests that wait, whose prompts are being computed, and that decode. */
+  waiting: number;
+  prefilling: number;
+  decoding: number;
+  accepted: number;
+  /** Of requests that ended: how many kept their objectives, and the percentiles of their times. */
+  goodput: GoodputFigures;
+  /** The median relative errors of the last predictions, as shares, and the number of all. */
+  errors: Record<PredictedKind, ErrorFigures>;
+}
+
 /** What is counted while the engine runs. `engine.cache.stats()` has the numbers of the KV cache. */
 export interface EngineStats {
+  schedule: ScheduleFigures;
   /** Present if not all experts of the model are on the GPU. */
   experts?: ExpertFigures;
   /** Present with `experts` if it was asked for. */

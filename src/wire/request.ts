@@ -2,6 +2,9 @@
  * What is asked of a model and what comes back: prompts, conversations, parameters, results. Plain data that survives
  * structured cloning; which values are allowed is in arguments.ts.
  */
+import type { Objectives, Priority } from "../schedule/slo/objectives.ts";
+
+export type { Objectives, Priority, RejectionMode, RejectionReason } from "../schedule/slo/objectives.ts";
 
 /** A part of a message's content, in OpenAI's form. */
 export interface TextPart {
@@ -130,7 +133,7 @@ export type CacheScope = "off" | "memory" | "disk";
  * console.log(logprobs?.[0]?.top.length); // 2
  * ```
  */
-export interface GenerateParams {
+export interface GenerateParams extends Objectives {
   /** The most new tokens. Default: until the model ends its answer, or the context is full. */
   maxTokens?: number | undefined;
   /** 0 (default): greedy. */
@@ -162,6 +165,8 @@ export interface GenerateParams {
    * stored before keep their own expiry. Default: the engine's `cache.maxAgeMs`.
    */
   cacheMaxAgeMs?: number | undefined;
+  /** Whom others wait for: "interactive" requests go before "background" ones, which wait but do not starve. Default "interactive". */
+  priority?: Priority | undefined;
 }
 
 /**
@@ -249,9 +254,33 @@ export interface PromptUsage {
   restore?: "load" | "compute" | "both";
 }
 
+/**
+ * How long a request was expected to take, and how long it took.
+ *
+ * @example
+ * ```ts
+ * const { usage } = await engine.generate("The tide was low and", { maxTokens: 8, ttftMs: 60_000 }).result();
+ * const { predicted, ttftMs, kept }: Pace = usage.pace!;
+ * console.log(`first token after ${ttftMs} ms, expected after ${predicted?.ttftMs} ms`);
+ * console.log(kept); // true
+ * ```
+ */
+export interface Pace {
+  /** What was predicted on arrival; absent if another engine had accepted the request before. */
+  predicted?: { ttftMs: number; tbtMs: number };
+  ttftMs: number;
+  /** Milliseconds between two tokens: the mean of the longest tenth of the gaps, and their 99th percentile; 0 with one token. */
+  tbtMs: number;
+  tbtP99Ms: number;
+  /** Whether the request kept its objectives; absent if it had none, or was aborted. */
+  kept?: boolean;
+}
+
 /** A request's tokens: those of its prompt, and those of its answer. */
 export interface Usage extends PromptUsage {
   completionTokens: number;
+  /** Absent if the request ended before its prompt was known. */
+  pace?: Pace;
 }
 
 /**
@@ -280,7 +309,10 @@ export interface GenerationResult {
   logprobs?: TokenLogprob[];
 }
 
-/** What was generated for a request before, by an engine that is gone: it goes on behind it, and says none of it again. */
+/**
+ * What was generated for a request before, by an engine that is gone: it goes on behind it, and says none of it again. That engine
+ * accepted the request, so this one does not reject it.
+ */
 export interface Resume {
   tokens: readonly number[];
   /** Of these tokens, where the request asks for them. */

@@ -178,6 +178,7 @@ export class LocalEngine {
       store = await openStore(cache, onNotice, kvBytesPerToken(shape, chosen));
       const more = {
         timeoutMs: options.textTimeoutMs,
+        objectives: options.objectives,
         reopen: this.reopener(model, options),
         capabilities: [
           ...(await missingCapabilities(this.gpu, options)),

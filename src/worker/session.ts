@@ -4,6 +4,7 @@
  * protocol's wire (worker.ts does) and holds no kernels.
  */
 import { assert, background, systemClock } from "../base.ts";
+import { CostModel } from "../schedule/cost/model.ts";
 import { BlockPool } from "../cache/blocks.ts";
 import type { PrefixCache } from "../cache/prefix.ts";
 import type { AlphaTuner } from "../cache/policy/alpha-tuner.ts";
@@ -30,6 +31,7 @@ import { CacheWatch } from "./cache/watch.ts";
 import { PoolGrowth } from "./pool-growth.ts";
 import { WeightsFingerprint } from "./fingerprint.ts";
 import { changeOf, describe } from "./info.ts";
+import { KeptCosts } from "./cache/kept-costs.ts";
 import { TierMover } from "./cache/tier-mover.ts";
 import { WarmExperts } from "./cache/warm-experts.ts";
 import { boundInput, fitPrompt } from "./request/fit-prompt.ts";
@@ -37,11 +39,13 @@ import { Loop, type StepResult } from "./loop.ts";
 import type { Embeds } from "./request/embed.ts";
 import { nothing, Output } from "./request/output.ts";
 import { Prompts, tokenPrompt, type PromptOptions } from "./request/prompts.ts";
-import { cacheCost, makeCache, poolSizes } from "./cache/prefix-cache.ts";
+import { cacheCost, costFacts, makeCache, poolSizes } from "./cache/prefix-cache.ts";
 import { Recovery, type Reopen, type Reopened } from "./recovery.ts";
 import { Requests } from "./request/requests.ts";
 import { scoreTokens, type ScoreInput } from "./request/score.ts";
 import { makesNoVectors, openEmbeds } from "./request/text-vectors.ts";
+import { Desk, type AskedTime } from "./slo/desk.ts";
+import { StepClock } from "./slo/step-clock.ts";
 import type { EncodedPrompt } from "./text/messages.ts";
 import type {
   CacheOptions,
@@ -51,9 +55,11 @@ import type {
   EmbedInput,
   EmbedParams,
   EngineInfo,
+  EngineObjectives,
   EngineStats,
   FromWorker,
   GenerateParams,
+  PredictedRequest,
   PromptUsage,
   RequestInput,
   Resume,
@@ -78,7 +84,15 @@ const MAX_GPU_ERROR_NOTICES = 8;
 /** How long a failed step waits to hear whether its device was lost. */
 const LOSS_GRACE_MS = 250;
 
+/** A request as it was asked for. */
+interface AskedRequest extends AskedTime {
+  id: number;
+  resume: Resume | undefined;
+}
+
 export interface SessionOptions extends PromptOptions {
+  /** What requests are promised that name no objectives. Default: nothing. */
+  objectives?: EngineObjectives | undefined;
   /** Opens device and model once more. Default: the loss of the device is the end. */
   reopen?: Reopen;
   /** What the platform lacks. */
@@ -91,12 +105,16 @@ export class Session {
   runner: Runner;
   readonly scheduler: Scheduler;
   readonly cache: PrefixCache;
+  /** What work costs on this machine, as far as it has been measured. */
+  readonly costs: CostModel;
   readonly mover: TierMover | undefined;
   /** Finds the weight of FLOP efficiency, where the policy has one. */
   readonly tuner: AlphaTuner | undefined;
   readonly watch: CacheWatch;
   private readonly prompts: Prompts;
   private readonly loop: Loop<SampledRow>;
+  private readonly steps: StepClock;
+  private readonly desk: Desk;
   private readonly requests: Requests;
   /** Requests whose text is on its way to becoming ids. */
   private readonly encoding = new Map<number, AbortController>();
@@ -113,6 +131,8 @@ export class Session {
   private file: ModelFile | undefined;
   /** Present if not all experts are on the GPU, and something is stored. */
   private warmExperts: WarmExperts | undefined;
+  /** Present if something is stored. */
+  private keptCosts: KeptCosts | undefined;
   private closed = false;
   /** Why nothing can be done any more. */
   private broken: TidepoolError | undefined;
@@ -123,16 +143,16 @@ export class Session {
 
   private constructor(
     gpu: Gpu,
-    runner: Runner,
+    { runner, costs, mover }: { runner: Runner; costs: CostModel; mover: TierMover | undefined },
     prompts: Prompts,
-    mover: TierMover | undefined,
     post: Post,
     cacheOptions: CacheOptions,
-    { reopen, capabilities = [] }: SessionOptions,
+    { reopen, capabilities = [], objectives }: SessionOptions,
   ) {
     const { blockTokens, chunkTokens, seats } = runner.options;
     this.runner = runner;
     this.prompts = prompts;
+    this.costs = costs;
     this.mover = mover;
     this.post = post;
     this.capabilities = capabilities;
@@ -151,10 +171,21 @@ export class Session {
     const { maxBlocks } = runner;
     const more = { maxBlocks, ...lower, ...states };
     this.scheduler = new Scheduler(cache, pool, { blockTokens, chunkTokens, seats, ...more });
-    this.requests = new Requests(this.scheduler, post, (request, usage) => {
+    this.steps = new StepClock(costs, systemClock.nowMs);
+    this.desk = new Desk(
+      {
+        ...{ scheduler: this.scheduler, costs, steps: this.steps, nowMs: systemClock.nowMs },
+        chunkTokens: () => this.chunkTokens(),
+        cached: (spec) => this.cachedOf(spec),
+      },
+      objectives,
+    );
+    this.requests = new Requests(this.scheduler, this.desk, post, (request, usage) => {
+      const nowMs = systemClock.nowMs();
       this.tuner?.record(Int32Array.from(request.tokens), request.promptLength);
-      this.mover?.credit(usage.cachedTokens);
-      this.warmExperts?.ended(systemClock.nowMs());
+      this.costs.credit(usage.cachedTokens);
+      this.warmExperts?.ended(nowMs);
+      this.keptCosts?.ended(nowMs);
     });
     this.info = describe(runner, prompts, capabilities);
     this.embeds = openEmbeds({
@@ -186,11 +217,11 @@ export class Session {
       save: (saves) => this.save(saves),
       idle: () => this.tuner?.work(TUNER_SLICE) ?? false,
       committed: (outcomes, samples) => this.requests.committed(outcomes, samples),
-      makeRoom: () =>
-        this.poolGrowth.makeRoom({
-          blocks: this.scheduler.missingBlocks,
-          states: this.scheduler.missingStates(),
-        }),
+      makeRoom: () => {
+        if (this.desk.rejectsLate) this.rejectLate();
+        const { missingBlocks: blocks } = this.scheduler;
+        return this.poolGrowth.makeRoom({ blocks, states: this.scheduler.missingStates() });
+      },
       failed: (error, plan) => this.stepFailed(error, plan),
     });
     if (mover) mover.allGood = () => this.loop.allGood;
@@ -228,6 +259,7 @@ export class Session {
     }
     const runner = loaded.value;
     if (!runner.readsFile) await file.close();
+    const costs = new CostModel(costFacts(runner, store));
     const mover =
       store &&
       new TierMover({
@@ -239,19 +271,28 @@ export class Session {
           restore: cache.restore ?? "auto",
         },
         fingerprint: weightsFingerprint.fingerprint(runner.shape, runner.options),
-        flopsPerToken: cacheCost(runner).flopsLinear,
-        isSoftware: gpu.adapter.software,
+        ...{ flopsPerToken: cacheCost(runner).flopsLinear, costs },
         nowMs: () => systemClock.nowMs(),
         ...(cache.maxAgeMs !== undefined && { maxAgeMs: cache.maxAgeMs }),
       });
     for (const notice of prompts.value.notices) post({ type: "notice", notice });
-    const session = new Session(gpu, runner, prompts.value, mover, post, cache, more);
+    const session = new Session(gpu, { runner, costs, mover }, prompts.value, post, cache, more);
     if (runner.readsFile) session.file = file;
+    session.keepCosts();
     if (store && runner.experts) {
       const weights = weightsFingerprint.ofWeights();
       session.keepWarm(store, weights, cache.namespace ?? "");
     }
     return session;
+  }
+
+  /** What was learned of this machine goes on from the last time. */
+  private keepCosts(): void {
+    const { mover, costs, runner } = this;
+    if (!mover) return;
+    const kept = { model: mover.fingerprint, costs, nowMs: systemClock.nowMs() };
+    this.keptCosts = new KeptCosts(mover.store, mover.namespace, runner, kept);
+    background(this.keptCosts.start(), "record of what steps cost");
   }
 
   private keepWarm(store: TierStore, weights: Key, namespace: string): void {
@@ -267,24 +308,21 @@ export class Session {
 
   /** Queues a request; what is wrong with it is posted as `refused`. */
   submit(id: number, input: RequestInput, params: GenerateParams, resume?: Resume): void {
-    if (input.kind === "tokens") this.begin(id, tokenPrompt(input.tokens), params, resume);
-    else background(this.encodeFirst(id, input, params, resume), "encode");
+    const asked = { id, params, resume, arrivedMs: systemClock.nowMs() };
+    if (input.kind === "tokens") this.begin(asked, tokenPrompt(input.tokens));
+    else background(this.encodeFirst(asked, input), "encode");
   }
 
   /** Decoding goes on meanwhile. */
-  private async encodeFirst(
-    id: number,
-    input: RequestInput,
-    params: GenerateParams,
-    resume: Resume | undefined,
-  ): Promise<void> {
+  private async encodeFirst(asked: AskedRequest, input: RequestInput): Promise<void> {
+    const { id, params } = asked;
     const stop = new AbortController();
     try {
       this.checkRoom();
       this.checkGenerates(input.kind === "chat" ? "chat" : "generate");
       this.encoding.set(id, stop);
       const prompt = await this.prompts.encode(this.bounded(input, params), stop.signal);
-      if (this.encoding.delete(id)) this.begin(id, prompt, params, resume);
+      if (this.encoding.delete(id)) this.begin(asked, prompt);
     } catch (error) {
       // An aborted one has been told already.
       if (!stop.signal.aborted) this.requests.refuse(id, error);
@@ -302,16 +340,11 @@ export class Session {
     return Math.min(this.info.model.contextTokens, this.scheduler.capacityTokens);
   }
 
-  private begin(
-    id: number,
-    prompt: EncodedPrompt,
-    params: GenerateParams,
-    resume: Resume = { tokens: [] },
-  ): void {
+  private begin(asked: AskedRequest, prompt: EncodedPrompt): void {
     try {
-      this.accept(id, prompt, params, resume);
+      this.accept(asked, prompt);
     } catch (error) {
-      this.requests.refuse(id, error);
+      this.requests.refuse(asked.id, error);
     }
   }
 
@@ -339,6 +372,8 @@ export class Session {
         return this.prompts.detokenize(call.tokens);
       case "countTokens":
         return (await this.prompts.encode(call.input)).tokens.length;
+      case "predict":
+        return this.predict(call);
       case "stats":
         return this.stats(call);
       case "loseDevice":
@@ -385,11 +420,21 @@ export class Session {
     throw new TidepoolError("unsupported", message, { architecture });
   }
 
+  private async predict({ input, params }: Extract<Call, { method: "predict" }>): Promise<PredictedRequest> {
+    this.checkOpen();
+    this.checkGenerates("predict");
+    const prompt = await this.prompts.encode(this.bounded(input, params));
+    const arrivedMs = systemClock.nowMs();
+    const { spec } = this.prepare({ id: 0, params, resume: undefined, arrivedMs }, prompt);
+    return this.desk.predict(spec, { params, arrivedMs });
+  }
+
   private stats({ eventsAfter }: StatsOptions): EngineStats {
+    const schedule = this.desk.figures();
     const { experts } = this.runner;
-    if (!experts) return {};
+    if (!experts) return { schedule };
     const events = eventsAfter === undefined ? {} : { expertEvents: experts.log.since(eventsAfter) };
-    return { experts: experts.figures, ...events };
+    return { schedule, experts: experts.figures, ...events };
   }
 
   private score(input: ScoreInput): Promise<ScoreResult> {
@@ -447,6 +492,7 @@ export class Session {
     await this.loop.stop();
     await this.scored; // it ends with the part that the GPU is at
     await this.warmExperts?.write();
+    await this.keptCosts?.write();
     await this.mover?.drain(CLOSE_DRAIN_MS);
     await this.mover?.store.close(CLOSE_DRAIN_MS);
     this.runner.destroy();
@@ -474,10 +520,12 @@ export class Session {
     }
   }
 
-  private accept(id: number, prompt: EncodedPrompt, params: GenerateParams, resume: Resume): void {
+  private accept(asked: AskedRequest, prompt: EncodedPrompt): void {
     this.checkRoom();
     this.checkGenerates("generate");
-    const { spec, output } = this.prepare(id, prompt, params, resume);
+    const { id } = asked;
+    const { spec, output } = this.prepare(asked, prompt);
+    this.desk.receive(spec, asked);
     const request = this.scheduler.submit(spec);
     this.requests.add(request, output);
     // The engine before may have come to the end and not to saying so.
@@ -488,21 +536,43 @@ export class Session {
 
   /** All that may refuse a request, before anything is taken for it. */
   private prepare(
-    id: number,
+    { id, params, arrivedMs, resume = { tokens: [] } }: AskedRequest,
     { tokens, protectedTokens }: EncodedPrompt,
-    params: GenerateParams,
-    resume: Resume,
   ): { spec: RequestSpec; output: Output } {
     const sampling = samplingParams(samplingOf(params), this.info.model.vocabSize);
     this.checkTokens(tokens);
     this.checkTokens(resume.tokens);
     const { prompt, maxNewTokens } = fitPrompt({ tokens, protectedTokens, limit: this.positions, params });
-    const output = new Output(id, this.prompts.decoder(prompt), sampling, [params.stop ?? []].flat());
+    const stop = [params.stop ?? []].flat();
+    const output = new Output(id, arrivedMs, this.prompts.decoder(prompt), sampling, stop);
     output.resume(resume);
     const { stopIds } = this.prompts;
     const { cache = "disk", cacheMaxAgeMs: maxAgeMs } = params;
     const spec = { id, prompt, generated: resume.tokens, maxNewTokens, stopIds, storage: cache, maxAgeMs };
     return { spec, output };
+  }
+
+  /** Of requests that wait, those whose objectives have passed. */
+  private rejectLate(): void {
+    for (const request of this.requests.notBegun()) {
+      const error = this.desk.tooLate(request, "start");
+      if (error) this.requests.giveUp(request, error);
+    }
+  }
+
+  /** Tokens of a prompt's next chunk. */
+  private chunkTokens(): { besideDecodes: number; alone: number } {
+    const { chunkTokens } = this.runner.options;
+    return { besideDecodes: chunkTokens, alone: chunkTokens };
+  }
+
+  /** What of a prompt need not be computed, by tier. */
+  private cachedOf({ prompt, storage }: RequestSpec): { tokens: Record<string, number>; loadMs: number } {
+    if (storage === "off") return { tokens: { gpu: 0 }, loadMs: 0 };
+    const limit = prompt.length - 1; // the last one's logits are wanted
+    const { tokens: gpu } = this.cache.match(Int32Array.from(prompt), limit);
+    const below = this.mover?.stored({ tokens: prompt, storage: storage ?? "disk" }, gpu, limit);
+    return { tokens: { gpu, ...below?.tokens }, loadMs: below?.loadMs ?? 0 };
   }
 
   private checkTokens(tokens: readonly number[]): void {
@@ -514,7 +584,9 @@ export class Session {
 
   private async run(plan: Plan): Promise<StepResult<SampledRow>> {
     const what = `a ${plan.phase} step`;
+    const step = this.steps.submitted(plan);
     const { samples, broken } = await guarded(this.runner.gpu.device, what, () => this.submitStep(plan));
+    this.steps.ran(step);
     let next = 0;
     const perSpan = plan.spans.map((span) => samples.slice(next, (next += span.samples)));
     return { samples: perSpan, broken };
@@ -559,9 +631,7 @@ export class Session {
       this.runner.takeSeat(request.seat as number, request.tokens, request.promptLength, output.sampling);
     }
     const tokens = request.tokens.slice(from, from + count);
-    const started = systemClock.nowMs();
-    const done = this.runner.prefill({ ...this.rowOf(span), tokens, sample }, this.fetched);
-    return done.finally(() => this.mover?.computed(count, from, systemClock.nowMs() - started));
+    return this.runner.prefill({ ...this.rowOf(span), tokens, sample }, this.fetched);
   }
 
   private async load(move: Move): Promise<void> {
@@ -593,6 +663,7 @@ export class Session {
 
   /** Requests are computed again from the tokens that they have; those whose step has failed before end by the error. */
   private async stepFailed(error: unknown, plan: Plan | undefined): Promise<void> {
+    this.steps.dropped();
     if (await this.isLost(this.runner.gpu.device)) return; // recover() does it on another
     for (const request of this.scheduler.stepFailed(plan))
       this.requests.giveUp(request, stepError(request, error));
@@ -633,6 +704,7 @@ export class Session {
     if (this.closed) return;
     this.post({ type: "recovering" });
     this.scheduler.restart();
+    this.steps.dropped();
     const old = this.runner;
     try {
       const loaded = await this.recovery.run(info, (opened) => this.loadAgain(opened));
@@ -642,6 +714,8 @@ export class Session {
       this.capabilities = loaded.capabilities;
       this.mover?.moveTo(loaded.runner, loaded.fingerprint);
       loaded.runner.experts?.warm(old.experts?.needed() ?? []);
+      this.costs.moveTo(costFacts(loaded.runner, this.mover?.store));
+      this.keepCosts();
       this.fitTo(loaded.runner);
     } catch (error) {
       this.giveUpAll(error);
@@ -711,7 +785,8 @@ export class Session {
 /** The sampling part of a request's settings. */
 function samplingOf(params: GenerateParams): Partial<SamplingParams> {
   const { maxTokens: _maxTokens, stop: _stop, overflow: _overflow, ...rest } = params;
-  const { cache: _cache, cacheMaxAgeMs: _cacheMaxAgeMs, ...sampling } = rest;
+  const { cache: _cache, cacheMaxAgeMs: _cacheMaxAgeMs, ...unpromised } = rest;
+  const { ttftMs: _ttft, tbtMs: _tbt, deadlineMs: _deadline, priority: _priority, ...sampling } = unpromised;
   return Object.fromEntries(Object.entries(sampling).filter(([, value]) => value !== undefined));
 }
 

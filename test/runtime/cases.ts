@@ -37,6 +37,7 @@ import { cases as golden } from "../model/golden.cases.ts";
 import { cases as identity } from "../model/identity.cases.ts";
 import { cases as live } from "../model/live.cases.ts";
 import { cases as latent } from "../model/latent.cases.ts";
+import { cases as objectives } from "../model/objectives.cases.ts";
 import { cases as rowTable } from "../model/row-table.cases.ts";
 import { cases as poolGrowth } from "../model/pool-growth.cases.ts";
 import { cases as quants } from "../model/quants.cases.ts";
@@ -102,6 +103,7 @@ export const allCases: Case[] = [
   ]),
   ...embedTexts,
   ...live,
+  ...objectives,
   ...shipped,
   ...textWorker,
   ...toyKinds,

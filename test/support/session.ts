@@ -72,7 +72,9 @@ export class TestSession {
       ...(stateStartSlots !== undefined && { stateStartSlots }),
       ...(expertAblation && { expertAblation }),
     };
-    const session = await Session.load(gpu, file, chosen, post, store, options.cache, more);
+    const { objectives } = options;
+    const all = { ...(objectives && { objectives }), ...more };
+    const session = await Session.load(gpu, file, chosen, post, store, options.cache, all);
     return new TestSession(session, running, posted);
   }
 

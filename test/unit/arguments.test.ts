@@ -109,7 +109,8 @@ const RIGHT: Record<string, unknown> = {
     hub: { baseUrl: "https://hub.example" },
   },
   ...{ expertMemory: 1e9, expertRamBytes: 0, expertPolicy: "lfu", expertPrediction: false },
-  ...{ experts: "bounded" },
+  ...{ experts: "bounded", objectives: { ttftMs: 5000, tbtMs: 0.5, rejection: "early" } },
+  ...{ ttftMs: 300, tbtMs: 40, deadlineMs: 1e5, priority: "background" },
   ...{ models: { keep: false }, directory: "kv", disk: false, ramBytes: 0, diskBytes: 1, restore: "load" },
   ...{ policy: "lru", namespace: "me", maxAgeMs: 10, atRestBits: 8, atRestStateBits: 16 },
 };

@@ -45,6 +45,9 @@ const ALSO: Record<string, readonly Source[]> = {
     "src/load/download/kept/model-store.ts",
     "src/model/experts/figures.ts",
     "src/model/sampling.ts",
+    ...["cost/errors", "slo/goodput", "slo/objectives", "slo/prediction"].map(
+      (file) => `src/schedule/${file}.ts`,
+    ),
     "src/text/stop.ts",
     "src/worker/worker.ts",
   ],
@@ -61,9 +64,6 @@ const ENTRIES: readonly Source[] = [
   "src/api/http.ts",
   "src/sim/index.ts",
   "src/wgsl.d.ts",
-  // Until the worker imports them.
-  "src/schedule/slo/admission.ts",
-  "src/schedule/slo/goodput.ts",
 ];
 
 const VAGUE_NAME = /^(utils?|helpers?|common|types|managers?|misc|shared|lib)\.ts$/;

@@ -8,6 +8,7 @@ import { BlockPool } from "../../src/cache/blocks.ts";
 import { createPrefixCache } from "../../src/cache/policy/create.ts";
 import type { KvPool } from "../../src/gpu/pool.ts";
 import type { StorageScope, Request } from "../../src/schedule/request.ts";
+import { CostModel } from "../../src/schedule/cost/model.ts";
 import { Scheduler, type Plan } from "../../src/schedule/scheduler.ts";
 import { fingerprintOf, type Key } from "../../src/tier/record/keys.ts";
 import { encodeRecord } from "../../src/tier/record/record.ts";
@@ -58,9 +59,12 @@ class Machine {
       readSlots,
       writeSlot,
     };
+    const tiers = store.tierNames.map((name) => ({ name, isInMemory: store.isInMemory(name) }));
+    const facts = { bytesPerBlock: SLOT_BYTES, flopsPerToken: 1, isSoftware: false, tiers };
+    const costs = new CostModel({ blockTokens: BLOCK_TOKENS, ...facts });
     this.mover = new TierMover({
       ...{ store, pool: pool as unknown as KvPool, fingerprint: fingerprintOf({ weights: "w" }) },
-      ...{ namespace: "", restore: "load", flopsPerToken: 1, nowMs: () => 0 },
+      ...{ namespace: "", restore: "load", flopsPerToken: 1, nowMs: () => 0, costs },
     });
     const blocks = new BlockPool(slots);
     const cost = { flopsLinear: 1000, flopsQuadratic: 1, bytesPerToken: 8, bytesPerSnapshot: 0 };

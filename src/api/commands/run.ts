@@ -8,11 +8,18 @@ import type { ChatMessage, GenerationResult } from "../../wire/protocol.ts";
 import type { Engine } from "../../engine/engine.ts";
 import type { GenerateOptions } from "../../engine/options.ts";
 import type { Generation } from "../../engine/generation.ts";
-import { load, MODEL_HELP, withCacheOptions, withEngineOptions, type EngineFlags } from "../engine-flags.ts";
+import {
+  load,
+  MODEL_HELP,
+  withCacheOptions,
+  withEngineOptions,
+  withObjectives,
+  type EngineFlags,
+} from "../engine-flags.ts";
 import { decimal, texts, whole, withoutUndefined } from "../flags.ts";
 import { outputClosed, print } from "../print.ts";
 import { modelAndPrompt, readPrompt } from "../prompt.ts";
-import { expertsLine } from "../report.ts";
+import { expertsLine, paceLine } from "../report.ts";
 import { DEFAULT_MODEL } from "../shipped.ts";
 
 /** How an answer is sampled and where it ends, unless flags say otherwise. */
@@ -43,6 +50,7 @@ async function run(first: string | undefined, second: string | undefined, flags:
     const { experts } = await engine.stats();
     if (flags.json) print(`${JSON.stringify({ ...runJson(result), experts })}\n`);
     else if (flags.cacheDir !== undefined) process.stderr.write(`tidepool: ${usageLine(result)}\n`);
+    if (!flags.json && asksForPace(flags)) process.stderr.write(`tidepool: ${paceLine(result.usage)}\n`);
     if (experts) process.stderr.write(`tidepool: ${expertsLine(experts)}\n`);
   } finally {
     await engine.close();
@@ -72,6 +80,10 @@ function runJson({ text, tokens, finishReason, usage, timing }: GenerationResult
   return { text, tokens, finishReason, usage, timing };
 }
 
+function asksForPace({ ttftMs, tbtMs, deadlineMs }: RunFlags): boolean {
+  return [ttftMs, tbtMs, deadlineMs].some((ms) => ms !== undefined);
+}
+
 /** Where the prompt's tokens came from. */
 function usageLine({ usage }: Pick<GenerationResult, "usage">): string {
   const { promptTokens, computedTokens, cachedTokens } = usage;
@@ -80,7 +92,7 @@ function usageLine({ usage }: Pick<GenerationResult, "usage">): string {
 
 export function addRun(root: Command): void {
   const command = root.command("run").description("continue a prompt, or answer it with --chat");
-  withSamplingOptions(withCacheOptions(withEngineOptions(command)))
+  withSamplingOptions(withObjectives(withCacheOptions(withEngineOptions(command))))
     .argument("[model]", `${MODEL_HELP}; default: ${DEFAULT_MODEL}`)
     .argument("[prompt]", "text; if it is - or absent, standard input is read")
     .usage("[options] [model] <prompt>")

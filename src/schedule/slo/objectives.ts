@@ -1,12 +1,23 @@
 /** What a request asks of time, and what a scheduler may do about it: plain data that crosses the wire. No logic. */
 
-/** What a request wants to be kept, in milliseconds; what is left out is not asked for. */
+/**
+ * How long a request may take. If the engine predicts on arrival that one of these will be missed, it rejects the request at once
+ * (`rejected`, with `details.reason`, `predictedMs`, `limitMs` and `retryAfterMs`), so that the requests it has accepted keep
+ * theirs. A request that was accepted runs to its end.
+ *
+ * @example
+ * ```ts
+ * const objectives: Objectives = { ttftMs: 0.001 };
+ * const error = await engine.generate("The tide was low and", objectives).result().catch((error: TidepoolError) => error);
+ * if (error instanceof TidepoolError) console.log(error.code, error.details["reason"]); // rejected ttft
+ * ```
+ */
 export interface Objectives {
-  /** From arrival to first token, at most. */
+  /** The most milliseconds from arrival to the first token; above 0. Default: the engine's. */
   ttftMs?: number | undefined;
-  /** Between tokens, at most. */
+  /** The most milliseconds between two tokens, by the mean of a request's longest tenth of gaps; above 0. Default: the engine's. */
   tbtMs?: number | undefined;
-  /** From arrival to the end of the whole request, at most. */
+  /** The most milliseconds from arrival to the last token; above 0. Default: the engine's. */
   deadlineMs?: number | undefined;
 }
 

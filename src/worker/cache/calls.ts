@@ -4,6 +4,7 @@
 import type { PrefixCache } from "../../cache/prefix.ts";
 import type { AlphaTuner } from "../../cache/policy/alpha-tuner.ts";
 import { TidepoolError } from "../../errors.ts";
+import type { CostModel } from "../../schedule/cost/model.ts";
 import type { Scheduler } from "../../schedule/scheduler.ts";
 import { noStats } from "../../tier/store/store-stats.ts";
 import type { TierStore } from "../../tier/store/store.ts";
@@ -30,6 +31,7 @@ export interface CacheRooms {
   mover: TierMover | undefined;
   tuner: AlphaTuner | undefined;
   watch: CacheWatch;
+  costs: CostModel;
 }
 
 type CacheCall = Extract<Call, { method: `cache${string}` }>;
@@ -109,7 +111,7 @@ export function importArchive(
   return importIntoEngine(rooms, moverOf(rooms), archive, options);
 }
 
-async function cacheStats({ cache, runner, mover, tuner }: CacheRooms): Promise<CacheStats> {
+async function cacheStats({ cache, runner, mover, tuner, costs }: CacheRooms): Promise<CacheStats> {
   const { lookups, tokensAsked, tokensMatched, branchHits, endHits, flopsSaved, evictions } = cache.stats;
   const blocks = cache.poolCounts();
   const { slotBytes } = runner.states;
@@ -129,7 +131,7 @@ async function cacheStats({ cache, runner, mover, tuner }: CacheRooms): Promise<
   return {
     gpu: { ...gpu, lookups, tokensAsked, tokensMatched, flopsSaved, evictions },
     ...{ tiers, ram, disk },
-    timeSavedMs: { gpu: 0, ram: 0, disk: 0, ...mover?.timeSavedMs },
+    timeSavedMs: { gpu: 0, ram: 0, disk: 0, ...costs.timeSavedMs },
     spillsDropped: mover?.dropped ?? 0,
     waiting: queue.records,
   };

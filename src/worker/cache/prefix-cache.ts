@@ -10,7 +10,9 @@ import { StateSlotPool } from "../../cache/state-slot-pool.ts";
 import type { AlphaTuner } from "../../cache/policy/alpha-tuner.ts";
 import type { Runner } from "../../model/runner.ts";
 import { modelCost } from "../../model/cost.ts";
+import type { CostFacts } from "../../schedule/cost/model.ts";
 import type { PoolSizes } from "../../schedule/scheduler.ts";
+import type { TierStore } from "../../tier/store/store.ts";
 import type { CacheOptions } from "../../wire/protocol.ts";
 
 /** The policy where the caller names none. */
@@ -42,4 +44,19 @@ export function cacheCost({ shape, options, pool, states }: Runner): Cost {
   const cost = modelCost(shape, options.kvDtype);
   const bytesPerToken = pool.slotBytes / pool.options.blockTokens; // as they lie on the GPU
   return { ...cost, bytesPerToken, bytesPerSnapshot: states.slotBytes };
+}
+
+/** What is assumed of a machine's speed follows from these. @param store the lower tiers, if there are any */
+export function costFacts(runner: Runner, store: TierStore | undefined): CostFacts {
+  const { pool, options, gpu } = runner;
+  const tiers = store?.tierNames.map((name) => ({ name, isInMemory: store.isInMemory(name) })) ?? [];
+  const flopsPerToken = cacheCost(runner).flopsLinear;
+  const { blockTokens } = options;
+  return {
+    blockTokens,
+    bytesPerBlock: pool.slotBytes,
+    flopsPerToken,
+    isSoftware: gpu.adapter.software,
+    tiers,
+  };
 }

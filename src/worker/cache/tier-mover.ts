@@ -11,7 +11,7 @@ import { TidepoolError, type ErrorCode } from "../../errors.ts";
 import { blankBehind, type KvPool } from "../../gpu/pool.ts";
 import type { StatePool } from "../../gpu/state-pool.ts";
 import type { Runner } from "../../model/runner.ts";
-import { CostModel, type CostFacts } from "../../schedule/cost/model.ts";
+import type { CostModel } from "../../schedule/cost/model.ts";
 import type { LowerTier } from "../../schedule/request.ts";
 import type { RestoreMode, RestoreTerms } from "../../schedule/restore/restore.ts";
 import type { FullBlock, LowerTiers, Move, Save, Sequence } from "../../schedule/scheduler.ts";
@@ -34,8 +34,8 @@ export interface TierMoverOptions {
   restore: RestoreMode | "auto";
   /** FLOPs of one token: what a record is worth when something must be dropped. */
   flopsPerToken: number;
-  /** Whether the adapter is a processor: what is assumed of its speed before it is measured. Default: a GPU. */
-  isSoftware?: boolean;
+  /** What loads take is told to it, and what is chosen by. */
+  costs: CostModel;
   nowMs(): number;
   /** Records expire so long after they were made. Default: never. */
   maxAgeMs?: number;
@@ -86,15 +86,38 @@ export class TierMover implements LowerTiers {
     this.fingerprint = options.fingerprint;
     this.namespace = options.namespace;
     this.blockTokens = options.pool.options.blockTokens;
-    this.costs = new CostModel(costFacts(options));
+    this.costs = options.costs;
   }
 
   storedBlocks(sequence: Sequence, from: number): number {
-    const keys = this.keysOf(sequence).slice(from);
-    const tiers = this.store.has(keys);
-    if (sequence.storage !== "memory") return tiers.length;
+    return this.tiersOf(sequence, from).length;
+  }
+
+  /** Of consecutive stored blocks, from block `from` on. */
+  private tiersOf(sequence: Sequence, from: number): LowerTier[] {
+    const tiers = this.store.has(this.keysOf(sequence).slice(from));
+    if (sequence.storage !== "memory") return tiers;
     const outside = tiers.findIndex((tier) => !this.store.isInMemory(tier));
-    return outside < 0 ? tiers.length : outside;
+    return outside < 0 ? tiers : tiers.slice(0, outside);
+  }
+
+  /** Tokens of a sequence, between those on the GPU and `limit`, that are loaded rather than computed, by tier, and for how long. */
+  stored(
+    sequence: Sequence,
+    from: number,
+    limit: number,
+  ): { tokens: Record<LowerTier, number>; loadMs: number } {
+    const first = Math.floor(from / this.blockTokens);
+    const end = this.options.states?.slotBytes ? (this.storedState(sequence, from, limit) ?? from) : limit;
+    const most = Math.max(0, Math.floor(end / this.blockTokens) - first);
+    const tiers = this.tiersOf(sequence, first).slice(0, most);
+    const faster =
+      this.options.restore === "compute"
+        ? []
+        : tiers.filter((tier) => this.costs.loadMs(tier) < this.costs.computeMs());
+    const tokens: Record<LowerTier, number> = {};
+    for (const tier of faster) tokens[tier] = (tokens[tier] ?? 0) + this.blockTokens;
+    return { tokens, loadMs: faster.reduce((sum, tier) => sum + this.costs.loadMs(tier), 0) };
   }
 
   /** The furthest snapshot in (after, limit] that is stored with all blocks before it. */
@@ -192,28 +215,12 @@ export class TierMover implements LowerTiers {
    * Blocks and states are elsewhere from now on: the device that had them was lost. What is stored under another
    * fingerprint stays for who computes that way, and is no longer found here.
    */
-  moveTo({ pool, states, gpu }: Runner, fingerprint: Key): void {
-    Object.assign(this.options, { pool, states, isSoftware: gpu.adapter.software });
-    this.costs.moveTo(costFacts(this.options));
+  moveTo({ pool, states }: Runner, fingerprint: Key): void {
+    Object.assign(this.options, { pool, states });
     if (fingerprint === this.fingerprint) return;
     this.fingerprint = fingerprint;
     this.keys = new WeakMap();
     this.offered = new WeakMap();
-  }
-
-  /** What cached tokens would have taken to compute. */
-  get timeSavedMs(): CostModel["timeSavedMs"] {
-    return this.costs.timeSavedMs;
-  }
-
-  /** Tells that a prefill chunk behind `from` tokens, submitted `ms` ago, has run. */
-  computed(tokens: number, from: number, ms: number): void {
-    this.costs.prefilled(tokens, from, { ms, nowMs: this.options.nowMs() });
-  }
-
-  /** Counts a request's cached tokens as time saved. */
-  credit(cachedTokens: Readonly<Record<LowerTier | "gpu", number>>): void {
-    this.costs.credit(cachedTokens);
   }
 
   /** Brings one block's bytes into its slot if it is still wanted then; the tier they came from, or undefined. */
@@ -467,12 +474,6 @@ export class TierMover implements LowerTiers {
     const { kvHeads, headDim } = common;
     return { layout: { layers: layers.length, kvHeads, headDim, blockTokens, dtype } };
   }
-}
-
-function costFacts({ store, pool, flopsPerToken, isSoftware = false }: TierMoverOptions): CostFacts {
-  const { blockTokens } = pool.options;
-  const tiers = store.tierNames.map((name) => ({ name, isInMemory: store.isInMemory(name) }));
-  return { blockTokens, bytesPerBlock: pool.slotBytes, flopsPerToken, isSoftware, tiers };
 }
 
 function requestOf(sequence: Sequence): { requestId?: number } {

@@ -73,6 +73,7 @@ const resume = object<Resume>(
 const METHOD = { method: true } as const;
 const WITH_INPUT = { method: true, input: true } as const;
 
+const params = object<GenerateParams>("how to generate", generateFields);
 const embedParams = object<EmbedParams>("how to embed", embedFields);
 
 const call = variants<Call, "method">("method", {
@@ -87,6 +88,11 @@ const call = variants<Call, "method">("method", {
     { ...METHOD, tokens: true },
   ),
   countTokens: object<Of<"countTokens">>("input", { method: word("countTokens"), input }, WITH_INPUT),
+  predict: object<Of<"predict">>(
+    "input and params",
+    { method: word("predict"), input, params },
+    { ...WITH_INPUT, params: true },
+  ),
   check: object<Of<"check">>("nothing", { method: word("check") }, METHOD),
   stats: object<Of<"stats">>("nothing", { method: word("stats"), ...statsFields }, METHOD),
   loseDevice: object<Of<"loseDevice">>("nothing", { method: word("loseDevice") }, METHOD),
@@ -132,8 +138,6 @@ const call = variants<Call, "method">("method", {
     { ...METHOD, tokens: true, from: true, logits: true },
   ),
 });
-
-const params = object<GenerateParams>("how to generate", generateFields);
 
 const asks = variants<Ask, "type">("type", {
   submit: object<Extract<Ask, { type: "submit" }>>(

@@ -6,7 +6,14 @@ import { systemClock } from "../../base.ts";
 import type { SampledRow } from "../../model/sampler.ts";
 import type { SamplingParams } from "../../model/sampling.ts";
 import { StopMatcher } from "../../text/stop.ts";
-import type { GenerationResult, PromptUsage, Resume, StepOutput, TokenLogprob } from "../../wire/protocol.ts";
+import type {
+  GenerationResult,
+  Pace,
+  PromptUsage,
+  Resume,
+  StepOutput,
+  TokenLogprob,
+} from "../../wire/protocol.ts";
 
 /** Turns ids into text piece by piece. */
 export interface Decoder {
@@ -25,15 +32,23 @@ export class Output {
   private text = "";
   private readonly tokens: number[] = [];
   private readonly logprobs: TokenLogprob[] = [];
-  private readonly submittedMs = systemClock.nowMs();
+  /** When the request came. */
+  private readonly arrivedMs: number;
   private prefillMs: number | undefined;
   private firstMs: number | undefined;
   private lastMs = 0;
   /** Tokens that were there before: they took no time of ours. */
   private resumedTokens = 0;
 
-  constructor(id: number, decoder: Decoder, sampling: SamplingParams, stop: readonly string[]) {
+  constructor(
+    id: number,
+    arrivedMs: number,
+    decoder: Decoder,
+    sampling: SamplingParams,
+    stop: readonly string[],
+  ) {
     this.id = id;
+    this.arrivedMs = arrivedMs;
     this.decoder = decoder;
     this.sampling = sampling;
     this.matcher = new StopMatcher(stop);
@@ -80,7 +95,11 @@ export class Output {
     return text === "" ? undefined : { id: this.id, text, tokens: [] };
   }
 
-  result(finishReason: GenerationResult["finishReason"], prompt: PromptUsage): GenerationResult {
+  result(
+    finishReason: GenerationResult["finishReason"],
+    prompt: PromptUsage,
+    pace: Pace | undefined,
+  ): GenerationResult {
     const completionTokens = this.tokens.length;
     const firstMs = this.firstMs ?? systemClock.nowMs();
     const prefillMs = firstMs - (this.prefillMs ?? firstMs);
@@ -89,9 +108,9 @@ export class Output {
       text: this.text,
       tokens: this.tokens,
       finishReason,
-      usage: { ...prompt, completionTokens },
+      usage: { ...prompt, completionTokens, ...(pace && { pace }) },
       timing: {
-        ttftMs: firstMs - this.submittedMs,
+        ttftMs: firstMs - this.arrivedMs,
         prefillTokensPerSecond: perSecond(prompt.computedTokens, prefillMs),
         decodeTokensPerSecond: perSecond(completionTokens - this.resumedTokens - 1, decodeMs),
       },

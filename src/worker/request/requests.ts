@@ -8,11 +8,16 @@ import { notFinite } from "../../model/runner.ts";
 import type { SampledRow } from "../../model/sampler.ts";
 import type { Request } from "../../schedule/request.ts";
 import type { Outcome, Scheduler } from "../../schedule/scheduler.ts";
+import type { Desk } from "../slo/desk.ts";
 import type { Output } from "./output.ts";
 import type { FromWorker, GenerationResult, PromptUsage, StepOutput } from "../../wire/protocol.ts";
 
+/** Where the times of requests are noted, and what comes of them. */
+export type Paces = Pick<Desk, "tokens" | "ended">;
+
 export class Requests {
   private readonly scheduler: Scheduler;
+  private readonly paces: Paces;
   private readonly post: (message: FromWorker) => void;
   /** Hears of each that has ended with a result, before that is posted. */
   private readonly ended: (request: Request, usage: PromptUsage) => void;
@@ -25,8 +30,14 @@ export class Requests {
   >();
   private nextHiddenId = -1;
 
-  constructor(scheduler: Scheduler, post: (message: FromWorker) => void, ended: Requests["ended"]) {
+  constructor(
+    scheduler: Scheduler,
+    paces: Paces,
+    post: (message: FromWorker) => void,
+    ended: Requests["ended"],
+  ) {
     this.scheduler = scheduler;
+    this.paces = paces;
     this.post = post;
     this.ended = ended;
   }
@@ -37,6 +48,13 @@ export class Requests {
 
   ids(): number[] {
     return [...this.byId.keys()];
+  }
+
+  /** Those that wait for their turn, and have not had one before. */
+  notBegun(): Request[] {
+    return [...this.byId.values()].filter(
+      ({ status, cachedTokens }) => status === "waiting" && cachedTokens === undefined,
+    );
   }
 
   add(request: Request, output: Output): void {
@@ -68,6 +86,7 @@ export class Requests {
       if (!output) continue;
       this.orGiveUp(request, () => {
         if (brokenAt !== undefined) throw notFinite(brokenAt, { request: request.id });
+        this.paces.tokens(request, tokens.length);
         for (const sample of (samples[spanIndex] ?? []).slice(0, tokens.length)) {
           if (output.stopped) break; // tokens behind a stop in the text
           const step = output.accept(sample);
@@ -105,11 +124,12 @@ export class Requests {
     const output = this.outputs.get(request);
     if (!output) return;
     this.forget(request);
+    const pace = this.paces.ended(request, reason === "aborted" ? "aborted" : "finished");
     try {
       const rest = output.flush();
       const usage = usageOf(request);
       this.ended(request, usage);
-      this.tell(output.id, output.result(reason, usage), rest);
+      this.tell(output.id, output.result(reason, usage, pace), rest);
     } catch (error) {
       this.refuse(output.id, error);
     }
@@ -146,6 +166,7 @@ export class Requests {
 
   /** Ends one by an error. */
   giveUp(request: Request, error: unknown): void {
+    this.paces.ended(request, "failed");
     this.forget(request);
     this.scheduler.abort(request, "error");
     this.refuse(request.id, error);

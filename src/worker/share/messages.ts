@@ -7,7 +7,7 @@ import type { EngineInfo, FromWorker } from "../../wire/protocol.ts";
 import type { Ask } from "../local.ts";
 
 /** Raised with every change of these messages, or of those of wire/ that travel in them. */
-export const SHARE_VERSION = 3;
+export const SHARE_VERSION = 4;
 
 /** The addressee of what all should hear. */
 export const EVERYONE = "*";
