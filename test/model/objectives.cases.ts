@@ -74,7 +74,11 @@ export const cases: Case[] = [
         const { rejection, computedTokens } = await predicted(session, input, NEVER);
         equal([rejection?.reason, computedTokens], ["ttft", 100], "prediction");
         const { usage } = await session.generate(input, { maxTokens: 6, ttftMs: 1e6, tbtMs: 1e6 }).done;
-        equal([usage.pace?.kept, usage.cachedTokens.gpu], [true, 0], "accepted, and nothing of it was computed");
+        equal(
+          [usage.pace?.kept, usage.cachedTokens.gpu],
+          [true, 0],
+          "accepted, and nothing of it was computed",
+        );
         isAbove(usage.pace?.predicted?.ttftMs, 0, "predicted time to first token");
         isAbove(usage.pace?.tbtMs, 0, "time between tokens");
         const again = await predicted(session, input);
@@ -117,9 +121,15 @@ export const cases: Case[] = [
         const expected: GenerationResult[] = [];
         for (const prompt of prompts) expected.push(await session.generate(prompt, params).done);
         const { tbtMs } = await predicted(session, prompts[0]!);
-        for (const more of [{}, { tbtMs: 1.5 * tbtMs }, { tbtMs: 3 * tbtMs, priority: "background" as const }]) {
+        for (const more of [
+          {},
+          { tbtMs: 1.5 * tbtMs },
+          { tbtMs: 3 * tbtMs, priority: "background" as const },
+        ]) {
           // The first one decodes while the prompts of the others are computed.
-          const asked = prompts.map((prompt, at) => session.generate(prompt, { ...params, ...(at === 0 && more) }));
+          const asked = prompts.map((prompt, at) =>
+            session.generate(prompt, { ...params, ...(at === 0 && more) }),
+          );
           const results = await Promise.all(asked.map(({ done }) => done));
           equal(tokens(results), tokens(expected), `tokens with ${JSON.stringify(more)}`);
         }

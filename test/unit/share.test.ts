@@ -481,3 +481,22 @@ describe("a call that can be aborted", () => {
     expect(client.isBusy).toBe(true); // not loaded yet, and nothing more
   });
 });
+
+test("what an engine has taken, the next one is to go on with, also where no token has come yet", () => {
+  const asks: Ask[] = [];
+  const client = new ShareClient(() => {});
+  const connect = () => client.connect((ask) => asks.push(ask), {} as EngineInfo, "guest");
+  const submit = (id: number) =>
+    client.fromPage({ type: "submit", id, input: { kind: "text", text: "x" }, params: { ttftMs: 1 } });
+  connect();
+  submit(1);
+  client.disconnect();
+  submit(2); // nobody has seen it: it may be rejected
+  connect();
+  const resumes = asks.map((ask) => [ask.id, ask.type === "submit" && ask.resume]);
+  expect(resumes).toEqual([
+    [1, undefined],
+    [1, { tokens: [] }],
+    [2, undefined],
+  ]);
+});

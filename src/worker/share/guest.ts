@@ -34,6 +34,8 @@ interface Running {
   /** Text that came without a token: it belongs to the end, and would come again with another. */
   rest: StepOutput | undefined;
   aborted: boolean;
+  /** An engine had it and has not refused it: the next one goes on with it, whatever it has promised others. */
+  isTaken: boolean;
 }
 
 export class ShareClient {
@@ -61,7 +63,7 @@ export class ShareClient {
   fromPage(ask: Ask): void {
     if (ask.type === "abort") this.abort(ask);
     else {
-      if (ask.type === "submit") this.running.set(ask.id, started(ask));
+      if (ask.type === "submit") this.running.set(ask.id, started(ask, this.isConnected));
       else this.note(ask.id, ask.call);
       this.sendOrRefuse(ask);
     }
@@ -85,6 +87,7 @@ export class ShareClient {
     for (const [id, request] of [...this.running]) {
       if (request.aborted) this.endHere(id, request);
       else this.sendOrRefuse({ ...request.ask, ...resumeOf(request) });
+      request.isTaken = true;
     }
     for (const [id, call] of [...this.calls]) {
       // The device that was to be lost is gone already.
@@ -190,12 +193,12 @@ export class ShareClient {
   }
 }
 
-function started(ask: Submit): Running {
-  return { ask, text: "", tokens: [], logprobs: [], rest: undefined, aborted: false };
+function started(ask: Submit, isTaken: boolean): Running {
+  return { ask, text: "", tokens: [], logprobs: [], rest: undefined, aborted: false, isTaken };
 }
 
-function resumeOf({ tokens, logprobs }: Running): { resume?: Resume } {
-  if (tokens.length === 0) return {};
+function resumeOf({ tokens, logprobs, isTaken }: Running): { resume?: Resume } {
+  if (!isTaken) return {};
   return { resume: { tokens: [...tokens], ...(logprobs.length > 0 && { logprobs: [...logprobs] }) } };
 }
 
