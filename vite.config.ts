@@ -155,7 +155,12 @@ function page() {
 function library(): BuildOptions {
   const { dependencies } = JSON.parse(readFileSync("package.json", "utf8")) as { dependencies: object };
   return {
-    ...bundle("dist/lib", { index: "src/index.ts", sim: "src/sim/index.ts", cli: "src/api/cli.ts" }),
+    ...bundle("dist/lib", {
+      index: "src/index.ts",
+      sim: "src/sim/index.ts",
+      serve: "src/serve/index.ts",
+      cli: "src/api/cli.ts",
+    }),
     rolldownOptions: { external: [/^node:/, ...Object.keys(dependencies)] },
   };
 }

@@ -68,6 +68,7 @@ export type {
   Pace,
   PredictedRequest,
   Prediction,
+  PrefillOptions,
   Priority,
   PromptUsage,
   RejectionMode,

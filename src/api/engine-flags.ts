@@ -2,7 +2,14 @@
 import { Option, type Command } from "commander";
 import { Engine } from "../engine/engine.ts";
 import { policyNames } from "../sim/index.ts";
-import type { CacheOptions, EngineObjectives, EngineOptions, Notice } from "../wire/protocol.ts";
+import { refuseValue } from "../check.ts";
+import type {
+  CacheOptions,
+  EngineObjectives,
+  EngineOptions,
+  Notice,
+  PrefillOptions,
+} from "../wire/protocol.ts";
 import { decimal, oneOf, size, whole, withoutUndefined } from "./flags.ts";
 import { sourceOptions, withBar, withSourceOptions, type SourceFlags } from "./commands/models.ts";
 import { resolveModel, RUNNABLE_NAMES } from "./shipped.ts";
@@ -35,6 +42,9 @@ export interface EngineFlags extends SourceFlags, ObjectiveFlags {
   diskCache?: number;
   restore?: "auto" | "load" | "compute" | "both";
   policy?: NonNullable<CacheOptions["policy"]>;
+  prefillUrl?: string;
+  prefillKey?: string;
+  prefillWhen?: NonNullable<PrefillOptions["when"]>;
 }
 
 /** What `--policy` takes: every policy but the one that knows the future. */
@@ -47,7 +57,7 @@ const EXPERT_POLICIES = Object.keys({
 /** What may be named as a model. */
 export const MODEL_HELP = `a model shipped with Tidepool (${RUNNABLE_NAMES.join(", ")}), a Hub id (org/repo or org/repo/file.gguf, optionally with @revision), or the path or URL of a GGUF file or of a folder with safetensors`;
 
-export function withEngineOptions(command: Command): Command {
+export function withEngineOptions(command: Command, maxRequests = 1): Command {
   return withSourceOptions(command)
     .addOption(
       new Option("--dtype <type>", "type of arithmetic and activations").choices(["f32", "f16", "auto"]),
@@ -75,7 +85,7 @@ export function withEngineOptions(command: Command): Command {
       new Option("--expert-policy <name>", "which experts leave the GPU first").choices(EXPERT_POLICIES),
     )
     .option("--no-expert-prediction", "fetch experts only when a layer waits for them")
-    .option("--max-requests <n>", "most requests that run at once, 1 to 16", whole(1, 16), 1)
+    .option("--max-requests <n>", "most requests that run at once, 1 to 16", whole(1, 16), maxRequests)
     .option("--no-subgroups", "do not use subgroup operations")
     .option("--verbose", "also show the messages of the GPU library");
 }
@@ -118,6 +128,34 @@ export function withCacheOptions(command: Command): Command {
     );
 }
 
+export function withPrefillOptions(command: Command): Command {
+  return command
+    .option(
+      "--prefill-url <url>",
+      "let the prefill service at this address compute long prompts, whose tokens then leave this machine",
+    )
+    .option(
+      "--prefill-key <key>",
+      "the service's key; default: the environment variable TIDEPOOL_PREFILL_KEY",
+    )
+    .addOption(
+      new Option("--prefill-when <when>", "send prompts if that promises to be faster, or always").choices([
+        "faster",
+        "always",
+      ]),
+    );
+}
+
+/** @throws TidepoolError `invalid_argument` if the key is missing */
+function prefillOptions({ prefillUrl: url, prefillKey, prefillWhen: when }: EngineFlags): EngineOptions {
+  if (url === undefined && (prefillKey !== undefined || when !== undefined))
+    refuseValue("prefill.url", url, "the address of the prefill service");
+  if (url === undefined) return {};
+  const key = prefillKey ?? process.env["TIDEPOOL_PREFILL_KEY"];
+  if (key === undefined) refuseValue("prefill.key", key, "the key that the service printed");
+  return { prefill: { url, key, ...(when && { when }) } };
+}
+
 function cacheOptions(flags: EngineFlags): CacheOptions {
   const { cacheDir, ramCache, diskCache, restore, policy } = flags;
   return withoutUndefined({ directory: cacheDir, ramBytes: ramCache, diskBytes: diskCache, restore, policy });
@@ -127,7 +165,8 @@ function cacheOptions(flags: EngineFlags): CacheOptions {
 export async function load(model: string, flags: EngineFlags): Promise<Engine> {
   const onNotice = ({ code, message }: Notice) => process.stderr.write(`tidepool: ${code}: ${message}\n`);
   const pool = flags.gpuCache === undefined ? {} : { poolBytes: flags.gpuCache };
-  const options = { ...engineOptions(flags), ...pool, cache: cacheOptions(flags), onNotice };
+  const cache = cacheOptions(flags);
+  const options = { ...engineOptions(flags), ...pool, ...prefillOptions(flags), cache, onNotice };
   const engine = await withBar((onProgress) => Engine.load(resolveModel(model), { ...options, onProgress }));
   engine.info.capabilities.forEach(onNotice);
   return engine;

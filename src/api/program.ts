@@ -15,6 +15,7 @@ import { addReplay } from "./commands/replay.ts";
 import { addReplayExperts } from "./commands/replay-experts.ts";
 import { addRun } from "./commands/run.ts";
 import { addScore } from "./commands/score.ts";
+import { addServe } from "./commands/serve.ts";
 import { watchOutput } from "./print.ts";
 import { inFlags, tellFaults } from "./usage.ts";
 import { version } from "./version.ts";
@@ -26,6 +27,7 @@ export function program(): Command {
   addRun(root);
   addScore(root);
   addEmbed(root);
+  addServe(root);
   addHeaderCommands(root);
   addModelsCommands(root.command("models").description("manage the models that are kept on this machine"));
   addCacheCommands(root.command("cache").description("manage what is stored in a cache folder"));

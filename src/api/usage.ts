@@ -18,6 +18,9 @@ const FLAGS: Readonly<Record<string, string>> = {
   "models.directory": "--models",
   "hub.baseUrl": "--hub",
   "hub.token": "--hub-token",
+  "prefill.url": "--prefill-url",
+  "prefill.key": "--prefill-key",
+  "prefill.when": "--prefill-when",
 };
 
 /** Options of the library that a flag sets by their own name. */
@@ -40,7 +43,7 @@ export function flagOf(option: string): string | undefined {
 
 /** A name with capitals or a dot is an option wherever it stands; a plain word only where a message begins with it. */
 const NAMES =
-  /\b(?:[a-z]+\.)*[a-z]+[A-Z]\w*\b|\b(?:(?:cache|hub|models|objectives|options|params)\.)+\w+\b|^[a-z]+(?= is )/g;
+  /\b(?:[a-z]+\.)*[a-z]+[A-Z]\w*\b|\b(?:(?:cache|hub|models|objectives|prefill|options|params)\.)+\w+\b|^[a-z]+(?= is )/g;
 
 /** A message of the library with flags in place of its options. */
 export function inFlags(message: string): string {

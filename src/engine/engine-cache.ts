@@ -30,6 +30,7 @@ import {
   treeLimit,
 } from "../wire/arguments.ts";
 import { askWorker } from "../wire/port.ts";
+import type { PrefillAsk, PrefillFacts, PrefillRecord } from "../wire/prefill.ts";
 
 export { TIER_DISK, TIER_GPU, TIER_RAM } from "../wire/protocol.ts";
 
@@ -52,6 +53,12 @@ export interface ArchiveExport {
   blocks: number;
   /** Full blocks of the prompt that are not in the file. */
   missing: number;
+}
+
+/** @internal A prompt's records, for the prefill service. */
+export interface RecordFeed {
+  next(): Promise<PrefillRecord | undefined>;
+  close(): void;
 }
 
 /** A text or conversation as the worker takes it. @throws TidepoolError `invalid_argument` */
@@ -244,11 +251,28 @@ export class EngineCache {
     for (const listener of this.listeners) listener(events, dropped);
   }
 
+  /**
+   * @internal For the prefill service: by what its records are told apart from those of other models and settings.
+   */
+  async prefillFacts(): Promise<PrefillFacts> {
+    return (await this.call({ method: "prefillFacts" })) as PrefillFacts;
+  }
+
+  /**
+   * @internal For the prefill service: computes a prompt as far as it is not cached. `next` resolves to its records from block `from`
+   * on, each as soon as it is computed; in models with recurrent layers the state behind the last token comes last. `close` ends the
+   * computing at once, and `next` then resolves to undefined.
+   */
+  async records({ tokens, from, cache }: Omit<PrefillAsk, "fingerprint">): Promise<RecordFeed> {
+    const job = (await this.call({ method: "prefillOpen", tokens, from, cache })) as number;
+    return {
+      next: async () => (await this.call({ method: "prefillNext", job })) as PrefillRecord | undefined,
+      close: () => background(this.call({ method: "prefillClose", job }).catch(ifClosed), "end of a prefill"),
+    };
+  }
+
   private watch(on: boolean): void {
-    const asked = this.call({ method: "cacheWatch", on }).catch((error: unknown) => {
-      if (!(error instanceof TidepoolError)) throw error; // an engine that has ended tells nothing
-    });
-    background(asked, "watching the cache");
+    background(this.call({ method: "cacheWatch", on }).catch(ifClosed), "watching the cache");
   }
 
   /**
@@ -265,6 +289,11 @@ export class EngineCache {
     const given = drainTimeout.read(timeoutMs, "timeoutMs");
     return (await this.call({ method: "cacheDrain", timeoutMs: given })) as { left: number };
   }
+}
+
+/** An engine that has ended has nothing to tell or to end. */
+function ifClosed(error: unknown): void {
+  if (!(error instanceof TidepoolError)) throw error;
 }
 
 /**

@@ -42,6 +42,7 @@ import type {
   HubOptions,
   ModelsOptions,
   Objectives,
+  PrefillOptions,
   ScoreOptions,
   SourceOptions,
   StatsOptions,
@@ -73,6 +74,13 @@ const aboveZero = number("above 0", (value) => value > 0);
 const someBytes = integer(1, MAX_BYTES);
 const name = text(0, MAX_NAME_CHARS);
 const needed = text(1);
+
+/** No user or password in it: the key travels in a header. */
+const webAddress = rule<string>("an http: or https: address without user name and password", (value) => {
+  if (typeof value !== "string" || !URL.canParse(value)) return false;
+  const { protocol, username, password } = new URL(value);
+  return /^https?:$/.test(protocol) && username === "" && password === "";
+});
 
 export const sourceFields: Fields<SourceOptions> = {
   hub: object<HubOptions>("the Hub's options", { baseUrl: needed, token: secretText }),
@@ -125,6 +133,11 @@ export const engineFields: Fields<EngineOptions> = {
     rejection: oneOf({ none: true, early: true, predicted: true }),
   }),
   cache: cacheOptions,
+  prefill: object<PrefillOptions>(
+    "the prefill service's url and key",
+    { url: webAddress, key: secretText, when: oneOf({ faster: true, always: true }) },
+    { url: true, key: true },
+  ),
 };
 
 const cacheScope: Rule<CacheScope> = oneOf({ off: true, memory: true, disk: true });
@@ -141,6 +154,7 @@ export const generateFields: Fields<GenerateParams> = {
   cacheMaxAgeMs: aboveZero,
   ...objectiveFields,
   priority: oneOf({ interactive: true, background: true }),
+  prefill: flag,
 };
 
 /** Who may have written a message. Templates name no others. */
@@ -210,6 +224,13 @@ const message = object<ChatMessage>(
 );
 
 export const chatMessages = list<ChatMessage>("messages", message, 1);
+
+/** What a prefill service is asked for. */
+export const prefillFields = {
+  tokens: promptTokens,
+  from: integer(0, MAX_TOKENS),
+  cache: oneOf({ memory: true, disk: true }),
+};
 
 /** A text, or a conversation. */
 export const textOrChat = stringOr("a string, or an array of messages", text(), Array.isArray, chatMessages);

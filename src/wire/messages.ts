@@ -37,6 +37,10 @@ export type Call =
   | { method: "cacheDrain"; timeoutMs: number }
   | { method: "cacheTree"; limit: number }
   | { method: "cacheWatch"; on: boolean }
+  | { method: "prefillFacts" }
+  | { method: "prefillOpen"; tokens: readonly number[]; from: number; cache: "memory" | "disk" }
+  | { method: "prefillNext"; job: number }
+  | { method: "prefillClose"; job: number }
   | { method: "embed"; inputs: readonly EmbedInput[]; params: EmbedParams }
   | { method: "score"; tokens: readonly number[]; from: number; logits: boolean; cache?: CacheScope };
 

@@ -112,6 +112,38 @@ export interface EngineOptions extends SourceOptions {
   objectives?: EngineObjectives | undefined;
   /** Lower tiers of the KV cache. */
   cache?: CacheOptions | undefined;
+  /** Another Tidepool that computes long prompts for this one. **Their tokens leave this machine.** Default: none. */
+  prefill?: PrefillOptions | undefined;
+}
+
+/**
+ * Another Tidepool (`tidepool serve --prefill-service`) that computes long prompts. It must run the same model with the same `dtype`,
+ * `kvDtype` and `blockTokens`; otherwise, or if it is slow, silent or sends anything but sound records of the prompt, the prompt is
+ * computed here, and a notice reports why. Loading an engine with a prefill service computes 256 random tokens, here and there, to
+ * compare their speed.
+ *
+ * **The tokens of such a prompt leave this machine, and the service keeps what it computes in its cache. Keys and values that come back
+ * cannot be verified without computing them: trust whoever runs the service as you trust code.** Over `http:` tokens and key can be
+ * read on the way; use `https:` or a tunnel beyond this machine. Of a request with `cache: "memory"` nothing is sent unless it has
+ * `prefill: true`; of one with `cache: "off"` never anything, because what came back could be kept nowhere.
+ *
+ * @example
+ * ```ts
+ * const prefill: PrefillOptions = { url: "http://127.0.0.1:8033", key: "a-long-random-key", when: "faster" };
+ * await using engine = await Engine.load("tide-dense.gguf", { prefill });
+ * await engine.generate("The tide was low and", { maxTokens: 4 }).result(); // short: computed here
+ * ```
+ */
+export interface PrefillOptions {
+  /** The service's address, http: or https:. */
+  url: string;
+  /** The key that the service was started with. */
+  key: string;
+  /**
+   * "faster" (default): prompts go out only if that is expected to be faster than computing them here, by the measured rates of link,
+   * service and this adapter. "always": every prompt that is long enough goes out.
+   */
+  when?: "faster" | "always" | undefined;
 }
 
 /**

@@ -9,6 +9,7 @@ export type {
   EngineObjectives,
   EngineOptions,
   CacheOptions,
+  PrefillOptions,
   HubOptions,
   ModelsOptions,
 } from "./options.ts";

@@ -167,6 +167,11 @@ export interface GenerateParams extends Objectives {
   cacheMaxAgeMs?: number | undefined;
   /** Whom others wait for: "interactive" requests go before "background" ones, which wait but do not starve. Default "interactive". */
   priority?: Priority | undefined;
+  /**
+   * Whether the prompt may be sent to the engine's prefill service, if it has one. Default: true, but false with `cache: "memory"`; a
+   * prompt with `cache: "off"` is never sent.
+   */
+  prefill?: boolean | undefined;
 }
 
 /**
@@ -252,6 +257,8 @@ export interface PromptUsage {
   cachedTokens: CountsByPlace;
   /** How stored blocks were restored; absent if there were none. */
   restore?: "load" | "compute" | "both";
+  /** Prompt tokens that the prefill service computed for this request, which came by way of RAM; absent if it was not asked. */
+  prefilledTokens?: number;
 }
 
 /**

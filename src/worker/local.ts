@@ -180,6 +180,7 @@ export class LocalEngine {
         timeoutMs: options.textTimeoutMs,
         objectives: options.objectives,
         reopen: this.reopener(model, options),
+        prefill: options.prefill,
         capabilities: [
           ...(await missingCapabilities(this.gpu, options)),
           ...missingOfStore(shape, cache),

@@ -36,6 +36,9 @@ import { TierMover } from "./cache/tier-mover.ts";
 import { WarmExperts } from "./cache/warm-experts.ts";
 import { boundInput, fitPrompt } from "./request/fit-prompt.ts";
 import { Loop, type StepResult } from "./loop.ts";
+import { HttpSource } from "./prefill/http-source.ts";
+import { PrefillJobs, type Computing, type PrefillCall } from "./prefill/jobs.ts";
+import { RemotePrefill } from "./prefill/remote.ts";
 import type { Embeds } from "./request/embed.ts";
 import { nothing, Output } from "./request/output.ts";
 import { Prompts, tokenPrompt, type PromptOptions } from "./request/prompts.ts";
@@ -60,6 +63,7 @@ import type {
   FromWorker,
   GenerateParams,
   PredictedRequest,
+  PrefillOptions,
   PromptUsage,
   RequestInput,
   Resume,
@@ -97,6 +101,8 @@ export interface SessionOptions extends PromptOptions {
   reopen?: Reopen;
   /** What the platform lacks. */
   capabilities?: readonly Capability[];
+  /** Who computes long prompts for this engine. */
+  prefill?: PrefillOptions | undefined;
 }
 
 export class Session {
@@ -116,7 +122,10 @@ export class Session {
   private readonly steps: StepClock;
   private readonly desk: Desk;
   private readonly requests: Requests;
-  /** Requests whose text is on its way to becoming ids. */
+  /** Long prompts that others compute for us, and prompts that we compute for others. */
+  private readonly remote: RemotePrefill | undefined;
+  private readonly jobs: PrefillJobs;
+  /** Requests whose text is on its way to becoming ids, or whose prompt is being computed elsewhere. */
   private readonly encoding = new Map<number, AbortController>();
   /** Texts on their way to becoming vectors, in models that make some. */
   private readonly embeds: Embeds | undefined;
@@ -147,7 +156,7 @@ export class Session {
     prompts: Prompts,
     post: Post,
     cacheOptions: CacheOptions,
-    { reopen, capabilities = [], objectives }: SessionOptions,
+    { reopen, capabilities = [], objectives, prefill }: SessionOptions,
   ) {
     const { blockTokens, chunkTokens, seats } = runner.options;
     this.runner = runner;
@@ -203,7 +212,7 @@ export class Session {
       stopped: (notice, stuck) => {
         this.post({ type: "notice", notice });
         for (const request of stuck)
-          this.requests.giveUp(request, noRoom(request, this.scheduler.capacityTokens));
+          this.requests.giveUp(request, noRoom(request.tokens.length, this.scheduler.capacityTokens));
       },
       failed: (error) => this.loop.doubtSteps(error),
     });
@@ -227,6 +236,8 @@ export class Session {
     if (mover) mover.allGood = () => this.loop.allGood;
     this.loop.start();
     this.watchDevice(gpu);
+    this.jobs = new PrefillJobs(this);
+    this.remote = prefill && mover && this.openRemote(prefill, mover);
   }
 
   /**
@@ -295,6 +306,29 @@ export class Session {
     background(this.keptCosts.start(), "record of what steps cost");
   }
 
+  private openRemote(options: PrefillOptions, mover: TierMover): RemotePrefill | undefined {
+    if (this.runner.shape.embedding?.isEncoder) return undefined;
+    const runner = (): Runner => this.runner;
+    return new RemotePrefill(new HttpSource(options), options.when, {
+      ...{ cache: this.cache, mover, nowMs: () => systemClock.nowMs() },
+      get runner() {
+        return runner();
+      },
+      computeHere: (tokens) => this.computePrompt(tokens, "off").done,
+      notice: (notice) => this.post({ type: "notice", notice }),
+    });
+  }
+
+  /** Computes a prompt for whoever wants its records; it is not sent on. */
+  computePrompt(tokens: readonly number[], cache: CacheScope): Computing {
+    let own = 0;
+    const done = this.requests.own((id) => {
+      own = id;
+      this.submit(id, { kind: "tokens", tokens }, { maxTokens: 1, cache, prefill: false });
+    });
+    return { done, end: () => this.abort(own) };
+  }
+
   private keepWarm(store: TierStore, weights: Key, namespace: string): void {
     const experts = () => this.runner.experts;
     this.warmExperts = new WarmExperts(store, weights, namespace, experts, systemClock.nowMs());
@@ -355,7 +389,7 @@ export class Session {
     if (encoding) {
       this.encoding.delete(id);
       encoding.abort();
-      this.post({ type: "finished", id, result: nothing() });
+      this.requests.tell(id, nothing());
     }
     this.requests.end(id, "aborted");
     this.loop.notify();
@@ -397,9 +431,19 @@ export class Session {
         return exportTokens(this, (await this.prompts.encode(call.input)).tokens);
       case "cacheImport":
         return this.apart(() => importArchive(this, call, this.cacheOptions));
+      case "prefillFacts":
+      case "prefillOpen":
+      case "prefillNext":
+      case "prefillClose":
+        return this.answerPrefill(call);
       default:
         return answerCacheCall(this, call);
     }
+  }
+
+  private answerPrefill(call: PrefillCall): unknown {
+    this.checkOpen();
+    return this.jobs.answer(call);
   }
 
   private async embed(
@@ -486,6 +530,8 @@ export class Session {
     this.closed = true;
     for (const id of [...this.encoding.keys(), ...this.requests.ids()]) this.abort(id);
     this.embeds?.close();
+    this.jobs.closeAll();
+    await this.remote?.close();
     this.prompts.close();
     this.recovery.close();
     this.watch.turn(false);
@@ -502,8 +548,8 @@ export class Session {
   /** The conservation check: blocks, seats and outputs are held by requests that are under way, and by nothing else. */
   check(): { requests: number; blocks: number } {
     this.scheduler.check();
-    this.requests.check();
-    const calls = this.embeds?.count ?? 0;
+    this.requests.check((id) => this.encoding.has(id));
+    const calls = (this.embeds?.count ?? 0) + this.jobs.count;
     return { requests: this.requests.count + this.encoding.size + calls, blocks: this.scheduler.usedBlocks };
   }
 
@@ -523,8 +569,46 @@ export class Session {
   private accept(asked: AskedRequest, prompt: EncodedPrompt): void {
     this.checkRoom();
     this.checkGenerates("generate");
-    const { id } = asked;
     const { spec, output } = this.prepare(asked, prompt);
+    if (!this.fetchFirst(asked, spec, output)) this.enter(asked, spec, output);
+  }
+
+  /** Whether the prompt's records are on their way here from elsewhere: the request enters when they have come. */
+  private fetchFirst(asked: AskedRequest, spec: RequestSpec, output: Output): boolean {
+    const { cache = "disk", prefill } = asked.params;
+    const { id, prompt: tokens, maxAgeMs } = spec;
+    const stop = new AbortController();
+    const mayGo = prefill ?? cache === "disk";
+    const fetching = mayGo
+      ? this.remote?.fetch({ tokens, storage: cache, maxAgeMs }, stop.signal)
+      : undefined;
+    if (!fetching) return false;
+    this.encoding.set(id, stop);
+    const entered = fetching.then((arrived) => {
+      if (!this.encoding.delete(id)) return; // aborted, and told
+      if (arrived > 0) output.prefilledTokens = arrived;
+      try {
+        this.checkOpen();
+        this.enter(asked, this.fitted(spec), output);
+      } catch (error) {
+        this.requests.refuse(id, error);
+      }
+    });
+    background(entered, "prefill elsewhere");
+    return true;
+  }
+
+  /** The pool may have become smaller while a prompt was away. @throws TidepoolError `out_of_memory` */
+  private fitted(spec: RequestSpec): RequestSpec {
+    const { capacityTokens } = this.scheduler;
+    const room = capacityTokens + 1 - spec.prompt.length;
+    if (room < 1) throw noRoom(spec.prompt.length, capacityTokens);
+    return { ...spec, maxNewTokens: Math.min(spec.maxNewTokens, room) };
+  }
+
+  /** @throws TidepoolError `rejected` */
+  private enter(asked: AskedRequest, spec: RequestSpec, output: Output): void {
+    const { id } = asked;
     this.desk.receive(spec, asked);
     const request = this.scheduler.submit(spec);
     this.requests.add(request, output);
@@ -736,7 +820,7 @@ export class Session {
     this.cache.recost(cacheCost(runner));
     this.poolGrowth.restart();
     const { capacityTokens } = this.scheduler;
-    for (const request of stuck) this.requests.giveUp(request, noRoom(request, capacityTokens));
+    for (const request of stuck) this.requests.giveUp(request, noRoom(request.tokens.length, capacityTokens));
   }
 
   /** @throws TidepoolError `invalid_file` where the weights are not those that were loaded first. */
@@ -785,7 +869,7 @@ export class Session {
 /** The sampling part of a request's settings. */
 function samplingOf(params: GenerateParams): Partial<SamplingParams> {
   const { maxTokens: _maxTokens, stop: _stop, overflow: _overflow, ...rest } = params;
-  const { cache: _cache, cacheMaxAgeMs: _cacheMaxAgeMs, ...unpromised } = rest;
+  const { cache: _cache, cacheMaxAgeMs: _cacheMaxAgeMs, prefill: _prefill, ...unpromised } = rest;
   const { ttftMs: _ttft, tbtMs: _tbt, deadlineMs: _deadline, priority: _priority, ...sampling } = unpromised;
   return Object.fromEntries(Object.entries(sampling).filter(([, value]) => value !== undefined));
 }
@@ -798,7 +882,7 @@ function stepError({ id, tokens }: Request, error: unknown): TidepoolError {
   return new TidepoolError(code, message, { ...details, request: id, position: tokens.length - 1 });
 }
 
-function noRoom({ tokens }: Request, capacityTokens: number): TidepoolError {
-  const message = `${tokens.length} tokens of KV are needed, and the GPU's memory holds ${capacityTokens}: use a shorter prompt, or a smaller model or context`;
-  return new TidepoolError("out_of_memory", message, { tokens: tokens.length, capacityTokens });
+function noRoom(tokens: number, capacityTokens: number): TidepoolError {
+  const message = `${tokens} tokens of KV are needed, and the GPU's memory holds ${capacityTokens}: use a shorter prompt, or a smaller model or context`;
+  return new TidepoolError("out_of_memory", message, { tokens, capacityTokens });
 }

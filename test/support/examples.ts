@@ -60,7 +60,7 @@ export function writeExamples(
     symbol.examples.flatMap(({ code, title }, i) => {
       if (code === undefined) return [];
       const name = symbol.examples.length > 1 ? `${symbol.name} (${i + 1})` : symbol.name;
-      const stem = `${symbol.from === "tidepool" ? "" : "sim-"}${name.replace(/[^\w.]+/g, "-")}`;
+      const stem = `${symbol.from.replace("/", "-")}-${name.replace(/[^\w.]+/g, "-")}`;
       const file = join(folder, `${stem}.ts`);
       const source = moduleOf(code.replaceAll(MODELS_ADDRESS, server), importsOf(symbols, symbol.from));
       writeFileSync(file, source);

@@ -5,7 +5,11 @@
 import ts from "typescript";
 
 /** The package's entry points: what a program imports, and the file that exports it. */
-export const ENTRY_POINTS = { tidepool: "src/index.ts", "tidepool/sim": "src/sim/index.ts" } as const;
+export const ENTRY_POINTS = {
+  tidepool: "src/index.ts",
+  "tidepool/sim": "src/sim/index.ts",
+  "tidepool/serve": "src/serve/index.ts",
+} as const;
 
 export type EntryPoint = keyof typeof ENTRY_POINTS;
 

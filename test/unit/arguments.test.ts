@@ -109,7 +109,7 @@ const RIGHT: Record<string, unknown> = {
     hub: { baseUrl: "https://hub.example" },
   },
   ...{ expertMemory: 1e9, expertRamBytes: 0, expertPolicy: "lfu", expertPrediction: false },
-  ...{ experts: "bounded", objectives: { ttftMs: 5000, tbtMs: 0.5, rejection: "early" } },
+  ...{ experts: "bounded", prefill: false, objectives: { ttftMs: 5000, tbtMs: 0.5, rejection: "early" } },
   ...{ ttftMs: 300, tbtMs: 40, deadlineMs: 1e5, priority: "background" },
   ...{ models: { keep: false }, directory: "kv", disk: false, ramBytes: 0, diskBytes: 1, restore: "load" },
   ...{ policy: "lru", namespace: "me", maxAgeMs: 10, atRestBits: 8, atRestStateBits: 16 },
@@ -156,6 +156,31 @@ describe("every option", () => {
     expect(tables.cache.read(right, "cache")).toEqual(right);
     for (const name of Object.keys(right))
       expect(() => tables.cache.read({ [name]: Symbol("x") }, "cache")).toThrow(`cache.${name} is a symbol`);
+  });
+});
+
+describe("the prefill service of an engine", () => {
+  const right = { url: "https://service.example:8033/base", key: "secret", when: "always" };
+  const refusal = (change: object): string => {
+    try {
+      engineFields.prefill.read({ ...right, ...change }, "prefill");
+    } catch (error) {
+      return (error as Error).message;
+    }
+    return "";
+  };
+
+  test("is an address and a key", () => {
+    expect(engineFields.prefill.read(right, "prefill")).toEqual(right);
+    for (const url of ["service.example", "ftp://service.example", "http://me:word@service.example", 5])
+      expect(refusal({ url })).toMatch(/^prefill.url is .*, expected an http: or https: address/);
+    expect(refusal({ url: undefined })).toMatch(/^prefill.url is missing/);
+    expect(refusal({ key: undefined })).toMatch(/^prefill.key is missing/);
+    expect(refusal({ when: "never" })).toMatch(/^prefill.when is "never"/);
+  });
+
+  test("has a key that no message shows", () => {
+    expect(refusal({ key: 123456789 })).not.toContain("123456789");
   });
 });
 

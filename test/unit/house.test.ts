@@ -28,7 +28,8 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   worker: [...GROUND, "shape", "gpu", "load", "tier", "text", "cache", "model", "schedule", "wire", "worker"],
   engine: [...GROUND, "wire", "engine"],
   setup: [...GROUND, "gpu", "setup"],
-  api: [...GROUND, "wire", "engine", "sim", "setup", "api"],
+  serve: [...GROUND, "wire", "engine", "serve"],
+  api: [...GROUND, "wire", "engine", "sim", "setup", "serve", "api"],
   index: ["base", "wire", "engine"],
   demo: ["index", "sim", "demo"],
 };
@@ -61,7 +62,7 @@ const ENTRIES: readonly Source[] = [
   "src/engine/engine.ts",
   "src/worker/worker.ts",
   "src/api/cli.ts",
-  "src/api/http.ts",
+  "src/serve/index.ts",
   "src/sim/index.ts",
   "src/wgsl.d.ts",
 ];

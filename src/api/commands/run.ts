@@ -14,6 +14,7 @@ import {
   withCacheOptions,
   withEngineOptions,
   withObjectives,
+  withPrefillOptions,
   type EngineFlags,
 } from "../engine-flags.ts";
 import { decimal, texts, whole, withoutUndefined } from "../flags.ts";
@@ -92,7 +93,7 @@ function usageLine({ usage }: Pick<GenerationResult, "usage">): string {
 
 export function addRun(root: Command): void {
   const command = root.command("run").description("continue a prompt, or answer it with --chat");
-  withSamplingOptions(withObjectives(withCacheOptions(withEngineOptions(command))))
+  withSamplingOptions(withObjectives(withPrefillOptions(withCacheOptions(withEngineOptions(command)))))
     .argument("[model]", `${MODEL_HELP}; default: ${DEFAULT_MODEL}`)
     .argument("[prompt]", "text; if it is - or absent, standard input is read")
     .usage("[options] [model] <prompt>")

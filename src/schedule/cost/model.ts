@@ -96,6 +96,11 @@ export class CostModel implements StepCosts {
     this.decode = decodeFit(facts);
   }
 
+  /** Whether a prefill step has been measured, here or in an earlier session. */
+  get isMeasured(): boolean {
+    return this.prefill.isMeasured;
+  }
+
   prefillMs(tokens: number, from: number): number {
     return this.prefill.predict(prefillFeatures(tokens, from));
   }

@@ -16,8 +16,9 @@ import { ARCHIVE_HEADER_BYTES, SIGNATURE_END, SIGNED_HEAD_BYTES } from "../../ar
 import { assert } from "../../base.ts";
 import { TidepoolError } from "../../errors.ts";
 import { CHECKSUM_BYTES, checksum, sameBytes } from "./checksum.ts";
-import { bytesToHex, chainKeys, hexToBytes, namespaceHashOf, recordKey, rootKey, type Key } from "./keys.ts";
-import { decodeRecord, MAX_RECORD_TOKENS, type StoredRecord } from "./record.ts";
+import { ChainReader, type Prefix } from "./chain-reader.ts";
+import { bytesToHex, hexToBytes } from "./keys.ts";
+import { MAX_RECORD_TOKENS, type StoredRecord } from "./record.ts";
 
 const MAGIC = 0x52415054; // "TPAR"
 const VERSION = 2;
@@ -30,14 +31,6 @@ const MAX_ARCHIVE_TOKENS = MAX_RECORD_TOKENS;
 const MAX_BLOCK_TOKENS = 4096;
 /** States in one archive, at most. */
 export const MAX_ARCHIVE_STATES = 16;
-
-/** A prompt, as far as records of it are there. */
-export interface Prefix {
-  fingerprint: Key;
-  blockTokens: number;
-  /** Every one of them is covered by a block or a state. */
-  tokens: Uint32Array;
-}
 
 /** The records are keyed by the chain of the namespace "", whatever namespace they came from. */
 export interface ArchiveContent extends Prefix {
@@ -83,8 +76,8 @@ function headOf(bytes: Uint8Array): Uint8Array {
 export function decodeArchive(bytes: Uint8Array): ArchiveContent {
   const { prefix, count } = readHead(bytes);
   const content: ArchiveContent = { ...prefix, blocks: [], states: [] };
-  const chain = chainKeys(prefix.fingerprint, "", prefix.tokens, prefix.blockTokens);
-  const most = chain.length + MAX_ARCHIVE_STATES;
+  const reader = new ChainReader(prefix);
+  const most = reader.keys.length + MAX_ARCHIVE_STATES;
   if (count > most) fail(`it counts ${count} records, expected at most ${most} for its prompt`);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   let at = ARCHIVE_HEADER_BYTES + padded(4 * prefix.tokens.length);
@@ -92,7 +85,7 @@ export function decodeArchive(bytes: Uint8Array): ArchiveContent {
     const start = at + LENGTH_BYTES;
     const length = start <= bytes.length ? view.getUint32(at, true) : Infinity;
     if (start + length > bytes.length) fail(`record ${i} ends behind the file's ${bytes.length} bytes`);
-    take(content, chain, bytes.subarray(start, start + length), i);
+    take(content, reader, bytes.subarray(start, start + length), i);
     at = start + padded(length);
   }
   if (at !== bytes.length) fail(`its records end at ${at} of ${bytes.length} bytes`);
@@ -128,38 +121,11 @@ function checkSum(bytes: Uint8Array, of: Uint8Array, at: number, what: string): 
 }
 
 /** Takes one record in if it is the next of the declared prompt's chain. */
-function take(content: ArchiveContent, chain: readonly Key[], bytes: Uint8Array, index: number): void {
-  const decoded = decodeRecord(bytes);
-  if (!decoded.ok) fail(`record ${index} fails its check (${decoded.reason})`);
-  const { record } = decoded;
-  const why = strangenessOf(content, chain, record);
-  if (why !== undefined) fail(`record ${index} is not of the prompt that it declares: ${why}`);
-  (record.kind === "block" ? content.blocks : content.states).push(record);
-}
-
-/** What makes a sound record another than the next one of this prompt; undefined if nothing does. */
-function strangenessOf(
-  { fingerprint, blockTokens, tokens, blocks, states }: ArchiveContent,
-  chain: readonly Key[],
-  record: StoredRecord,
-): string | undefined {
-  const { kind, blockIndex, tokenCount, key } = record;
-  if (record.fingerprint !== fingerprint) return `it is of the model ${record.fingerprint}`;
-  if (record.namespaceHash !== namespaceHashOf("")) return "it is of a namespace";
-  if (record.encoding !== "raw") return `its encoding is ${record.encoding}`;
-  const numbers = [record.createdAtMs, record.expiresAtMs, record.rebuildCost];
-  if (!numbers.every((number) => Number.isFinite(number) && number >= 0))
-    return "a time or cost is no number";
-  if (kind === "block") {
-    if (states.length > 0 || blockIndex !== blocks.length) return `block ${blockIndex} is out of order`;
-    return key === chain[blockIndex] ? undefined : `block ${blockIndex} has other tokens`;
-  }
-  const start = blockIndex * blockTokens;
-  if (blockIndex > blocks.length || tokenCount >= blockTokens || start + tokenCount > tokens.length)
-    return `its state stands at ${start + tokenCount} tokens, behind ${blocks.length} blocks`;
-  const parent = blockIndex === 0 ? rootKey(fingerprint, "") : (chain[blockIndex - 1] as Key);
-  const expected = recordKey("snapshot", parent, tokens.subarray(start, start + tokenCount));
-  return key === expected ? undefined : "its state has other tokens";
+function take(content: ArchiveContent, reader: ChainReader, bytes: Uint8Array, index: number): void {
+  const taken = reader.take(bytes);
+  if (!("why" in taken)) (taken.kind === "block" ? content.blocks : content.states).push(taken);
+  else if (taken.isDamaged) fail(`record ${index} fails its check (${taken.why})`);
+  else fail(`record ${index} is not of the prompt that it declares: ${taken.why}`);
 }
 
 function checkCovered({ blockTokens, tokens, blocks, states }: ArchiveContent): void {

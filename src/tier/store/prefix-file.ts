@@ -2,7 +2,8 @@
  * Stored prefixes out of a store and into another as one file. It asks nobody whether the file is to be trusted
  * (worker/cache/archives.ts does).
  */
-import { encodeArchive, type ArchiveContent, type Prefix } from "../record/archive.ts";
+import { encodeArchive, type ArchiveContent } from "../record/archive.ts";
+import type { Prefix } from "../record/chain-reader.ts";
 import { recordKey, rootKey, type Key } from "../record/keys.ts";
 import { encodeRecord, isExpired, type RecordDraft, type StoredRecord } from "../record/record.ts";
 import type { ImportResult } from "./store-options.ts";

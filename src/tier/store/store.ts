@@ -89,6 +89,11 @@ export class TierStore {
     return this.parts.tier(name)?.kind === "sync";
   }
 
+  /** What the tiers in memory may hold together. */
+  get memoryBytes(): number {
+    return this.parts.near.reduce((sum, { budgetBytes }) => sum + budgetBytes, 0);
+  }
+
   /** The slowest tier that can be stored to now: of all, or of those in memory. */
   slowest(where: "memory" | "anywhere"): TierName {
     const { near, tiers } = this.parts;

@@ -17,8 +17,8 @@ import type { RestoreMode, RestoreTerms } from "../../schedule/restore/restore.t
 import type { FullBlock, LowerTiers, Move, Save, Sequence } from "../../schedule/scheduler.ts";
 import { recordKey, rootKey, type Key, type RecordKind } from "../../tier/record/keys.ts";
 import type { KvLayout } from "../../tier/record/kv-quant.ts";
-import { headerBytesOf } from "../../tier/record/record.ts";
-import type { GetResult, PutDraft } from "../../tier/store/store-options.ts";
+import { headerBytesOf, type StoredRecord } from "../../tier/record/record.ts";
+import type { GetResult, PutDraft, PutOutcome } from "../../tier/store/store-options.ts";
 import type { TierStore } from "../../tier/store/store.ts";
 
 export interface TierMoverOptions {
@@ -55,6 +55,7 @@ type OwnFields = "kind" | "fingerprint" | "namespace" | "expiresAtMs";
 
 export class TierMover implements LowerTiers {
   readonly store: TierStore;
+  readonly costs: CostModel;
   /** Another after moveTo() a device that computes otherwise. */
   fingerprint: Key;
   readonly namespace: string;
@@ -78,7 +79,8 @@ export class TierMover implements LowerTiers {
   /** The end of the last copy that was asked for. */
   private lastCopy: Promise<void> = Promise.resolve();
   private spillingBlocks = 0;
-  private readonly costs: CostModel;
+  /** Those who wait for the next record. */
+  private putting: Signal | undefined;
 
   constructor(options: TierMoverOptions) {
     this.options = options;
@@ -138,8 +140,12 @@ export class TierMover implements LowerTiers {
   /** The furthest stored state of a sequence, by its key; undefined if there is none. */
   lastState(sequence: Sequence): { key: Key; at: number } | undefined {
     const at = this.storedState(sequence, 0, sequence.tokens.length);
-    if (at === undefined) return undefined;
-    return { key: recordKey("snapshot", this.parentOf(sequence, at), this.tailOf(sequence, at)), at };
+    return at === undefined ? undefined : { key: this.stateKey(sequence, at), at };
+  }
+
+  /** The key of the state behind a sequence's first `at` tokens. */
+  stateKey(sequence: Sequence, at: number): Key {
+    return recordKey("snapshot", this.parentOf(sequence, at), this.tailOf(sequence, at));
   }
 
   private hasState(sequence: Sequence, parent: Key, at: number): boolean {
@@ -186,8 +192,7 @@ export class TierMover implements LowerTiers {
 
   owesState(sequence: Sequence, at: number): boolean {
     if (sequence.storage !== "disk" || !this.store.isLasting) return false;
-    const key = recordKey("snapshot", this.parentOf(sequence, at), this.tailOf(sequence, at));
-    return this.isMissing(sequence, key);
+    return this.isMissing(sequence, this.stateKey(sequence, at));
   }
 
   /** Whether only the GPU has what the disk should have; what RAM has is sent on. */
@@ -354,8 +359,44 @@ export class TierMover implements LowerTiers {
 
   /** Waits until everything computed so far is in the lower tiers, but no longer than `timeoutMs`. */
   async drain(timeoutMs: number): Promise<{ left: number }> {
-    await Promise.allSettled(this.spilling);
+    await this.settled();
     return this.store.drain(timeoutMs);
+  }
+
+  /** Waits until everything computed so far has been handed to the store. */
+  async settled(): Promise<void> {
+    await Promise.allSettled(this.spilling);
+  }
+
+  /** Resolves when the store has been handed one more record. */
+  get nextPut(): Promise<void> {
+    return (this.putting ??= newSignal()).promise;
+  }
+
+  /** Stores a checked record that another engine has computed for a sequence. Whether it is here then, with those before it. */
+  receive(sequence: Sequence, record: StoredRecord): boolean {
+    const { kind, blockIndex, tokens, payload, coarsest } = record;
+    const start = blockIndex * this.blockTokens;
+    const isBlock = kind === "block";
+    const { slotBytes } = this.options.pool;
+    const stateBytes = this.options.states?.slotBytes ?? 0;
+    const expected = isBlock ? slotBytes : stateBytes + (tokens.length === 0 ? 0 : slotBytes);
+    if (!isBlock && stateBytes === 0) return false;
+    if (payload.length !== expected || !this.store.accepts({ coarsest }) || !this.mayStore(sequence))
+      return false;
+    const work = isBlock ? this.blockTokens : start + tokens.length;
+    const outcome = this.put(kind, sequence, {
+      ...{ parentKey: this.parentOf(sequence, start), blockIndex, tokens, payload, coarsest },
+      rebuildCost: this.options.flopsPerToken * work,
+      ...(isBlock ? this.layout() : { stateBytes }),
+    });
+    return outcome !== "refused";
+  }
+
+  /** Bytes of a record at most, header and payload. */
+  get maxRecordBytes(): number {
+    const { pool, states } = this.options;
+    return headerBytesOf(this.blockTokens) + pool.slotBytes + (states?.slotBytes ?? 0);
   }
 
   /** The keys of all full blocks of a sequence, kept while it lives. */
@@ -416,15 +457,13 @@ export class TierMover implements LowerTiers {
     this.offered.delete(sequence);
     const keys = this.keysOf(sequence);
     const blockKeys = blocks.flatMap((block) => keys[block] ?? []);
-    const stateKeys = states.map((at) =>
-      recordKey("snapshot", this.parentOf(sequence, at), this.tailOf(sequence, at)),
-    );
+    const stateKeys = states.map((at) => this.stateKey(sequence, at));
     if (blockKeys.length + stateKeys.length === 0) return;
     background(this.store.drop([...blockKeys, ...stateKeys]), "drop of what cannot be trusted");
   }
 
-  private put(kind: RecordKind, sequence: Sequence, draft: Omit<PutDraft, OwnFields>): void {
-    if (!this.mayStore(sequence)) return;
+  private put(kind: RecordKind, sequence: Sequence, draft: Omit<PutDraft, OwnFields>): PutOutcome {
+    if (!this.mayStore(sequence)) return "refused";
     const maxAgeMs = sequence.maxAgeMs ?? this.options.maxAgeMs;
     const expiry = maxAgeMs === undefined ? {} : { expiresAtMs: Date.now() + maxAgeMs };
     const own = { kind, fingerprint: this.fingerprint, namespace: this.namespace };
@@ -432,6 +471,9 @@ export class TierMover implements LowerTiers {
     const outcome = this.store.put({ ...draft, ...own, ...expiry }, lowest);
     if (this.listener && outcome === "stored")
       this.tellSpilled(kind, sequence, draft, lowest ?? this.store.slowest("anywhere"));
+    this.putting?.resolve();
+    this.putting = undefined;
+    return outcome;
   }
 
   private tellSpilled(
@@ -478,6 +520,17 @@ export class TierMover implements LowerTiers {
 
 function requestOf(sequence: Sequence): { requestId?: number } {
   return "id" in sequence && typeof sequence.id === "number" ? { requestId: sequence.id } : {};
+}
+
+interface Signal {
+  promise: Promise<void>;
+  resolve(): void;
+}
+
+function newSignal(): Signal {
+  let resolve = (): void => {};
+  const promise = new Promise<void>((done) => (resolve = done));
+  return { promise, resolve };
 }
 
 function joined(parts: readonly Uint8Array[]): Uint8Array {

@@ -12,6 +12,7 @@ import {
   embedInputs,
   generateFields,
   importFields,
+  prefillFields,
   promptTokens,
   scoreFields,
   statsFields,
@@ -72,6 +73,7 @@ const resume = object<Resume>(
 
 const METHOD = { method: true } as const;
 const WITH_INPUT = { method: true, input: true } as const;
+const WITH_JOB = { method: true, job: true } as const;
 
 const params = object<GenerateParams>("how to generate", generateFields);
 const embedParams = object<EmbedParams>("how to embed", embedFields);
@@ -127,6 +129,14 @@ const call = variants<Call, "method">("method", {
     { method: word("cacheWatch"), on: flag },
     { ...METHOD, on: true },
   ),
+  prefillFacts: object<Of<"prefillFacts">>("nothing", { method: word("prefillFacts") }, METHOD),
+  prefillOpen: object<Of<"prefillOpen">>(
+    "tokens, from and cache",
+    { method: word("prefillOpen"), ...prefillFields },
+    { ...METHOD, tokens: true, from: true, cache: true },
+  ),
+  prefillNext: object<Of<"prefillNext">>("a job", { method: word("prefillNext"), job: id }, WITH_JOB),
+  prefillClose: object<Of<"prefillClose">>("a job", { method: word("prefillClose"), job: id }, WITH_JOB),
   embed: object<Of<"embed">>(
     "inputs and params",
     { method: word("embed"), inputs: embedInputs as Rule<Of<"embed">["inputs"]>, params: embedParams },

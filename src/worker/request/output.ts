@@ -32,6 +32,8 @@ export class Output {
   private text = "";
   private readonly tokens: number[] = [];
   private readonly logprobs: TokenLogprob[] = [];
+  /** Prompt tokens that came from a prefill service. */
+  prefilledTokens: number | undefined;
   /** When the request came. */
   private readonly arrivedMs: number;
   private prefillMs: number | undefined;

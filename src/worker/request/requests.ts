@@ -127,7 +127,8 @@ export class Requests {
     const pace = this.paces.ended(request, reason === "aborted" ? "aborted" : "finished");
     try {
       const rest = output.flush();
-      const usage = usageOf(request);
+      const { prefilledTokens } = output;
+      const usage = { ...usageOf(request), ...(prefilledTokens !== undefined && { prefilledTokens }) };
       this.ended(request, usage);
       this.tell(output.id, output.result(reason, usage, pace), rest);
     } catch (error) {
@@ -135,7 +136,8 @@ export class Requests {
     }
   }
 
-  private tell(id: number, result: GenerationResult, rest: StepOutput | undefined): void {
+  /** Posts the result of a request that is over. */
+  tell(id: number, result: GenerationResult, rest?: StepOutput): void {
     const hidden = this.hidden.get(id);
     if (hidden) {
       this.hidden.delete(id);
@@ -172,12 +174,16 @@ export class Requests {
     this.refuse(request.id, error);
   }
 
-  /** The conservation check: the scheduler's requests are those here, each has an output, and no other is waited for. */
-  check(): void {
+  /**
+   * The conservation check: the scheduler's requests are those here, each has an output, and no other is waited for, but those of
+   * which `isToCome` says that they have yet to enter.
+   */
+  check(isToCome: (id: number) => boolean): void {
     const { byId, outputs, hidden, scheduler } = this;
     assert(outputs.size === byId.size, `${outputs.size} outputs for ${byId.size} requests`);
     assert(scheduler.activeCount === byId.size, `${scheduler.activeCount} scheduled, ${byId.size} under way`);
-    for (const id of hidden.keys()) assert(byId.has(id), `request ${id} is waited for and not under way`);
+    for (const id of hidden.keys())
+      assert(byId.has(id) || isToCome(id), `request ${id} is waited for and not under way`);
   }
 }
 
