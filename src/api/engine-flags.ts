@@ -10,7 +10,7 @@ import type {
   Notice,
   PrefillOptions,
 } from "../wire/protocol.ts";
-import { decimal, oneOf, size, whole, withoutUndefined } from "./flags.ts";
+import { decimal, oneOf, readBytes, size, whole, withoutUndefined } from "./flags.ts";
 import { sourceOptions, withBar, withSourceOptions, type SourceFlags } from "./commands/models.ts";
 import { resolveModel, RUNNABLE_NAMES } from "./shipped.ts";
 
@@ -35,6 +35,7 @@ export interface EngineFlags extends SourceFlags, ObjectiveFlags {
   experts?: "exact" | "bounded";
   expertPolicy?: NonNullable<EngineOptions["expertPolicy"]>;
   expertPrediction?: boolean;
+  expertPredictor?: string;
   subgroups: boolean;
   cacheDir?: string;
   gpuCache?: number;
@@ -85,6 +86,10 @@ export function withEngineOptions(command: Command, maxRequests = 1): Command {
       new Option("--expert-policy <name>", "which experts leave the GPU first").choices(EXPERT_POLICIES),
     )
     .option("--no-expert-prediction", "fetch experts only when a layer waits for them")
+    .option(
+      "--expert-predictor <file>",
+      "a predictor that was trained for the model, in place of its routers",
+    )
     .option("--max-requests <n>", "most requests that run at once, 1 to 16", whole(1, 16), maxRequests)
     .option("--no-subgroups", "do not use subgroup operations")
     .option("--verbose", "also show the messages of the GPU library");
@@ -165,8 +170,17 @@ function cacheOptions(flags: EngineFlags): CacheOptions {
 export async function load(model: string, flags: EngineFlags): Promise<Engine> {
   const onNotice = ({ code, message }: Notice) => process.stderr.write(`tidepool: ${code}: ${message}\n`);
   const pool = flags.gpuCache === undefined ? {} : { poolBytes: flags.gpuCache };
+  const { expertPredictor: file } = flags;
+  const predictor = file === undefined ? {} : { expertPredictor: await readBytes(file) };
   const cache = cacheOptions(flags);
-  const options = { ...engineOptions(flags), ...pool, ...prefillOptions(flags), cache, onNotice };
+  const options = {
+    ...engineOptions(flags),
+    ...pool,
+    ...predictor,
+    ...prefillOptions(flags),
+    cache,
+    onNotice,
+  };
   const engine = await withBar((onProgress) => Engine.load(resolveModel(model), { ...options, onProgress }));
   engine.info.capabilities.forEach(onNotice);
   return engine;

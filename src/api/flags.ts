@@ -2,8 +2,10 @@
  * What the words behind a flag mean: whole numbers, numbers and sizes within their range, lists of tokens. A word that means
  * nothing is refused before anything starts. It knows no command.
  */
+import { readFile } from "node:fs/promises";
 import { InvalidArgumentError } from "commander"; // small, kept, and prints its own help
 import { BYTE_SIZE, parseBytes } from "../byte-size.ts";
+import { TidepoolError } from "../errors.ts";
 
 type Parse<T> = (text: string) => T;
 
@@ -58,4 +60,16 @@ export function tokenList(text: string): number[] {
 /** Without the flags that were not given. */
 export function withoutUndefined(record: Record<string, unknown>): Record<string, unknown> {
   return Object.fromEntries(Object.entries(record).filter(([, value]) => value !== undefined));
+}
+
+/** The bytes of a file that a flag names. @throws TidepoolError `not_found`, `source` */
+export async function readBytes(path: string): Promise<Uint8Array> {
+  try {
+    return await readFile(path);
+  } catch (error) {
+    const isAbsent = error instanceof Error && "code" in error && error.code === "ENOENT";
+    if (isAbsent) throw new TidepoolError("not_found", `${path} does not exist`, { path });
+    const problem = error instanceof Error ? error.message : "";
+    throw new TidepoolError("source", `${path} cannot be read: ${problem}`, { path });
+  }
 }

@@ -27,7 +27,7 @@ const FLAGS: Readonly<Record<string, string>> = {
 const SAME_NAME = [
   ...["dtype", "kvDtype", "blockTokens", "chunkTokens", "maxRequests", "adapter", "restore", "policy"],
   ...["maxTokens", "temperature", "topK", "topP", "minP", "seed", "stop", "trust"],
-  ...["dimensions", "truncate", "task", "expertMemory", "expertPolicy", "experts"],
+  ...["dimensions", "truncate", "task", "expertMemory", "expertPolicy", "expertPredictor", "experts"],
   ...["ttftMs", "tbtMs", "deadlineMs", "rejection"],
 ];
 

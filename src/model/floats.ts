@@ -20,7 +20,7 @@ export function floatsOf(tensor: TensorInfo, bytes: Uint8Array<ArrayBuffer>): Fl
 }
 
 /** IEEE binary16 -> number. */
-function halfToFloat(half: number): number {
+export function halfToFloat(half: number): number {
   const sign = half & 0x8000 ? -1 : 1;
   const exponent = (half >> 10) & 31;
   const fraction = half & 1023;

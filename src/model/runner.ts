@@ -119,7 +119,7 @@ export class Runner {
       const { seats, expertPolicy: policy = "promoe", expertAblation: ablation } = options;
       this.experts = new Experts({
         ...{ ...parts.experts, device: gpu.device, recorder, stepGroup, kept, seats, policy, ablation },
-        guesses: ablation?.predicts === false ? undefined : guesses,
+        ...{ guesses: ablation?.predicts === false ? undefined : guesses, hiddenSize: shape.hiddenSize },
       });
     }
   }

@@ -69,13 +69,12 @@ export function keptRowBytes(shape: ModelShape, dtype: Elem): number {
 /** The buffers that are live in front of a layer's experts; undefined in models without some. */
 export function keptAtExperts(space: Workspace, shape: ModelShape, dtype: Elem): KeptBuffers | undefined {
   const own: Record<string, GPUBuffer> = { hidden: space.hidden, delta: space.delta, normed: space.normed };
-  const [choices, weights, unimportant, ...others] = liveAtExperts(shape, dtype).map(
-    ([name, rowBytes]): KeptBuffer => ({
-      buffer: own[name] ?? bufferOf(space, name),
-      rowBytes,
-    }),
-  );
-  return choices && weights && unimportant && { choices, weights, unimportant, others };
+  const all = liveAtExperts(shape, dtype).map(([name, rowBytes]): KeptBuffer & { name: string } => ({
+    ...{ name, rowBytes, buffer: own[name] ?? bufferOf(space, name) },
+  }));
+  const seen = all.find(({ name }) => name === "normed");
+  const [choices, weights, unimportant, ...others] = all.filter((each) => each !== seen);
+  return choices && weights && unimportant && seen && { choices, weights, unimportant, seen, others };
 }
 
 /** Bytes of a workspace and of what lies beside it: the sampler's counts and the block tables. */

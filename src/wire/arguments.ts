@@ -6,6 +6,7 @@
  */
 import { isPublicKey } from "../archive-signing.ts";
 import {
+  bytes,
   flag,
   integer,
   integers,
@@ -125,6 +126,7 @@ export const engineFields: Fields<EngineOptions> = {
   experts: oneOf({ exact: true, bounded: true }),
   expertPolicy: oneOf({ lru: true, lfu: true, static: true, "moe-infinity": true, promoe: true }),
   expertPrediction: flag,
+  expertPredictor: bytes,
   adapter: text(),
   subgroups: flag,
   textTimeoutMs: integer(10, MAX_WAIT_MS),

@@ -99,6 +99,12 @@ export interface EngineOptions extends SourceOptions {
   expertPolicy?: ExpertPolicyName | undefined;
   /** false: experts off the GPU are fetched only when a layer waits for them. Default: those that it will probably need, before. */
   expertPrediction?: boolean | undefined;
+  /**
+   * The file of a learned predictor of experts, as `npm run experts -- train` writes it for one model; its guesses take the place
+   * of those that the next layers' routers make. Loading fails if it was trained for another model; it is not read if all experts
+   * are on the GPU. Default: the routers' guesses.
+   */
+  expertPredictor?: Uint8Array | undefined;
   /** Part of the adapter's name; loading fails if the name does not contain it. */
   adapter?: string | undefined;
   /** false: do not use subgroup operations. Default: use them if the adapter has them. */

@@ -179,6 +179,7 @@ export class LocalEngine {
       const more = {
         timeoutMs: options.textTimeoutMs,
         objectives: options.objectives,
+        expertPredictor: options.expertPredictor,
         reopen: this.reopener(model, options),
         prefill: options.prefill,
         capabilities: [

@@ -35,6 +35,7 @@ import { KeptCosts } from "./cache/kept-costs.ts";
 import { TierMover } from "./cache/tier-mover.ts";
 import { WarmExperts } from "./cache/warm-experts.ts";
 import { boundInput, fitPrompt } from "./request/fit-prompt.ts";
+import { loadRunner, takeExperts } from "./load-runner.ts";
 import { Loop, type StepResult } from "./loop.ts";
 import { HttpSource } from "./prefill/http-source.ts";
 import { PrefillJobs, type Computing, type PrefillCall } from "./prefill/jobs.ts";
@@ -103,6 +104,8 @@ export interface SessionOptions extends PromptOptions {
   capabilities?: readonly Capability[];
   /** Who computes long prompts for this engine. */
   prefill?: PrefillOptions | undefined;
+  /** The file of a learned predictor of experts. */
+  expertPredictor?: Uint8Array | undefined;
 }
 
 export class Session {
@@ -260,7 +263,10 @@ export class Session {
       Prompts.open(file, more),
       unlessLost(
         gpu.device,
-        Runner.load(gpu, file, options, onProgress, store && weightsFingerprint.onPiece),
+        loadRunner({
+          ...{ gpu, file, options, onProgress, weights: weightsFingerprint, isStored: store !== undefined },
+          expertPredictor: more.expertPredictor,
+        }),
       ),
     ]);
     if (prompts.status === "rejected" || loaded.status === "rejected") {
@@ -797,7 +803,7 @@ export class Session {
       this.file = loaded.keeps;
       this.capabilities = loaded.capabilities;
       this.mover?.moveTo(loaded.runner, loaded.fingerprint);
-      loaded.runner.experts?.warm(old.experts?.needed() ?? []);
+      takeExperts(loaded.runner, old);
       this.costs.moveTo(costFacts(loaded.runner, this.mover?.store));
       this.keepCosts();
       this.fitTo(loaded.runner);

@@ -35,7 +35,8 @@ export async function recordExperts(
 ): Promise<void> {
   const longest = Math.max(...prompts.map(({ length }) => length)) + newTokens;
   const poolTokens = (Math.ceil(longest / BLOCK_TOKENS) + 1) * BLOCK_TOKENS;
-  const options = { blockTokens: BLOCK_TOKENS, chunkTokens: CHUNK_TOKENS, seats: 1, poolTokens };
+  const pool = { poolTokens, poolStartTokens: poolTokens };
+  const options = { blockTokens: BLOCK_TOKENS, chunkTokens: CHUNK_TOKENS, seats: 1, ...pool };
   const weights = new WeightsFingerprint();
   const runner = await Runner.load(
     gpu,

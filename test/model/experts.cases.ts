@@ -12,6 +12,9 @@ import { expertsOf, type ModelExperts } from "../../src/model/experts/plan.ts";
 import type { GuessCounts } from "../../src/cache/experts/stats.ts";
 import type { Experts } from "../../src/model/experts/experts.ts";
 import type { Runner } from "../../src/model/runner.ts";
+import type { ActivationHeader, ActivationStep } from "../../src/cache/experts/activations.ts";
+import { recordExperts } from "../bench/record-experts.ts";
+import { trainPredictor } from "../bench/train-predictor.ts";
 import type { Case, CaseEnv } from "../support/cases.ts";
 import { equal } from "../support/equal.ts";
 import { TestSession } from "../support/session.ts";
@@ -297,10 +300,63 @@ function checkGuesses(env: CaseEnv): Promise<void> {
   });
 }
 
+/** A predictor that was trained for the model takes the place of its routers; one that was not is an error. */
+async function checkPredictor(env: CaseEnv): Promise<void> {
+  const model = await env.shared(MODEL);
+  const expertMemory = await shareOfExperts(model, 1 / 4);
+  const { bytes, layers } = await trainedFor(env, model);
+  const params = { maxTokens: 16 };
+  const run = async (more: {
+    expertPredictor?: Uint8Array;
+  }): Promise<[tokens: unknown, figures: ExpertFigures]> => {
+    const file = await openModel([openBytes(model, "model.gguf")]);
+    const options = { ...OPTIONS, expertMemory };
+    const session = await TestSession.open(env.gpu, file, options, undefined, more);
+    try {
+      const { tokens } = await session.generate(prompt(25, 2), params).done;
+      const experts = session.session.runner.experts as Experts;
+      equal(experts.predictor !== undefined, "expertPredictor" in more, "whether a predictor is in use");
+      return [tokens, experts.figures];
+    } finally {
+      await session.close();
+    }
+  };
+  const [expected] = await run({});
+  const [tokens, { cache }] = await run({ expertPredictor: bytes });
+  equal(tokens, expected, "tokens with a learned predictor");
+  // The routers look 2 layers ahead, the predictor was trained for 1 alone.
+  const guessed = cache.guessesByDistance.map((counts) => counts.guessed > 0);
+  equal(guessed.slice(0, 3), [false, true, false], `distances of guesses in ${layers} layers`);
+  const error = await run({ expertPredictor: bytes.slice(0, 99) }).catch((each: unknown) => each);
+  equal(error instanceof TidepoolError && error.code, "invalid_file", "a file that is cut off");
+  const text = new TextDecoder("latin1").decode(bytes).replace(/"fingerprint":"./, '"fingerprint":"-');
+  const other = Uint8Array.from(text, (char) => char.charCodeAt(0));
+  const refused = await run({ expertPredictor: other }).catch((each: unknown) => each);
+  equal(refused instanceof TidepoolError && refused.code, "unsupported", "one of another model");
+}
+
+/** A small predictor for the next layer, trained on what the model chooses for two prompts. */
+async function trainedFor(env: CaseEnv, model: Uint8Array): Promise<{ bytes: Uint8Array; layers: number }> {
+  const steps: ActivationStep[] = [];
+  let header: ActivationHeader | undefined;
+  const prompts = [prompt(12, 1).tokens, prompt(9, 4).tokens];
+  await recordExperts(
+    env.gpu,
+    await openModel([openBytes(model, "model.gguf")]),
+    { prompts, newTokens: 6, seed: 1 },
+    (made) => (header = made),
+    (step) => void steps.push(step),
+  );
+  const trace = { header: header as ActivationHeader, steps };
+  const options = { distances: [1], width: 8, epochs: 1, batch: 8, learningRate: 0.01, seed: 1 };
+  return { bytes: trainPredictor(trace, options).predictor.write(), layers: trace.header.layers.length };
+}
+
 export const cases: Case[] = [
   ...goldenCases,
   ...f16Cases,
   { name: "model/experts/guesses in decode", run: checkGuesses },
+  { name: "model/experts/a learned predictor", run: checkPredictor },
   { name: "model/experts/a disk that fails in the middle of decoding", run: checkFaults },
   { name: "model/experts/a budget of RAM", run: checkRam },
   { name: "model/experts/as many as memory allows", run: checkMemory },

@@ -37,7 +37,9 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
 /** Single files that a room may see though the rest of their room is closed to it. */
 const ALSO: Record<string, readonly Source[]> = {
   // Pure, and told what the GPU's routers chose.
-  model: ["entry.ts", "expert-cache.ts", "policy.ts", "stats.ts"].map((file) => `src/cache/experts/${file}`),
+  model: ["entry.ts", "expert-cache.ts", "policy.ts", "predictor.ts", "stats.ts"].map(
+    (file) => `src/cache/experts/${file}`,
+  ),
   wire: [
     "src/cache/events.ts",
     "src/cache/experts/policy.ts",

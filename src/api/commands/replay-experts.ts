@@ -3,7 +3,6 @@
  * policy. Reads or generates an activation trace, replays it, and prints a table or JSON. What a replay is stands in
  * sim/experts/.
  */
-import { readFile } from "node:fs/promises";
 import type { Command } from "commander";
 import { BYTE_SIZE, parseBytes } from "../../byte-size.ts";
 import { TidepoolError } from "../../errors.ts";
@@ -20,6 +19,7 @@ import {
   type ExpertMachine,
   type ExpertReplayRow,
 } from "../../sim/experts/index.ts";
+import { readBytes } from "../flags.ts";
 import { columned, print } from "../print.ts";
 
 /** The command's options, as words. */
@@ -70,17 +70,6 @@ async function loadTrace(word: string): Promise<ActivationTrace> {
   if (generated)
     return generateActivity({ ...qwenActivity, seed: Number(generated[1] ?? qwenActivity.seed) });
   return readActivations(word, await readBytes(word));
-}
-
-async function readBytes(path: string): Promise<Uint8Array> {
-  try {
-    return await readFile(path);
-  } catch (error) {
-    const isAbsent = error instanceof Error && "code" in error && error.code === "ENOENT";
-    if (isAbsent) throw new TidepoolError("not_found", `${path} does not exist`, { path });
-    const problem = error instanceof Error ? error.message : "";
-    throw new TidepoolError("source", `${path} cannot be read: ${problem}`, { path });
-  }
 }
 
 /** The trace as if its experts had other sizes. */

@@ -17,6 +17,8 @@ export interface KeptBuffers {
   choices: KeptBuffer;
   weights: KeptBuffer;
   unimportant: KeptBuffer;
+  /** What the router saw: elem [rows, hidden size]. */
+  seen: KeptBuffer;
   others: readonly KeptBuffer[];
 }
 
@@ -36,12 +38,12 @@ export class Checkpoints {
   constructor(
     device: GPUDevice,
     recorder: CommandRecorder,
-    { choices, weights, unimportant, others }: KeptBuffers,
+    { choices, weights, unimportant, seen, others }: KeptBuffers,
     layers: number,
     rows: number,
   ) {
     this.recorder = recorder;
-    this.buffers = [choices, weights, unimportant, ...others];
+    this.buffers = [choices, weights, unimportant, seen, ...others];
     this.choiceBytes = choices.rowBytes + weights.rowBytes + unimportant.rowBytes;
     const rowBytes = this.buffers.reduce((sum, each) => sum + each.rowBytes, 0);
     this.layerBytes = rows * rowBytes;

@@ -24,7 +24,7 @@ import { countUses, splitUses, usesOf, type LayerChoices, type SplitUses } from 
 import { Checkpoints, type KeptBuffers } from "./checkpoint.ts";
 import type { ExpertFetcher } from "./fetcher.ts";
 import type { ExpertLog } from "./log.ts";
-import { LAYERS_AHEAD, placeOfGuess, readGuesses, type Guesses } from "./predictor.ts";
+import type { LookAhead } from "./look-ahead.ts";
 
 /** Experts that a prefill waits for before it runs them, while others are still on their way. */
 const WAVE = 8;
@@ -50,13 +50,13 @@ export interface ExactParts {
   fetcher: ExpertFetcher;
   log: ExpertLog;
   kept: KeptBuffers;
-  /** Absent: the next layers' choices are not predicted. */
-  guesses: Guesses | undefined;
   /** Rows of a decode step at most. */
   seats: number;
 }
 
 export class ExactExperts {
+  /** Absent: the next layers' choices are not predicted. */
+  lookAhead: LookAhead | undefined;
   private readonly parts: ExactParts;
   private readonly checkpoints: Checkpoints;
   private readonly stagesOf = new WeakMap<Program, Stages>();
@@ -139,30 +139,15 @@ export class ExactExperts {
       this.record(stages.experts[layer], step);
       this.record(stages.before[layer + 1], step);
     }
-    const ahead = phase === "decode" ? this.lookAhead(step, last) : [];
-    const all = [...sources, ...ahead.map(({ source }) => source)];
+    const questions = (phase === "decode" && this.lookAhead?.behind(last, step)) || [];
+    const all = [...sources, ...questions.map(({ source }) => source)];
     const { device, recorder, log } = this.parts;
     const reading = guarded(device, "a step with experts", () => recorder.read(all));
     const read = await log.readBack(reading);
-    for (const [i, { layer }] of ahead.entries())
-      this.guessLayer(layer, readGuesses(read[sources.length + i] as ArrayBuffer), last);
+    for (const [i, { answer }] of questions.entries())
+      for (const { layer, guesses } of answer(read[sources.length + i] as ArrayBuffer))
+        this.guessLayer(layer, guesses, last);
     return { choices: this.choicesOf(read.slice(0, sources.length), last - first + 1), shown };
-  }
-
-  /** Applies the routers of the next layers that lack experts to the stream behind the router of `last`. */
-  private lookAhead(step: StepShape, last: number): { layer: number; source: Source }[] {
-    const { guesses, cache, recorder } = this.parts;
-    const ahead: { layer: number; source: Source }[] = [];
-    for (let place = 0; guesses && place < LAYERS_AHEAD; place++) {
-      const layer = last + 1 + place;
-      const ops = guesses.layers[layer];
-      if (!ops || cache.hasAll(layer)) continue;
-      this.record(ops, step);
-      const { source, copies } = placeOfGuess(guesses, place, step.rows);
-      for (const { from, toAt, bytes } of copies) recorder.copy(from, 0, guesses.kept, toAt, bytes);
-      ahead.push({ layer, source });
-    }
-    return ahead;
   }
 
   private choiceSources(layer: number, rows: number, phase: ExpertPhase): Source[] {

@@ -3,10 +3,11 @@
  * and what runs steps. It computes nothing itself.
  */
 import { ExpertCache, type ExpertAblation } from "../../cache/experts/expert-cache.ts";
+import type { ExpertPredictor } from "../../cache/experts/predictor.ts";
 import type { ExpertPolicyName } from "../../cache/experts/policy.ts";
 import type { ExpertId, ExpertPhase } from "../../cache/experts/entry.ts";
 import { ratesOf } from "../../cache/experts/stats.ts";
-import type { StepShape } from "../../gpu/op.ts";
+import type { Op, StepShape } from "../../gpu/op.ts";
 import type { CommandRecorder } from "../../gpu/recorder.ts";
 import type { Program } from "../../gpu/segments.ts";
 import type { ExpertArena } from "./arena.ts";
@@ -15,6 +16,7 @@ import { ExactExperts } from "./exact.ts";
 import { ExpertFetcher } from "./fetcher.ts";
 import type { ExpertFigures } from "./figures.ts";
 import { ExpertLog } from "./log.ts";
+import { LearnedLookAhead, RouterLookAhead } from "./look-ahead.ts";
 import type { Guesses } from "./predictor.ts";
 import type { ExpertStore } from "./store.ts";
 
@@ -29,13 +31,16 @@ export interface ExpertsParts {
   seats: number;
   policy: ExpertPolicyName;
   ablation: ExpertAblation | undefined;
-  /** Absent: the next layers' choices are not predicted. */
+  /** The next routers; absent: their choices are not predicted unless a predictor is loaded. */
   guesses: Guesses | undefined;
+  hiddenSize: number;
 }
 
 export class Experts {
   readonly cache: ExpertCache;
   readonly log = new ExpertLog();
+  /** The learned predictor in use. */
+  predictor: ExpertPredictor | undefined;
   private readonly parts: ExpertsParts;
   private readonly fetcher: ExpertFetcher;
   private readonly exact: ExactExperts;
@@ -50,6 +55,18 @@ export class Experts {
     const own = { ...parts, cache: this.cache, log: this.log };
     this.fetcher = new ExpertFetcher(own);
     this.exact = new ExactExperts({ ...own, fetcher: this.fetcher });
+    const { recorder, stepGroup, guesses } = parts;
+    const record = (ops: readonly Op[], step: StepShape): void => recorder.run(ops, stepGroup, step);
+    if (guesses) this.exact.lookAhead = new RouterLookAhead(guesses, this.cache, recorder, record);
+  }
+
+  /** Predictions come from a learned predictor from now on. */
+  use(predictor: ExpertPredictor): void {
+    const { kept, hiddenSize, arena } = this.parts;
+    const { layers, experts, chosen } = arena.plan;
+    const sizes = { layers: layers.length, experts, chosen, hiddenSize };
+    this.predictor = predictor;
+    this.exact.lookAhead = new LearnedLookAhead(predictor, this.cache, kept.seen, sizes);
   }
 
   /** Runs a program's layers; what stands behind the last experts runs with the next read. */

@@ -27,7 +27,8 @@ export async function sharePlatform(key: string): Promise<Platform | Capability>
  */
 export function shareKey(name: string, model: ModelSpec, options: EngineOptions): string {
   const files = typeof model === "string" ? model : model.map(fileFingerprint);
-  const parts = [SHARE_VERSION, import.meta.url, name, files, options];
+  const { expertPredictor: _changesNoResult, ...rest } = options;
+  const parts = [SHARE_VERSION, import.meta.url, name, files, rest];
   return bytesToHex(sha256(new TextEncoder().encode(JSON.stringify(parts, sorted)))).slice(0, KEY_LENGTH);
 }
 
