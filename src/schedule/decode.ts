@@ -1,6 +1,6 @@
 /**
- * The running set: which requests take part in the next decode step, with how many drafts, and who gives way when blocks
- * run short. The latest to arrive gives way first, so that the oldest always moves on.
+ * The running set: which requests take part in the next decode step, and with how many drafts. Interactive ones come first, the
+ * oldest of them before all others, so that it always finds the blocks that it needs; who gives way is queue/pre-emption.ts's business.
  */
 import type { Request } from "./request.ts";
 
@@ -18,11 +18,10 @@ export interface DecodeOptions {
   maxRequests: number;
   maxTokens: number;
   drafter?: Drafter | undefined;
-  /** Gives a request one more block; false if none can be had. */
-  addBlock(request: Request): boolean;
+  /** Gives a request one more block, if need be at the cost of `others`; false: it had to give way itself. */
+  addBlock(request: Request, others: readonly Request[]): boolean;
   /** The same from free blocks alone: nothing gives way to a guess. */
   addSpareBlock(request: Request): boolean;
-  preempt(request: Request): void;
 }
 
 /** A request's part in a decode step: its next token, then the drafts. */
@@ -31,17 +30,14 @@ export interface DecodeRow {
   drafts: readonly number[];
 }
 
-/**
- * The requests of the next decode step, oldest first. Where one needs a block and none is free, the youngest running
- * request is handed to `preempt`, which frees its blocks.
- */
+/** The requests of the next decode step, in the order in which they get blocks. */
 export function decodeRows(running: readonly Request[], options: DecodeOptions): DecodeRow[] {
   const rows: DecodeRow[] = [];
-  const candidates = running.filter((request) => mayRun(request, options));
+  const candidates = interactiveFirst(running).filter((request) => mayRun(request, options));
   let room = options.maxTokens - Math.min(candidates.length, options.maxRequests);
   while (candidates.length > 0 && rows.length < options.maxRequests) {
     const request = candidates.shift() as Request;
-    if (!fits(request, candidates, options)) continue;
+    if (request.status !== "decoding" || !fits(request, candidates, options)) continue;
     const drafts = draftsFor(request, room, options);
     room -= drafts.length;
     rows.push({ request, drafts });
@@ -54,14 +50,20 @@ function mayRun(request: Request, { drafter }: DecodeOptions): boolean {
   return request.wantsMore && (!drafter || request.pending === 0);
 }
 
-function fits(request: Request, younger: Request[], options: DecodeOptions): boolean {
+/** Whether it has, or gets, a block for its next token. */
+function fits(request: Request, younger: readonly Request[], options: DecodeOptions): boolean {
   while (roomOf(request, options) < 1) {
-    if (options.addBlock(request)) continue;
-    const victim = younger.pop() ?? request;
-    options.preempt(victim);
-    if (victim === request) return false;
+    const others = younger.filter(({ status }) => status === "decoding");
+    if (!options.addBlock(request, others)) return false;
   }
   return true;
+}
+
+function interactiveFirst(running: readonly Request[]): readonly Request[] {
+  if (!running.some(({ priority }) => priority === "background")) return running;
+  const of = (wanted: Request["priority"]): Request[] =>
+    running.filter(({ priority }) => priority === wanted);
+  return [...of("interactive"), ...of("background")];
 }
 
 function draftsFor(request: Request, room: number, options: DecodeOptions): readonly number[] {

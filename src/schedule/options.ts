@@ -2,6 +2,8 @@
 import type { Residency } from "../cache/residency.ts";
 import type { Drafter } from "./decode.ts";
 import type { LowerTiers, States } from "./plan.ts";
+import type { ChunkLimit } from "./queue/chunk.ts";
+import type { GiveWayCosts } from "./queue/pre-emption.ts";
 import type { FinishReason, Request } from "./request.ts";
 
 export interface SchedulerOptions {
@@ -10,8 +12,14 @@ export interface SchedulerOptions {
   chunkTokens: number;
   /** Requests that may run at once. */
   seats: number;
-  /** Prompts under way at once, and chunks of different prompts in one step, at most. Default: 1. */
+  /** Chunks of different prompts in one step, at most. Default: 1. */
   maxPromptsPerStep?: number;
+  /** Prompts under way at once, at most: a short one begins before a long one is done. Default: as many as in a step. */
+  promptsUnderWay?: number;
+  /** How long a chunk may be beside requests that decode. Default: `chunkTokens`, whoever decodes. */
+  chunkLimit?: ChunkLimit;
+  /** What it takes to get back what gave way. Default: not known, and the latest to arrive gives way. */
+  giveWayCosts?: GiveWayCosts;
   /** Queues that run steps side by side; several only in models without recurrent layers. Default: 1. */
   queues?: number;
   /** Which layers of a block are on the GPU. Default: all of them, of every block. */

@@ -98,13 +98,16 @@ export interface FullBlock {
 
 /** The lower tiers as the scheduler sees them. */
 export interface LowerTiers {
-  /** Consecutive blocks of a request's tokens, from block `from` on, that they hold. */
-  storedBlocks(request: Request, from: number): number;
+  /** Consecutive blocks of a sequence's tokens, from block `from` on, that they hold. */
+  storedBlocks(sequence: Sequence, from: number): number;
   /** How to get `blocks` of them back, from block `from` on. */
   restoreTerms(request: Request, from: number, blocks: number): RestoreTerms;
-  /** The furthest stored snapshot of a request's state behind token `after`, not behind `limit`, with all blocks before it
+  /** The furthest stored snapshot of a sequence's state behind token `after`, not behind `limit`, with all blocks before it
    * from that of token `after` on in store. */
-  storedState?(request: Request, after: number, limit: number): number | undefined;
+  storedState?(sequence: Sequence, after: number, limit: number): number | undefined;
+  /** A waiting request is among the next: blocks [from, from + blocks) of it, and the state of its first `at` tokens where it
+   * needs one, are to be brought as near to the GPU as they may be, as long as its status is "waiting". Takes no GPU blocks. */
+  prefetch?(request: Request, from: number, blocks: number, at?: number): void;
   /** A sequence begins to be computed: what it stores from now on is forgotten with what was stored before. */
   begin?(sequence: Sequence): void;
   /** Of a sequence's blocks before `end`, all of them computed, those that the disk is to have for it and has not: others may

@@ -15,6 +15,7 @@
 import type { Lease } from "../cache/prefix.ts";
 import type { LowerTier, Restore, RestoreMode } from "./restore/restore.ts";
 import type { SeatState } from "./seat-state.ts";
+import type { Objectives, Priority } from "./slo/objectives.ts";
 import type { Ticket } from "./tickets.ts";
 
 export type { LowerTier } from "./restore/restore.ts";
@@ -41,6 +42,12 @@ export interface RequestSpec {
   storage?: StorageScope;
   /** What is stored of it in lower tiers expires so long after it was computed. Default: the engine's setting. */
   maxAgeMs?: number | undefined;
+  /** Default "interactive". */
+  priority?: Priority | undefined;
+  /** What it asks of time: chunks of others are as short as its time between tokens needs. Default: nothing. */
+  objectives?: Objectives | undefined;
+  /** When it arrived, by the clock of whoever asks for the load. Default: 0. */
+  arrivedMs?: number | undefined;
 }
 
 export class Request {
@@ -57,6 +64,11 @@ export class Request {
   seat: number | undefined;
   readonly storage: StorageScope;
   readonly maxAgeMs: number | undefined;
+  readonly priority: Priority;
+  readonly objectives: Objectives;
+  readonly arrivedMs: number;
+  /** When its first token came, by the clock of whoever commits. */
+  startedMs: number | undefined;
   /** Its hold on the prefix cache and its blocks, while it runs. */
   lease: Lease | undefined;
   /** Its stored blocks on their way back, while its prompt is prefilled. */
@@ -94,6 +106,9 @@ export class Request {
     this.stopIds = spec.stopIds;
     this.storage = spec.storage ?? "disk";
     this.maxAgeMs = spec.maxAgeMs;
+    this.priority = spec.priority ?? "interactive";
+    this.objectives = spec.objectives ?? {};
+    this.arrivedMs = spec.arrivedMs ?? 0;
     this.tokens = [...spec.prompt, ...(spec.generated ?? [])];
   }
 

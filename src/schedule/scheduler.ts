@@ -7,6 +7,7 @@
  * blocks and seats that are freed meanwhile, and find a prompt's blocks in the prefix cache as soon as the step that
  * computes them is planned; other queues wait until it has run. A request stays in one queue while it runs. Of two requests
  * with the same new prefix the second starts when the first has computed it, also where the first was aborted half-way.
+ * Prefill and decode steps take turns; in which order prompts are computed is queue/'s business.
  * Where a step checks drafts, positions are not known either: the next step of that request waits for its commit.
  */
 import { assert } from "../base.ts";
@@ -16,12 +17,15 @@ import { Residency } from "../cache/residency.ts";
 import { decodeRows, type DecodeRow } from "./decode.ts";
 import { acceptTokens, checkCount, fullBlocks, takeBack } from "./accept.ts";
 import { checkUsers, heldSlots } from "./conservation.ts";
-import { leaseBlocks } from "./lease-blocks.ts";
 import { Loans } from "./loans.ts";
 import type { BrokenRow, Outcome, PoolSizes, SchedulerOptions } from "./options.ts";
-import type { Copy, Move, Plan, Save, Span } from "./plan.ts";
-import { PrefillQueue } from "./prefill.ts";
+import type { Copy, Move, Plan, Save, Sequence, Span } from "./plan.ts";
 import { Publisher } from "./publish.ts";
+import type { Known, Place } from "./queue/place.ts";
+import { Preemption } from "./queue/pre-emption.ts";
+import { Prefetch } from "./queue/prefetch.ts";
+import { PrefillQueue, type Choice } from "./queue/prefill-queue.ts";
+import { Start } from "./queue/start.ts";
 import {
   Request,
   type FinishReason,
@@ -33,6 +37,7 @@ import { Restores } from "./restore/restores.ts";
 import type { SeatState } from "./seat-state.ts";
 import type { PromptLoad, SchedulerLoad } from "./slo/prediction.ts";
 import { Seats } from "./seats.ts";
+import type { PromptLoad, SchedulerLoad } from "./slo/prediction.ts";
 import { Snapshots } from "./snapshots.ts";
 import { SlotTickets, Tickets, type Ticket } from "./tickets.ts";
 
@@ -47,17 +52,17 @@ export class Scheduler {
   readonly options: SchedulerOptions;
   private readonly cache: PrefixCache;
   private readonly blocks: BlockPool;
-  private readonly waiting = new PrefillQueue();
-  /** Requests whose prompts are under way, oldest first, and those that decode. */
-  private prefilling: Request[] = [];
+  /** Requests that wait or whose prompts are under way, and those that decode, oldest first. */
+  private readonly prompts: PrefillQueue;
   private running: Request[] = [];
+  private readonly start: Start;
+  private readonly prefetch: Prefetch;
+  private readonly preemption: Preemption;
   private readonly seats: Seats;
   readonly tickets: Tickets;
   readonly residency: Residency;
   /** Where there are several queues. */
   private readonly slotTickets: SlotTickets | undefined;
-  /** The first waiting request found no room, and nothing has been freed since. */
-  private full = false;
   private lastPhase: Plan["phase"] = "decode";
   private maxBlocks: number;
   /** In models with recurrent layers. */
@@ -91,13 +96,40 @@ export class Scheduler {
       publish: (request) => this.publisher.publish(request),
     });
     const { publisher } = this;
-    this.loans = new Loans({ ...rooms, snapshots, publisher, freed: () => (this.full = false) });
+    this.loans = new Loans({ ...rooms, snapshots, publisher, freed: () => this.start.freed() });
     this.seats = new Seats(options.seats);
+    this.prompts = new PrefillQueue((request, ids) => this.start.known(request, ids));
+    const { restores, seats } = this;
+    const most = options.promptsUnderWay ?? options.maxPromptsPerStep ?? 1;
+    this.start = new Start(this.prompts, { ...rooms, snapshots, slotTickets, restores, seats, most });
+    this.prefetch = new Prefetch({
+      ...{ lower, blockTokens, queue: this.prompts, withStates: states !== undefined },
+      onGpu: (request) => this.start.onGpu(request),
+    });
+    this.preemption = new Preemption(options.giveWayCosts, blockTokens);
   }
 
   /** Requests that are not done. */
   get activeCount(): number {
-    return this.waiting.length + this.running.length + this.prefilling.length;
+    return this.prompts.all.length + this.running.length + this.prompts.underWay.length;
+  }
+
+  /** What there is to do: what predictions follow from. */
+  load(): SchedulerLoad {
+    const loadOf = (request: Request): PromptLoad => promptLoad(this.prompts.placeOf(request));
+    return {
+      waiting: this.prompts.inOrder().map(loadOf),
+      prefilling: this.prompts.underWay.map(loadOf),
+      running: this.running.map(({ id, computed, startedMs = 0 }) => ({
+        ...{ id, contextTokens: computed, startedMs },
+      })),
+      seats: this.options.seats,
+    };
+  }
+
+  /** What cache and lower tiers have of a sequence that is not submitted. */
+  known(sequence: Sequence): Known {
+    return this.start.known(sequence, Int32Array.from(sequence.tokens));
   }
 
   /** Blocks that running requests hold. */
@@ -125,7 +157,7 @@ export class Scheduler {
     const { blockTokens } = this.options;
     const atEnd = (request: Request) => request.slots.length * blockTokens <= request.computed;
     const decoding = this.running.filter((request) => request.wantsMore && atEnd(request)).length;
-    return Math.max(0, decoding + this.blocksToStart() - this.blocks.freeCount);
+    return Math.max(0, decoding + this.start.blocksWanted - this.blocks.freeCount);
   }
 
   /**
@@ -133,22 +165,22 @@ export class Scheduler {
    * requests wait. Each request that runs may end before the next look, and leave a snapshot.
    */
   missingStates(loans = 0): number {
-    const starting = this.mayStart && this.waiting.head(this.prefilling) ? 1 : 0;
+    const starting = this.start.next ? 1 : 0;
     const ofPrompt = this.options.lower ? 3 : 2; // at a branch, at the end, and one that is loaded
-    const snapshots = this.running.length + (starting + this.prefilling.length) * ofPrompt;
+    const snapshots = this.running.length + (starting + this.prompts.underWay.length) * ofPrompt;
     return this.snapshots?.missing(starting + loans, snapshots) ?? 0;
   }
 
   /** The state pool has grown by that many slots. */
   statesGrown(slots: number): void {
     this.snapshots?.grown(slots);
-    this.full = false;
+    this.start.freed();
   }
 
   /** The pool has grown by that many blocks. */
   grown(blocks: number): void {
     this.blocks.grow(blocks);
-    this.full = false;
+    this.start.freed();
   }
 
   /**
@@ -175,7 +207,7 @@ export class Scheduler {
   }
 
   private fitToPool(): Request[] {
-    const active = [...this.waiting.all, ...this.seated];
+    const active = [...this.prompts.all, ...this.seated];
     for (const request of active) {
       const room = this.capacityTokens + 1 - request.promptLength;
       request.maxNewTokens = Math.max(1, Math.min(request.maxNewTokens, room));
@@ -189,7 +221,7 @@ export class Scheduler {
    * committed any more.
    */
   restart(): void {
-    for (const request of this.waiting.all) request.restarted();
+    for (const request of this.prompts.all) request.restarted();
     this.tickets.voidAll();
     this.startAgain(this.seated);
     this.loans.endIf(() => true);
@@ -205,7 +237,7 @@ export class Scheduler {
       "a request is larger than the pool",
     );
     const request = new Request(spec);
-    this.waiting.push(request);
+    this.prompts.push(request);
     return request;
   }
 
@@ -219,9 +251,10 @@ export class Scheduler {
     return plan;
   }
 
-  /** Loads to start now; each must be answered by `moved`. */
+  /** Loads to start now; each must be answered by `moved`. Those that wait get theirs fetched. */
   takeMoves(): Move[] {
-    return this.prefilling.flatMap((request) => this.restores.movesOf(request));
+    this.prefetch.tell();
+    return this.prompts.underWay.flatMap((request) => this.restores.movesOf(request));
   }
 
   /** Whether a load's slot is still meant for it; if not, its bytes must not be written. */
@@ -239,11 +272,13 @@ export class Scheduler {
    * @param accepted for each span the tokens that its samples agreed on: exactly one where one was to come, none for a chunk
    * that is not the last, any number up to `samples` where drafts were checked
    * @param broken spans of requests that cannot go on: each ends by an error, and what it has computed is forgotten
+   * @param nowMs for the times that `load` tells
    */
   commit(
     { spans, ticket }: Plan,
     accepted: readonly (readonly number[])[],
     broken: readonly BrokenRow[] = [],
+    nowMs = 0,
   ): Outcome[] {
     assert(accepted.length === spans.length, `tokens of ${accepted.length} spans, expected ${spans.length}`);
     for (let at = 0; at < spans.length; at++) {
@@ -258,7 +293,10 @@ export class Scheduler {
       const brokenAt =
         broken.length === 0 ? undefined : broken.find(({ index }) => index === spanIndex)?.position;
       if (brokenAt !== undefined) outcomes.push(...this.commitBroken(span, spanIndex, brokenAt));
-      else if (span.samples > 0) outcomes.push(this.commitSpan(span, spanIndex, accepted[spanIndex]!));
+      else if (span.samples > 0) {
+        span.request.startedMs ??= nowMs;
+        outcomes.push(this.commitSpan(span, spanIndex, accepted[spanIndex]!));
+      }
     }
     return outcomes;
   }
@@ -271,7 +309,7 @@ export class Scheduler {
 
   /** Takes back what no step uses any more. */
   private collect(): void {
-    if (this.blocks.collect() + this.seats.collect() > 0) this.full = false;
+    if (this.blocks.collect() + this.seats.collect() > 0) this.start.freed();
   }
 
   /**
@@ -299,7 +337,8 @@ export class Scheduler {
    * @throws TidepoolError `out_of_memory` if running requests hold too many.
    */
   borrow(tokens: readonly number[], reusable: number, storage: StorageScope = "disk"): Lease {
-    return this.loans.borrow(tokens, this.visibleTokens(tokens, reusable, 0), storage);
+    const visible = this.start.visibleTokens(Int32Array.from(tokens), reusable, 0);
+    return this.loans.borrow(tokens, visible, storage);
   }
 
   /**
@@ -349,36 +388,52 @@ export class Scheduler {
 
   /** Requests that have a seat. */
   private get seated(): Request[] {
-    return [...this.running, ...this.prefilling];
+    return [...this.running, ...this.prompts.underWay];
   }
 
   private get leases(): Lease[] {
     return [...this.seated.flatMap(({ lease }) => (lease ? [lease] : [])), ...this.loans.leases];
   }
 
-  /** Chunks of the prompts under way, and of others that may start, as far as a step has room. */
+  /** The next chunk, or chunks of several prompts, as far as a step has room. */
   private nextPrefill(queue: number): Plan | undefined {
-    const underWay = this.prefilling.filter((request) => request.queue === queue);
-    const chunks: { request: Request; count: number }[] = [];
-    let room = this.options.chunkTokens;
-    for (let index = 0; index < this.maxPrompts && room > 0; index++) {
-      const request = underWay[index] ?? this.startPrefill(queue);
-      if (!request) break;
-      this.restores.advance(request);
-      const count = this.chunkAt(request, room);
-      if (count > 0) chunks.push({ request, count });
-      room -= count;
-    }
+    const chunks = this.chunks(queue);
     if (chunks.length === 0) return undefined;
+    this.prompts.lookAgain();
     // Only now: what the step computes cannot be found by requests that start in it.
     const ticket = this.tickets.issue(queue);
     const saves: Save[] = [];
-    const planned = chunks.map(({ request, count }) => {
-      this.usedBy(request, ticket);
-      return this.planChunk(request, count, saves);
+    const planned = chunks.map(({ choice, count }) => {
+      this.usedBy(choice.request, ticket);
+      this.prompts.ran(choice, count);
+      return this.planChunk(choice.request, count, saves);
     });
     const completes = planned.flatMap((each) => each.completes);
     return { phase: "prefill", spans: planned.map(({ span }) => span), ticket, completes, saves };
+  }
+
+  private chunks(queue: number): { choice: Choice; count: number }[] {
+    const { chunkTokens, maxPromptsPerStep = 1 } = this.options;
+    const chunks: { choice: Choice; count: number }[] = [];
+    const passed = new Set<Request>();
+    for (let room = chunkTokens; chunks.length < maxPromptsPerStep && room > 0;) {
+      const choice = this.nextPrompt(queue, passed);
+      if (!choice) break;
+      passed.add(choice.request);
+      this.restores.advance(choice.request);
+      const count = this.chunkAt(choice.request, room);
+      if (count > 0) chunks.push({ choice, count });
+      room -= count;
+    }
+    return chunks;
+  }
+
+  /** Under way already, or begun now. */
+  private nextPrompt(queue: number, passed: ReadonlySet<Request>): Choice | undefined {
+    const choice = this.prompts.next(queue, passed, this.start.isAllowed);
+    if (choice?.request.status !== "waiting") return choice;
+    if (!this.start.begin(choice.request, queue)) return this.prompts.next(queue, passed, false);
+    return choice;
   }
 
   private planChunk(
@@ -405,73 +460,18 @@ export class Scheduler {
     return { span, completes: published.completes };
   }
 
-  private get maxPrompts(): number {
-    return this.options.maxPromptsPerStep ?? 1;
-  }
-
-  /** Whether one more prompt may be under way. */
-  private get mayStart(): boolean {
-    return this.prefilling.length < this.maxPrompts && this.seats.freeCount > 0;
-  }
-
-  /** Begins the prompt of the first waiting request that finds a seat, and blocks for all of it. */
-  private startPrefill(queue: number): Request | undefined {
-    const request = this.mayStart && !this.full ? this.waiting.head(this.prefilling) : undefined;
-    if (!request) return undefined;
-    const lease = this.leaseFor(request, queue);
-    const seatState = lease && this.snapshots?.take(lease);
-    if (!lease || (this.snapshots && !seatState)) {
-      if (lease) this.cache.release(lease);
-      this.full = true;
-      return undefined;
-    }
-    this.waiting.remove(request);
-    request.lease = lease;
-    request.cachedTokens ??= Math.min(lease.tokens, request.promptLength);
-    request.computed = lease.tokens;
-    request.seat = this.seats.take();
-    request.queue = queue;
-    request.status = "prefilling";
-    this.prefilling.push(request);
-    request.seatState = seatState;
-    request.snapshotsAt = [];
-    this.options.lower?.begin?.(request);
-    this.snapshots?.start(request, lease, this.waiting.branchesOf(request.tokens, lease.tokens));
-    this.restores.start(request);
-    return request;
-  }
-
-  /** Tokens of the next chunk, `room` at most: up to the next snapshot, and no blocks that are being loaded; 0: wait. */
+  /** Tokens of the next chunk: up to the next snapshot, no blocks that are being loaded, as short as those that decode
+   * need it; 0: wait. */
   private chunkAt(request: Request, room: number): number {
     const { computed } = request;
     const stop = request.snapshotsAt.find((at) => at > computed) ?? request.tokens.length;
-    return this.restores.claim(request, Math.min(room, stop - computed));
+    return this.restores.claim(request, Math.min(room, stop - computed, this.chunkLimit(computed)));
   }
 
-  private blocksToStart(): number {
-    const request = this.mayStart ? this.waiting.head(this.prefilling) : undefined;
-    if (!request) return 0;
-    const { tokens, storage } = request;
-    const known =
-      storage === "off" ? 0 : this.cache.match(Int32Array.from(tokens), tokens.length - 1).blocks.length;
-    return this.blocksFor(tokens.length) - known;
-  }
-
-  /** What the cache has of a request's tokens (never the last one, whose logits are wanted), and blocks for the rest. */
-  private leaseFor(request: Request, queue: number): Lease | undefined {
-    const { tokens } = request;
-    const limit = request.storage !== "off" ? this.visibleTokens(tokens, tokens.length - 1, queue) : 0;
-    const blocks = this.blocksFor(tokens.length);
-    return leaseBlocks(this.cache, this.blocks, { tokens, limit, blocks, requestId: request.id });
-  }
-
-  /** How many of the first `limit` tokens may be looked for: not those whose blocks a step of another queue still writes. */
-  private visibleTokens(tokens: readonly number[], limit: number, queue: number): number {
-    const { slotTickets } = this;
-    if (!slotTickets) return limit;
-    const { blocks } = this.cache.match(Int32Array.from(tokens), limit);
-    const hidden = blocks.findIndex(({ slot }) => !slotTickets.isVisible(slot, queue));
-    return hidden < 0 ? limit : hidden * this.options.blockTokens;
+  private chunkLimit(from: number): number {
+    const { chunkLimit, chunkTokens } = this.options;
+    const decoding = chunkLimit ? this.running.filter(({ wantsMore }) => wantsMore) : [];
+    return chunkLimit && decoding.length > 0 ? Math.max(1, chunkLimit(from, decoding)) : chunkTokens;
   }
 
   /** The ticket's step uses what a request holds. */
@@ -481,7 +481,7 @@ export class Scheduler {
   }
 
   private startDecoding(request: Request): void {
-    this.prefilling = this.prefilling.filter((other) => other !== request);
+    this.prompts.leave(request);
     request.status = "decoding";
     request.pending++;
     this.running.push(request);
@@ -495,9 +495,8 @@ export class Scheduler {
       : this.running;
     const rows = decodeRows(inQueue, {
       ...{ blockTokens, drafter, maxRequests: seats, maxTokens: Math.max(seats, chunkTokens) },
-      addBlock: (request) => this.addBlock(request),
+      addBlock: (request, others) => this.addBlock(request, others),
       addSpareBlock: (request) => this.blocks.freeCount > 0 && this.extend(request),
-      preempt: (request) => this.preempt(request),
     });
     if (rows.length === 0) return undefined;
     const ticket = this.tickets.issue(queue);
@@ -517,12 +516,17 @@ export class Scheduler {
     return { request, epoch, from, count, drafts, samples: count, states };
   }
 
-  /** A decoding request goes before those whose prompts are under way: the youngest gives its blocks back and waits. */
-  private addBlock(request: Request): boolean {
+  /**
+   * Gives a request that decodes one more block; others give way for it, or else the request itself.
+   * @param others those that decode and whose next step is not planned, oldest first
+   */
+  private addBlock(request: Request, others: readonly Request[]): boolean {
+    let left = others;
     while (!this.extend(request)) {
-      const youngest = this.prefilling.at(-1);
-      if (!youngest) return false;
-      this.preempt(youngest);
+      const victim = this.preemption.victimFor(request, this.prompts.underWay, left) ?? request;
+      this.preempt(victim);
+      if (victim === request) return false;
+      left = left.filter((other) => other !== victim);
     }
     return true;
   }
@@ -558,18 +562,17 @@ export class Scheduler {
   /** Lets requests with such a lease start again, and ends such loans. Of those that wait the samples under way are void. */
   private voidAll(isVoid: (lease: Lease) => boolean): void {
     const running = this.seated;
-    for (const request of this.waiting.all) if (request.pending > 0) request.restarted();
+    for (const request of this.prompts.all) if (request.pending > 0) request.restarted();
     this.startAgain(running.filter(({ lease }) => lease && isVoid(lease)));
     this.loans.endIf(isVoid);
   }
 
   /** Requests that run wait again with the tokens that they have, in the order in which they came. */
   private startAgain(requests: readonly Request[]): void {
-    for (const request of [...requests].sort((a, b) => b.id - a.id)) {
+    for (const request of [...requests]) {
       this.leave(request);
-      request.status = "waiting";
+      this.prompts.again(request);
       request.restarted();
-      this.waiting.pushFront(request);
     }
   }
 
@@ -591,16 +594,17 @@ export class Scheduler {
     request.finishReason = reason;
     if (reason !== "error") this.publisher.publishAndSpill(request, this.snapshots?.last(request));
     this.leave(request);
-    this.waiting.remove(request);
+    this.prompts.forget(request);
     request.status = "done";
   }
 
   /** Gives a running request's blocks and seat back and lets it wait for another prefill. */
   private preempt(request: Request): void {
-    this.publisher.publishAndSpill(request, this.snapshots?.last(request));
+    if (this.preemption.isSentDown(request))
+      this.publisher.publishAndSpill(request, this.snapshots?.last(request));
+    else this.publisher.publish(request);
     this.leave(request);
-    request.status = "waiting";
-    this.waiting.pushFront(request);
+    this.prompts.again(request);
   }
 
   private leave(request: Request): void {
@@ -614,13 +618,15 @@ export class Scheduler {
     request.ticket = undefined;
     this.snapshots?.leave(request);
     this.running = this.running.filter((other) => other !== request);
-    this.prefilling = this.prefilling.filter((other) => other !== request);
-    this.full = false;
+    this.prompts.leave(request);
+    this.start.freed();
   }
+}
 
-  private blocksFor(tokens: number): number {
-    return Math.ceil(tokens / this.options.blockTokens);
-  }
+function promptLoad(place: Place): PromptLoad {
+  const { request, isDue, priority, isResumed, remainingTokens, arrival, from } = place;
+  const { id, arrivedMs } = request;
+  return { id, arrivedMs, from, isDue, priority, isResumed, remainingTokens, arrival };
 }
 
 const NO_STATES: Span["states"] = [];

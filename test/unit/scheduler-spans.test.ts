@@ -163,6 +163,7 @@ function makeWorld(random: Random, withStates: boolean, seen: World["seen"]): Wo
   const options: SchedulerOptions = {
     ...{ blockTokens, chunkTokens: 4 + random.below(12), seats, lower: gpu },
     maxPromptsPerStep: 1 + random.below(4),
+    promptsUnderWay: 1 + random.below(5),
     ...(most > 0 && { drafter: { most, propose: (request, limit) => propose(random, request, limit) } }),
     ...(withStates && { states: { save: (saves: readonly Save[]) => gpu.save(saves) } }),
   };
@@ -261,17 +262,17 @@ describe("a step of several spans", () => {
   };
   const stopIds = new Set<number>();
 
-  it("holds chunks of different prompts, in the order of their arrival", () => {
+  it("holds chunks of different prompts, the shortest first", () => {
     const { scheduler, gpu } = make({ maxPromptsPerStep: 3 });
-    [6, 7, 9].forEach((length, id) =>
+    [9, 6, 7].forEach((length, id) =>
       scheduler.submit({ id, prompt: Array<number>(length).fill(1 + id), maxNewTokens: 1, stopIds }),
     );
     const plan = scheduler.next() as Plan;
     const chunks = plan.spans.map(({ request, from, count, samples }) => [request.id, from, count, samples]);
     expect(chunks).toEqual([
-      [0, 0, 6, 1],
-      [1, 0, 7, 1],
-      [2, 0, 3, 0],
+      [1, 0, 6, 1],
+      [2, 0, 7, 1],
+      [0, 0, 3, 0],
     ]);
     scheduler.check();
     scheduler.commit(plan, gpu.run(plan));

@@ -204,7 +204,10 @@ function makeWorld(random: Random): World {
     expect(slots.snapshotRoom <= 0 || slots.slotCount === most, why).toBe(true);
   });
   const scheduler = new Scheduler(cache, pool, {
-    ...{ blockTokens, chunkTokens: 1 + random.below(9), seats },
+    ...{ blockTokens, chunkTokens: 1 + random.below(9), seats, promptsUnderWay: 1 + random.below(4) },
+    ...(random.below(2) === 0 && {
+      giveWayCosts: { recomputeMs: (tokens) => tokens, reloadMs: (blocks) => blocks * random.below(8) },
+    }),
     ...(random.below(4) > 0 && { lower: machine }),
     states: { save: (saves) => machine.save(saves) },
   });
@@ -258,7 +261,8 @@ describe("scheduler of a model with recurrent layers", () => {
           ...Array.from({ length: 1 + random.below(9) }, () => 1 + random.below(20)),
         ];
         const max = 1 + random.below(16);
-        const spec = { id, prompt, maxNewTokens: max, stopIds: new Set([STOP]) };
+        const priority = random.pick(["interactive", "background"] as const);
+        const spec = { id, prompt, maxNewTokens: max, stopIds: new Set([STOP]), priority };
         submitted.push({ request: world.scheduler.submit(spec), prompt, max });
         for (let steps = random.below(30); steps > 0; steps--) step(world, random);
         if (random.below(6) === 0) world.scheduler.abort(random.pick(submitted).request);

@@ -6,6 +6,7 @@ import { describe, expect, it } from "vitest";
 import { Random } from "../../src/base.ts";
 import { BlockPool } from "../../src/cache/blocks.ts";
 import { createPrefixCache } from "../../src/cache/policy/create.ts";
+import type { GiveWayCosts } from "../../src/schedule/queue/pre-emption.ts";
 import type { Request } from "../../src/schedule/request.ts";
 import type { RestoreTerms } from "../../src/schedule/restore/restore.ts";
 import {
@@ -136,6 +137,11 @@ class FakeTiers implements LowerTiers {
   }
 }
 
+/** What gives way is now worth keeping, now not. */
+function randomCosts(random: Random): GiveWayCosts {
+  return { recomputeMs: (tokens) => tokens, reloadMs: (blocks) => blocks * random.below(8) };
+}
+
 function makeWorld(random: Random): World {
   const blockTokens = random.pick([1, 2, 4]);
   const slots = Math.ceil(48 / blockTokens) + random.below(20);
@@ -143,7 +149,12 @@ function makeWorld(random: Random): World {
   const lower = new FakeTiers(gpu, blockTokens);
   lower.mode = random.pick(["load", "compute", "both", "auto"] as const);
   const chunkTokens = 1 + random.below(9);
-  const options = { blockTokens, chunkTokens, seats: 1 + random.below(4), lower, maxBlocks: slots };
+  const options: SchedulerOptions = {
+    ...{ blockTokens, chunkTokens, seats: 1 + random.below(4), lower, maxBlocks: slots },
+    promptsUnderWay: 1 + random.below(4),
+    ...(random.below(2) === 0 && { chunkLimit: () => 1 + random.below(chunkTokens) }),
+    ...(random.below(2) === 0 && { giveWayCosts: randomCosts(random) }),
+  };
   const atFirst = random.pick([slots, 1 + random.below(slots)]);
   return { scheduler: makeScheduler(atFirst, options), gpu, inFlight: [], lower };
 }
@@ -201,7 +212,10 @@ describe("scheduler", () => {
         ];
         const max = 1 + random.below(20);
         submitted.push({
-          request: world.scheduler.submit({ id, prompt, maxNewTokens: max, stopIds: new Set([STOP]) }),
+          request: world.scheduler.submit({
+            ...{ id, prompt, maxNewTokens: max, stopIds: new Set([STOP]) },
+            priority: random.pick(["interactive", "background"] as const),
+          }),
           prompt,
           max,
         });

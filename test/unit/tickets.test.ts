@@ -80,7 +80,11 @@ class TwoQueues {
     const { cache } = createPrefixCache({ policy: "lru", blockTokens: BLOCK_TOKENS, cost, pool });
     this.scheduler = new Scheduler(cache, pool, {
       ...{ blockTokens: BLOCK_TOKENS, chunkTokens: 2 + random.below(8), seats: 2 + random.below(2) },
-      ...{ queues: QUEUES.length, maxPromptsPerStep: 1 + random.below(3) },
+      ...{
+        queues: QUEUES.length,
+        maxPromptsPerStep: 1 + random.below(3),
+        promptsUnderWay: 1 + random.below(5),
+      },
     });
   }
 

@@ -1,0 +1,238 @@
+/**
+ * A world for runs of the scheduler without bytes: a GPU that knows which token comes next, tiers that hold blocks by content,
+ * lose some and answer late; and what an onlooker who knows none of the scheduler's insides can check of each plan.
+ */
+import { expect } from "vitest";
+import type { Random } from "../../src/base.ts";
+import { BlockPool } from "../../src/cache/blocks.ts";
+import { createPrefixCache } from "../../src/cache/policy/create.ts";
+import { BACKGROUND_PATIENCE } from "../../src/schedule/queue/place.ts";
+import { MAX_PREFETCHED } from "../../src/schedule/queue/prefetch.ts";
+import type { Request, RequestSpec } from "../../src/schedule/request.ts";
+import type { RestoreTerms } from "../../src/schedule/restore/restore.ts";
+import {
+  Scheduler,
+  type FullBlock,
+  type LowerTiers,
+  type Move,
+  type Plan,
+  type SchedulerOptions,
+  type Sequence,
+} from "../../src/schedule/scheduler.ts";
+import { nextToken } from "./fake-model.ts";
+
+/** Holds blocks by content. */
+export class NaiveTiers implements LowerTiers {
+  readonly loading: Move[] = [];
+  readonly fetched = new Map<Request, number>();
+  private readonly held = new Set<string>();
+  private readonly random: Random;
+  private readonly blockTokens: number;
+  private clockMs = 0;
+  mode: RestoreTerms["mode"];
+
+  constructor(random: Random, blockTokens: number) {
+    this.random = random;
+    this.blockTokens = blockTokens;
+    this.mode = random.pick(["load", "compute", "both", "auto"]);
+  }
+
+  storedBlocks({ tokens }: Sequence, from: number): number {
+    let count = 0;
+    while (this.held.has(this.keyOf(tokens, from + count))) count++;
+    return count;
+  }
+
+  restoreTerms(_request: Sequence, _from: number, blocks: number): RestoreTerms {
+    const loadMs = Array.from({ length: blocks }, () => 2);
+    return { mode: this.mode, loadMs, computeMs: () => 3, nowMs: () => this.clockMs++ };
+  }
+
+  /** Only of requests that wait, of what is held, each time once. */
+  prefetch(request: Request, from: number, blocks: number): void {
+    expect(request.status).toBe("waiting");
+    expect(blocks).toBeGreaterThan(0);
+    expect(blocks).toBeLessThanOrEqual(this.storedBlocks(request, from));
+    this.fetched.set(request, (this.fetched.get(request) ?? 0) + 1);
+  }
+
+  spill(blocks: readonly FullBlock[]): void {
+    for (const { sequence, block } of blocks) this.held.add(this.keyOf(sequence.tokens, block));
+  }
+
+  /** Ends a load, one time in four without bytes; forgets something now and then. */
+  endOne(scheduler: Scheduler): boolean {
+    const { random, loading, held } = this;
+    const [some] = held;
+    if (some !== undefined && random.below(8) === 0) held.delete(some);
+    if (loading.length === 0) return false;
+    const [move] = loading.splice(random.below(loading.length), 1) as [Move];
+    scheduler.moved(move, random.below(4) > 0 ? random.pick(["ram", "disk"] as const) : undefined);
+    return true;
+  }
+
+  private keyOf(tokens: readonly number[], block: number): string {
+    const end = (block + 1) * this.blockTokens;
+    return end > tokens.length ? "none" : tokens.slice(0, end).join();
+  }
+}
+
+/** What an onlooker remembers of a request. */
+interface Watched {
+  request: Request;
+  arrival: number;
+  /** Tokens of others that arrived later, computed while this one could have been; and its own. */
+  overtaken: number;
+  own: number;
+  /** Requests whose prompts were under way when it became due. */
+  excused: Set<Request> | undefined;
+  wasPreempted: boolean;
+}
+
+export class NaiveWorld {
+  readonly scheduler: Scheduler;
+  readonly tiers: NaiveTiers;
+  readonly inFlight: { plan: Plan; samples: number[][] }[] = [];
+  readonly watched: Watched[] = [];
+  readonly seen = { overtaken: 0, due: 0, preempted: 0, prefetched: 0, background: 0, onBehalf: 0 };
+  private readonly random: Random;
+
+  constructor(random: Random, more: Partial<SchedulerOptions> = {}, slots = 40 + random.below(60)) {
+    this.random = random;
+    const blockTokens = random.pick([1, 2, 4]);
+    this.tiers = new NaiveTiers(random, blockTokens);
+    const pool = new BlockPool(Math.ceil(slots / blockTokens));
+    const cost = { flopsLinear: 1, flopsQuadratic: 0, bytesPerToken: 4, bytesPerSnapshot: 0 };
+    const { cache } = createPrefixCache({ policy: "lru", blockTokens, cost, pool });
+    this.scheduler = new Scheduler(cache, pool, {
+      ...{ blockTokens, chunkTokens: 1 + random.below(12), seats: 1 + random.below(5), lower: this.tiers },
+      promptsUnderWay: 1 + random.below(4),
+      ...more,
+    });
+  }
+
+  submit(spec: RequestSpec): Request {
+    const request = this.scheduler.submit(spec);
+    const arrival = this.watched.length;
+    this.watched.push({
+      ...{ request, arrival, overtaken: 0, own: 0, excused: undefined, wasPreempted: false },
+    });
+    return request;
+  }
+
+  /** Up to two steps in flight, as the loop has; false: nothing can go on. */
+  step(): boolean {
+    const { scheduler, inFlight, tiers, random } = this;
+    while (inFlight.length < 2) {
+      const due = this.dueNow();
+      const plan = scheduler.next();
+      tiers.loading.push(...scheduler.takeMoves());
+      if (!plan) break;
+      this.watch(plan, due);
+      inFlight.push({ plan, samples: this.run(plan) });
+      tiers.spill(plan.completes);
+    }
+    this.checkPrefetched();
+    const ended = random.below(3) === 0 && tiers.endOne(scheduler);
+    const oldest = inFlight.shift();
+    if (oldest) scheduler.commit(oldest.plan, oldest.samples);
+    else if (!ended && !tiers.endOne(scheduler)) return false;
+    scheduler.check();
+    return true;
+  }
+
+  /** The device is lost, or a step fails: the steps in flight are void. */
+  lose(): void {
+    const oldest = this.inFlight[0];
+    this.inFlight.length = 0;
+    if (oldest && this.random.below(2) === 0)
+      for (const request of this.scheduler.stepFailed(oldest.plan)) this.scheduler.abort(request, "error");
+    else this.scheduler.restart();
+    this.scheduler.check();
+  }
+
+  /** What the bound says, for each request: tokens by which it was overtaken, and how many it may have been at most. */
+  checkAges(): void {
+    const { chunkTokens } = this.scheduler.options;
+    for (const { request, overtaken, own } of this.watched) {
+      const patience = request.promptLength + (request.priority === "background" ? BACKGROUND_PATIENCE : 0);
+      const most = patience + own + chunkTokens;
+      expect(overtaken, `request ${request.id} was overtaken by so many tokens`).toBeLessThanOrEqual(most);
+      if (overtaken > 0) this.seen.overtaken++;
+      if (request.priority === "background") this.seen.background++;
+    }
+    this.seen.prefetched += this.tiers.fetched.size;
+  }
+
+  private run({ spans }: Plan): number[][] {
+    return spans.map(({ request, samples }) =>
+      samples > 0 ? [nextToken([...request.tokens, request.computed])] : [],
+    );
+  }
+
+  private dueNow(): Watched[] {
+    const { waiting, prefilling } = this.scheduler.load();
+    const due = new Set([...waiting, ...prefilling].filter(({ isDue }) => isDue).map(({ id }) => id));
+    const started = new Set(prefilling.map(({ id }) => id));
+    for (const each of this.watched) {
+      if (!due.has(each.request.id)) each.excused = undefined;
+      else if (!each.excused) {
+        this.seen.due++;
+        const underWay = this.watched.filter(({ request }) => started.has(request.id));
+        each.excused = new Set(underWay.map(({ request }) => request));
+      }
+    }
+    return this.watched.filter(({ request }) => due.has(request.id));
+  }
+
+  private watch(plan: Plan, due: readonly Watched[]): void {
+    if (plan.phase !== "prefill") return;
+    const inStep = new Set(plan.spans.map(({ request }) => request));
+    for (const { request, from, count } of plan.spans) {
+      const runner = this.watched.find((each) => each.request === request) as Watched;
+      runner.own += count;
+      for (const each of due) if (!inStep.has(each.request)) this.checkTurn(each, runner, from);
+      for (const each of this.watched) this.age(each, runner, { from, count });
+    }
+  }
+
+  /** While one is due, a request that came later begins no prompt, nor goes on with one unless there was no room. */
+  private checkTurn(each: Watched, runner: Watched, from: number): void {
+    const { request } = each;
+    const isFree = request.status === "waiting" ? request.pending === 0 : request.status === "prefilling";
+    if (runner.arrival <= each.arrival || !isFree || request.restore) return;
+    if (this.isBlocked(each, runner, from) || each.excused?.has(runner.request)) return;
+    throw new Error(`request ${request.id} was due, and request ${runner.request.id} went before it`);
+  }
+
+  private age(each: Watched, runner: Watched, { from, count }: { from: number; count: number }): void {
+    const { request } = each;
+    if (runner.arrival <= each.arrival || each === runner) return;
+    if (request.status !== "waiting" && request.status !== "prefilling") return;
+    if (request.pending > 0 || request.restore || each.excused?.has(runner.request)) return;
+    if (this.isBlocked(each, runner, from)) this.seen.onBehalf++;
+    else each.overtaken += count;
+  }
+
+  /** Whether one waits for what another computes, or for a third one's. */
+  private isBlocked({ request }: Watched, runner: Watched, from: number): boolean {
+    if (request.status !== "waiting" || request.storage === "off") return false;
+    return this.watched.some((other) => {
+      const computed = other === runner ? from : other.request.computed;
+      const isUnderWay = other === runner || other.request.status === "prefilling";
+      return isUnderWay && other.request.storage !== "off" && shared(other.request, request) > computed;
+    });
+  }
+
+  private checkPrefetched(): void {
+    const waiting = [...this.tiers.fetched.keys()].filter(({ status }) => status === "waiting");
+    expect(waiting.length).toBeLessThanOrEqual(MAX_PREFETCHED + this.watched.length);
+  }
+}
+
+function shared(a: Request, b: Request): number {
+  const most = Math.min(a.tokens.length, b.tokens.length - 1);
+  let count = 0;
+  while (count < most && a.tokens[count] === b.tokens[count]) count++;
+  return count;
+}
