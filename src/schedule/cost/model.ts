@@ -7,6 +7,7 @@
  *     decode    b0 + b1 * rows   + b2 * tokens of context, all rows together
  *     transfer  c0 + c1 * bytes                                         over a link to another machine
  */
+import type { GiveWayCosts } from "../queue/pre-emption.ts";
 import type { LowerTier } from "../request.ts";
 import { MAX_LOADS } from "../restore/restore.ts";
 import { PredictionErrors, type ErrorFigures, type PredictedKind } from "./errors.ts";
@@ -62,7 +63,7 @@ export interface CostState {
   loads: Record<LowerTier, number>;
 }
 
-export class CostModel implements StepCosts {
+export class CostModel implements StepCosts, GiveWayCosts {
   /** What cached tokens would have taken to compute. */
   readonly timeSavedMs: Record<LowerTier | "gpu", number>;
   /** Cached tokens whose worth is not known yet. */
@@ -138,6 +139,15 @@ export class CostModel implements StepCosts {
   /** What computing one block is expected to take. */
   computeMs(): number {
     return this.prefillMs(PRICED_BLOCKS * this.facts.blockTokens, 0) / PRICED_BLOCKS;
+  }
+
+  recomputeMs(tokens: number): number {
+    return this.prefillMs(tokens, 0);
+  }
+
+  /** From the tier that loads fastest; Infinity: there is none. */
+  reloadMs(blocks: number): number {
+    return blocks * Math.min(...this.facts.tiers.map(({ name }) => this.loadMs(name)), Infinity);
   }
 
   /** A prefill chunk of `tokens` behind `from` tokens has run. */
