@@ -35,7 +35,6 @@ import {
 } from "./request.ts";
 import { Restores } from "./restore/restores.ts";
 import type { SeatState } from "./seat-state.ts";
-import type { PromptLoad, SchedulerLoad } from "./slo/prediction.ts";
 import { Seats } from "./seats.ts";
 import type { PromptLoad, SchedulerLoad } from "./slo/prediction.ts";
 import { Snapshots } from "./snapshots.ts";
@@ -369,21 +368,6 @@ export class Scheduler {
     this.seats.check(seated.map(({ seat }) => seat));
     snapshots?.check(seated, leases);
     checkUsers(blocks, heldSlots(seated, leases));
-  }
-
-  /** What there is to do. */
-  load(): SchedulerLoad {
-    const promptOf = (request: Request): PromptLoad => ({
-      ...{ id: request.id, arrivedMs: 0, arrival: request.id, isDue: false, isResumed: false },
-      ...{ priority: "interactive" as const, from: request.computed },
-      remainingTokens: request.tokens.length - request.computed,
-    });
-    return {
-      waiting: this.waiting.all.map(promptOf),
-      prefilling: this.prefilling.map(promptOf),
-      running: this.running.map(({ id, computed }) => ({ id, contextTokens: computed, startedMs: 0 })),
-      seats: this.options.seats,
-    };
   }
 
   /** Requests that have a seat. */
