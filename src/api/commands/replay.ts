@@ -24,15 +24,23 @@ import {
   replay,
   serve,
 } from "../../sim/index.ts";
+import { schedulerNames, selectionNames } from "../../sim/cluster/index.ts";
 import { columned, print } from "../print.ts";
+import {
+  CLUSTER_DEFAULTS,
+  refuseClusterFlags,
+  MOONCAKE_MODEL,
+  runReplayCluster,
+  type ClusterArguments,
+} from "./replay-cluster.ts";
 
 /** The command's options, as words. */
-export interface ReplayArguments {
+export interface ReplayArguments extends ClusterArguments {
   /** A file, or "generate:KIND[:SEED]" with a kind of workload. */
   trace: string;
   sessions?: string;
-  policy: string;
-  capacity: string;
+  policy?: string;
+  capacity?: string;
   model?: string;
   blockTokens?: string | number;
   json?: boolean;
@@ -45,17 +53,24 @@ export interface ReplayArguments {
   plot?: string;
 }
 
+/** Runs every policy at every capacity, or a cluster in every way, and returns what the command prints. Throws a TidepoolError
+ * that names the bad option, file or field. */
+export async function runReplay(options: ReplayArguments): Promise<string> {
+  if (options.scheduler === undefined) return await runReplayPolicies(options);
+  return await runReplayCluster(options, () => loaded({ model: MOONCAKE_MODEL, ...options }));
+}
+
 /** Runs every policy at every capacity and returns what the command prints. Throws a TidepoolError that names the bad
  * option, file or field. */
-export async function runReplay(options: ReplayArguments): Promise<string> {
+async function runReplayPolicies(options: ReplayArguments): Promise<string> {
+  refuseClusterFlags(options);
   if (options.json === true && options.csv === true) {
     throw new TidepoolError("invalid_argument", "--json and --csv exclude each other");
   }
-  const policies = parsePolicies(options.policy);
-  const capacities = parseCapacities(options.capacity);
+  const policies = parsePolicies(needed("--policy", options.policy));
+  const capacities = parseCapacities(needed("--capacity", options.capacity));
   const blockTokens = parseCount("--block-tokens", options.blockTokens);
-  const trace = firstOf(await loadTrace(options), parseCount("--first", options.first));
-  const cost = await loadModel(options.model ?? defaultModel(trace));
+  const { trace, model: cost } = await loaded(options);
   const block = blockTokens === undefined ? {} : { blockTokens };
   const rows = capacities.flatMap((capacity) =>
     policies.map((policy) => oneRow(trace, { policy, capacity, cost, ...block }, options.serve === true)),
@@ -63,6 +78,16 @@ export async function runReplay(options: ReplayArguments): Promise<string> {
   if (options.plot !== undefined) await writeFile(options.plot, plotRows(basename(trace.name), rows));
   if (options.json === true) return JSON.stringify(rows, undefined, 2);
   return options.csv === true ? csv(rows) : table(rows);
+}
+
+async function loaded(options: ReplayArguments): Promise<{ trace: Trace; model: Cost }> {
+  const trace = firstOf(await loadTrace(options), parseCount("--first", options.first));
+  return { trace, model: await loadModel(options.model ?? defaultModel(trace)) };
+}
+
+function needed(flag: string, word: string | undefined): string {
+  if (word !== undefined) return word;
+  throw new TidepoolError("invalid_argument", `${flag} is missing; only with --scheduler it may be left out`);
 }
 
 /** A row of either kind; of a served trace without what happened to each request. */
@@ -194,17 +219,23 @@ function table(rows: readonly Row[]): string {
   return columned([used.map(({ name }) => name), ...rows.map((row) => used.map(({ text }) => text(row)))]);
 }
 
+function clusterHelp(name: keyof ClusterArguments, what: string): string {
+  return `with --scheduler: ${what} (default: ${CLUSTER_DEFAULTS[name]})`;
+}
+
 export function addReplay(root: Command): void {
   root
     .command("replay")
-    .description("replay a trace of requests with cache policies; needs no model and no GPU")
+    .description(
+      "replay a trace of requests with cache policies, or on a simulated cluster; needs no model and no GPU",
+    )
     .requiredOption(
       "--trace <file>",
       "Mooncake trace, SWE schedule or chat trace (also .gz), or generate:KIND[:SEED]",
     )
     .option("--sessions <file>", "the sessions that a SWE schedule refers to (also .gz)")
-    .requiredOption("--policy <names>", `${policyNames.join(", ")}; comma-separated`)
-    .requiredOption("--capacity <list>", "bytes (such as 40GB), blocks:N or inf; comma-separated")
+    .option("--policy <names>", `${policyNames.join(", ")}; comma-separated`)
+    .option("--capacity <list>", "bytes (such as 40GB), blocks:N or inf; comma-separated")
     .option("--model <name>", "model whose costs are used: a name, or a SHAPE.json")
     .option("--block-tokens <n>", "tokens per block")
     .option("--first <n>", "replay only the first n requests")
@@ -212,6 +243,15 @@ export function addReplay(root: Command): void {
       "--serve",
       "serve the trace in simulated time with the engine's scheduler; adds times to first token",
     )
+    .option(
+      "--scheduler <modes>",
+      `replay on a simulated cluster that rejects by ${schedulerNames.join(", ")}; comma-separated`,
+    )
+    .option("--selection <names>", clusterHelp("selection", selectionNames.join(", ")))
+    .option("--instances <list>", clusterHelp("instances", "how many prefill and decode instances"))
+    .option("--speed <factors>", clusterHelp("speed", "requests arrive this many times as fast"))
+    .option("--ttft-ms <n>", clusterHelp("ttftMs", "objective of the time to first token, or inf"))
+    .option("--tbt-ms <n>", clusterHelp("tbtMs", "objective of the time between tokens, or inf"))
     .option("--json", "print a JSON array of rows")
     .option("--csv", "print rows as CSV")
     .option("--plot <file>", "write a chart of token hit rate against capacity to this SVG file")

@@ -6,7 +6,7 @@ import { Histogram, type Quantiles } from "./histogram.ts";
 import type { Objectives, RejectionReason } from "./objectives.ts";
 
 /** Share of a request's gaps, the longest ones, whose mean is its time between tokens (Mooncake's definition). */
-const LONGEST_SHARE = 0.1;
+export const LONGEST_SHARE = 0.1;
 
 /** The times of one request, told as its tokens come. */
 export class RequestTimes {
