@@ -12,7 +12,7 @@ import { blankBehind, type KvPool } from "../../gpu/pool.ts";
 import type { StatePool } from "../../gpu/state-pool.ts";
 import type { Runner } from "../../model/runner.ts";
 import type { CostModel } from "../../schedule/cost/model.ts";
-import type { LowerTier } from "../../schedule/request.ts";
+import type { LowerTier, Request } from "../../schedule/request.ts";
 import type { RestoreMode, RestoreTerms } from "../../schedule/restore/restore.ts";
 import type { FullBlock, LowerTiers, Move, Save, Sequence } from "../../schedule/scheduler.ts";
 import { recordKey, rootKey, type Key, type RecordKind } from "../../tier/record/keys.ts";
@@ -20,6 +20,7 @@ import type { KvLayout } from "../../tier/record/kv-quant.ts";
 import { headerBytesOf, type StoredRecord } from "../../tier/record/record.ts";
 import type { GetResult, PutDraft, PutOutcome } from "../../tier/store/store-options.ts";
 import type { TierStore } from "../../tier/store/store.ts";
+import { ReadAhead } from "./read-ahead.ts";
 
 export interface TierMoverOptions {
   store: TierStore;
@@ -81,6 +82,7 @@ export class TierMover implements LowerTiers {
   private spillingBlocks = 0;
   /** Those who wait for the next record. */
   private putting: Signal | undefined;
+  private readonly ahead: ReadAhead;
 
   constructor(options: TierMoverOptions) {
     this.options = options;
@@ -89,6 +91,7 @@ export class TierMover implements LowerTiers {
     this.namespace = options.namespace;
     this.blockTokens = options.pool.options.blockTokens;
     this.costs = options.costs;
+    this.ahead = new ReadAhead(options.store, () => options.store.memoryBytes / options.pool.slotBytes);
   }
 
   storedBlocks(sequence: Sequence, from: number): number {
@@ -168,7 +171,15 @@ export class TierMover implements LowerTiers {
     return rootKey(this.fingerprint, this.namespace);
   }
 
+  /** Brings what a request will need into RAM while it waits: blocks, and the state of its first `at` tokens if it needs one. */
+  prefetch(request: Request, from: number, blocks: number, at?: number): void {
+    if (request.storage !== "disk" || this.options.restore === "compute") return;
+    const keys = this.keysOf(request).slice(from, from + blocks);
+    this.ahead.want(request, at === undefined ? keys : [this.stateKey(request, at), ...keys]);
+  }
+
   begin(sequence: Sequence): void {
+    this.ahead.readOn();
     if (!this.clearsBefore.has(sequence)) this.clearsBefore.set(sequence, this.clears);
   }
 
