@@ -3,7 +3,7 @@
  * before it has been read back, so that the GPU never waits for the host; what was sampled is learned one step late.
  */
 import type { BrokenRow, FullBlock, Move, Outcome, Plan, Save, Scheduler } from "../schedule/scheduler.ts";
-import { background } from "../base.ts";
+import { background, systemClock } from "../base.ts";
 
 /** The queue of the one device. */
 const QUEUE = 0;
@@ -231,7 +231,7 @@ export class Loop<S extends { token: number }> {
       this.inFlight.shift();
       if (step.inParts) this.copyBehind(plan);
       const accepted = result.samples.map((samples) => samples.map(({ token }) => token));
-      const outcomes = this.scheduler.commit(plan, accepted, result.broken);
+      const outcomes = this.scheduler.commit(plan, accepted, result.broken, systemClock.nowMs());
       this.hooks.committed(outcomes, result.samples);
     } catch (error) {
       await this.fail(error, this.doubt ? undefined : plan);

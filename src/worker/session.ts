@@ -22,6 +22,7 @@ import type { RunnerProgress } from "../model/runner-parts.ts";
 import type { SampledRow } from "../model/sampler.ts";
 import type { FetchedRows } from "../model/matrix/row-table.ts";
 import { samplingParams, type SamplingParams } from "../model/sampling.ts";
+import { chunkLimit, type ChunkLimit } from "../schedule/queue/chunk.ts";
 import type { Request, RequestSpec } from "../schedule/request.ts";
 import { Scheduler, type Move, type Plan, type Save, type Span } from "../schedule/scheduler.ts";
 import type { Key } from "../tier/record/keys.ts";
@@ -43,7 +44,7 @@ import { RemotePrefill } from "./prefill/remote.ts";
 import type { Embeds } from "./request/embed.ts";
 import { nothing, Output } from "./request/output.ts";
 import { Prompts, tokenPrompt, type PromptOptions } from "./request/prompts.ts";
-import { cacheCost, costFacts, makeCache, poolSizes } from "./cache/prefix-cache.ts";
+import { cacheCost, costFacts, giveWayCosts, makeCache, poolSizes } from "./cache/prefix-cache.ts";
 import { Recovery, type Reopen, type Reopened } from "./recovery.ts";
 import { Requests } from "./request/requests.ts";
 import { scoreTokens, type ScoreInput } from "./request/score.ts";
@@ -63,6 +64,7 @@ import type {
   EngineStats,
   FromWorker,
   GenerateParams,
+  Objectives,
   PredictedRequest,
   PrefillOptions,
   PromptUsage,
@@ -81,6 +83,9 @@ const MAX_ACTIVE_REQUESTS = 1024;
 /** Replays of one recorded request that the tuner does between two looks at the queue. */
 const TUNER_SLICE = 4;
 
+/** Prompts whose computing has begun, at most: a short one does not wait for a long one, and each holds blocks for all of it. */
+const PROMPTS_UNDER_WAY = 4;
+
 export type Post = (message: FromWorker, transfer?: ArrayBuffer[]) => void;
 
 /** Errors of one device that are told; it may have one a step. */
@@ -98,6 +103,8 @@ interface AskedRequest extends AskedTime {
 export interface SessionOptions extends PromptOptions {
   /** What requests are promised that name no objectives. Default: nothing. */
   objectives?: EngineObjectives | undefined;
+  /** For measuring: less than the scheduler can do. */
+  scheduling?: { promptsUnderWay?: number; sizesChunks?: boolean };
   /** Opens device and model once more. Default: the loss of the device is the end. */
   reopen?: Reopen;
   /** What the platform lacks. */
@@ -122,6 +129,7 @@ export class Session {
   readonly watch: CacheWatch;
   private readonly prompts: Prompts;
   private readonly loop: Loop<SampledRow>;
+  private readonly chunkLimit: ChunkLimit;
   private readonly steps: StepClock;
   private readonly desk: Desk;
   private readonly requests: Requests;
@@ -159,7 +167,7 @@ export class Session {
     prompts: Prompts,
     post: Post,
     cacheOptions: CacheOptions,
-    { reopen, capabilities = [], objectives, prefill }: SessionOptions,
+    { reopen, capabilities = [], objectives, prefill, scheduling }: SessionOptions,
   ) {
     const { blockTokens, chunkTokens, seats } = runner.options;
     this.runner = runner;
@@ -181,13 +189,17 @@ export class Session {
       states: { save: (saves: readonly Save[]) => this.save(saves) },
     };
     const { maxBlocks } = runner;
-    const more = { maxBlocks, ...lower, ...states };
-    this.scheduler = new Scheduler(cache, pool, { blockTokens, chunkTokens, seats, ...more });
+    const { promptsUnderWay = PROMPTS_UNDER_WAY, sizesChunks = true } = scheduling ?? {};
+    this.chunkLimit = sizesChunks ? chunkLimit({ costs, chunkTokens }) : () => chunkTokens;
+    this.scheduler = new Scheduler(cache, pool, {
+      ...{ blockTokens, chunkTokens, seats, maxBlocks, ...lower, ...states },
+      ...{ promptsUnderWay, chunkLimit: this.chunkLimit, giveWayCosts: giveWayCosts(costs, mover) },
+    });
     this.steps = new StepClock(costs, systemClock.nowMs);
     this.desk = new Desk(
       {
         ...{ scheduler: this.scheduler, costs, steps: this.steps, nowMs: systemClock.nowMs },
-        chunkTokens: () => this.chunkTokens(),
+        chunkTokens: (beside) => this.chunkTokens(beside),
         cached: (spec) => this.cachedOf(spec),
       },
       objectives,
@@ -615,8 +627,7 @@ export class Session {
   /** @throws TidepoolError `rejected` */
   private enter(asked: AskedRequest, spec: RequestSpec, output: Output): void {
     const { id } = asked;
-    this.desk.receive(spec, asked);
-    const request = this.scheduler.submit(spec);
+    const request = this.scheduler.submit({ ...spec, ...this.desk.receive(spec, asked) });
     this.requests.add(request, output);
     // The engine before may have come to the end and not to saying so.
     if (output.stopped) this.requests.end(id, "stop");
@@ -650,10 +661,10 @@ export class Session {
     }
   }
 
-  /** Tokens of a prompt's next chunk. */
-  private chunkTokens(): { besideDecodes: number; alone: number } {
-    const { chunkTokens } = this.runner.options;
-    return { besideDecodes: chunkTokens, alone: chunkTokens };
+  /** Tokens of a prompt's next chunk beside requests that decode, one that asks for `objectives` among them; and alone. */
+  private chunkTokens(objectives: Objectives): { besideDecodes: number; alone: number } {
+    const decoding = [...this.requests.decoding(), { computed: 0, objectives, status: "decoding" as const }];
+    return { besideDecodes: this.chunkLimit(0, decoding), alone: this.runner.options.chunkTokens };
   }
 
   /** What of a prompt need not be computed, by tier. */

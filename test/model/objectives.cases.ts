@@ -1,6 +1,6 @@
 /**
  * Promises of time on a live engine: a request that cannot be kept is rejected with its reasons and takes nothing; what others are
- * promised changes no token; what was learned of a machine is there the next time.
+ * promised changes no token; short prompts do not wait for long ones; what was learned of a machine is there the next time.
  */
 import { Random } from "../../src/base.ts";
 import { TidepoolError } from "../../src/errors.ts";
@@ -120,19 +120,30 @@ export const cases: Case[] = [
       try {
         const expected: GenerationResult[] = [];
         for (const prompt of prompts) expected.push(await session.generate(prompt, params).done);
-        const { tbtMs } = await predicted(session, prompts[0]!);
-        for (const more of [
-          {},
-          { tbtMs: 1.5 * tbtMs },
-          { tbtMs: 3 * tbtMs, priority: "background" as const },
-        ]) {
-          // The first one decodes while the prompts of the others are computed.
-          const asked = prompts.map((prompt, at) =>
-            session.generate(prompt, { ...params, ...(at === 0 && more) }),
-          );
-          const results = await Promise.all(asked.map(({ done }) => done));
-          equal(tokens(results), tokens(expected), `tokens with ${JSON.stringify(more)}`);
+        for (const tbtMs of [undefined, 0.1, 25]) {
+          // The first one decodes while the prompts of the others are computed; nobody judges what another engine accepted.
+          const first = session.generate(prompts[0]!, { ...params, tbtMs }, () => {}, { tokens: [] });
+          const others = prompts.slice(1).map((prompt) => session.generate(prompt, params));
+          const results = await Promise.all([first, ...others].map(({ done }) => done));
+          equal(tokens(results), tokens(expected), `tokens beside a request with tbtMs ${tbtMs}`);
         }
+        session.checkIdle();
+      } finally {
+        await session.close();
+      }
+    },
+  },
+  {
+    name: "model/objectives/a short prompt overtakes a long one",
+    async run(env) {
+      const session = await open(env);
+      try {
+        const random = new Random(4);
+        const order: string[] = [];
+        const ask = (name: string, count: number) =>
+          session.generate(promptOf(random, count), { maxTokens: 1 }, () => order.push(name)).done;
+        await Promise.all([ask("long", 600), ask("longer", 700), ask("short", 20)]);
+        equal(order, ["short", "long", "longer"], "order of first tokens");
         session.checkIdle();
       } finally {
         await session.close();

@@ -8,7 +8,7 @@ import { BlockPool } from "../../src/cache/blocks.ts";
 import { createPrefixCache } from "../../src/cache/policy/create.ts";
 import { StateSlotPool } from "../../src/cache/state-slot-pool.ts";
 import { CostModel, type StepCosts } from "../../src/schedule/cost/model.ts";
-import { chunkLimit, MIN_CHUNK } from "../../src/schedule/queue/chunk.ts";
+import { chunkLimit, MIN_CHUNK, type ChunkLimit } from "../../src/schedule/queue/chunk.ts";
 import { BACKGROUND_PATIENCE } from "../../src/schedule/queue/place.ts";
 import { Preemption } from "../../src/schedule/queue/pre-emption.ts";
 import { MAX_PREFETCHED } from "../../src/schedule/queue/prefetch.ts";
@@ -250,7 +250,7 @@ describe("chunks", () => {
 
   it("are short beside requests that decode, and whole when they have ended", () => {
     const asked: number[] = [];
-    const limit = (from: number, others: readonly Request[]): number => {
+    const limit: ChunkLimit = (from, others) => {
       asked.push(from);
       expect(others.every(({ status }) => status === "decoding")).toBe(true);
       return 4;

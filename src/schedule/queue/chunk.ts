@@ -11,8 +11,11 @@ export const MIN_CHUNK = 32;
 /** Share of the time between tokens that is planned for; the rest is for steps that take longer than predicted. */
 const PLANNED_SHARE = 0.85;
 
+/** A request that decodes. */
+type Decoding = Pick<Request, "computed" | "objectives" | "status">;
+
 /** Tokens of the next chunk behind `from` tokens, at most, beside requests that decode. */
-export type ChunkLimit = (from: number, decoding: readonly Request[]) => number;
+export type ChunkLimit = (from: number, decoding: readonly Decoding[]) => number;
 
 export interface ChunkTerms {
   costs: StepCosts;
@@ -32,7 +35,7 @@ export function chunkLimit({ costs, chunkTokens, tbtMs }: ChunkTerms): ChunkLimi
   };
 }
 
-function tightest(decoding: readonly Request[], tbtMs = Infinity): number {
+function tightest(decoding: readonly Decoding[], tbtMs = Infinity): number {
   return decoding.reduce((least, { objectives }) => Math.min(least, objectives.tbtMs ?? tbtMs), Infinity);
 }
 

@@ -29,8 +29,8 @@ export interface DeskRooms {
   costs: CostModel;
   steps: Pick<StepClock, "busyMs">;
   nowMs(): number;
-  /** Tokens of a prompt's next chunk beside those that decode, and alone. */
-  chunkTokens(): { besideDecodes: number; alone: number };
+  /** Tokens of a prompt's next chunk beside those that decode, one that asks for `objectives` among them; and alone. */
+  chunkTokens(objectives: Objectives): { besideDecodes: number; alone: number };
   /** Prompt tokens that need not be computed, by tier, and how long it takes to load those that are not on the GPU. */
   cached(spec: RequestSpec): { tokens: Record<string, number>; loadMs: number };
 }
@@ -51,26 +51,30 @@ export class Desk {
   private accepted = 0;
   /** Of answers that came to their end. */
   private answers = { count: 0, meanTokens: 0 };
+  /** What the request asks for that is being judged. */
+  private judged: Objectives = {};
   /** By the scheduler's ids. */
   private readonly pledges = new Map<number, Pledge>();
 
   constructor(rooms: DeskRooms, { rejection = "predicted", ...defaults }: EngineObjectives = {}) {
     this.rooms = rooms;
     this.defaults = defaults;
-    const tbtMs = (rows: number, context: number): number => this.tbtMs(rows, context);
+    const tbtMs = (rows: number, context: number): number => this.tbtMs(rows, context, this.judged);
     this.admission = new Admission({ mode: rejection, tbtMs });
   }
 
   /**
    * Accepts a request, or rejects it. One that another engine has accepted is taken as it is, and so are the engine's own.
+   * @returns what the scheduler is to know of it
    * @throws TidepoolError `rejected` with what was predicted, the limit, and when to try again
    */
-  receive(spec: RequestSpec, asked: AskedTime & { id: number; resume: unknown }): void {
-    if (asked.id < 0) return;
+  receive(spec: RequestSpec, asked: AskedTime & { id: number; resume: unknown }): Partial<Arrival> {
+    if (asked.id < 0) return {};
     const arrival = this.arrivalOf(asked);
     const predicted = asked.resume === undefined ? this.admit(spec, arrival) : undefined;
     this.accepted++;
     this.pledges.set(spec.id, new Pledge(arrival, predicted));
+    return arrival;
   }
 
   /** What would become of a request if it came now. */
@@ -83,10 +87,14 @@ export class Desk {
 
   /** Tokens of a request have come. @throws TidepoolError `rejected` if nobody was rejected on arrival and there is no room to decode */
   tokens(request: Request, count: number): void {
-    const pledge = this.pledges.get(request.id);
-    if (!pledge || count === 0) return;
-    const isFirst = pledge.tokens(count, this.rooms.nowMs());
-    if (!isFirst) return;
+    const pledge = count > 0 ? this.pledges.get(request.id) : undefined;
+    if (!pledge) return;
+    const isFirst = pledge.times.ttftMs === undefined;
+    pledge.times.tokens(count, this.rooms.nowMs());
+    if (isFirst) this.begins(request, pledge);
+  }
+
+  private begins(request: Request, pledge: Pledge): void {
     const { predicted, times } = pledge;
     if (predicted && times.ttftMs !== undefined) this.rooms.costs.firstToken(predicted.ttftMs, times.ttftMs);
     const error = request.status === "done" ? undefined : this.tooLate(request, "decode");
@@ -103,12 +111,12 @@ export class Desk {
     return pledge.pace(how === "aborted");
   }
 
-  private finished({ generatedCount }: Request, { times, arrival, firstMs }: Pledge): void {
+  private finished({ generatedCount, startedMs }: Request, { times, arrival }: Pledge): void {
     const { answers } = this;
     this.goodput.finished(times.figures, arrival.objectives);
     answers.count = Math.min(answers.count + 1, MEAN_OVER);
     answers.meanTokens += (generatedCount - answers.meanTokens) / answers.count;
-    if (firstMs !== undefined) this.admission.decodeEnded(this.rooms.nowMs() - firstMs);
+    if (startedMs !== undefined) this.admission.decodeEnded(this.rooms.nowMs() - startedMs);
   }
 
   /** Whether those that wait may become too late, rather than be rejected on arrival. */
@@ -122,6 +130,7 @@ export class Desk {
     if (!pledge) return undefined;
     const { objectives, arrivedMs } = pledge.arrival;
     const nowMs = this.rooms.nowMs();
+    this.judged = objectives;
     const decision =
       when === "start"
         ? this.admission.decideStart({ nowMs, arrivedMs, objectives })
@@ -156,12 +165,12 @@ export class Desk {
     return rejectedError(decision);
   }
 
-  /** What there is to do; the scheduler has no clock. */
+  /** What there is to do. A request whose first token is on its way starts now. */
   private load(): SchedulerLoad {
     const load = this.rooms.scheduler.load();
     const nowMs = this.rooms.nowMs();
-    const startedMs = (id: number): number => this.pledges.get(id)?.firstMs ?? nowMs;
-    return { ...load, running: load.running.map((each) => ({ ...each, startedMs: startedMs(each.id) })) };
+    const running = load.running.map((each) => ({ ...each, startedMs: each.startedMs || nowMs }));
+    return { ...load, running };
   }
 
   private judge(
@@ -171,8 +180,9 @@ export class Desk {
     const { costs, nowMs: clock, chunkTokens, cached } = this.rooms;
     const nowMs = clock();
     const load = this.load();
+    this.judged = objectives;
     const { tokens: cachedTokens, loadMs } = cached(spec);
-    const terms = { costs, nowMs, chunkTokens: chunkTokens(), decodeMs: this.admission.decodeMs };
+    const terms = { costs, nowMs, chunkTokens: chunkTokens(objectives), decodeMs: this.admission.decodeMs };
     const length = newTokens === undefined ? {} : { newTokens };
     const candidate = { promptTokens: spec.prompt.length, cachedTokens, loadMs, priority, ...length };
     const prediction = predict(candidate, load, { ...terms, busyMs: this.rooms.steps.busyMs() });
@@ -198,7 +208,7 @@ export class Desk {
     nowMs: number,
   ): { id: number; atMs: number; contextTokens: number }[] {
     const { costs, chunkTokens } = this.rooms;
-    const { besideDecodes, alone } = chunkTokens();
+    const { besideDecodes, alone } = chunkTokens({});
     const chunk = running.length === 0 ? alone : besideDecodes;
     const context = running.reduce((sum, { contextTokens }) => sum + contextTokens, 0);
     const stepMs = running.length === 0 ? 0 : costs.decodeMs(running.length, context);
@@ -221,12 +231,12 @@ export class Desk {
   }
 
   /** Between the tokens of requests that decode, with a chunk of a prompt between two steps. */
-  private tbtMs(rows: number, contextTokens: number): number {
+  private tbtMs(rows: number, contextTokens: number, objectives: Objectives): number {
     const { costs, chunkTokens } = this.rooms;
     const stepMs = costs.decodeMs(rows, contextTokens);
     const { prefilling, waiting } = this.load();
     if (prefilling.length + waiting.length === 0) return stepMs;
-    return stepMs + costs.prefillMs(chunkTokens().besideDecodes, 0);
+    return stepMs + costs.prefillMs(chunkTokens(objectives).besideDecodes, 0);
   }
 
   figures(): ScheduleFigures {

@@ -18,21 +18,11 @@ export class Pledge {
   readonly times: RequestTimes;
   /** From arrival; undefined for a request that is nobody's, or that another engine accepted. */
   readonly predicted: Pick<Prediction, "ttftMs" | "tbtMs"> | undefined;
-  /** When its first token came. */
-  firstMs: number | undefined;
 
   constructor(arrival: Arrival, predicted?: Pledge["predicted"]) {
     this.arrival = arrival;
     this.times = new RequestTimes(arrival.arrivedMs);
     this.predicted = predicted;
-  }
-
-  /** Tokens have come. @returns whether they were the first ones */
-  tokens(count: number, nowMs: number): boolean {
-    this.times.tokens(count, nowMs);
-    const isFirst = this.firstMs === undefined;
-    this.firstMs ??= nowMs;
-    return isFirst;
   }
 
   get asksForTime(): boolean {
