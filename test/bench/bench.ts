@@ -13,6 +13,7 @@ import { adapterLine, findProvider, openGpu } from "../../src/gpu/device.ts";
 import { measureAdapter } from "./adapter.ts";
 import { chooseDriver } from "./driver.ts";
 import { measureAtRest } from "./measure-at-rest.ts";
+import { measureBeside } from "./measure-beside.ts";
 import { measureCache } from "./measure-cache.ts";
 import { measureExperts, PAPER_LINE, type ExpertSubject } from "./measure-experts.ts";
 import { measureLoad } from "./measure-load.ts";
@@ -24,6 +25,7 @@ import {
   READ_PER_TOKEN,
   type Amounts,
 } from "./measure-model.ts";
+import { measureOfferedLoad } from "./measure-offered-load.ts";
 import { measureStore } from "./measure-store.ts";
 import { measureTree } from "./measure-tree.ts";
 import { randomModel } from "./random-model.ts";
@@ -122,6 +124,8 @@ async function child(name: string): Promise<void> {
     if (target.kind === "experts" || target.kind === "shipped-experts")
       return measureExperts(provider, subjectOf(target), amounts);
     if (target.kind === "cache") return measureWholeCache(provider, target.name);
+    if (target.kind === "offered-load") return measureOfferedLoad(provider, target.name, console.error);
+    if (target.kind === "beside") return measureBeside(provider, target.name, amounts.repeats);
     if (target.kind === "kv-at-rest") return measureAtRest(provider, target.name, console.error);
     const speed = await measureAdapter(gpu, amounts.repeats);
     const giga = (values: number[]) => values.map((value) => value / 1e9);

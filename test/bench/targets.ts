@@ -15,9 +15,9 @@ export interface ModelTarget {
   type: MatrixType;
 }
 
-/** A target that brings its own subject: the adapter, the KV cache, KV stored in fewer bits. */
+/** A target that brings its own subject: the adapter, the KV cache, KV stored in fewer bits, a shipped model under load. */
 export interface PlainTarget {
-  kind: "adapter" | "cache" | "kv-at-rest";
+  kind: "adapter" | "cache" | "kv-at-rest" | "offered-load" | "beside";
   name: string;
 }
 
@@ -43,6 +43,8 @@ export const TARGETS: readonly Target[] = [
   { kind: "load", name: "load", shape: RANDOM_158M, type: "F16" },
   { kind: "load-in-chromium", name: "chromium-load", shape: RANDOM_158M, type: "F16" },
   { kind: "kv-at-rest", name: "kv-at-rest" },
+  { kind: "offered-load", name: "offered-load" },
+  { kind: "beside", name: "beside" },
   { kind: "shipped-experts", name: "experts-tide-moe", path: "demo/models/tide-moe.gguf" },
   { kind: "experts", name: "experts-random", shape: RANDOM_EXPERTS, type: "Q8_0" },
 ];
