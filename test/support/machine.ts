@@ -79,7 +79,13 @@ export function command(program: "node" | "deno", deno: string, file: string): [
   return program === "node" ? [process.execPath, [file]] : [deno, ["run", "-A", "--no-lock", file]];
 }
 
-/** Opens an adapter in Node or Deno with the given driver; says why not where it fails. */
+/** What our own fault looks like: it says nothing about a driver. */
+const OUR_FAULT = /ReferenceError|SyntaxError|Cannot find (?:module|package)/;
+
+/**
+ * Opens an adapter in Node or Deno with the given driver; says why not where it fails.
+ * @throws Error if the cases themselves do not start
+ */
 export async function probe(
   program: "node" | "deno",
   deno: string,
@@ -91,7 +97,9 @@ export async function probe(
     const { stdout } = await run(file, [...args, "--probe"], { env, timeout: PROBE_LIMIT_MS });
     return JSON.parse(stdout.trim().split("\n").at(-1) ?? "") as Probe;
   } catch (error) {
-    return { error: reason(error) };
+    const why = reason(error);
+    if (OUR_FAULT.test(why)) throw new Error(`${file} ${args.join(" ")} does not start: ${why}`);
+    return { error: why };
   }
 }
 
