@@ -26,6 +26,7 @@ import {
   type Amounts,
 } from "./measure-model.ts";
 import { measureOfferedLoad } from "./measure-offered-load.ts";
+import { measurePrefill } from "./measure-prefill.ts";
 import { measureStore } from "./measure-store.ts";
 import { measureTree } from "./measure-tree.ts";
 import { randomModel } from "./random-model.ts";
@@ -123,6 +124,7 @@ async function child(name: string): Promise<void> {
     if (target.kind === "batch") return measureBatches(provider, target, flags.model, amounts);
     if (target.kind === "experts" || target.kind === "shipped-experts")
       return measureExperts(provider, subjectOf(target), amounts);
+    if (target.kind === "prefill-service") return measurePrefill(target.name, amounts.repeats);
     if (target.kind === "cache") return measureWholeCache(provider, target.name);
     if (target.kind === "offered-load") return measureOfferedLoad(provider, target.name, console.error);
     if (target.kind === "beside") return measureBeside(provider, target.name, amounts.repeats);

@@ -17,7 +17,7 @@ export interface ModelTarget {
 
 /** A target that brings its own subject: the adapter, the KV cache, KV stored in fewer bits, a shipped model under load. */
 export interface PlainTarget {
-  kind: "adapter" | "cache" | "kv-at-rest" | "offered-load" | "beside";
+  kind: "adapter" | "cache" | "kv-at-rest" | "offered-load" | "beside" | "prefill-service";
   name: string;
 }
 
@@ -45,6 +45,7 @@ export const TARGETS: readonly Target[] = [
   { kind: "kv-at-rest", name: "kv-at-rest" },
   { kind: "offered-load", name: "offered-load" },
   { kind: "beside", name: "beside" },
+  { kind: "prefill-service", name: "prefill-service" },
   { kind: "shipped-experts", name: "experts-tide-moe", path: "demo/models/tide-moe.gguf" },
   { kind: "experts", name: "experts-random", shape: RANDOM_EXPERTS, type: "Q8_0" },
 ];
