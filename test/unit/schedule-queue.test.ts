@@ -110,7 +110,7 @@ describe("the order of prompts", () => {
     const scheduler = make({ chunkTokens: 10 });
     const long = submit(scheduler, 50);
     const ran: boolean[] = [];
-    for (let count = 0; long.status !== "done"; count++) {
+    for (let count = 0; long.status !== "done" && count < 50; count++) {
       submit(scheduler, 10);
       const plan = step(scheduler);
       if (plan?.phase === "prefill") ran.push(plan.spans[0]?.request === long);
@@ -285,6 +285,10 @@ describe("giving way", () => {
     expect(giving.victimFor(background, [small], [large])).toBeUndefined();
     expect(giving.victimFor(background, [small], [fake(7, 9, { priority: "background" })])?.id).toBe(7);
     expect(giving.victimFor(asking, [], [])).toBeUndefined();
+    const [older, younger] = [fake(0, 5), fake(9, 500)];
+    expect(giving.victimFor(asking, [older, younger], [large])).toBe(younger);
+    expect(giving.victimFor(asking, [older], [large])).toBe(large);
+    expect(giving.victimFor(asking, [older], [])).toBeUndefined();
     expect(new Preemption(undefined, 4).victimFor(asking, [], [small, large])).toBe(large);
   });
 

@@ -12,6 +12,7 @@ import { STOP } from "../support/fake-model.ts";
 
 const RUNS = IS_FULL ? 10_000 : 200;
 const MOST_STEPS = 10_000;
+const TIMEOUT_MS = IS_FULL ? 900_000 : 60_000;
 
 function faultRun(random: Random): NaiveWorld {
   const isLarge = random.below(2) === 0;
@@ -36,7 +37,7 @@ function faultRun(random: Random): NaiveWorld {
     if (random.below(24) === 0) world.lose();
   }
   for (let steps = 0; world.step(); steps++) {
-    expect(steps, "steps until every request has ended").toBeLessThan(MOST_STEPS);
+    if (steps > MOST_STEPS) throw new Error(`not every request has ended after ${steps} steps`);
     if (steps % 97 === 96) world.lose();
   }
   return world;
@@ -66,18 +67,24 @@ function runOf(seed: number): NaiveWorld {
   }
 }
 
-it(`goes through ${RUNS} runs: slots and seats are conserved, every request ends, none waits beyond its bound`, () => {
-  const random = new Random(testSeed("scheduler-faults"));
-  const sums: Record<string, number> = {};
-  for (let run = 0; run < RUNS; run++) {
-    const seed = random.uint32();
-    const world = runOf(seed);
-    expect([world.scheduler.activeCount, world.scheduler.usedBlocks], `run of seed ${seed}`).toEqual([0, 0]);
-    for (const { request } of world.watched) expect(request.finishReason).toBeDefined();
-    world.checkAges();
-    for (const [name, count] of Object.entries(world.seen)) sums[name] = (sums[name] ?? 0) + count;
-  }
-  console.log(`${RUNS} runs: ${JSON.stringify(sums)}`);
-  for (const name of ["overtaken", "due", "prefetched", "background", "onBehalf"])
-    expect(sums[name], name).toBeGreaterThan(RUNS / 10);
-});
+it(
+  `goes through ${RUNS} runs: slots and seats are conserved, every request ends, none waits beyond its bound`,
+  () => {
+    const random = new Random(testSeed("scheduler-faults"));
+    const sums: Record<string, number> = {};
+    for (let run = 0; run < RUNS; run++) {
+      const seed = random.uint32();
+      const world = runOf(seed);
+      expect([world.scheduler.activeCount, world.scheduler.usedBlocks], `run of seed ${seed}`).toEqual([
+        0, 0,
+      ]);
+      for (const { request } of world.watched) expect(request.finishReason).toBeDefined();
+      world.checkAges();
+      for (const [name, count] of Object.entries(world.seen)) sums[name] = (sums[name] ?? 0) + count;
+    }
+    console.log(`${RUNS} runs: ${JSON.stringify(sums)}`);
+    for (const name of ["overtaken", "due", "preempted", "prefetched", "background", "onBehalf"])
+      expect(sums[name], name).toBeGreaterThan(RUNS / 20);
+  },
+  TIMEOUT_MS,
+);

@@ -24,7 +24,7 @@ export class Preemption {
 
   /**
    * Who gives way to `request`: background before interactive, a prompt before a request whose tokens somebody reads, the one that
-   * loses least, the latest to arrive. None of a higher priority.
+   * loses least, the latest to arrive. None of a higher priority, and of its own never the oldest, so that this one moves on.
    * @param decoding the others that decode, oldest first, without those whose next step is planned
    */
   victimFor(
@@ -36,7 +36,9 @@ export class Preemption {
     for (const others of [prefilling.filter(isBackground), decoding.filter(isBackground)])
       if (others.length > 0) return this.leastLost(others);
     if (isBackground(request)) return undefined;
-    return this.leastLost(prefilling.length > 0 ? prefilling : decoding);
+    const oldest = Math.min(...[request, ...prefilling, ...decoding].map(({ id }) => id));
+    const mayGo = ({ id }: Request): boolean => id !== oldest;
+    return this.leastLost(prefilling.filter(mayGo)) ?? this.leastLost(decoding.filter(mayGo));
   }
 
   /** Whether what a request has computed is worth its way down and back. */
