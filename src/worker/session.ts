@@ -44,7 +44,7 @@ import { RemotePrefill } from "./prefill/remote.ts";
 import type { Embeds } from "./request/embed.ts";
 import { nothing, Output } from "./request/output.ts";
 import { Prompts, tokenPrompt, type PromptOptions } from "./request/prompts.ts";
-import { cacheCost, costFacts, giveWayCosts, makeCache, poolSizes } from "./cache/prefix-cache.ts";
+import { cacheCost, costFacts, makeCache, poolSizes } from "./cache/prefix-cache.ts";
 import { Recovery, type Reopen, type Reopened } from "./recovery.ts";
 import { Requests } from "./request/requests.ts";
 import { scoreTokens, type ScoreInput } from "./request/score.ts";
@@ -193,7 +193,7 @@ export class Session {
     this.chunkLimit = sizesChunks ? chunkLimit({ costs, chunkTokens }) : () => chunkTokens;
     this.scheduler = new Scheduler(cache, pool, {
       ...{ blockTokens, chunkTokens, seats, maxBlocks, ...lower, ...states },
-      ...{ promptsUnderWay, chunkLimit: this.chunkLimit, giveWayCosts: giveWayCosts(costs, mover) },
+      ...{ promptsUnderWay, chunkLimit: this.chunkLimit, giveWayCosts: costs },
     });
     this.steps = new StepClock(costs, systemClock.nowMs);
     this.desk = new Desk(

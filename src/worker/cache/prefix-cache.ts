@@ -10,10 +10,9 @@ import { StateSlotPool } from "../../cache/state-slot-pool.ts";
 import type { AlphaTuner } from "../../cache/policy/alpha-tuner.ts";
 import type { Runner } from "../../model/runner.ts";
 import { modelCost } from "../../model/cost.ts";
-import type { CostFacts, CostModel } from "../../schedule/cost/model.ts";
-import type { PoolSizes, SchedulerOptions } from "../../schedule/scheduler.ts";
+import type { CostFacts } from "../../schedule/cost/model.ts";
+import type { PoolSizes } from "../../schedule/scheduler.ts";
 import type { TierStore } from "../../tier/store/store.ts";
-import type { TierMover } from "./tier-mover.ts";
 import type { CacheOptions } from "../../wire/protocol.ts";
 
 /** The policy where the caller names none. */
@@ -59,16 +58,5 @@ export function costFacts(runner: Runner, store: TierStore | undefined): CostFac
     flopsPerToken,
     isSoftware: gpu.adapter.software,
     tiers,
-  };
-}
-
-/** What it takes to get back what gave way: by computing it, or from memory. */
-export function giveWayCosts(
-  costs: CostModel,
-  mover: TierMover | undefined,
-): NonNullable<SchedulerOptions["giveWayCosts"]> {
-  return {
-    recomputeMs: (tokens) => costs.prefillMs(tokens, 0),
-    reloadMs: (blocks) => (mover ? blocks * costs.loadMs(mover.store.slowest("memory")) : Infinity),
   };
 }
