@@ -584,9 +584,8 @@ export class Scheduler {
 
   /** Gives a running request's blocks and seat back and lets it wait for another prefill. */
   private preempt(request: Request): void {
-    if (this.preemption.isSentDown(request))
-      this.publisher.publishAndSpill(request, this.snapshots?.last(request));
-    else this.publisher.publish(request);
+    const isKept = this.preemption.isSentDown(request);
+    this.publisher.publishAndSpill(request, isKept ? this.snapshots?.last(request) : undefined);
     this.leave(request);
     this.prompts.again(request);
   }

@@ -94,9 +94,10 @@ interface Watched {
   /** Tokens of others that arrived later, computed while this one could have been; and its own. */
   overtaken: number;
   own: number;
-  /** Requests whose prompts were under way when it became due, or began while it could not go on. */
+  /** Requests whose prompts were under way when it became due, or while it could not go on. */
   excused: Set<Request> | undefined;
   wasDecoding: boolean;
+  wasWaiting: boolean;
 }
 
 export class NaiveWorld {
@@ -125,7 +126,7 @@ export class NaiveWorld {
     const request = this.scheduler.submit(spec);
     const arrival = this.watched.length;
     this.watched.push({
-      ...{ request, arrival, overtaken: 0, own: 0, excused: undefined, wasDecoding: false },
+      ...{ request, arrival, overtaken: 0, own: 0, excused: undefined, wasDecoding: false, wasWaiting: true },
     });
     return request;
   }
@@ -136,6 +137,7 @@ export class NaiveWorld {
     while (inFlight.length < 2) {
       const due = this.dueNow();
       const plan = scheduler.next();
+      this.checkBegun(due);
       this.countPreempted();
       tiers.asked.clear();
       tiers.loading.push(...scheduler.takeMoves());
@@ -188,6 +190,7 @@ export class NaiveWorld {
     const due = new Set([...waiting, ...prefilling].filter(({ isDue }) => isDue).map(({ id }) => id));
     const started = new Set(prefilling.map(({ id }) => id));
     for (const each of this.watched) {
+      each.wasWaiting = each.request.status === "waiting";
       if (!due.has(each.request.id)) each.excused = undefined;
       else if (!each.excused) {
         this.seen.due++;
@@ -196,6 +199,19 @@ export class NaiveWorld {
       }
     }
     return this.watched.filter(({ request }) => due.has(request.id));
+  }
+
+  /** Whoever is due and waits goes before all that came later, also while it waits for another's prefix. */
+  private checkBegun(due: readonly Watched[]): void {
+    for (const each of this.watched) {
+      const isBegun = each.wasWaiting && each.request.status !== "waiting" && each.request.status !== "done";
+      const first = due.find(
+        ({ request, arrival, wasWaiting }) =>
+          wasWaiting && arrival < each.arrival && request.status === "waiting" && request.pending === 0,
+      );
+      if (isBegun && first)
+        throw new Error(`request ${first.request.id} was due, and request ${each.request.id} began`);
+    }
   }
 
   private watch(plan: Plan, due: readonly Watched[]): void {

@@ -118,7 +118,7 @@ describe("the fit of steps", () => {
     const machine = new Machine(random);
     for (let step = 0; step < 100; step++) machine.step(0.02, 0);
     const before = ratio(machine.costs.prefillMs(512, 3000), machine.prefillMs(512, 3000));
-    for (let step = 0, nowMs = 1e9; step < 400; step++) {
+    for (let step = 0, nowMs = 1e9; step < 2000; step++) {
       const ms = machine.decodeMs(1, 100);
       machine.costs.decoded(1, 100, { ms, nowMs: (nowMs += ms) });
       const chunkMs = machine.prefillMs(32, 0);

@@ -11,8 +11,9 @@ import { CostModel, type StepCosts } from "../../src/schedule/cost/model.ts";
 import { chunkLimit, MIN_CHUNK, type ChunkLimit } from "../../src/schedule/queue/chunk.ts";
 import { BACKGROUND_PATIENCE } from "../../src/schedule/queue/place.ts";
 import { Preemption } from "../../src/schedule/queue/pre-emption.ts";
+import { PrefillQueue } from "../../src/schedule/queue/prefill-queue.ts";
 import { MAX_PREFETCHED } from "../../src/schedule/queue/prefetch.ts";
-import type { Request, RequestSpec } from "../../src/schedule/request.ts";
+import { Request, type RequestSpec } from "../../src/schedule/request.ts";
 import {
   Scheduler,
   type LowerTiers,
@@ -129,6 +130,25 @@ describe("the order of prompts", () => {
     expect(ran.slice(0, 2)).toEqual([leader, follower]);
     expect(follower.cachedTokens).toBe(32);
     expect(ran[2]).toBe(other);
+  });
+
+  it("lets nobody begin in place of one that is due and waits for another's prefix", () => {
+    const queue = new PrefillQueue(() => ({ gpu: 0, stored: 0 }));
+    const shared = prompt(8);
+    const [follower, leader, other] = [[...shared, 1], [...shared, 2], [3]].map((tokens, id) => {
+      const request = new Request({ id, prompt: tokens, maxNewTokens: 1, stopIds });
+      queue.push(request);
+      return request;
+    }) as [Request, Request, Request];
+    queue.begin(leader);
+    leader.status = "prefilling";
+    const waitsForLoads = new Set([leader]);
+    expect(queue.next(0, waitsForLoads, true)).toEqual({ request: other });
+    queue.ran({ request: leader }, 9);
+    expect(queue.next(0, waitsForLoads, true)).toBeUndefined();
+    expect(queue.next(0, new Set(), true)).toEqual({ request: leader, onBehalfOf: follower });
+    leader.computed = 9;
+    expect(queue.next(0, waitsForLoads, true)).toEqual({ request: follower });
   });
 
   it("is that of a naive queue, whatever arrives", () => {

@@ -196,6 +196,16 @@ describe("admission", () => {
     expect(admission("early").decide(arrival({ objectives: { tbtMs: 29 }, decode })).accepted).toBe(false);
   });
 
+  it("counts the context of those that decode, and that of the request itself", () => {
+    const gate = new Admission({ mode: "early", tbtMs: (_, context) => context });
+    const decode = [{ running: running(3), arriving: [] }];
+    expect(gate.forecastTbtMs(decode, 50, 0, 0)).toBe(80);
+    expect(gate.decide(arrival({ objectives: { tbtMs: 79 }, promptTokens: 50, decode })).accepted).toBe(
+      false,
+    );
+    expect(gate.decide(arrival({ objectives: { tbtMs: 80 }, promptTokens: 50, decode })).accepted).toBe(true);
+  });
+
   it("knows how long a request decodes from those that have", () => {
     const gate = admission("predicted");
     expect(gate.decodeMs).toBeUndefined();

@@ -1,6 +1,7 @@
 /**
- * Who gives way when a request that decodes needs a block and none is free, and what becomes of the blocks: sent down to the
- * lower tiers where they come back sooner than they are computed again, dropped otherwise. Pure; the costs are handed in.
+ * Who gives way when a request that decodes needs a block and none is free, and what becomes of what it has computed. Full
+ * blocks were copied to the lower tiers when they became full, and the restore that brings it back chooses between
+ * loading and computing them; its recurrent state is worth saving only where loading is faster. Pure; the costs are handed in.
  */
 import type { Request } from "../request.ts";
 
@@ -16,7 +17,7 @@ export class Preemption {
   private readonly costs: GiveWayCosts | undefined;
   private readonly blockTokens: number;
 
-  /** @param costs without them the latest to arrive gives way, and everything is sent down */
+  /** @param costs without them the latest to arrive gives way, and every state is sent down */
   constructor(costs: GiveWayCosts | undefined, blockTokens: number) {
     this.costs = costs;
     this.blockTokens = blockTokens;
@@ -41,7 +42,7 @@ export class Preemption {
     return this.leastLost(prefilling.filter(mayGo)) ?? this.leastLost(decoding.filter(mayGo));
   }
 
-  /** Whether what a request has computed is worth its way down and back. */
+  /** Whether the recurrent state of a request is worth its way down and back. */
   isSentDown(request: Request): boolean {
     if (!this.costs || request.storage === "off") return request.storage !== "off";
     return this.reloadMs(request) < this.costs.recomputeMs(request.computed);

@@ -95,12 +95,14 @@ export class PrefillQueue {
    */
   next(queue: number, passed: ReadonlySet<Request>, mayStart: boolean): Choice | undefined {
     const blocked = new Set(passed);
+    let allowed = mayStart;
     for (let looks = 0; ; looks++) {
-      const first = this.first(queue, blocked, mayStart && looks < MAX_LOOKS);
+      const first = this.first(queue, blocked, allowed && looks < MAX_LOOKS);
       const leader = first && this.leaderOf(first);
       if (!first || !leader) return first && { request: first };
       if (leader.queue === queue && !passed.has(leader)) return { request: leader, onBehalfOf: first };
       blocked.add(first);
+      if (this.placeOf(first).isDue) allowed = false; // nobody takes its seat meanwhile
     }
   }
 
