@@ -24,6 +24,7 @@ export type {
   GenerateOptions,
   HeaderOptions,
   Model,
+  PrefillEngine,
   RenderOptions,
 } from "./engine/options.ts";
 export type {

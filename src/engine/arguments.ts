@@ -3,7 +3,18 @@
  * (models, signals, listeners), joined with those of the table that both sides share (wire/arguments.ts).
  */
 import { isSigningKey, type SigningKey } from "../archive-signing.ts";
-import { callback, flag, object, rule, signal, stringOr, text, type Fields, type Rule } from "../check.ts";
+import {
+  callback,
+  flag,
+  object,
+  oneOf,
+  rule,
+  signal,
+  stringOr,
+  text,
+  type Fields,
+  type Rule,
+} from "../check.ts";
 import type {
   ChatOptions,
   EmbedOptions,
@@ -12,6 +23,7 @@ import type {
   LoadOptionsOf,
   Model,
   ModelsCallOptions,
+  PrefillEngine,
 } from "./options.ts";
 import {
   embedFields,
@@ -51,6 +63,12 @@ export const headerOptions = object<HeaderOptions>("options", {
   signal,
 });
 
+/** By what is asked of it. */
+const anEngine = rule<never>("an Engine", (value) => {
+  const { cache } = (value ?? {}) as { cache?: { ask?: unknown } };
+  return typeof cache?.ask === "function";
+});
+
 const loadFields: Fields<LoadOptionsOf<never>> = {
   ...engineFields,
   onProgress: callback(),
@@ -58,6 +76,11 @@ const loadFields: Fields<LoadOptionsOf<never>> = {
   onChange: callback(),
   signal,
   share,
+  prefillBy: object<PrefillEngine<never>>(
+    "an engine",
+    { engine: anEngine, when: oneOf({ faster: true, always: true }) },
+    { engine: true },
+  ),
 };
 export const loadOptions = object<LoadOptionsOf<never>>("options", loadFields);
 

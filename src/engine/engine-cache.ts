@@ -15,6 +15,7 @@ import type {
   CacheTree,
   Call,
   ChatMessage,
+  PrefillCall,
   RequestInput,
   StoreCall,
 } from "../wire/protocol.ts";
@@ -269,6 +270,11 @@ export class EngineCache {
       next: async () => (await this.call({ method: "prefillNext", job })) as PrefillRecord | undefined,
       close: () => background(this.call({ method: "prefillClose", job }).catch(ifClosed), "end of a prefill"),
     };
+  }
+
+  /** @internal For the engine whose prompts this one computes. */
+  ask(call: PrefillCall): Promise<unknown> {
+    return this.call(call);
   }
 
   private watch(on: boolean): void {

@@ -4,9 +4,9 @@
  * `wire/protocol.ts`; this file owns the worker's port and no GPU code.
  */
 import { chatOptions, embedOptions, generateOptions, loadOptions } from "./arguments.ts";
-import { assert, onAbort, RUNTIME } from "../base.ts";
+import { assert, background, onAbort, RUNTIME } from "../base.ts";
 import { text as textRule } from "../check.ts";
-import { fromWire, TidepoolError } from "../errors.ts";
+import { fromWire, TidepoolError, toWire } from "../errors.ts";
 import type { ChatOptions, EmbedOptions, GenerateOptions, LoadOptionsOf, Model } from "./options.ts";
 import { Generation, GenerationFeed } from "./generation.ts";
 import type {
@@ -20,6 +20,7 @@ import type {
   LoadProgress,
   Notice,
   PredictedRequest,
+  PrefillCall,
   PromptUsage,
   RequestInput,
   ScoreOptions,
@@ -161,6 +162,8 @@ export class Engine {
   private readonly onNotice: ((notice: Notice) => void) | undefined;
   private readonly onChange: (engine: Engine) => void;
   private readonly onProgress: (progress: LoadProgress) => void;
+  /** Computes long prompts for this one. */
+  private readonly prefillBy: Engine | undefined;
   private dead: TidepoolError | undefined;
   /** The worker itself has ended: it can be asked nothing more, not even to close. */
   private isGone = false;
@@ -171,11 +174,12 @@ export class Engine {
   private constructor(
     port: WorkerPort,
     info: EngineInfo,
-    { onNotice, onChange = () => {}, onProgress = () => {} }: LoadOptions,
+    { onNotice, onChange = () => {}, onProgress = () => {}, prefillBy }: LoadOptions,
   ) {
     this.onNotice = onNotice;
     this.onProgress = onProgress;
     this.onChange = onChange;
+    this.prefillBy = prefillBy?.engine;
     this.port = port;
     this.info = info;
     this.cache = new EngineCache((call) => this.call(call));
@@ -210,10 +214,14 @@ export class Engine {
    */
   static async load(model: Model, options: LoadOptions = {}): Promise<Engine> {
     const spec = modelSpec(model);
-    const checked = loadOptions.read(options, "") as LoadOptions;
+    const checked = loadOptions.read(options, "") as unknown as LoadOptions;
     const { onProgress, onNotice: _onNotice, onChange: _onChange, ...more } = checked;
-    const { signal, share, ...engineOptions } = more;
+    const { signal, share, prefillBy, ...engineOptions } = more;
     const name = shareName(share);
+    if (name !== undefined && prefillBy) {
+      const message = "prefillBy: an engine that tabs share may run in another tab, which has no such engine";
+      throw new TidepoolError("unsupported", message);
+    }
     if (signal?.aborted) throw new TidepoolError("aborted", "loading was aborted");
     const port = startWorker(spec);
     try {
@@ -222,6 +230,7 @@ export class Engine {
       const message: ToWorker = {
         ...{ type: "load", model: spec, options: engineOptions },
         ...(name !== undefined && { share: name }),
+        ...(prefillBy && { prefillBy: { when: prefillBy.when } }),
       };
       const engine = new Engine(port, await loaded(port, message, told), checked);
       for (const notice of early) engine.hear(notice);
@@ -551,6 +560,9 @@ export class Engine {
       case "failed":
         this.die(fromWire(message.error));
         break;
+      case "prefillAsk":
+        background(this.askOther(message.id, message.call), "prefill by another engine");
+        break;
       case "notice":
         this.hear(message.notice);
         break;
@@ -572,6 +584,15 @@ export class Engine {
       case "header":
       case "loaded":
         assert(false, `"${message.type}" after loading`);
+    }
+  }
+
+  /** Hands over what the worker asks of the other engine. */
+  private async askOther(id: number, call: PrefillCall): Promise<void> {
+    try {
+      this.port.post({ type: "prefillAnswer", id, value: await this.prefillBy?.cache.ask(call) });
+    } catch (error) {
+      this.port.post({ type: "prefillAnswer", id, error: toWire(error) });
     }
   }
 

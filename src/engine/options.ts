@@ -7,6 +7,7 @@ import type {
   GenerateParams,
   LoadProgress,
   Notice,
+  PrefillOptions,
   SourceOptions,
   Tool,
 } from "../wire/protocol.ts";
@@ -48,6 +49,28 @@ export interface LoadOptionsOf<E> extends EngineOptions {
    * Default: not shared.
    */
   share?: boolean | string | undefined;
+  /**
+   * Another engine with the same model and settings on another device of this machine (`powerPreference`), which computes long prompts
+   * for this one, as a prefill service does; `when` is that of `PrefillOptions`. Both hold the weights. Whoever loaded the other engine
+   * closes it, after this one. Not with `share`. Default: none.
+   */
+  prefillBy?: PrefillEngine<E> | undefined;
+}
+
+/**
+ * An engine that computes long prompts for another, and when.
+ *
+ * @example
+ * ```ts
+ * await using workhorse = await Engine.load("tide-dense.gguf", { powerPreference: "high-performance" });
+ * const prefillBy: PrefillEngine<Engine> = { engine: workhorse, when: "faster" };
+ * await using engine = await Engine.load("tide-dense.gguf", { powerPreference: "low-power", prefillBy });
+ * await engine.generate("The tide was low and", { maxTokens: 4 }).result(); // short: computed here
+ * ```
+ */
+export interface PrefillEngine<E> {
+  engine: E;
+  when?: PrefillOptions["when"];
 }
 
 /**

@@ -10,6 +10,8 @@ import { allAnswered, findDawn } from "./dawn.ts";
 export interface GpuOptions {
   /** Part of the adapter's name (vendor, architecture, device or description), case-insensitive. */
   adapter?: string;
+  /** Of several adapters, the one that is asked for. Default "high-performance". */
+  powerPreference?: GPUPowerPreference;
   /** false: do not use subgroup operations even where the adapter has them. Default: use them. */
   subgroups?: boolean;
   /** false: do not ask for 16-bit floats even where the adapter has them. Default: ask. */
@@ -70,9 +72,8 @@ export async function findProvider(): Promise<GPU> {
  * limit that every kernel relies on is missing.
  */
 export async function openGpu(provider: GPU, options: GpuOptions = {}): Promise<Gpu> {
-  const adapter =
-    (await provider.requestAdapter({ powerPreference: "high-performance" })) ??
-    (await provider.requestAdapter());
+  const { powerPreference = "high-performance" } = options;
+  const adapter = (await provider.requestAdapter({ powerPreference })) ?? (await provider.requestAdapter());
   if (!adapter) {
     throw new TidepoolError(
       "no_adapter",

@@ -3,7 +3,14 @@ import { sha256 } from "@noble/hashes/sha2.js";
 
 const KEY_BYTES = 24;
 
-/** A key that nobody guesses, in letters that a URL and a shell leave alone. */
+/**
+ * A key that nobody guesses, in letters that a URL and a shell leave alone.
+ *
+ * @example
+ * ```ts
+ * console.log(newKey().length); // 32
+ * ```
+ */
 export function newKey(): string {
   const bytes = crypto.getRandomValues(new Uint8Array(KEY_BYTES));
   return btoa(String.fromCharCode(...bytes))

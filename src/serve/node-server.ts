@@ -56,7 +56,8 @@ export interface RunningServer {
  * ```ts
  * const service = await prefillService(engine, { key: newKey() });
  * const server = await serveHttp(service.fetch, { port: 0 });
- * console.log((await fetch(`${server.url}/v1/prefill`)).status); // 401: without the key
+ * const withoutKey = await fetch(`${server.url}/v1/prefill`);
+ * console.log(withoutKey.status); // 401
  * await server.close();
  * ```
  */

@@ -39,7 +39,8 @@ const RETRY_AFTER_SECONDS = "2";
  * ```ts
  * const options: PrefillServiceOptions = { key: newKey(), maxUnderWay: 2, origins: ["https://app.example"] };
  * const service = await prefillService(engine, options);
- * console.log((await service.fetch(new Request("http://localhost/v1/prefill"))).status); // 401: without the key
+ * const withoutKey = new Request("http://localhost/v1/prefill");
+ * console.log((await service.fetch(withoutKey)).status); // 401
  * ```
  */
 export interface PrefillServiceOptions {

@@ -128,6 +128,7 @@ export const engineFields: Fields<EngineOptions> = {
   expertPrediction: flag,
   expertPredictor: bytes,
   adapter: text(),
+  powerPreference: oneOf({ "high-performance": true, "low-power": true }),
   subgroups: flag,
   textTimeoutMs: integer(10, MAX_WAIT_MS),
   objectives: object<EngineObjectives>("objectives", {

@@ -3,7 +3,7 @@
  * survive structured cloning; errors travel as `WireError`.
  */
 import type { WireError } from "../errors.ts";
-import type { ModelSpec, SourceOptions, EngineOptions, CacheOptions } from "./options.ts";
+import type { ModelSpec, SourceOptions, EngineOptions, CacheOptions, PrefillOptions } from "./options.ts";
 import type {
   RequestInput,
   CacheScope,
@@ -44,6 +44,9 @@ export type Call =
   | { method: "embed"; inputs: readonly EmbedInput[]; params: EmbedParams }
   | { method: "score"; tokens: readonly number[]; from: number; logits: boolean; cache?: CacheScope };
 
+/** Questions of an engine to another one that computes prompts for it. */
+export type PrefillCall = Extract<Call, { method: `prefill${string}` }>;
+
 /** Questions about a store that need no model. */
 export type StoreCall = Extract<
   Call,
@@ -67,12 +70,19 @@ export type ToWorker =
   | { type: "header"; model: ModelSpec; options: EngineOptions; question: HeaderQuestion }
   | { type: "store"; options: CacheOptions; call: StoreCall }
   | { type: "models"; options: SourceOptions; call: ModelsCall }
-  | { type: "load"; model: ModelSpec; options: EngineOptions; share?: string }
+  | { type: "load"; model: ModelSpec; options: EngineOptions; share?: string; prefillBy?: PrefillBy }
   | { type: "submit"; id: number; input: RequestInput; params: GenerateParams; resume?: Resume }
   /** Ends a request, or an `embed` call. */
   | { type: "abort"; id: number }
   | { type: "call"; id: number; call: Call }
+  /** What another engine answered to a `prefillAsk`. */
+  | { type: "prefillAnswer"; id: number; value?: unknown; error?: WireError }
   | { type: "close" };
+
+/** That the page has another engine that computes prompts for this one. */
+export interface PrefillBy {
+  when: PrefillOptions["when"];
+}
 
 export type FromWorker =
   | { type: "progress"; progress: LoadProgress }
@@ -86,6 +96,8 @@ export type FromWorker =
   | { type: "refused"; id: number; error: WireError }
   | { type: "answer"; id: number; value: unknown }
   | { type: "notice"; notice: Notice }
+  /** Asks another engine that the page has. */
+  | { type: "prefillAsk"; id: number; call: PrefillCall }
   | { type: "cacheEvents"; events: CacheEvent[]; dropped: number }
   | { type: "closed" };
 

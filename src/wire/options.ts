@@ -107,6 +107,8 @@ export interface EngineOptions extends SourceOptions {
   expertPredictor?: Uint8Array | undefined;
   /** Part of the adapter's name; loading fails if the name does not contain it. */
   adapter?: string | undefined;
+  /** Which adapter is asked for if there are several; the platform decides which is which. Default "high-performance". */
+  powerPreference?: "high-performance" | "low-power" | undefined;
   /** false: do not use subgroup operations. Default: use them if the adapter has them. */
   subgroups?: boolean | undefined;
   /**

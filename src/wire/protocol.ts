@@ -74,4 +74,14 @@ export type {
   ModelReport,
   StatsOptions,
 } from "./report.ts";
-export type { Call, StoreCall, ModelsCall, HeaderQuestion, ToWorker, FromWorker, Ask } from "./messages.ts";
+export type {
+  Call,
+  PrefillBy,
+  PrefillCall,
+  StoreCall,
+  ModelsCall,
+  HeaderQuestion,
+  ToWorker,
+  FromWorker,
+  Ask,
+} from "./messages.ts";

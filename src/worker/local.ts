@@ -29,7 +29,8 @@ import type {
 
 export type { Ask } from "../wire/protocol.ts";
 import type { Reopen } from "./recovery.ts";
-import { Session, type Post } from "./session.ts";
+import { HttpSource } from "./prefill/http-source.ts";
+import { Session, type Post, type SessionOptions } from "./session.ts";
 
 /** Work that can be ended; `ended` resolves when it is, and has given back what it held. */
 export interface Endable {
@@ -86,6 +87,7 @@ export class LocalEngine {
   private readonly post: Post;
   /** What the platform lacks beside what is found out here. */
   private readonly lacks: readonly Capability[];
+  private readonly prefill: SessionOptions["prefill"];
   private session: Session | undefined;
   private gpu: Gpu | undefined;
   private loading: Endable | undefined;
@@ -94,8 +96,10 @@ export class LocalEngine {
   private opened: OpenedModel | undefined;
   private isClosing = false;
 
-  constructor(post: Post, lacks: readonly Capability[] = []) {
+  /** @param prefill who computes long prompts, if not a service that the options name */
+  constructor(post: Post, lacks: readonly Capability[] = [], prefill?: SessionOptions["prefill"]) {
     this.post = post;
+    this.prefill = prefill;
     this.lacks = lacks;
   }
 
@@ -163,6 +167,10 @@ export class LocalEngine {
     }
   }
 
+  private prefillOf({ prefill }: EngineOptions): SessionOptions["prefill"] {
+    return this.prefill ?? (prefill && { source: new HttpSource(prefill), when: prefill.when });
+  }
+
   /** Nothing stays open after a throw. */
   private async loadOnce(model: ModelSpec, options: EngineOptions, signal: AbortSignal): Promise<Session> {
     const { cache = {} } = options;
@@ -181,7 +189,7 @@ export class LocalEngine {
         objectives: options.objectives,
         expertPredictor: options.expertPredictor,
         reopen: this.reopener(model, options),
-        prefill: options.prefill,
+        prefill: this.prefillOf(options),
         capabilities: [
           ...(await missingCapabilities(this.gpu, options)),
           ...missingOfStore(shape, cache),

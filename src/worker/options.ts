@@ -94,6 +94,10 @@ function automaticDtype(gpu: Gpu): "f32" | "f16" {
 }
 
 export function gpuOptions(options: EngineOptions): GpuOptions {
-  const { adapter, subgroups } = options;
-  return { ...(adapter !== undefined && { adapter }), ...(subgroups !== undefined && { subgroups }) };
+  const { adapter, subgroups, powerPreference } = options;
+  return {
+    ...(adapter !== undefined && { adapter }),
+    ...(powerPreference !== undefined && { powerPreference }),
+    ...(subgroups !== undefined && { subgroups }),
+  };
 }

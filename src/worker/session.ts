@@ -38,9 +38,9 @@ import { WarmExperts } from "./cache/warm-experts.ts";
 import { boundInput, fitPrompt } from "./request/fit-prompt.ts";
 import { loadRunner, takeExperts } from "./load-runner.ts";
 import { Loop, type StepResult } from "./loop.ts";
-import { HttpSource } from "./prefill/http-source.ts";
-import { PrefillJobs, type Computing, type PrefillCall } from "./prefill/jobs.ts";
+import { PrefillJobs, type Computing } from "./prefill/jobs.ts";
 import { RemotePrefill } from "./prefill/remote.ts";
+import type { PrefillSource } from "./prefill/source.ts";
 import type { Embeds } from "./request/embed.ts";
 import { nothing, Output } from "./request/output.ts";
 import { Prompts, tokenPrompt, type PromptOptions } from "./request/prompts.ts";
@@ -66,6 +66,7 @@ import type {
   GenerateParams,
   Objectives,
   PredictedRequest,
+  PrefillCall,
   PrefillOptions,
   PromptUsage,
   RequestInput,
@@ -110,7 +111,7 @@ export interface SessionOptions extends PromptOptions {
   /** What the platform lacks. */
   capabilities?: readonly Capability[];
   /** Who computes long prompts for this engine. */
-  prefill?: PrefillOptions | undefined;
+  prefill?: { source: PrefillSource; when: PrefillOptions["when"] } | undefined;
   /** The file of a learned predictor of experts. */
   expertPredictor?: Uint8Array | undefined;
 }
@@ -324,10 +325,13 @@ export class Session {
     background(this.keptCosts.start(), "record of what steps cost");
   }
 
-  private openRemote(options: PrefillOptions, mover: TierMover): RemotePrefill | undefined {
+  private openRemote(
+    { source, when }: NonNullable<SessionOptions["prefill"]>,
+    mover: TierMover,
+  ): RemotePrefill | undefined {
     if (this.runner.shape.embedding?.isEncoder) return undefined;
     const runner = (): Runner => this.runner;
-    return new RemotePrefill(new HttpSource(options), options.when, {
+    return new RemotePrefill(source, when, {
       ...{ cache: this.cache, mover, nowMs: () => systemClock.nowMs() },
       get runner() {
         return runner();
@@ -596,10 +600,7 @@ export class Session {
     const { cache = "disk", prefill } = asked.params;
     const { id, prompt: tokens, maxAgeMs } = spec;
     const stop = new AbortController();
-    const mayGo = prefill ?? cache === "disk";
-    const fetching = mayGo
-      ? this.remote?.fetch({ tokens, storage: cache, maxAgeMs }, stop.signal)
-      : undefined;
+    const fetching = this.remote?.fetch({ tokens, storage: cache, maxAgeMs }, stop.signal, prefill);
     if (!fetching) return false;
     this.encoding.set(id, stop);
     const entered = fetching.then((arrived) => {

@@ -11,15 +11,18 @@ import { inspectModel } from "./inspect.ts";
 import { endWithHost } from "./ending.ts";
 import { endable, LocalEngine, type Ask, type Endable } from "./local.ts";
 import { answerModelsCall, openForHeader } from "./models.ts";
+import { PageSource } from "./prefill/page-source.ts";
 import { Prompts } from "./request/prompts.ts";
 import type {
   CacheOptions,
   Capability,
+  EngineInfo,
   EngineOptions,
   FromWorker,
   HeaderQuestion,
   ModelsCall,
   Notice,
+  PrefillBy,
   SourceOptions,
   StoreCall,
   ModelSpec,
@@ -38,9 +41,13 @@ interface PageEngine {
   close(): Promise<void>;
 }
 
+type Load = Extract<ToWorker, { type: "load" }>;
+
 const scope = workerScope<ToWorker, FromWorker>();
 /** Resolves as soon as it is known which. */
 let engine: Promise<PageEngine> | undefined;
+/** The page's other engine, if that computes prompts for this one. */
+let prefillSource: PageSource | undefined;
 /** A question about a model's header, or about kept models, under way. */
 let asking: Endable | undefined;
 
@@ -55,7 +62,7 @@ endWithHost(close);
 async function receive(message: ToWorker): Promise<void> {
   switch (message.type) {
     case "load":
-      engine = open(message.model, message.options, message.share);
+      engine = open(message);
       await engine;
       return;
     case "header":
@@ -68,19 +75,32 @@ async function receive(message: ToWorker): Promise<void> {
     case "abort":
     case "call":
       return (await engine)?.fromPage(message);
+    case "prefillAnswer":
+      return prefillSource?.hear(message);
     case "close":
       return close();
   }
 }
 
-function open(model: ModelSpec, options: EngineOptions, share: string | undefined): Promise<PageEngine> {
-  return share === undefined ? Promise.resolve(openAlone(model, options)) : openShared(model, options, share);
+function open({ model, options, share, prefillBy }: Load): Promise<PageEngine> {
+  if (share !== undefined) return openShared(model, options, share);
+  return Promise.resolve(openAlone(model, options, [], prefillBy));
 }
 
-function openAlone(model: ModelSpec, options: EngineOptions, lacks: readonly Capability[] = []): PageEngine {
-  const local = new LocalEngine(scope.post, lacks);
-  const load = local.load(model, options).then((info) => scope.post({ type: "loaded", info }), fail);
-  background(load, "load");
+function openAlone(
+  model: ModelSpec,
+  options: EngineOptions,
+  lacks: readonly Capability[] = [],
+  prefillBy?: PrefillBy,
+): PageEngine {
+  prefillSource = prefillBy && new PageSource(scope.post);
+  const prefill = prefillSource && { source: prefillSource, when: prefillBy?.when };
+  const local = new LocalEngine(scope.post, lacks, prefill);
+  const loaded = (info: EngineInfo): void => {
+    scope.post({ type: "loaded", info });
+    prefillSource?.start();
+  };
+  background(local.load(model, options).then(loaded, fail), "load");
   return { fromPage: (ask) => local.receive(ask), fail, close: () => local.close() };
 }
 

@@ -15,7 +15,7 @@ import { fullTest } from "../support/full.ts";
 const LIMIT_MS = 240_000;
 const DENSE = "demo/models/tide-dense.gguf";
 const HYBRID = "demo/models/tide-hybrid.gguf";
-const CASES = 3;
+const CASES = 4;
 const present = existsSync(DENSE);
 if (!present) console.warn(`SKIPPED ${CASES} cases of the prefill service: ${DENSE} is absent`);
 const KEY = "the-key-of-the-test";
@@ -288,6 +288,27 @@ describe.skipIf(!present)("a prefill service in another process", { timeout: LIM
   fullTest("ends in order when it is told to", async () => {
     const own = await ServiceProcess.start(DENSE);
     expect(await own.kill("SIGTERM")).toBe(0);
+  });
+
+  it("may be an engine on another device of this machine", async () => {
+    const { Engine } = (await import(
+      pathToFileURL("dist/lib/index.js").href
+    )) as typeof import("../../src/index.ts");
+    const workhorse = await Engine.load(DENSE);
+    try {
+      const engine = await load({
+        prefill: undefined,
+        powerPreference: "low-power",
+        prefillBy: { engine: workhorse, when: "always" },
+      });
+      const usage = await both(engine, "Workhorse");
+      expect(usage.prefilledTokens).toBe(32 * Math.floor((usage.promptTokens - 1) / 32));
+      expect(await workhorse.debug.check()).toEqual({ requests: 0, blocks: 0 });
+      await workhorse.close();
+      expectNoticed(await both(engine, "Alone"), /the engine is closed/);
+    } finally {
+      await workhorse.close();
+    }
   });
 
   // The last one: the service is gone after it.

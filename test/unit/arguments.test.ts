@@ -115,7 +115,12 @@ const RIGHT: Record<string, unknown> = {
     expertPrediction: false,
     expertPredictor: new Uint8Array(8),
   },
-  ...{ experts: "bounded", prefill: false, objectives: { ttftMs: 5000, tbtMs: 0.5, rejection: "early" } },
+  ...{
+    experts: "bounded",
+    prefill: false,
+    powerPreference: "low-power",
+    objectives: { ttftMs: 5000, tbtMs: 0.5, rejection: "early" },
+  },
   ...{ ttftMs: 300, tbtMs: 40, deadlineMs: 1e5, priority: "background" },
   ...{ models: { keep: false }, directory: "kv", disk: false, ramBytes: 0, diskBytes: 1, restore: "load" },
   ...{ policy: "lru", namespace: "me", maxAgeMs: 10, atRestBits: 8, atRestStateBits: 16 },

@@ -18,11 +18,12 @@ import {
   type PrefillFacts,
   type PrefillRecord,
 } from "../../src/wire/prefill.ts";
-import type { Notice } from "../../src/wire/protocol.ts";
+import type { FromWorker, Notice } from "../../src/wire/protocol.ts";
 import { TierMover } from "../../src/worker/cache/tier-mover.ts";
 import { HttpSource } from "../../src/worker/prefill/http-source.ts";
 import { Arrival } from "../../src/worker/prefill/arrival.ts";
 import { MIN_REMOTE_TOKENS, RemotePrefill, type RemoteRooms } from "../../src/worker/prefill/remote.ts";
+import { PageSource } from "../../src/worker/prefill/page-source.ts";
 import type { PrefillSource } from "../../src/worker/prefill/source.ts";
 import { testSeed } from "../support/seed.ts";
 
@@ -69,6 +70,7 @@ function flipped({ bytes, waited }: PrefillRecord, at: number): PrefillRecord {
 /** Sends what it is told to, and remembers what it was asked. */
 class FakeSource implements PrefillSource {
   readonly name = "http://service";
+  leavesMachine = true;
   readonly asked: number[] = [];
   ended = 0;
   send: () => AsyncIterable<PrefillRecord>;
@@ -118,7 +120,7 @@ interface Desk {
   notices: Notice[];
   fetch(options?: {
     tokens?: number[];
-    storage?: "disk" | "off";
+    storage?: "disk" | "memory" | "off";
     signal?: AbortSignal;
   }): Promise<number | undefined>;
   stored(): number;
@@ -178,6 +180,7 @@ describe("an asker", () => {
     const { fetch } = await desk(source);
     expect(await fetch({ tokens: TOKENS.slice(0, MIN_REMOTE_TOKENS) })).toBeUndefined();
     expect(await fetch({ storage: "off" })).toBeUndefined();
+    expect(await fetch({ storage: "memory" })).toBeUndefined(); // not unless it is asked for
     expect(source.asked).toEqual([]);
   });
 
@@ -281,6 +284,40 @@ describe("an asker", () => {
     forget = () => void Promise.all([mover.forgetAll(), store.clear()]);
     await fetch();
     expect(stored()).toBe(0);
+  });
+});
+
+describe("an engine on another device", () => {
+  it("is asked through the page, once that listens, and its job is closed however it ends", async () => {
+    const posted: FromWorker[] = [];
+    const records = recordsOf();
+    const source = new PageSource((message) => {
+      posted.push(message);
+      if (message.type !== "prefillAsk") return;
+      const { id, call } = message;
+      const value = { prefillFacts: () => FACTS, prefillOpen: () => 5, prefillNext: () => records.shift() };
+      const answer = value[call.method as keyof typeof value]?.();
+      queueMicrotask(() => source.hear({ type: "prefillAnswer", id, ...(answer && { value: answer }) }));
+    });
+    const { fetch, stored, notices } = await desk(source);
+    const fetching = fetch({ storage: "memory" });
+    expect(posted).toEqual([]);
+    source.start();
+    expect(await fetching).toBe(BLOCKS * BLOCK_TOKENS);
+    expect([stored(), notices]).toEqual([BLOCKS, []]);
+    expect(posted.at(-1)).toMatchObject({ call: { method: "prefillClose", job: 5 } });
+  });
+
+  it("that is closed is told, and left alone", async () => {
+    const source = new PageSource((message) => {
+      if (message.type !== "prefillAsk") return;
+      const error = { code: "closed", message: "the engine is closed", details: {} } as const;
+      queueMicrotask(() => source.hear({ type: "prefillAnswer", id: message.id, error }));
+    });
+    source.start();
+    const { fetch, notices } = await desk(source);
+    expect((await fetch()) ?? 0).toBe(0);
+    expect(notices[0]?.message).toMatch(/on the other device is not used for 600 s: the engine is closed/);
   });
 });
 

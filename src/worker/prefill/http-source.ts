@@ -24,6 +24,7 @@ const MAX_MESSAGE_CHARS = 300;
 
 export class HttpSource implements PrefillSource {
   readonly name: string;
+  readonly leavesMachine = true;
   private readonly address: string;
   private readonly key: string;
 

@@ -10,7 +10,7 @@ import type { Scheduler } from "../../schedule/scheduler.ts";
 import { chainKeys, recordKey, rootKey, type Key } from "../../tier/record/keys.ts";
 import { encodeRecord, type StoredRecord } from "../../tier/record/record.ts";
 import { PREFILL_VERSION, type PrefillFacts, type PrefillRecord } from "../../wire/prefill.ts";
-import type { CacheScope, Call, EngineInfo } from "../../wire/protocol.ts";
+import type { CacheScope, EngineInfo, PrefillCall } from "../../wire/protocol.ts";
 import type { TierMover } from "../cache/tier-mover.ts";
 
 /** Prompts that are computed for others at once, at most. */
@@ -18,8 +18,6 @@ const MAX_JOBS = 16;
 
 /** A job whose asker wants nothing for so long is ended. */
 const JOB_IDLE_MS = 60_000;
-
-export type PrefillCall = Extract<Call, { method: `prefill${string}` }>;
 
 /** A prompt being computed; `end` ends that. */
 export interface Computing {

@@ -101,8 +101,10 @@ export class RemotePrefill {
   /**
    * Brings a prompt's records, if that promises to be faster than computing them here. Never rejects: it resolves to the tokens that
    * have come, when there is no more to wait for. Undefined: there is nothing to wait for.
+   * @param asked whether the request wants it; undefined: it does not say
    */
-  fetch(sequence: Sequence, signal: AbortSignal): Promise<number> | undefined {
+  fetch(sequence: Sequence, signal: AbortSignal, asked?: boolean): Promise<number> | undefined {
+    if (!(asked ?? (sequence.storage === "disk" || !this.source.leavesMachine))) return undefined;
     if (sequence.storage === "off" || sequence.tokens.length <= MIN_REMOTE_TOKENS) return undefined;
     if (this.stop.signal.aborted || this.fetches.size >= MAX_FETCHES) return undefined;
     if (this.rooms.nowMs() < this.askAgainAtMs) return undefined;

@@ -1,9 +1,11 @@
-/** Who computes prompts for this engine: another machine (http-source.ts) or another device of this one (device-source.ts). Types, and one error. */
+/** Who computes prompts for this engine: another machine (http-source.ts) or another device of this one (page-source.ts). Types, and one error. */
 import type { PrefillAsk, PrefillFacts, PrefillRecord } from "../../wire/prefill.ts";
 
 export interface PrefillSource {
   /** As a message names it. */
   readonly name: string;
+  /** Whether tokens that it is asked for leave this machine. */
+  readonly leavesMachine: boolean;
   /** Once and for all by what its records are told apart. @throws SourceFault */
   facts(signal: AbortSignal): Promise<PrefillFacts>;
   /** A prompt's records in their order, of `maxBytes` each at most. @throws SourceFault */

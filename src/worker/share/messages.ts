@@ -16,7 +16,7 @@ export const EVERYONE = "*";
 export const MAX_GUESTS = 32;
 
 /** What a loaded engine says by itself or in answer. */
-export type Say = Exclude<FromWorker, { type: "loaded" | "header" | "closed" }>;
+export type Say = Exclude<FromWorker, { type: "loaded" | "header" | "closed" | "prefillAsk" }>;
 
 /** `ownedSince`: when the owner whom it is from or for became that; 0 where none is known. */
 export type ShareMessage = { from: string; to: string; ownedSince: number } & (
