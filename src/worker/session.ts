@@ -191,12 +191,13 @@ export class Session {
     };
     const { maxBlocks } = runner;
     const { promptsUnderWay = PROMPTS_UNDER_WAY, sizesChunks = true } = scheduling ?? {};
-    this.chunkLimit = sizesChunks ? chunkLimit({ costs, chunkTokens }) : () => chunkTokens;
+    this.steps = new StepClock(costs, systemClock.nowMs);
+    const { slow } = this.steps;
+    this.chunkLimit = sizesChunks ? chunkLimit({ costs: slow, chunkTokens }) : () => chunkTokens;
     this.scheduler = new Scheduler(cache, pool, {
       ...{ blockTokens, chunkTokens, seats, maxBlocks, ...lower, ...states },
       ...{ promptsUnderWay, chunkLimit: this.chunkLimit, giveWayCosts: costs },
     });
-    this.steps = new StepClock(costs, systemClock.nowMs);
     this.desk = new Desk(
       {
         ...{ scheduler: this.scheduler, costs, steps: this.steps, nowMs: systemClock.nowMs },

@@ -24,7 +24,11 @@ class Bench {
     this.desk = new Desk(
       {
         scheduler: { load: () => this.load },
-        ...{ costs: this.costs, steps: { busyMs: () => 0 }, nowMs: () => this.nowMs },
+        ...{
+          costs: this.costs,
+          steps: { busyMs: () => 0, slow: this.costs, slowness: 1 },
+          nowMs: () => this.nowMs,
+        },
         chunkTokens: () => ({ besideDecodes: 64, alone: 256 }),
         cached: () => ({ tokens: { gpu: 0 }, loadMs: 0 }),
       },
@@ -99,6 +103,20 @@ test("a request is rejected that would make another miss what it was promised", 
   expect(bench.rejection(300, { ttftMs: 1000 })).toMatchObject({ reason: "ttft", limitMs: 1000 });
   bench.load = { ...bench.load, prefilling: [promptLoad(99, 400)] }; // nobody promised anything
   bench.ask(300, { ttftMs: 1000 });
+});
+
+test("a request is rejected whose chunks would keep those that decode waiting for too long", () => {
+  const bench = new Bench();
+  const decoding = bench.ask(100, { tbtMs: 60 }); // a step of 10 ms and a chunk of 64
+  const running = [{ id: decoding.id, contextTokens: 100, startedMs: bench.nowMs }];
+  bench.load = { ...bench.load, running };
+  const details = bench.rejection(300, {});
+  expect(details).toMatchObject({ reason: "tbt", limitMs: 60 });
+  expect(details["predictedMs"]).toBeGreaterThan(60);
+  bench.load = { ...bench.load, running: [{ ...running[0]!, id: 99 }] }; // nobody promised anything
+  bench.ask(300);
+  bench.load = { ...bench.load, running: [] };
+  bench.ask(300);
 });
 
 test("what is promised is measured: predicted and real times, and whether they were kept", () => {

@@ -20,6 +20,10 @@ import type {
 import { Pledge, type Arrival } from "./pledge.ts";
 import type { StepClock } from "./step-clock.ts";
 
+/** Whoever is rejected for the sake of those that decode comes back when one of them has ended: not at once, and before long. */
+const LEAST_RETRY_MS = 10;
+const MOST_RETRY_MS = 1000;
+
 /** Answers over which their mean length is taken. */
 const MEAN_OVER = 64;
 
@@ -27,7 +31,7 @@ const MEAN_OVER = 64;
 export interface DeskRooms {
   scheduler: Pick<Scheduler, "load">;
   costs: CostModel;
-  steps: Pick<StepClock, "busyMs">;
+  steps: Pick<StepClock, "busyMs" | "slow" | "slowness">;
   nowMs(): number;
   /** Tokens of a prompt's next chunk beside those that decode, one that asks for `objectives` among them; and alone. */
   chunkTokens(objectives: Objectives): { besideDecodes: number; alone: number };
@@ -185,7 +189,9 @@ export class Desk {
     const terms = { costs, nowMs, chunkTokens: chunkTokens(objectives), decodeMs: this.admission.decodeMs };
     const length = newTokens === undefined ? {} : { newTokens };
     const candidate = { promptTokens: spec.prompt.length, cachedTokens, loadMs, priority, ...length };
-    const prediction = predict(candidate, load, { ...terms, busyMs: this.rooms.steps.busyMs() });
+    const { steps } = this.rooms;
+    const mean = predict(candidate, load, { ...terms, busyMs: steps.busyMs() });
+    const prediction = { ...mean, tbtMs: steps.slowness * mean.tbtMs }; // it is measured by its longest gaps
     const before = nowMs - arrivedMs; // its text became tokens
     const firsts = this.firstTokens(load, nowMs);
     const decision = this.admission.decide({
@@ -194,7 +200,29 @@ export class Desk {
       decode: [{ running: load.running, arriving: firsts.slice(0, prediction.ahead) }],
       othersTtftShare: this.shareOfOthers(firsts.slice(prediction.ahead), prediction.parts.prefillMs),
     });
-    return { prediction, decision };
+    if (!decision.accepted || this.admission.mode === "none") return { prediction, decision };
+    return { prediction, decision: this.slowedTooMuch(load, prediction, nowMs) ?? decision };
+  }
+
+  /** Whether those that decode would miss their time between tokens, with a chunk of one more prompt between two steps. */
+  private slowedTooMuch(
+    { running }: SchedulerLoad,
+    { parts: { queueMs } }: Prediction,
+    nowMs: number,
+  ): Rejected | undefined {
+    const { decodeMs = Infinity } = this.admission;
+    const isLasting = this.admission.mode === "predicted";
+    const left = running.map(({ startedMs }) => startedMs + decodeMs - nowMs);
+    const still = running.filter((_, at) => !isLasting || left[at]! > queueMs);
+    const limits = still.map(({ id }) => this.pledges.get(id)?.arrival.objectives.tbtMs ?? Infinity);
+    const limitMs = Math.min(...limits);
+    const { slow } = this.rooms.steps;
+    const context = still.reduce((sum, { contextTokens }) => sum + contextTokens, 0);
+    const chunk = this.rooms.chunkTokens({ tbtMs: limitMs }).besideDecodes;
+    const predictedMs = slow.decodeMs(still.length, context) + slow.prefillMs(chunk, 0);
+    if (predictedMs <= limitMs) return undefined;
+    const retryAfterMs = Math.max(LEAST_RETRY_MS, Math.ceil(Math.min(...left, MOST_RETRY_MS)));
+    return { accepted: false, reason: "tbt", predictedMs, limitMs, retryAfterMs };
   }
 
   private usualTokens({ maxNewTokens }: RequestSpec): number | undefined {
@@ -232,11 +260,12 @@ export class Desk {
 
   /** Between the tokens of requests that decode, with a chunk of a prompt between two steps. */
   private tbtMs(rows: number, contextTokens: number, objectives: Objectives): number {
-    const { costs, chunkTokens } = this.rooms;
-    const stepMs = costs.decodeMs(rows, contextTokens);
+    const { chunkTokens } = this.rooms;
+    const { slow } = this.rooms.steps;
+    const stepMs = slow.decodeMs(rows, contextTokens);
     const { prefilling, waiting } = this.load();
     if (prefilling.length + waiting.length === 0) return stepMs;
-    return stepMs + costs.prefillMs(chunkTokens(objectives).besideDecodes, 0);
+    return stepMs + slow.prefillMs(chunkTokens(objectives).besideDecodes, 0);
   }
 
   figures(): ScheduleFigures {

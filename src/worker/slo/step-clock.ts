@@ -1,6 +1,12 @@
 /** Tells the cost model how long steps took, and how long those under way still take. It holds no figures; schedule/cost/ does. */
-import type { CostModel } from "../../schedule/cost/model.ts";
+import type { CostModel, StepCosts } from "../../schedule/cost/model.ts";
 import type { Plan } from "../../schedule/scheduler.ts";
+
+/** The last steps by which slow ones are judged: all but a tenth of them were not slower. */
+const JUDGED_STEPS = 64;
+const SLOW_SHARE = 0.9;
+/** No step is taken to be so many times slower than expected, whatever the machine is busy with. */
+const MAX_SLOWNESS = 4;
 
 /** A step that was submitted. */
 interface StepUnderWay {
@@ -15,6 +21,13 @@ export class StepClock {
   /** The oldest first. */
   private underWay: StepUnderWay[] = [];
   private lastEndMs = -Infinity;
+  /** Of the last steps, what each took as a multiple of what was expected. */
+  private multiples: number[] = [];
+  /** What a slow step takes: time between tokens is promised, and measured, by the slow ones. */
+  readonly slow: StepCosts = {
+    prefillMs: (tokens, from) => this.slowness * this.costs.prefillMs(tokens, from),
+    decodeMs: (rows, contextTokens) => this.slowness * this.costs.decodeMs(rows, contextTokens),
+  };
 
   constructor(costs: CostModel, nowMs: () => number) {
     this.costs = costs;
@@ -33,6 +46,8 @@ export class StepClock {
     this.underWay = this.underWay.filter((other) => other !== step);
     const { phase, spans } = step.plan;
     const nowMs = this.nowMs();
+    const tookMs = nowMs - Math.max(step.submittedMs, this.lastEndMs);
+    this.multiples = [...this.multiples.slice(1 - JUDGED_STEPS), tookMs / step.expectedMs];
     this.lastEndMs = nowMs;
     const time = { ms: nowMs - step.submittedMs, nowMs };
     if (phase === "decode") this.costs.decoded(rowsOf(spans), contextOf(spans), time);
@@ -42,6 +57,13 @@ export class StepClock {
   /** Nothing will be heard of the steps under way. */
   dropped(): void {
     this.underWay = [];
+  }
+
+  /** By how much slow steps exceed what is expected. */
+  get slowness(): number {
+    const sorted = [...this.multiples].sort((a, b) => a - b);
+    const slow = sorted[Math.floor(SLOW_SHARE * sorted.length)] ?? 1;
+    return Math.min(MAX_SLOWNESS, Math.max(1, slow));
   }
 
   /** What the steps under way still take. */

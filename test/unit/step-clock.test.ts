@@ -1,0 +1,66 @@
+/** What steps are told to the cost model, how long those under way still take, and how slow the slow ones are. */
+import { expect, test } from "vitest";
+import { CostModel } from "../../src/schedule/cost/model.ts";
+import type { Plan } from "../../src/schedule/scheduler.ts";
+import { StepClock } from "../../src/worker/slo/step-clock.ts";
+
+const facts = { blockTokens: 32, bytesPerBlock: 1024, flopsPerToken: 1e6, isSoftware: true, tiers: [] };
+
+function bench() {
+  const costs = new CostModel(facts);
+  const clock = { nowMs: 0 };
+  return { costs, clock, steps: new StepClock(costs, () => clock.nowMs) };
+}
+
+const prefill = (count: number, from = 0) =>
+  ({ phase: "prefill", spans: [{ count, from }] }) as unknown as Plan;
+const decode = (...froms: number[]) =>
+  ({ phase: "decode", spans: froms.map((from) => ({ count: 1, from })) }) as unknown as Plan;
+
+test("a step that was submitted while another ran began when that had ended", () => {
+  const { costs, clock, steps } = bench();
+  for (let at = 0; at < 10; at++) {
+    const first = steps.submitted(prefill(100));
+    const second = steps.submitted(decode(100, 200));
+    clock.nowMs += 300;
+    steps.ran(first);
+    clock.nowMs += 20;
+    steps.ran(second);
+    clock.nowMs += 10_000; // nothing to do
+  }
+  expect(costs.prefillMs(100, 0)).toBeCloseTo(300, -2);
+  expect(costs.decodeMs(2, 302)).toBeCloseTo(20, -1);
+  expect(costs.errors().prefill.count).toBe(10);
+});
+
+test("what is under way takes what is left of what is expected, and nothing when it is dropped", () => {
+  const { costs, clock, steps } = bench();
+  expect(steps.busyMs()).toBe(0);
+  const expected = costs.prefillMs(200, 0);
+  const step = steps.submitted(prefill(200));
+  expect(steps.busyMs()).toBeCloseTo(expected);
+  clock.nowMs += expected / 2;
+  expect(steps.busyMs()).toBeCloseTo(expected / 2);
+  clock.nowMs += expected;
+  expect(steps.busyMs()).toBe(0);
+  steps.dropped();
+  steps.ran(step); // it is heard of after all
+  expect(costs.errors().prefill.count).toBe(0);
+});
+
+test("slow steps are judged by those that were slow, within bounds", () => {
+  const { costs, clock, steps } = bench();
+  expect(steps.slowness).toBe(1);
+  const run = (times: number) => {
+    const step = steps.submitted(prefill(100));
+    clock.nowMs += times * costs.prefillMs(100, 0);
+    steps.ran(step);
+  };
+  for (let at = 0; at < 64; at++) run(at % 5 === 0 ? 2 : 1);
+  expect(steps.slowness).toBeGreaterThan(1.5);
+  expect(steps.slowness).toBeLessThan(2.5);
+  expect(steps.slow.prefillMs(100, 0)).toBeCloseTo(steps.slowness * costs.prefillMs(100, 0));
+  expect(steps.slow.decodeMs(2, 100)).toBeCloseTo(steps.slowness * costs.decodeMs(2, 100));
+  for (let at = 0; at < 64; at++) run(at % 2 === 0 ? 100 : 1);
+  expect(steps.slowness).toBe(4);
+});
