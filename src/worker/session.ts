@@ -201,7 +201,7 @@ export class Session {
     this.desk = new Desk(
       {
         ...{ scheduler: this.scheduler, costs, steps: this.steps, nowMs: systemClock.nowMs },
-        chunkTokens: (beside) => this.chunkTokens(beside),
+        chunkTokens: (beside, ahead) => this.chunkTokens(beside, ahead),
         cached: (spec) => this.cachedOf(spec),
       },
       objectives,
@@ -663,10 +663,19 @@ export class Session {
     }
   }
 
-  /** Tokens of a prompt's next chunk beside requests that decode, one that asks for `objectives` among them; and alone. */
-  private chunkTokens(objectives: Objectives): { besideDecodes: number; alone: number } {
-    const decoding = [...this.requests.decoding(), { computed: 0, objectives, status: "decoding" as const }];
-    return { besideDecodes: this.chunkLimit(0, decoding), alone: this.runner.options.chunkTokens };
+  /**
+   * Tokens of a prompt's next chunk, beside requests that decode and alone.
+   * @param objectives of one that will decode too, as those will that are `ahead` of it
+   */
+  private chunkTokens(
+    objectives: Objectives,
+    ahead: readonly { contextTokens: number }[] = [],
+  ): { besideDecodes: number; alone: number } {
+    const status = "decoding" as const;
+    const later = ahead.map(({ contextTokens }) => ({ computed: contextTokens, objectives, status }));
+    const decoding = [...this.requests.decoding(), ...later, { computed: 0, objectives, status }];
+    const { chunkTokens: alone, seats } = this.runner.options;
+    return { besideDecodes: this.chunkLimit(0, decoding.slice(-seats)), alone };
   }
 
   /** What of a prompt need not be computed, by tier. */

@@ -33,8 +33,11 @@ export interface DeskRooms {
   costs: CostModel;
   steps: Pick<StepClock, "busyMs" | "slow" | "slowness">;
   nowMs(): number;
-  /** Tokens of a prompt's next chunk beside those that decode, one that asks for `objectives` among them; and alone. */
-  chunkTokens(objectives: Objectives): { besideDecodes: number; alone: number };
+  /** Tokens of a prompt's next chunk beside those that decode, one that asks for `objectives` and those ahead of it among them; and alone. */
+  chunkTokens(
+    objectives: Objectives,
+    ahead?: readonly { contextTokens: number }[],
+  ): { besideDecodes: number; alone: number };
   /** Prompt tokens that need not be computed, by tier, and how long it takes to load those that are not on the GPU. */
   cached(spec: RequestSpec): { tokens: Record<string, number>; loadMs: number };
 }
@@ -190,38 +193,50 @@ export class Desk {
     const length = newTokens === undefined ? {} : { newTokens };
     const candidate = { promptTokens: spec.prompt.length, cachedTokens, loadMs, priority, ...length };
     const { steps } = this.rooms;
-    const mean = predict(candidate, load, { ...terms, busyMs: steps.busyMs() });
+    const firsts = this.firstTokens(load, nowMs);
+    const ahead = firsts.slice(0, predict(candidate, load, terms).ahead); // they decode when its turn comes
+    const chunks = chunkTokens(objectives, ahead);
+    const mean = predict(candidate, load, { ...terms, chunkTokens: chunks, busyMs: steps.busyMs() });
     const prediction = { ...mean, tbtMs: steps.slowness * mean.tbtMs }; // it is measured by its longest gaps
     const before = nowMs - arrivedMs; // its text became tokens
-    const firsts = this.firstTokens(load, nowMs);
+    const { prefillMs, decodeMs } = prediction.parts;
+    const ownMs = prefillMs + decodeMs / (1 + prediction.ahead); // its chunks, and the steps of others between them
     const decision = this.admission.decide({
       ...{ nowMs, prediction: { ...prediction, ttftMs: before + prediction.ttftMs }, objectives },
       promptTokens: spec.prompt.length,
-      decode: [{ running: load.running, arriving: firsts.slice(0, prediction.ahead) }],
-      othersTtftShare: this.shareOfOthers(firsts.slice(prediction.ahead), prediction.parts.prefillMs),
+      decode: [{ running: load.running, arriving: ahead }],
+      othersTtftShare: this.shareOfOthers(firsts.slice(ahead.length), ownMs),
     });
     if (!decision.accepted || this.admission.mode === "none") return { prediction, decision };
-    return { prediction, decision: this.slowedTooMuch(load, prediction, nowMs) ?? decision };
+    return {
+      prediction,
+      decision: this.slowedTooMuch(load, ahead, nowMs + prediction.parts.queueMs) ?? decision,
+    };
   }
 
-  /** Whether those that decode would miss their time between tokens, with a chunk of one more prompt between two steps. */
+  /**
+   * Whether those that decode would miss their time between tokens, with a chunk of one more prompt between two steps.
+   * @param ahead prompts that are computed before it
+   * @param atMs when its first chunk is computed
+   */
   private slowedTooMuch(
-    { running }: SchedulerLoad,
-    { parts: { queueMs } }: Prediction,
-    nowMs: number,
+    { running, seats }: SchedulerLoad,
+    ahead: readonly { id: number; contextTokens: number; atMs: number }[],
+    atMs: number,
   ): Rejected | undefined {
-    const { decodeMs = Infinity } = this.admission;
-    const isLasting = this.admission.mode === "predicted";
-    const left = running.map(({ startedMs }) => startedMs + decodeMs - nowMs);
-    const still = running.filter((_, at) => !isLasting || left[at]! > queueMs);
+    const { decodeMs = Infinity, mode } = this.admission;
+    const ends = running.map(({ startedMs }) => startedMs + decodeMs);
+    const still = mode === "early" ? running : [...running.filter((_, at) => ends[at]! > atMs), ...ahead];
     const limits = still.map(({ id }) => this.pledges.get(id)?.arrival.objectives.tbtMs ?? Infinity);
     const limitMs = Math.min(...limits);
     const { slow } = this.rooms.steps;
     const context = still.reduce((sum, { contextTokens }) => sum + contextTokens, 0);
+    const rows = Math.min(still.length, seats);
     const chunk = this.rooms.chunkTokens({ tbtMs: limitMs }).besideDecodes;
-    const predictedMs = slow.decodeMs(still.length, context) + slow.prefillMs(chunk, 0);
+    const predictedMs = slow.decodeMs(rows, context) + slow.prefillMs(chunk, 0);
     if (predictedMs <= limitMs) return undefined;
-    const retryAfterMs = Math.max(LEAST_RETRY_MS, Math.ceil(Math.min(...left, MOST_RETRY_MS)));
+    const soonest = Math.min(...ends) - this.rooms.nowMs();
+    const retryAfterMs = Math.ceil(Math.min(MOST_RETRY_MS, Math.max(LEAST_RETRY_MS, soonest)));
     return { accepted: false, reason: "tbt", predictedMs, limitMs, retryAfterMs };
   }
 
@@ -230,21 +245,27 @@ export class Desk {
     return count === 0 ? undefined : Math.min(maxNewTokens, Math.ceil(meanTokens));
   }
 
-  /** When prompts that are not done will be, in their order. */
+  /** When prompts that are not done will be, in their order: each decodes beside those behind it. */
   private firstTokens(
-    { prefilling, waiting, running }: SchedulerLoad,
+    { prefilling, waiting, running, seats }: SchedulerLoad,
     nowMs: number,
   ): { id: number; atMs: number; contextTokens: number }[] {
-    const { costs, chunkTokens } = this.rooms;
-    const { besideDecodes, alone } = chunkTokens({});
-    const chunk = running.length === 0 ? alone : besideDecodes;
-    const context = running.reduce((sum, { contextTokens }) => sum + contextTokens, 0);
-    const stepMs = running.length === 0 ? 0 : costs.decodeMs(running.length, context);
-    let atMs = nowMs + this.rooms.steps.busyMs();
-    return [...prefilling, ...waiting].map(({ id, remainingTokens, from }) => {
-      const chunks = Math.max(1, Math.ceil(remainingTokens / chunk));
+    const { costs, steps, chunkTokens } = this.rooms;
+    const decoding: { contextTokens: number }[] = [...running];
+    let atMs = nowMs + steps.busyMs();
+    return [...prefilling, ...waiting].map(({ id, remainingTokens, from }, index) => {
+      const { besideDecodes, alone } = chunkTokens(
+        {},
+        decoding.slice(Math.max(running.length, decoding.length - seats)),
+      );
+      const context = decoding.reduce((sum, { contextTokens }) => sum + contextTokens, 0);
+      const rows = Math.min(running.length + index, seats);
+      const chunks = Math.max(1, Math.ceil(remainingTokens / (rows === 0 ? alone : besideDecodes)));
+      const stepMs = rows === 0 ? 0 : costs.decodeMs(rows, context);
       atMs += chunks * (stepMs + costs.prefillMs(remainingTokens / chunks, from + remainingTokens / 2));
-      return { id, atMs, contextTokens: from + remainingTokens };
+      const first = { id, atMs, contextTokens: from + remainingTokens };
+      decoding.push(first);
+      return first;
     });
   }
 

@@ -23,6 +23,8 @@ export class StepClock {
   private lastEndMs = -Infinity;
   /** Of the last steps, what each took as a multiple of what was expected. */
   private multiples: number[] = [];
+  /** By how much slow steps exceed what is expected. */
+  slowness = 1;
   /** What a slow step takes: time between tokens is promised, and measured, by the slow ones. */
   readonly slow: StepCosts = {
     prefillMs: (tokens, from) => this.slowness * this.costs.prefillMs(tokens, from),
@@ -48,6 +50,7 @@ export class StepClock {
     const nowMs = this.nowMs();
     const tookMs = nowMs - Math.max(step.submittedMs, this.lastEndMs);
     this.multiples = [...this.multiples.slice(1 - JUDGED_STEPS), tookMs / step.expectedMs];
+    this.slowness = slownessOf(this.multiples);
     this.lastEndMs = nowMs;
     const time = { ms: nowMs - step.submittedMs, nowMs };
     if (phase === "decode") this.costs.decoded(rowsOf(spans), contextOf(spans), time);
@@ -57,13 +60,6 @@ export class StepClock {
   /** Nothing will be heard of the steps under way. */
   dropped(): void {
     this.underWay = [];
-  }
-
-  /** By how much slow steps exceed what is expected. */
-  get slowness(): number {
-    const sorted = [...this.multiples].sort((a, b) => a - b);
-    const slow = sorted[Math.floor(SLOW_SHARE * sorted.length)] ?? 1;
-    return Math.min(MAX_SLOWNESS, Math.max(1, slow));
   }
 
   /** What the steps under way still take. */
@@ -86,4 +82,10 @@ function rowsOf(spans: Plan["spans"]): number {
 
 function contextOf(spans: Plan["spans"]): number {
   return spans.reduce((sum, { from, count }) => sum + from + count, 0);
+}
+
+function slownessOf(multiples: readonly number[]): number {
+  const sorted = [...multiples].sort((a, b) => a - b);
+  const slow = sorted[Math.floor(SLOW_SHARE * sorted.length)] ?? 1;
+  return Math.min(MAX_SLOWNESS, Math.max(1, slow));
 }
