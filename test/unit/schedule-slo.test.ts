@@ -101,6 +101,8 @@ describe("a prediction", () => {
     expect(parts.queueMs).toBeCloseTo(800);
     const behind = { ...load, waiting: [prompt(1, 5)] };
     expect(predict({ promptTokens: 10, cachedTokens: {} }, behind, terms).parts.queueMs).toBeCloseTo(900);
+    const held = { ...load, running: running.slice(0, 1), prefilling: [prompt(1, 5000)] };
+    expect(predict({ promptTokens: 10, cachedTokens: {} }, held, terms).parts.queueMs).toBeCloseTo(800);
     const { decodeMs: _, ...unknown } = terms;
     expect(predict({ promptTokens: 10, cachedTokens: {} }, load, unknown).parts.queueMs).toBe(0);
   });

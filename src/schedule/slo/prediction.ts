@@ -95,7 +95,7 @@ export function predict(candidate: Candidate, load: SchedulerLoad, terms: Predic
   const own = promptTime(computedTokens, promptTokens - computedTokens, chunk, costs);
   const chunks = own.chunks + before.reduce((sum, each) => sum + each.chunks, 0);
   const beforeMs = busyMs + before.reduce((sum, { ms }) => sum + ms, 0);
-  const queueMs = Math.max(beforeMs, seatMs(load, ahead.length, terms));
+  const queueMs = Math.max(beforeMs, seatMs(load, ahead, terms));
   const loadMs = Math.max(0, (candidate.loadMs ?? 0) - queueMs);
   const decodeMs = stepsBetween(chunks, before, isAlone) * meanStepMs(load, ahead, costs);
   const ttftMs = queueMs + loadMs + own.ms + decodeMs;
@@ -157,13 +157,14 @@ function tbtBeside(
   return stepMs + (isAlone ? 0 : costs.prefillMs(chunkTokens.besideDecodes, 0));
 }
 
-/** Until a seat is free for one behind `ahead` others: each running request is taken to decode for the same time. */
+/** Until a seat is free for one behind others: each running request is taken to decode for the same time. */
 function seatMs(
   { running, prefilling, seats }: SchedulerLoad,
-  ahead: number,
+  ahead: readonly PromptLoad[],
   { nowMs, decodeMs }: PredictionTerms,
 ): number {
-  const wanting = running.length + Math.max(ahead, prefilling.length) + 1 - seats;
+  const holding = new Set([...prefilling, ...ahead]).size; // prompts under way hold seats, whoever is computed first
+  const wanting = running.length + holding + 1 - seats;
   if (wanting <= 0 || decodeMs === undefined) return 0;
   const ends = running
     .map(({ startedMs }) => Math.max(0, startedMs + decodeMs - nowMs))
