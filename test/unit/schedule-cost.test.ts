@@ -86,7 +86,7 @@ describe("the fit of steps", () => {
     }).sort((a, b) => a - b);
     console.log(`worst of 13 steps: median ${off[20]?.toFixed(3)}, 90% ${off[36]?.toFixed(3)}`);
     expect(off[20]).toBeLessThan(0.08);
-    expect(off[36]).toBeLessThan(0.2);
+    expect(off[36]).toBeLessThan(0.3);
   });
 
   it("is no worse for a first chunk that takes a hundred times as long, because shaders are compiled", () => {
