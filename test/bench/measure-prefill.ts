@@ -12,7 +12,7 @@ const MODEL = "demo/models/tide-dense.gguf";
 const PROMPT_TOKENS = 2000;
 const KEY = "bench";
 
-/** An engine with and without a service. @param repeats prompts of each kind, all different */
+/** An engine with and without a service, and with an engine on a second device of the adapter. @param repeats prompts of each kind, all different */
 export async function measurePrefill(name: string, repeats: number): Promise<Measurement[]> {
   execFileSync(process.execPath, ["test/support/fresh.mjs"], { stdio: "inherit" });
   const { Engine } = (await import(
@@ -22,7 +22,8 @@ export async function measurePrefill(name: string, repeats: number): Promise<Mea
   const load = (extra: object): Promise<Engine> => Engine.load(MODEL, { maxRequests: 1, ...extra });
   const local = await load({});
   const remote = await load({ prefill: { url: service.url, key: KEY, when: "always" } });
-  const times: Record<string, number[]> = { here: [], there: [], cached: [] };
+  const device = await load({ prefillBy: { engine: local, when: "always" } });
+  const times: Record<string, number[]> = { here: [], there: [], cached: [], device: [] };
   try {
     for (let round = 0; round <= repeats; round++) {
       const prompt = await promptOf(local, round);
@@ -30,21 +31,23 @@ export async function measurePrefill(name: string, repeats: number): Promise<Mea
       const there = await firstToken(remote, prompt);
       await remote.cache.clear();
       const cached = await firstToken(remote, prompt);
+      const other = await firstToken(device, await promptOf(local, repeats + 1 + round));
       if (String(here.tokens) !== String(there.tokens)) throw new Error("the service's tokens are others");
       if (round === 0) continue; // shaders compile, and connections open
       times["here"]!.push(here.ms);
       times["there"]!.push(there.ms);
       times["cached"]!.push(cached.ms);
+      times["device"]!.push(other.ms);
     }
   } finally {
-    await local.close();
-    await remote.close();
+    for (const engine of [device, remote, local]) await engine.close();
     service.child.kill("SIGTERM");
   }
   const metric = `first of ${PROMPT_TOKENS} tokens`;
   return [
     { name, metric: `${metric}, computed here`, unit: "ms", values: times["here"]! },
     { name, metric: `${metric}, by the service`, unit: "ms", values: times["there"]! },
+    { name, metric: `${metric}, by an engine on another device`, unit: "ms", values: times["device"]! },
     { name, metric: `${metric}, cached by the service`, unit: "ms", values: times["cached"]! },
   ];
 }

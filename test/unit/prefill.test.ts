@@ -280,10 +280,10 @@ describe("an asker", () => {
         yield record;
       }
     });
-    const { fetch, mover, store, stored } = await desk(source);
+    const { fetch, mover, store } = await desk(source);
     forget = () => void Promise.all([mover.forgetAll(), store.clear()]);
     await fetch();
-    expect(stored()).toBe(0);
+    expect(store.list()).toEqual([]);
   });
 });
 
