@@ -28,6 +28,11 @@ const ROUTES: readonly [Route, ...Route[]] = [
     label: "Experts",
     load: async () => new (await import("./experts/experts-view.ts")).ExpertsView(host),
   },
+  {
+    name: "schedule",
+    label: "Schedule",
+    load: async () => new (await import("./schedule/schedule-view.ts")).ScheduleView(host),
+  },
 ];
 
 /** The one sentence for browsers that cannot run it. */

@@ -12,6 +12,7 @@ import { shippedModels } from "../page/model/shipped.ts";
 import { Lane, NEW_TOKENS } from "./lane.ts";
 import { hitsOfLayer, MEASURES, type Outcome } from "./measures.ts";
 import type { Run } from "./way.ts";
+import "./lab.css";
 import "./experts.css";
 
 const SHIPPED = "tide-moe";
@@ -50,7 +51,7 @@ export class ExpertsView {
     this.host = host;
     this.element = el(
       "section",
-      { class: "experts-lab", "aria-label": "Experts" },
+      { class: "lab", "aria-label": "Experts" },
       el("h2", {}, "Experts"),
       el("p", { class: "lead" }, LEAD),
       this.settings(),

@@ -70,7 +70,7 @@ export class Lane {
     this.drawn.append(this.grid.element, ...this.strips.map(({ strip }) => strip.element), look);
     this.element = el(
       "article",
-      { class: "tier expert-lane", "aria-label": name },
+      { class: "tier lane expert-lane", "aria-label": name },
       head,
       this.said,
       this.drawn,

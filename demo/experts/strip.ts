@@ -37,12 +37,15 @@ export class Strip<T extends { phase: string }> {
     this.element = el("div", { class: "strip" }, head, this.canvas, this.most);
   }
 
-  /** @param chosen the step that is looked at, by its place in `steps` */
-  draw(steps: readonly T[], chosen: number, mostText: (most: number) => string): void {
+  /**
+   * @param chosen the step that is looked at, by its place in `steps`
+   * @param least what the highest bar stands for at least, so that several strips have one scale
+   */
+  draw(steps: readonly T[], chosen: number, mostText: (most: number) => string, least = 0): void {
     const width = this.canvas.clientWidth;
     if (width === 0) return;
     const tokens = steps.filter(({ phase }) => phase === "decode");
-    const most = Math.max(...(tokens.length > 0 ? tokens : steps).map((step) => this.sum(step)), 0);
+    const most = Math.max(...(tokens.length > 0 ? tokens : steps).map((step) => this.sum(step)), least);
     const context = prepared(this.canvas, width, HEIGHT);
     const bar = Math.max(LEAST_BAR, Math.floor(width / ROOM));
     const first = firstShown(steps.length, chosen, Math.floor(width / bar));

@@ -24,7 +24,7 @@ import {
   replay,
   serve,
 } from "../../sim/index.ts";
-import { schedulerNames, selectionNames } from "../../sim/cluster/index.ts";
+import { conversationTrace, schedulerNames, selectionNames } from "../../sim/cluster/index.ts";
 import { columned, print } from "../print.ts";
 import {
   CLUSTER_DEFAULTS,
@@ -120,11 +120,15 @@ async function loadTrace(options: ReplayArguments): Promise<Trace> {
   return parseTrace(options.trace, text, { name: sessions, text: await readText(sessions) });
 }
 
+/** In blocks of 512 tokens, as Mooncake's trace; the other workloads are in tokens. */
+const CONVERSATION = "conversation";
+
 function generated(word: string): Trace {
   const [, kind = "", seed = "1"] = word.split(":");
+  if (kind === CONVERSATION && /^\d+$/.test(seed)) return conversationTrace(Number(seed));
   const workload = Object.values(defaultWorkloads).find((candidate) => candidate.kind === kind);
   if (workload === undefined || !/^\d+$/.test(seed)) {
-    const kinds = Object.keys(defaultWorkloads).join(", ");
+    const kinds = [...Object.keys(defaultWorkloads), CONVERSATION].join(", ");
     throw new TidepoolError(
       "invalid_argument",
       `trace "${word}" is not valid: expected generate:KIND[:SEED] with one of ${kinds}`,

@@ -1,5 +1,6 @@
 /** Replays of traces on a simulated cluster, for the command and the page. Re-exports only. */
 export { clusterSteps, replayCluster } from "./cluster.ts";
+export { conversationTrace } from "./conversation.ts";
 export { selectionNames, type Selection } from "./conductor.ts";
 export { a800Node, type Machine } from "./hardware.ts";
 export type { ClusterEvent, ClusterRow, LoadSample, Prefilled, Spread } from "./report.ts";
