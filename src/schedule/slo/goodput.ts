@@ -55,6 +55,7 @@ export function keeps(times: TimeFigures, { ttftMs, tbtMs, deadlineMs }: Objecti
   return within(times.ttftMs, ttftMs) && within(times.tbtMs, tbtMs) && within(times.totalMs, deadlineMs);
 }
 
+/** How requests ended, and the times of those that finished. */
 export interface GoodputFigures {
   /** Requests that finished within their objectives, and those that finished and did not. */
   kept: number;
