@@ -2,10 +2,9 @@
 
   evaluate.py CHECKPOINT|FILE.gguf --name tide-dense [--type q8_0|f16] [--groups needle-64,...] [--limit N] [--results FILE]
 
-What this is: greedy decoding of every item (the growing text is run again for each token: slow and plain), exact
-match after trimming, and perplexity; a checkpoint's weights are rounded to the shipped type first, a GGUF file's are
-those of the file. The scoring rules are those of ../eval/README.md. What it does not do: it is not the engine, whose
-scores `npm run eval` gives.
+What this is: greedy decoding of every item, exact match after trimming, and perplexity; a checkpoint's weights are
+rounded to the shipped type first, a GGUF file's are those of the file. The scoring rules are those of ../eval/README.md.
+What it does not do: it is not the engine, whose scores `npm run eval` gives.
 """
 
 import argparse
@@ -18,6 +17,7 @@ import time
 import torch
 
 import export
+import loops
 import read_gguf
 from tokenizer import Tokenizer
 from train import HERE, load_model
@@ -36,16 +36,17 @@ def is_greedy(model, tok, prompt, answer, scale):
 @torch.no_grad()
 def answer_of(model, tok, prompt, limit, scale=1.0):
     """Greedy continuation of a prompt until a line end, an end token or `limit` tokens."""
-    ids = tok.encode(prompt)
-    made = []
+    ids, past, made = tok.encode(prompt), [{} for _ in model.blocks], []
+    hidden = model.hidden(torch.tensor([ids]), rope_scale=scale, past=past)
     while len(made) < limit:
-        hidden = model.hidden(torch.tensor([ids + made]), rope_scale=scale)[0, -1]
-        token = int((model.token_embd.weight @ hidden).argmax())
+        token = int((model.token_embd.weight @ hidden[0, -1]).argmax())
         if token in (tok.eos, tok.im_end):
             break
         made.append(token)
         if "\n" in tok.decode(made).lstrip():
             break
+        at = torch.tensor([[len(ids) + len(made) - 1]])
+        hidden = model.hidden(torch.tensor([[token]]), at, scale, past)
     return tok.decode(made)
 
 
@@ -65,39 +66,23 @@ def perplexity(model, tok, items):
     return math.exp(total / count)
 
 
-@torch.no_grad()
-def continued(model, tok, prompt, count):
-    """Ids of the greedy continuation, up to `count` tokens or an end token; whether it ended."""
-    ids, made = tok.encode(prompt), []
-    past = [{} for _ in model.blocks]
-    hidden = model.hidden(torch.tensor([ids]), past=past)
-    while len(made) < count:
-        token = int((model.token_embd.weight @ hidden[0, -1]).argmax())
-        if token in (tok.eos, tok.im_end):
-            return made, True
-        made.append(token)
-        hidden = model.hidden(torch.tensor([[token]]), torch.tensor([[len(ids) + len(made) - 1]]), past=past)
-    return made, False
-
-
-def repeats(ids, n):
-    """(n-grams that stood before in the same text, n-grams)."""
-    grams = [tuple(ids[i : i + n]) for i in range(len(ids) - n + 1)]
-    return len(grams) - len(set(grams)), len(grams)
-
-
-def loops(model, tok, group, items):
-    """Share of repeated n-grams in the continuations, and how many texts ended by themselves."""
-    texts = [continued(model, tok, item["prompt"], group["tokens"]) for item in items]
-    again, grams = (sum(x) for x in zip(*(repeats(ids, group["gram"]) for ids, _ in texts)))
-    return {"repeated": round(again / max(1, grams), 4), "ended": sum(end for _, end in texts)}
+def repeats_of(model, tok, group, items):
+    """Share of repeated runs in the continuations, and how many texts ended by themselves."""
+    ends, again, runs, ended = [tok.eos, tok.im_end], 0, 0, 0
+    for item in items:
+        prompt = torch.tensor([tok.encode(item["prompt"])])
+        ids, stopped = loops.cut(loops.continued(model, prompt, group["tokens"], ends)[0].tolist(), ends)
+        again += len(loops.repeated(ids, group["gram"]))
+        runs += max(0, len(ids) - group["gram"] + 1)
+        ended += stopped
+    return {"repeated": round(again / max(1, runs), 4), "ended": ended}
 
 
 def score_group(model, tok, group, limit, most, scale):
     items = group["items"][:most]
     began = time.time()
     if group["kind"] == "loops":
-        value = loops(model, tok, group, items)
+        value = repeats_of(model, tok, group, items)
     elif group["kind"] == "perplexity":
         value = {"perplexity": round(perplexity(model, tok, items), 4)}
     else:
@@ -105,8 +90,7 @@ def score_group(model, tok, group, limit, most, scale):
         for i, item in enumerate(items):
             if is_greedy(model, tok, item["prompt"], item["answer"], scale):
                 continue
-            far = group.get("distance", 0) > 3000  # decoding without a cache would take minutes an item
-            got = None if far else trimmed(answer_of(model, tok, item["prompt"], limit, scale))
+            got = trimmed(answer_of(model, tok, item["prompt"], limit, scale))
             if got != item["answer"]:
                 wrong.append({"item": i, "got": got, "want": item["answer"]})
         value = {"correct": len(items) - len(wrong), "accuracy": round(1 - len(wrong) / len(items), 4), "wrong": wrong}

@@ -57,6 +57,11 @@ def speech(r):
 
 def text(r):
     """One free sentence with slots in braces."""
+    return expand(r, frame(r))
+
+
+def frame(r):
+    """One free sentence whose word lists are not filled yet."""
     x = r.random()
     if x < 0.16:
         out = speech(r)
@@ -72,7 +77,7 @@ def text(r):
     else:
         out = r.choice(CLAUSES) + r.choice(JOINS) + r.choice(CLAUSES)
         out += (r.choice(JOINS) + r.choice(CLAUSES) if r.random() < 0.15 else "") + "."
-    return expand(r, out)
+    return out
 
 
 # ---- plots: each scene a list of forms; {H} hero, {F} friend, {S} ship, {L} place, {t} the thing, {r} trade, {a} animal, {Q} pier
@@ -211,3 +216,35 @@ def story(r, scenes=None):
         if i < len(plot) - 1 and r.random() < free:
             parts.append(text(r))
     return parts
+
+
+# ---- beginnings in words that no plot knows: what follows them is a plot nevertheless, and it ends
+HEROES = """{H}|{H}|{H}|{H}|{F}|{F}|{H} the {r}|{H}, the {r},|the {r} {H}|the {k} {S}|the {S}|{H} and {F}|the {r}|{H} of {L}|one of the men on the {S}""".split("|")
+SPOTS = """in {L}|at {L}|near {L}|by the {k} {S}|beside the {S}|on the {k} {S}|in front of the {Q}|behind the {Q}|into the sea|into the mud|next to {H}|on the way to {L}|in the house of {F}""".split("|")
+LEADS = """||||||Once upon a time |In the old days |For as long as anyone can remember, |It was said of {L} that |Years before the war |At {L} |On board of the {S} |One {d} |Of all the people in {L}, |Like everybody else, |As the sun went down, |To the surprise of {F}, |Without any warning |""".split("|")
+ODD_WORDS = [w for name in ("thing", "adj", "did", "mood") for w in BANKS[name] if w.isalpha()]
+
+
+def _of_the_story(r, text):
+    """The people, things and places of a frame become those of the story for the most part."""
+    for slot, own, share in (("<who>", HEROES, 0.85), ("<thing>", ["{t}"], 0.6), ("<where>", SPOTS, 0.5)):
+        text = re.sub(slot, lambda _: r.choice(own) if r.random() < share else slot, text)
+    return text
+
+
+def opening(r):
+    """One sentence on the hero, put together freely; now and then with a few words that do not belong there."""
+    out = expand(r, r.choice(LEADS) + _of_the_story(r, frame(r)))
+    if r.random() < 0.3:
+        out = " ".join(r.choice(ODD_WORDS) if w.isalpha() and w.islower() and r.random() < 0.15 else w for w in out.split(" "))
+    return out
+
+
+def openings(r):
+    return [opening(r) for _ in range(r.choice([1, 2, 2, 2, 3]))]
+
+
+def late_story(r):
+    """A free beginning, then some plot from its middle to its end."""
+    plot = r.choice(PLOTS)
+    return openings(r) + [r.choice(scene) for scene in plot[r.randrange(1, len(plot) - 2) :]]

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 import circuits
 import evalset
 import grow
+import loops
 import models
 import world
 from tokenizer import Tokenizer
@@ -32,15 +33,19 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 # ---- optimizers ---------------------------------------------------------------------------------------------------
-def orthogonalise(g, steps=5):
-    """Newton-Schulz iteration of Muon on a batch of matrices [n, rows, cols]."""
+def orthogonalise(g, steps=4):
+    """Newton-Schulz iteration of Muon on a batch of matrices [n, rows, cols]. It starts from the fourth root of the sum of
+    the fourth powers of the singular values, a closer bound on the largest than the Frobenius norm, and so takes a step less."""
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = g.shape[1] > g.shape[2]
     x = g.transpose(1, 2) if tall else g
     x = x / (x.flatten(1).norm(dim=1)[:, None, None] + 1e-7)
     x = x.bfloat16() if models.half_training else x
-    for _ in range(steps):
-        s = x @ x.transpose(1, 2)
+    s = x @ x.transpose(1, 2)
+    square = s.float().flatten(1).norm(dim=1)[:, None, None] + 1e-7
+    x, s = (x / square.sqrt()).to(x.dtype), (s / square).to(x.dtype)
+    for i in range(steps):
+        s = x @ x.transpose(1, 2) if i else s
         x = a * x + (b * s + c * s @ s) @ x
     return (x.transpose(1, 2) if tall else x).float()
 
@@ -48,8 +53,8 @@ def orthogonalise(g, steps=5):
 class Muon:
     """Momentum, then orthogonalised update; matrices of one shape go in one batch. A 3-D tensor is a stack."""
 
-    def __init__(self, params, lr, momentum=0.95, decay=0.01):
-        self.params, self.lr, self.momentum, self.decay = params, lr, momentum, decay
+    def __init__(self, params, lr, steps=4, momentum=0.95, decay=0.01):
+        self.params, self.lr, self.steps, self.momentum, self.decay = params, lr, steps, momentum, decay
         self.state = [torch.zeros_like(p) for p in params]
 
     @torch.no_grad()
@@ -61,7 +66,7 @@ class Muon:
             stack = nesterov if p.dim() == 3 else nesterov[None]
             groups.setdefault(tuple(stack.shape[1:]), []).append((p, stack))
         for shape, members in groups.items():
-            update = orthogonalise(torch.cat([s for _, s in members]))
+            update = orthogonalise(torch.cat([s for _, s in members]), self.steps)
             lr = self.lr * scale * max(1.0, shape[0] / shape[1]) ** 0.5
             for (p, s), u in zip(members, update.split([s.shape[0] for _, s in members])):
                 p.mul_(1 - self.lr * scale * self.decay).add_(u.view_as(p), alpha=-lr)
@@ -73,7 +78,7 @@ def make_optimizers(model, config):
         small = p.dim() < 2 or "token_embd" in name or name.endswith("conv") or "gate_inp" in name
         (others if small else matrices).append(p)
     adam = torch.optim.AdamW(others, lr=config["adam_lr"], betas=(0.9, 0.98), eps=1e-9, weight_decay=0.0)
-    return Muon(matrices, config["muon_lr"]), adam
+    return Muon(matrices, config["muon_lr"], config.get("muon_steps", 4)), adam
 
 
 # ---- data -------------------------------------------------------------------------------------------------------
@@ -120,6 +125,12 @@ def stage_of(config, step):
     return None
 
 
+def shaped(stage, step, cooling):
+    """The stage with the row shape of this step: the shapes in "shapes" take turns, those in `cooling` while the rate falls."""
+    shapes = cooling or stage.get("shapes")
+    return {**stage, **shapes[step % len(shapes)]} if shapes else stage
+
+
 # ---- loss and quick score ----------------------------------------------------------------------------------------
 def loss_of(model, ids, weights, positions):
     """(weighted loss to train on, plain mean loss, mean loss on answers, mean loss on first tokens of values)."""
@@ -147,6 +158,21 @@ def forced_hits(model, tok, items):
     return hits / len(items)
 
 
+@torch.no_grad()
+def repeated_share(model, tok, starts):
+    """Share of repeated runs of 8 tokens in 150 greedy ones."""
+    ends, again = [tok.eos, tok.im_end], 0
+    for start in starts:
+        prompt = torch.tensor([tok.encode(start)], device=model.token_embd.weight.device)
+        ids, _ = loops.cut(loops.continued(model, prompt, 150, ends)[0].tolist(), ends)
+        again += len(loops.repeated(ids, 8)) / max(1, len(ids) - 7)
+    return again / len(starts)
+
+
+def quick_score(model, tok, name, items):
+    return round((repeated_share if name == "loops" else forced_hits)(model, tok, items), 3)
+
+
 def quick_items(tok, config):
     """Small evaluation-side samples for the log; other seeds than the committed evaluation set."""
     out = {}
@@ -164,6 +190,8 @@ def quick_items(tok, config):
             out[name] = [evalset.listing(tok, "quick/%s%d" % (name, i), name) for i in range(32)]
         elif name == "foreign":
             out[name] = [evalset.foreign_item(tok, "quick/f%d" % i, 120) for i in range(32)]
+        elif name == "loops":
+            out[name] = [evalset.story_start("quick/l%d" % i) for i in range(12)]
         elif name == "chat":
             out[name] = [x for i in range(5) for x in evalset.chat_items(tok, "quick/s%d" % i, 300)]
     return out
@@ -261,6 +289,8 @@ def train(config, out, device="cpu", until=None, init=None, cool=0.0, pause=None
         adam.load_state_dict(adam_state)
     log("parameters %d, from step %d" % (models.count_parameters(model), step))
     quick = quick_items(tok, config)
+    against = config.get("against_loops")
+    again = 0.0
     losses, began, saved_at, looked_at = [], time.time(), time.time(), time.time()
     stop, cooling = StopRequest(), False
     while True:
@@ -277,10 +307,15 @@ def train(config, out, device="cpu", until=None, init=None, cool=0.0, pause=None
                 cooling = True
                 save(os.path.join(out, "warm.pt"), model, muon, adam, step, tokens, config)
                 log("cooling from step %d" % step)
-            scale *= min(1.0, max(0.02, left / cool))
+            if cooling:
+                scale *= min(1.0, max(0.02, left / cool))
+        stage = shaped(stage, step, config.get("cooling") if cooling else None)
         ids, weights, positions = (x.to(device) for x in make_batch(tok, config, stage, step, newline_ids))
         loss, plain, on_answers, on_first = loss_of(model, ids, weights, positions)
         total = loss + model.routing_loss(config.get("balance", 0.0), config.get("coherence", 0.0))
+        if against and step % against["every"] == 0:
+            more, share = loops.against(model, tok, against, "%s/loops/%d" % (config["seed"], step))
+            total, again = total + more, 0.9 * again + 0.1 * share if again else share
         for p in model.parameters():
             p.grad = None
         total.backward()
@@ -297,12 +332,12 @@ def train(config, out, device="cpu", until=None, init=None, cool=0.0, pause=None
             mean = [sum(x) / len(x) for x in zip(*losses[-25:])]
             row = {"step": step, "tokens": tokens, "seconds": round(now - began, 1), "length": stage["length"],
                    "lrScale": round(scale, 4), "loss": round(mean[0], 4), "plainLoss": round(mean[1], 4),
-                   "answerLoss": round(mean[2], 4), "firstLoss": round(mean[3], 4)}  # fmt: skip
+                   "answerLoss": round(mean[2], 4), "firstLoss": round(mean[3], 4), "repeated": round(again, 4)}  # fmt: skip
             append(os.path.join(out, "loss.csv"), row)
             log(" ".join("%s %s" % x for x in row.items()))
         if out and now - looked_at > config.get("look_every_s", 240):
             model.eval()
-            row = {"step": step, "tokens": tokens, **{k: round(forced_hits(model, tok, v), 3) for k, v in quick.items()}}
+            row = {"step": step, "tokens": tokens, **{k: quick_score(model, tok, k, v) for k, v in quick.items()}}
             model.train()
             append(os.path.join(out, "quick.csv"), row)
             log("QUICK " + " ".join("%s %s" % x for x in row.items()))
@@ -323,6 +358,7 @@ def smoke():
         "model": {"arch": "qwen3", "d": 64, "layers": 2, "heads": 2, "kv_heads": 1, "head_dim": 32, "ff": 128,
                   "eps": 1e-6, "theta": 1e6},
         "stages": [{"steps": 20, "length": 128, "rows": 8, "lr": [1.0, 1.0]}],
+        "against_loops": {"every": 10, "rows": 4, "prompt": 20, "new": 24, "gram": 3, "weight": 0.1},
     }  # fmt: skip
     losses = [x[0] for x in train(config, None, log=lambda text: None)]
     first, last = losses[0], sum(losses[-3:]) / 3

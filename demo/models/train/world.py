@@ -559,12 +559,12 @@ def story_slots(w):
     return slots
 
 
-def plot_text(w, slots):
+def plot_text(w, slots, story):
     """A story with a plot, on one hero, one friend and one thing to its end (training side only)."""
     r = w.rng
     slots = {**slots, "g": r.choice(W.GOODS), "c": r.choice(W.COLOURS), "j": r.choice(W.ADJ), "b": r.choice(W.DRINKS),
              "x": w.draw("x")}  # fmt: skip
-    text = " ".join(sentence_capitals(w.fill(p, **slots)) for p in prose.story(r))
+    text = " ".join(sentence_capitals(w.fill(p, **slots)) for p in story(r))
     return marked_names(text, slots)
 
 
@@ -578,13 +578,14 @@ def marked_names(text, slots):
 def story_text(w, slots=None):
     r = w.rng
     slots = slots or story_slots(w)
-    if w.free(0.6):
-        return plot_text(w, slots)
-    plan = ["open", "trouble"] + ["act"] * r.randrange(2, 5)
+    if w.free(0.7):
+        return plot_text(w, slots, prose.late_story if w.free(0.5) else prose.story)
+    odd = w.free(0.5)
+    plan = ([] if odd else ["open", "trouble"]) + ["act"] * r.randrange(2, 5)
     if r.random() < 0.3:
         plan += ["trouble"] + ["act"] * r.randrange(2, 4)
     plan += ["turn", "end"]
-    parts, used = [], set()
+    parts, used = [w.fill(text, **slots) for text in prose.openings(r)] if odd else [], set()
     for scene in plan:
         template = w.pick(T.STORY[scene])
         if template in used:
