@@ -221,7 +221,7 @@ def story(r, scenes=None):
 # ---- beginnings in words that no plot knows: what follows them is a plot nevertheless, and it ends
 HEROES = """{H}|{H}|{H}|{H}|{F}|{F}|{H} the {r}|{H}, the {r},|the {r} {H}|the {k} {S}|the {S}|{H} and {F}|the {r}|{H} of {L}|one of the men on the {S}""".split("|")
 SPOTS = """in {L}|at {L}|near {L}|by the {k} {S}|beside the {S}|on the {k} {S}|in front of the {Q}|behind the {Q}|into the sea|into the mud|next to {H}|on the way to {L}|in the house of {F}""".split("|")
-LEADS = """||||||Once upon a time |In the old days |For as long as anyone can remember, |It was said of {L} that |Years before the war |At {L} |On board of the {S} |One {d} |Of all the people in {L}, |Like everybody else, |As the sun went down, |To the surprise of {F}, |Without any warning |""".split("|")
+LEADS = """||||||Once upon a time |In the old days |For as long as anyone can remember, |It was said of {L} that |Years before the war |At {L} |On board of the {S} |One {d} |Of all the people in {L}, |Like everybody else, |As the sun went down, |To the surprise of {F}, |Without any warning |The harbour was quiet, and |The harbour was full of ships when |The tide was low and |The night was dark, and |The sea was grey when |""".split("|")
 ODD_WORDS = [w for name in ("thing", "adj", "did", "mood") for w in BANKS[name] if w.isalpha()]
 
 
@@ -235,7 +235,7 @@ def _of_the_story(r, text):
 def opening(r):
     """One sentence on the hero, put together freely; now and then with a few words that do not belong there."""
     out = expand(r, r.choice(LEADS) + _of_the_story(r, frame(r)))
-    if r.random() < 0.3:
+    if r.random() < 0.2:
         out = " ".join(r.choice(ODD_WORDS) if w.isalpha() and w.islower() and r.random() < 0.15 else w for w in out.split(" "))
     return out
 

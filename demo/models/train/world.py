@@ -18,7 +18,7 @@ import words as W
 DRAWN, ANSWER, PLAIN = "\x01", "\x03", "\x02"
 _MARKS = re.compile("[\x01\x02\x03]")
 _AN = re.compile(r"\b([Aa]) (\x01?[aeiouAEIOU])")
-W_DRAWN, W_TEXT, W_STORY = 0.08, 0.3, 0.6
+W_DRAWN, W_TEXT, W_STORY = 0.08, 0.3, 1.0
 W_FIRST, W_ANSWER, W_END = 8.0, 1.5, 4.0  # the token with which a value begins is the one that must be found; the rest follows it
 
 ATTRIBUTES = {
@@ -675,8 +675,8 @@ def foreign_doc(w, doc, budget, chat):
         add_chat_qa(doc, question, answer) if chat else add_qa(doc, form, question, answer)
 
 
-MIX = {"facts": 26, "echo": 2, "drill": 3, "copy": 0, "facts_chat": 12, "list": 14, "list_chat": 5, "foreign": 10, "foreign_chat": 4,
-       "story": 9, "prose": 7, "letter": 4, "talk": 5, "log": 3}
+MIX = {"facts": 22, "echo": 2, "drill": 4, "copy": 0, "facts_chat": 10, "list": 12, "list_chat": 4, "foreign": 8, "foreign_chat": 3,
+       "story": 26, "prose": 4, "letter": 4, "talk": 9, "log": 3}
 
 
 def copy_doc(doc, rng, budget):
