@@ -22,10 +22,10 @@ export const modelChoices: readonly ModelChoice[] = [
 /** As in the files' headers (demo/models/README.md), with KV in f16 and states in f32. */
 const shipped: Readonly<Record<string, CostShape>> = {
   "tide-dense": {
-    ...{ name: "tide-dense", hiddenSize: 128, kvElementBytes: 2, stateElementBytes: 4 },
+    ...{ name: "tide-dense", hiddenSize: 256, kvElementBytes: 2, stateElementBytes: 4 },
     layers: [
       { kind: "attention", count: 4, heads: 4, kvHeads: 2, headDim: 64 },
-      { kind: "mlp", count: 4, inner: 320, matrices: 3 },
+      { kind: "mlp", count: 4, inner: 640, matrices: 3 },
     ],
   },
   "tide-hybrid": {

@@ -1,2 +1,2 @@
-/** tide-dense: `qwen3`, 1.05 million weights. */
+/** tide-dense: `qwen3`, 3.08 million weights. */
 export declare const tideDense: URL;

@@ -60,7 +60,7 @@ export const models = {
    * ```ts
    * await models.pull("https://models.example/tide-dense.gguf");
    * const { bytesFreed } = await models.remove("https://models.example/tide-dense.gguf");
-   * console.log(bytesFreed); // 1159840
+   * console.log(bytesFreed); // 3323040
    * ```
    */
   remove: (model: string, options: ModelsCallOptions = {}): Promise<{ bytesFreed: number }> =>

@@ -21,7 +21,7 @@ import { measureSize, type CodeSize } from "./size.ts";
 /** For what waits on a software adapter, on a machine that does other work too. */
 const PATIENT_MS = 240_000;
 /** What tide-dense says greedily in the examples; that it says what PyTorch says is tested elsewhere. */
-const ANSWER = " the knot held fast.\nThe tide was high at 11:11";
+const ANSWER = " the porter could not find the plank. The sea was grey";
 /** Without an icon of its own a page would be told that there is none. */
 const ICON = '<link rel="icon" href="data:,">';
 const HTML = `<!doctype html>${ICON}<output></output>`;

@@ -1,8 +1,8 @@
 """Loops: greedy continuations of stories, how much of them repeats itself, and a loss against that.
 
 What this is: decoding of several prompts at once with a cache, the share of repeated runs that evaluate.py prints, and
-unlikelihood on whole continuations (Welleck et al. 2020): the model continues beginnings of stories, and each token that
-ended a run which stood before in the same continuation is made less likely.
+unlikelihood on whole continuations (Welleck et al. 2020): the model continues beginnings of stories, and the first words
+of a sentence that stood before in the same continuation are made less likely.
 What it does not do: the beginnings are those of training; it knows no sentence of the evaluation.
 """
 
@@ -57,6 +57,21 @@ def beginnings(tok, seed, rows, length):
     return torch.tensor(out)
 
 
+def begun_again(tok, ids, n):
+    """Positions where a sentence or clause begins, by one of its first three words, that goes on for n tokens as one before
+    it did. Words are not taken apart: a loss on every repeated token teaches nonsense instead."""
+    out, since = [], 3
+    for i, token in enumerate(ids):
+        text, before = tok.tokens[token], tok.tokens[ids[i - 1]] if i else "."
+        since = 0 if before[-1] in '.,;!?"Ċ' else since + (text[0] == "Ġ")
+        if since < 3 and (since == 0 or text[0] == "Ġ"):
+            out.append(i)
+    firsts = {}
+    for i in range(len(ids) - n + 1):
+        firsts.setdefault(tuple(ids[i : i + n]), i)
+    return [i for i in out if i + n <= len(ids) and firsts[tuple(ids[i : i + n])] < i]
+
+
 def against(model, tok, options, seed):
     """(loss of one step, share of repeated runs). options: rows, prompt, new, gram, weight."""
     ends = [tok.eos, tok.im_end]
@@ -64,12 +79,13 @@ def against(model, tok, options, seed):
     model.eval()
     made = continued(model, prompts, options["new"], ends)
     model.train()
-    again, runs = torch.zeros(made.shape, dtype=torch.bool), 0
+    marked, again, runs = torch.zeros(made.shape, dtype=torch.bool), 0, 0
     for row, ids in enumerate(made.tolist()):
         ids, _ = cut(ids, ends)
-        again[row, repeated(ids, options["gram"])] = True
+        marked[row, begun_again(tok, ids, options["gram"])] = True
+        again += len(repeated(ids, options["gram"]))
         runs += max(0, len(ids) - options["gram"] + 1)
     logits = model(torch.cat([prompts, made[:, :-1]], 1))[:, prompts.shape[1] - 1 :]
     chosen = torch.softmax(logits, -1).gather(2, made[..., None])[..., 0]
     each = -torch.log1p(-chosen.clamp(max=0.9999))
-    return options["weight"] * (each * again.to(each)).sum() / made.numel(), int(again.sum()) / max(1, runs)
+    return options["weight"] * (each * marked.to(each)).sum() / made.numel(), again / max(1, runs)
