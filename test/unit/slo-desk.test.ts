@@ -26,7 +26,7 @@ class Bench {
         scheduler: { load: () => this.load },
         ...{
           costs: this.costs,
-          steps: { busyMs: () => 0, slow: this.costs, slowness: 1 },
+          steps: { busyMs: () => 0, slow: this.costs, mean: this.costs },
           nowMs: () => this.nowMs,
         },
         chunkTokens: () => ({ besideDecodes: 64, alone: 256 }),

@@ -60,6 +60,8 @@ test("slow steps are judged by those that were slow, within bounds", () => {
   expect(steps.slowness).toBeGreaterThan(1.5);
   expect(steps.slowness).toBeLessThan(2.5);
   expect(steps.slow.prefillMs(100, 0)).toBeCloseTo(steps.slowness * costs.prefillMs(100, 0));
+  expect(steps.mean.prefillMs(100, 0) / costs.prefillMs(100, 0)).toBeGreaterThan(1.1);
+  expect(steps.mean.prefillMs(100, 0)).toBeLessThan(steps.slow.prefillMs(100, 0));
   expect(steps.slow.decodeMs(2, 100)).toBeCloseTo(steps.slowness * costs.decodeMs(2, 100));
   for (let at = 0; at < 64; at++) run(at % 2 === 0 ? 100 : 1);
   expect(steps.slowness).toBe(4);

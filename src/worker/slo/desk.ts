@@ -31,7 +31,7 @@ const MEAN_OVER = 64;
 export interface DeskRooms {
   scheduler: Pick<Scheduler, "load">;
   costs: CostModel;
-  steps: Pick<StepClock, "busyMs" | "slow" | "slowness">;
+  steps: Pick<StepClock, "busyMs" | "slow" | "mean">;
   nowMs(): number;
   /** Tokens of a prompt's next chunk beside those that decode, one that asks for `objectives` and those ahead of it among them; and alone. */
   chunkTokens(
@@ -184,20 +184,21 @@ export class Desk {
     spec: RequestSpec,
     { objectives, priority, arrivedMs, newTokens = this.usualTokens(spec) }: Arrival,
   ): { prediction: Prediction; decision: Decision } {
-    const { costs, nowMs: clock, chunkTokens, cached } = this.rooms;
+    const { steps, nowMs: clock, chunkTokens, cached } = this.rooms;
     const nowMs = clock();
     const load = this.load();
     this.judged = objectives;
     const { tokens: cachedTokens, loadMs } = cached(spec);
-    const terms = { costs, nowMs, chunkTokens: chunkTokens(objectives), decodeMs: this.admission.decodeMs };
+    const { decodeMs: meanDecodeMs } = this.admission;
+    const terms = { costs: steps.mean, nowMs, chunkTokens: chunkTokens(objectives), decodeMs: meanDecodeMs };
     const length = newTokens === undefined ? {} : { newTokens };
     const candidate = { promptTokens: spec.prompt.length, cachedTokens, loadMs, priority, ...length };
-    const { steps } = this.rooms;
     const firsts = this.firstTokens(load, nowMs);
     const ahead = firsts.slice(0, predict(candidate, load, terms).ahead); // they decode when its turn comes
     const chunks = chunkTokens(objectives, ahead);
-    const mean = predict(candidate, load, { ...terms, chunkTokens: chunks, busyMs: steps.busyMs() });
-    const prediction = { ...mean, tbtMs: steps.slowness * mean.tbtMs }; // it is measured by its longest gaps
+    const foreseen = { ...terms, chunkTokens: chunks };
+    const { tbtMs } = predict(candidate, load, { ...foreseen, costs: steps.slow }); // it is measured by its longest gaps
+    const prediction = { ...predict(candidate, load, { ...foreseen, busyMs: steps.busyMs() }), tbtMs };
     const before = nowMs - arrivedMs; // its text became tokens
     const { prefillMs, decodeMs } = prediction.parts;
     const ownMs = prefillMs + decodeMs / (1 + prediction.ahead); // its chunks, and the steps of others between them
@@ -250,7 +251,7 @@ export class Desk {
     { prefilling, waiting, running, seats }: SchedulerLoad,
     nowMs: number,
   ): { id: number; atMs: number; contextTokens: number }[] {
-    const { costs, steps, chunkTokens } = this.rooms;
+    const { steps, chunkTokens } = this.rooms;
     const decoding: { contextTokens: number }[] = [...running];
     let atMs = nowMs + steps.busyMs();
     return [...prefilling, ...waiting].map(({ id, remainingTokens, from }, index) => {
@@ -261,8 +262,8 @@ export class Desk {
       const context = decoding.reduce((sum, { contextTokens }) => sum + contextTokens, 0);
       const rows = Math.min(running.length + index, seats);
       const chunks = Math.max(1, Math.ceil(remainingTokens / (rows === 0 ? alone : besideDecodes)));
-      const stepMs = rows === 0 ? 0 : costs.decodeMs(rows, context);
-      atMs += chunks * (stepMs + costs.prefillMs(remainingTokens / chunks, from + remainingTokens / 2));
+      const stepMs = rows === 0 ? 0 : steps.mean.decodeMs(rows, context);
+      atMs += chunks * (stepMs + steps.mean.prefillMs(remainingTokens / chunks, from + remainingTokens / 2));
       const first = { id, atMs, contextTokens: from + remainingTokens };
       decoding.push(first);
       return first;

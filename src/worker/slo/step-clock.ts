@@ -23,8 +23,14 @@ export class StepClock {
   private lastEndMs = -Infinity;
   /** Of the last steps, what each took as a multiple of what was expected. */
   private multiples: number[] = [];
-  /** By how much slow steps exceed what is expected. */
+  /** By how much slow steps exceed what is expected, and the mean does: the cost model follows the usual step, and sums the mean. */
   slowness = 1;
+  private excess = 1;
+  /** What a step takes in the mean. */
+  readonly mean: StepCosts = {
+    prefillMs: (tokens, from) => this.excess * this.costs.prefillMs(tokens, from),
+    decodeMs: (rows, contextTokens) => this.excess * this.costs.decodeMs(rows, contextTokens),
+  };
   /** What a slow step takes: time between tokens is promised, and measured, by the slow ones. */
   readonly slow: StepCosts = {
     prefillMs: (tokens, from) => this.slowness * this.costs.prefillMs(tokens, from),
@@ -50,7 +56,11 @@ export class StepClock {
     const nowMs = this.nowMs();
     const tookMs = nowMs - Math.max(step.submittedMs, this.lastEndMs);
     this.multiples = [...this.multiples.slice(1 - JUDGED_STEPS), tookMs / step.expectedMs];
-    this.slowness = slownessOf(this.multiples);
+    const sorted = [...this.multiples].sort((a, b) => a - b);
+    this.slowness = bounded(sorted[Math.floor(SLOW_SHARE * sorted.length)] ?? 1);
+    this.excess = bounded(
+      sorted.reduce((sum, multiple) => sum + Math.min(multiple, MAX_SLOWNESS), 0) / sorted.length,
+    );
     this.lastEndMs = nowMs;
     const time = { ms: nowMs - step.submittedMs, nowMs };
     if (phase === "decode") this.costs.decoded(rowsOf(spans), contextOf(spans), time);
@@ -84,8 +94,6 @@ function contextOf(spans: Plan["spans"]): number {
   return spans.reduce((sum, { from, count }) => sum + from + count, 0);
 }
 
-function slownessOf(multiples: readonly number[]): number {
-  const sorted = [...multiples].sort((a, b) => a - b);
-  const slow = sorted[Math.floor(SLOW_SHARE * sorted.length)] ?? 1;
-  return Math.min(MAX_SLOWNESS, Math.max(1, slow));
+function bounded(multiple: number): number {
+  return Math.min(MAX_SLOWNESS, Math.max(1, multiple));
 }
