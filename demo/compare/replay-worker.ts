@@ -16,6 +16,8 @@ import {
   tokenCount,
 } from "../../src/sim/index.ts";
 import type { FromWorker, Job, Result, ToWorker, TraceFacts, TraceSource } from "./messages.ts";
+import { runCluster } from "../schedule/cluster-run.ts";
+import type { ForCluster } from "../schedule/messages.ts";
 import { costOfModel } from "./models.ts";
 import { recordedTrace } from "./recorded.ts";
 
@@ -42,14 +44,15 @@ let isCancelled = false;
 
 const post = (message: FromWorker): void => postMessage(message);
 
-addEventListener("message", ({ data }: MessageEvent<ToWorker>) => {
+addEventListener("message", ({ data }: MessageEvent<ToWorker | ForCluster>) => {
   answer(data).catch((error: unknown) => {
     post({ kind: "failed", message: error instanceof Error ? error.message : String(error) });
   });
 });
 
-async function answer(message: ToWorker): Promise<void> {
-  if (message.kind === "cancel") isCancelled = true;
+async function answer(message: ToWorker | ForCluster): Promise<void> {
+  if (message.kind === "cluster") await runCluster(message.settings);
+  else if (message.kind === "cancel") isCancelled = true;
   else if (message.kind === "load") post({ kind: "loaded", facts: await load(message) });
   else await runJob(message.job);
 }

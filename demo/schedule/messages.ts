@@ -12,6 +12,11 @@ export interface LabSettings {
   tbtMs: number;
 }
 
+export interface ForCluster {
+  kind: "cluster";
+  settings: LabSettings;
+}
+
 export type FromWorker =
   | { kind: "trace"; name: string; requests: number; perSecond: number; inputTokens: number }
   | { kind: "progress"; words: string; share: number }

@@ -9,7 +9,7 @@ import { button, el, labelled } from "../page/dom.ts";
 import { numberText, secondsText } from "../page/format.ts";
 import type { Host } from "../page/model/host.ts";
 import { LiveSchedule } from "./live.ts";
-import type { FromWorker, LabSettings } from "./messages.ts";
+import type { ForCluster, FromWorker, LabSettings } from "./messages.ts";
 import { ModeLane, MODES, type Scales } from "./mode-lane.ts";
 import { PAPER_REJECTED, PAPER_REQUESTS, PAPER_TTFT_SECONDS } from "./paper.ts";
 import { BINS, type Bin } from "./tally.ts";
@@ -129,10 +129,10 @@ export class ScheduleView {
     this.tables.replaceChildren();
     this.timeField.hidden = true;
     this.show(true);
-    this.worker = new Worker(new URL("./cluster-worker.ts", import.meta.url), { type: "module" });
+    this.worker = new Worker(new URL("../compare/replay-worker.ts", import.meta.url), { type: "module" });
     this.worker.onmessage = ({ data }: MessageEvent<FromWorker>) => this.take(data);
     this.worker.onerror = ({ message }) => this.fail(message || "the replay's worker could not start");
-    this.worker.postMessage(this.read());
+    this.worker.postMessage({ kind: "cluster", settings: this.read() } satisfies ForCluster);
   }
 
   private take(message: FromWorker): void {

@@ -56,7 +56,7 @@ test(
     page.on("request", (request) => asked.push(request.url()));
     await page.goto(server.address);
     await page.getByRole("textbox", { name: "Message" }).waitFor();
-    expect(asked.filter((url) => /schedule-view|cluster-worker/.test(url))).toEqual([]);
+    expect(asked.filter((url) => /schedule-view/.test(url))).toEqual([]);
 
     await page.getByRole("navigation", { name: "Views" }).getByRole("link", { name: "Schedule" }).click();
     await page.locator("#schedule-decode").fill("1");

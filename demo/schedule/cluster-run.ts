@@ -1,6 +1,7 @@
 /**
- * The scheduler lab's thread: replays one trace on a simulated cluster in the three rejection modes, then with the four ways of
- * selecting an instance, and posts what came of each. The simulation is src/sim/cluster; whoever wants it to stop ends the thread.
+ * What the scheduler lab has its thread do: replay one trace on a simulated cluster in the three rejection modes, then with the four
+ * ways of selecting an instance, and post what came of each. The simulation is src/sim/cluster. The thread is that of the
+ * comparison, which has most of this code anyway; whoever wants it to stop ends it.
  */
 import {
   clusterSteps,
@@ -23,13 +24,7 @@ const REPORT_MS = 150;
 
 const post = (message: FromWorker): void => postMessage(message);
 
-addEventListener("message", ({ data }: MessageEvent<LabSettings>) => {
-  run(data).catch((error: unknown) =>
-    post({ kind: "failed", message: error instanceof Error ? error.message : String(error) }),
-  );
-});
-
-async function run({ file, ...settings }: LabSettings): Promise<void> {
+export async function runCluster({ file, ...settings }: LabSettings): Promise<void> {
   const trace = file ? await traceOf(file) : conversationTrace(SEED, MINUTES);
   const model = namedModel(MODEL);
   if (!model) throw new Error(`assertion failed: no model ${MODEL}`);
