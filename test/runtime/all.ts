@@ -88,9 +88,9 @@ async function runSteps(jobs: readonly StepJob[]): Promise<void> {
 
 /** In how many processes the cases of a runtime are run, and how long they take together in the normal run. */
 const GPU_LOADS: Record<Runtime["program"], { parts: number; seconds: number }> = {
-  node: { parts: 3, seconds: 240 },
-  chromium: { parts: 2, seconds: 140 },
-  deno: { parts: 2, seconds: 120 },
+  node: { parts: 3, seconds: 300 },
+  chromium: { parts: 2, seconds: 190 },
+  deno: { parts: 2, seconds: 200 },
 };
 
 /** In how many processes the unit tests are run, of one worker each. */
@@ -114,14 +114,14 @@ function others(machine: Machine, env: NodeJS.ProcessEnv): StepJob[] {
   const ofChecks = (job: Job<StepResult>): StepJob => ({ ...job, step: "checks" });
   const after = builds.map(ofChecks);
   const unit = Array.from({ length: UNIT_PARTS }, (_, index) => ({
-    ...{ step: "unit", seconds: 140 / UNIT_PARTS, after },
+    ...{ step: "unit", seconds: 170 / UNIT_PARTS, after },
     run: () => vitest("unit", UNIT, env, log, { index, of: UNIT_PARTS }),
   }));
   const all: StepJob[] = [
     ...after,
     ...checks.map(ofChecks),
     ...unit,
-    { step: "whole", seconds: 250, after, run: () => vitest("whole", WHOLE, env, log) },
+    { step: "whole", seconds: 400, after, run: () => vitest("whole", WHOLE, env, log) },
     { step: "soak", seconds: 60, run: () => soak(machine, values.full) },
   ];
   return all.filter(({ step }) => chosen(step));
