@@ -21,7 +21,6 @@ import {
 import type { RunnerProgress } from "../model/runner-parts.ts";
 import type { SampledRow } from "../model/sampler.ts";
 import type { FetchedRows } from "../model/matrix/row-table.ts";
-import { samplingParams, type SamplingParams } from "../model/sampling.ts";
 import { chunkLimit, type ChunkLimit } from "../schedule/queue/chunk.ts";
 import type { Request, RequestSpec } from "../schedule/request.ts";
 import { Scheduler, type Move, type Plan, type Save, type Span } from "../schedule/scheduler.ts";
@@ -35,23 +34,21 @@ import { changeOf, describe } from "./info.ts";
 import { KeptCosts } from "./cache/kept-costs.ts";
 import { TierMover } from "./cache/tier-mover.ts";
 import { WarmExperts } from "./cache/warm-experts.ts";
-import { boundInput, fitPrompt } from "./request/fit-prompt.ts";
 import { loadRunner, takeExperts } from "./load-runner.ts";
 import { Loop, type StepResult } from "./loop.ts";
 import { PrefillJobs, type Computing } from "./prefill/jobs.ts";
 import { RemotePrefill } from "./prefill/remote.ts";
 import type { PrefillSource } from "./prefill/source.ts";
 import type { Embeds } from "./request/embed.ts";
-import { nothing, Output } from "./request/output.ts";
-import { Prompts, tokenPrompt, type PromptOptions } from "./request/prompts.ts";
+import { Intake, noRoom } from "./request/intake.ts";
+import { Prompts, type PromptOptions } from "./request/prompts.ts";
 import { cacheCost, costFacts, makeCache, poolSizes } from "./cache/prefix-cache.ts";
 import { Recovery, type Reopen, type Reopened } from "./recovery.ts";
 import { Requests } from "./request/requests.ts";
 import { scoreTokens, type ScoreInput } from "./request/score.ts";
 import { makesNoVectors, openEmbeds } from "./request/text-vectors.ts";
-import { Desk, type AskedTime } from "./slo/desk.ts";
+import { Desk } from "./slo/desk.ts";
 import { StepClock } from "./slo/step-clock.ts";
-import type { EncodedPrompt } from "./text/messages.ts";
 import type {
   CacheOptions,
   CacheScope,
@@ -78,9 +75,6 @@ import type {
 /** How long `close()` waits for records on their way to the disk. */
 const CLOSE_DRAIN_MS = 5000;
 
-/** Requests that may wait or run at once; more are refused, so that the queue has an end. */
-const MAX_ACTIVE_REQUESTS = 1024;
-
 /** Replays of one recorded request that the tuner does between two looks at the queue. */
 const TUNER_SLICE = 4;
 
@@ -94,12 +88,6 @@ const MAX_GPU_ERROR_NOTICES = 8;
 
 /** How long a failed step waits to hear whether its device was lost. */
 const LOSS_GRACE_MS = 250;
-
-/** A request as it was asked for. */
-interface AskedRequest extends AskedTime {
-  id: number;
-  resume: Resume | undefined;
-}
 
 export interface SessionOptions extends PromptOptions {
   /** What requests are promised that name no objectives. Default: nothing. */
@@ -137,8 +125,7 @@ export class Session {
   /** Long prompts that others compute for us, and prompts that we compute for others. */
   private readonly remote: RemotePrefill | undefined;
   private readonly jobs: PrefillJobs;
-  /** Requests whose text is on its way to becoming ids, or whose prompt is being computed elsewhere. */
-  private readonly encoding = new Map<number, AbortController>();
+  private readonly intake: Intake;
   /** Texts on their way to becoming vectors, in models that make some. */
   private readonly embeds: Embeds | undefined;
   private readonly post: Post;
@@ -214,11 +201,19 @@ export class Session {
       this.keptCosts?.ended(nowMs);
     });
     this.info = describe(runner, prompts, capabilities);
+    this.intake = new Intake({
+      ...{ prompts, requests: this.requests, scheduler: this.scheduler, desk: this.desk },
+      remote: () => this.remote,
+      model: () => this.info.model,
+      notify: () => this.loop.notify(),
+      checkOpen: () => this.checkOpen(),
+      checkGenerates: (what) => this.checkGenerates(what),
+    });
     this.embeds = openEmbeds({
       session: this,
       info: this.info.model.embedding,
       encode: (text, signal) => this.prompts.encodeWhole(text, signal),
-      checkTokens: (tokens) => this.checkTokens(tokens),
+      checkTokens: (tokens) => this.intake.checkTokens(tokens),
       apart: (work) => this.apart(work),
       onceMoreIfLost: (work) => this.onceMoreIfLost(work),
     });
@@ -365,55 +360,13 @@ export class Session {
 
   /** Queues a request; what is wrong with it is posted as `refused`. */
   submit(id: number, input: RequestInput, params: GenerateParams, resume?: Resume): void {
-    const asked = { id, params, resume, arrivedMs: systemClock.nowMs() };
-    if (input.kind === "tokens") this.begin(asked, tokenPrompt(input.tokens));
-    else background(this.encodeFirst(asked, input), "encode");
-  }
-
-  /** Decoding goes on meanwhile. */
-  private async encodeFirst(asked: AskedRequest, input: RequestInput): Promise<void> {
-    const { id, params } = asked;
-    const stop = new AbortController();
-    try {
-      this.checkRoom();
-      this.checkGenerates(input.kind === "chat" ? "chat" : "generate");
-      this.encoding.set(id, stop);
-      const prompt = await this.prompts.encode(this.bounded(input, params), stop.signal);
-      if (this.encoding.delete(id)) this.begin(asked, prompt);
-    } catch (error) {
-      // An aborted one has been told already.
-      if (!stop.signal.aborted) this.requests.refuse(id, error);
-      this.encoding.delete(id);
-    }
-  }
-
-  private bounded(input: RequestInput, { overflow }: GenerateParams): RequestInput {
-    const { longestToken } = this.prompts;
-    return boundInput(input, { limit: this.positions, longestToken, overflow });
-  }
-
-  /** Positions that context and pool allow one request. */
-  private get positions(): number {
-    return Math.min(this.info.model.contextTokens, this.scheduler.capacityTokens);
-  }
-
-  private begin(asked: AskedRequest, prompt: EncodedPrompt): void {
-    try {
-      this.accept(asked, prompt);
-    } catch (error) {
-      this.requests.refuse(asked.id, error);
-    }
+    this.intake.submit(id, input, params, resume);
   }
 
   /** Ends a request, or a call that can be ended. */
   abort(id: number): void {
     this.embeds?.abort(id);
-    const encoding = this.encoding.get(id);
-    if (encoding) {
-      this.encoding.delete(id);
-      encoding.abort();
-      this.requests.tell(id, nothing());
-    }
+    this.intake.abort(id);
     this.requests.end(id, "aborted");
     this.loop.notify();
   }
@@ -439,7 +392,7 @@ export class Session {
         return this.check();
       case "score":
         this.checkGenerates("score");
-        this.checkTokens(call.tokens);
+        this.intake.checkTokens(call.tokens);
         return this.score({
           tokens: call.tokens,
           from: call.from,
@@ -490,9 +443,9 @@ export class Session {
   private async predict({ input, params }: Extract<Call, { method: "predict" }>): Promise<PredictedRequest> {
     this.checkOpen();
     this.checkGenerates("predict");
-    const prompt = await this.prompts.encode(this.bounded(input, params));
+    const prompt = await this.prompts.encode(this.intake.bounded(input, params));
     const arrivedMs = systemClock.nowMs();
-    const { spec } = this.prepare({ id: 0, params, resume: undefined, arrivedMs }, prompt);
+    const { spec } = this.intake.prepare({ id: 0, params, resume: undefined, arrivedMs }, prompt);
     return this.desk.predict(spec, { params, arrivedMs });
   }
 
@@ -551,7 +504,7 @@ export class Session {
   async close(): Promise<void> {
     if (this.closed) return;
     this.closed = true;
-    for (const id of [...this.encoding.keys(), ...this.requests.ids()]) this.abort(id);
+    for (const id of [...this.intake.ids, ...this.requests.ids()]) this.abort(id);
     this.embeds?.close();
     this.jobs.closeAll();
     await this.remote?.close();
@@ -571,88 +524,15 @@ export class Session {
   /** The conservation check: blocks, seats and outputs are held by requests that are under way, and by nothing else. */
   check(): { requests: number; blocks: number } {
     this.scheduler.check();
-    this.requests.check((id) => this.encoding.has(id));
+    this.requests.check((id) => this.intake.has(id));
     const calls = (this.embeds?.count ?? 0) + this.jobs.count;
-    return { requests: this.requests.count + this.encoding.size + calls, blocks: this.scheduler.usedBlocks };
+    return { requests: this.requests.count + this.intake.count + calls, blocks: this.scheduler.usedBlocks };
   }
 
   /** @throws TidepoolError why nothing can be done any more */
   checkOpen(): void {
     if (this.closed) throw new TidepoolError("closed", "the engine is closed");
     if (this.broken) throw this.broken;
-  }
-
-  private checkRoom(): void {
-    this.checkOpen();
-    if (this.requests.count + this.encoding.size >= MAX_ACTIVE_REQUESTS) {
-      throw new TidepoolError("rejected", `${MAX_ACTIVE_REQUESTS} requests are waiting or running already`);
-    }
-  }
-
-  private accept(asked: AskedRequest, prompt: EncodedPrompt): void {
-    this.checkRoom();
-    this.checkGenerates("generate");
-    const { spec, output } = this.prepare(asked, prompt);
-    if (!this.fetchFirst(asked, spec, output)) this.enter(asked, spec, output);
-  }
-
-  /** Whether the prompt's records are on their way here from elsewhere: the request enters when they have come. */
-  private fetchFirst(asked: AskedRequest, spec: RequestSpec, output: Output): boolean {
-    const { cache = "disk", prefill } = asked.params;
-    const { id, prompt: tokens, maxAgeMs } = spec;
-    const stop = new AbortController();
-    const fetching = this.remote?.fetch({ tokens, storage: cache, maxAgeMs }, stop.signal, prefill);
-    if (!fetching) return false;
-    this.encoding.set(id, stop);
-    const entered = fetching.then((arrived) => {
-      if (!this.encoding.delete(id)) return; // aborted, and told
-      if (arrived > 0) output.prefilledTokens = arrived;
-      try {
-        this.checkOpen();
-        this.enter(asked, this.fitted(spec), output);
-      } catch (error) {
-        this.requests.refuse(id, error);
-      }
-    });
-    background(entered, "prefill elsewhere");
-    return true;
-  }
-
-  /** The pool may have become smaller while a prompt was away. @throws TidepoolError `out_of_memory` */
-  private fitted(spec: RequestSpec): RequestSpec {
-    const { capacityTokens } = this.scheduler;
-    const room = capacityTokens + 1 - spec.prompt.length;
-    if (room < 1) throw noRoom(spec.prompt.length, capacityTokens);
-    return { ...spec, maxNewTokens: Math.min(spec.maxNewTokens, room) };
-  }
-
-  /** @throws TidepoolError `rejected` */
-  private enter(asked: AskedRequest, spec: RequestSpec, output: Output): void {
-    const { id } = asked;
-    const request = this.scheduler.submit({ ...spec, ...this.desk.receive(spec, asked) });
-    this.requests.add(request, output);
-    // The engine before may have come to the end and not to saying so.
-    if (output.stopped) this.requests.end(id, "stop");
-    else if (request.generatedCount >= spec.maxNewTokens) this.requests.end(id, "length");
-    this.loop.notify();
-  }
-
-  /** All that may refuse a request, before anything is taken for it. */
-  private prepare(
-    { id, params, arrivedMs, resume = { tokens: [] } }: AskedRequest,
-    { tokens, protectedTokens }: EncodedPrompt,
-  ): { spec: RequestSpec; output: Output } {
-    const sampling = samplingParams(samplingOf(params), this.info.model.vocabSize);
-    this.checkTokens(tokens);
-    this.checkTokens(resume.tokens);
-    const { prompt, maxNewTokens } = fitPrompt({ tokens, protectedTokens, limit: this.positions, params });
-    const stop = [params.stop ?? []].flat();
-    const output = new Output(id, arrivedMs, this.prompts.decoder(prompt), sampling, stop);
-    output.resume(resume);
-    const { stopIds } = this.prompts;
-    const { cache = "disk", cacheMaxAgeMs: maxAgeMs } = params;
-    const spec = { id, prompt, generated: resume.tokens, maxNewTokens, stopIds, storage: cache, maxAgeMs };
-    return { spec, output };
   }
 
   /** Of requests that wait, those whose objectives have passed. */
@@ -687,13 +567,6 @@ export class Session {
     return { tokens: { gpu, ...below?.tokens }, loadMs: below?.loadMs ?? 0 };
   }
 
-  private checkTokens(tokens: readonly number[]): void {
-    const { vocabSize } = this.info.model;
-    const bad = tokens.find((token) => !Number.isInteger(token) || token < 0 || token >= vocabSize);
-    if (bad === undefined) return;
-    throw new TidepoolError("invalid_argument", `token ${bad} is not in the vocabulary of ${vocabSize}`);
-  }
-
   private async run(plan: Plan): Promise<StepResult<SampledRow>> {
     const what = `a ${plan.phase} step`;
     const step = this.steps.submitted(plan);
@@ -704,7 +577,6 @@ export class Session {
     return { samples: perSpan, broken };
   }
 
-  /** Rows of a table off the GPU, which the step that is submitted next takes. */
   /** Nothing may be awaited once the step is being submitted: what the loop copies behind it comes at once. */
   private prepareStep(plan: Plan): Promise<unknown> | undefined {
     const asks = plan.spans.some(
@@ -716,6 +588,7 @@ export class Session {
     return compiling && fetching ? Promise.all([compiling, fetching]) : (compiling ?? fetching);
   }
 
+  /** Rows of a table off the GPU, which the step that is submitted next takes. */
   private fetchRows({ spans }: Plan): Promise<void> | undefined {
     const tokens = spans.flatMap(({ request, from, count }) => request.tokens.slice(from, from + count));
     return this.runner.fetchRows(tokens)?.then((rows) => void (this.fetched = rows));
@@ -894,23 +767,10 @@ export class Session {
   }
 }
 
-/** The sampling part of a request's settings. */
-function samplingOf(params: GenerateParams): Partial<SamplingParams> {
-  const { maxTokens: _maxTokens, stop: _stop, overflow: _overflow, ...rest } = params;
-  const { cache: _cache, cacheMaxAgeMs: _cacheMaxAgeMs, prefill: _prefill, ...unpromised } = rest;
-  const { ttftMs: _ttft, tbtMs: _tbt, deadlineMs: _deadline, priority: _priority, ...sampling } = unpromised;
-  return Object.fromEntries(Object.entries(sampling).filter(([, value]) => value !== undefined));
-}
-
 function stepError({ id, tokens }: Request, error: unknown): TidepoolError {
   const why = error instanceof Error ? error.message : String(error);
   const code = error instanceof TidepoolError ? error.code : "internal";
   const message = `computing the request failed twice, the second time behind token position ${tokens.length - 1}: ${why}`;
   const details = error instanceof TidepoolError ? error.details : {};
   return new TidepoolError(code, message, { ...details, request: id, position: tokens.length - 1 });
-}
-
-function noRoom(tokens: number, capacityTokens: number): TidepoolError {
-  const message = `${tokens} tokens of KV are needed, and the GPU's memory holds ${capacityTokens}: use a shorter prompt, or a smaller model or context`;
-  return new TidepoolError("out_of_memory", message, { tokens, capacityTokens });
 }

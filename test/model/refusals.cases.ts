@@ -43,7 +43,7 @@ interface Rooms {
   prompts: object & { decoder(prompt: readonly number[]): object };
   scheduler: object;
   requests: object & { ended: unknown; post: unknown };
-  encoding: ReadonlyMap<number, unknown>;
+  intake: object & { readonly count: number };
   loop: object;
 }
 
@@ -76,10 +76,10 @@ function breakOutput(rooms: Rooms, method: string): () => void {
 
 /** Steps of submission and ending, in their order, each with what makes it fail for the next request. */
 const POINTS: Record<string, (rooms: Rooms) => () => void> = {
-  "room in the queue": (rooms) => failOnce(rooms, "checkRoom"),
+  "room in the queue": (rooms) => failOnce(rooms.intake, "checkRoom"),
   encoding: ({ prompts }) => failOnce(prompts, "encode"),
-  "room after encoding": (rooms) => failOnce(rooms, "checkRoom", 2),
-  "check of the tokens": (rooms) => failOnce(rooms, "checkTokens"),
+  "room after encoding": (rooms) => failOnce(rooms.intake, "checkRoom", 2),
+  "check of the tokens": (rooms) => failOnce(rooms.intake, "checkTokens"),
   decoder: ({ prompts }) => failOnce(prompts, "decoder"),
   "scheduler's acceptance": ({ scheduler }) => failOnce(scheduler, "submit"),
   "first text": (rooms) => breakDecoder(rooms, "push", 1),
@@ -113,7 +113,7 @@ export const cases: Case[] = [
       try {
         for (const [name, inject] of Object.entries(POINTS)) {
           const beside = session.generate(text("Once upon a time"), { maxTokens: 24 });
-          while (rooms.encoding.size > 0) await new Promise((resolve) => setTimeout(resolve));
+          while (rooms.intake.count > 0) await new Promise((resolve) => setTimeout(resolve));
           const putBack = inject(rooms);
           const { done } = session.generate(text("The cat"), { maxTokens: 8, cache: "off" });
           const ended = await done.then(
@@ -124,7 +124,7 @@ export const cases: Case[] = [
           equal(ended, `internal: ${INJECTED}`, name);
           equal((await beside.done).text, alone.text, `beside: ${name}`);
           session.checkIdle();
-          equal(rooms.encoding.size, 0, `${name}: texts on their way`);
+          equal(rooms.intake.count, 0, `${name}: texts on their way`);
         }
         const last = await session.generate(text("Once upon a time"), { maxTokens: 24 }).done;
         equal(last.text, alone.text, "after all of them");

@@ -137,6 +137,7 @@ function receive(running: Map<number, Running>, message: FromWorker): void {
     case "recovering":
     case "info":
     case "closed":
+    case "prefillAsk":
       break;
   }
 }
