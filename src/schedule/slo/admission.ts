@@ -7,6 +7,8 @@
  *     none        --                                              ttft passed?    tbt by the load then
  *     early       ttft predicted, tbt by the load now             --              tbt by the load then
  *     predicted   ttft predicted, tbt by the load at that time    --              tbt by the load then
+ *
+ * The last is asked by a cluster, whose prefill and decode are apart; the engine asks it in mode none alone, and keeps what it accepted.
  */
 import type { Objectives, RejectionMode, RejectionReason } from "./objectives.ts";
 import type { Prediction } from "./prediction.ts";
