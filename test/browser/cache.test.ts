@@ -7,13 +7,12 @@ import { AxeBuilder } from "@axe-core/playwright";
 import { existsSync } from "node:fs";
 import type { Browser, Locator, Page } from "playwright";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { launchChromium } from "../support/chromium.ts";
+import { launchChromium, PATIENT_MS } from "../support/chromium.ts";
 import { serveFolders, type FileServer } from "../support/serve.ts";
 
 const FOLDER = process.env["PAGE"] ?? "dist/page";
 /** A folder for pictures of what is tested; none by default. */
 const PICTURES = process.env["PICTURES"];
-const PATIENT_MS = 60_000;
 const SHIPPED = existsSync("demo/models/tide-dense.gguf") && existsSync("demo/models/tide-hybrid.gguf");
 
 let browser: Browser;

@@ -8,13 +8,11 @@ import { gzipSync } from "node:zlib";
 import AxeBuilder from "@axe-core/playwright";
 import type { Browser, BrowserContext, Locator, Page } from "playwright";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { launchChromium } from "../support/chromium.ts";
+import { launchChromium, PATIENT_MS } from "../support/chromium.ts";
 import { IS_FULL } from "../support/full.ts";
 import { serveFolders, type FileServer } from "../support/serve.ts";
 
 const FOLDER = process.env["PAGE"] ?? "dist/page";
-/** For what waits on a software adapter, on a machine that does other work too. */
-const PATIENT_MS = 60_000;
 const FIRST_LOAD_BYTES_LIMIT = 300_000;
 const SHIPPED = existsSync("demo/models/tide-dense.gguf");
 const PHONE = { width: 360, height: 740 };

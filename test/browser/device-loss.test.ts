@@ -7,13 +7,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { BrowserContext, Page } from "playwright";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { launchProfile } from "../support/chromium.ts";
+import { launchProfile, PATIENT_MS } from "../support/chromium.ts";
 import { fullTest, IS_FULL } from "../support/full.ts";
 import type { FileServer } from "../support/serve.ts";
 import { closeEngine, modelFolder, openEngine, openTab, servePage } from "./stored-page.ts";
-
-/** For what waits on a software adapter, on a machine that does other work too. */
-const PATIENT_MS = 300_000;
 
 const CASES = IS_FULL ? 3 : 1;
 const present = modelFolder() !== undefined;

@@ -5,14 +5,12 @@
 import { existsSync, readFileSync } from "node:fs";
 import type { Browser, Locator, Page } from "playwright";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { launchChromium } from "../support/chromium.ts";
+import { launchChromium, PATIENT_MS } from "../support/chromium.ts";
 import { fullTest } from "../support/full.ts";
 import { serveFolders, type FileServer } from "../support/serve.ts";
 import { sharedPath, sharedPresent, skipLoudly } from "../support/shared.ts";
 
 const FOLDER = process.env["PAGE"] ?? "dist/page";
-/** For what waits on a software adapter, on a machine that does other work too. */
-const PATIENT_MS = 240_000;
 const MODEL = "goldens/stories260K/model.gguf";
 const PROMPT = "Once upon a time";
 

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import type { BrowserContext, Page } from "playwright";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import type { GenerationResult } from "../../src/index.ts";
-import { launchProfile } from "../support/chromium.ts";
+import { launchProfile, PATIENT_MS } from "../support/chromium.ts";
 import { fullTest, IS_FULL } from "../support/full.ts";
 import type { FileServer } from "../support/serve.ts";
 import {
@@ -23,8 +23,6 @@ import {
   statsOf,
 } from "./stored-page.ts";
 
-/** For what waits on a software adapter, on a machine that does other work too. */
-const PATIENT_MS = 300_000;
 /** The document of most tests, where the model's context takes it. */
 const LONG_TOKENS = IS_FULL ? 1500 : 500;
 const SHORT_TOKENS = 200;

@@ -6,13 +6,12 @@ import { AxeBuilder } from "@axe-core/playwright";
 import { existsSync } from "node:fs";
 import type { Browser } from "playwright";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { launchChromium } from "../support/chromium.ts";
+import { launchChromium, PATIENT_MS } from "../support/chromium.ts";
 import { serveFolders, type FileServer } from "../support/serve.ts";
 
 const FOLDER = process.env["PAGE"] ?? "dist/page";
 /** A folder for pictures of what is tested; none by default. */
 const PICTURES = process.env["PICTURES"];
-const PATIENT_MS = 120_000;
 
 /** Two conversations and a long prompt, in Mooncake's form. */
 const TRACE = Array.from({ length: 240 }, (_, i) => {

@@ -5,14 +5,13 @@
  */
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import type { BrowserContext, Page } from "playwright";
-import { launchChromium } from "../support/chromium.ts";
+import { launchChromium, PATIENT_MS } from "../support/chromium.ts";
 import { packPng } from "../support/png.ts";
 import { serveFolders } from "../support/serve.ts";
 import { drawIcons } from "./icons.ts";
 
 const FOLDER = process.env["PAGE"] ?? "dist/page";
 const OUT = process.env["OUT"] ?? "demo/screenshots";
-const PATIENT_MS = 120_000;
 /** What a picture in the repository may take. */
 const BYTES_LIMIT = 150_000;
 

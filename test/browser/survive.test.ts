@@ -11,16 +11,13 @@ import { gzipSync } from "node:zlib";
 import type { Browser, BrowserContext, Locator, Page } from "playwright";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { Random } from "../../src/base.ts";
-import { launchChromium, launchProfile } from "../support/chromium.ts";
+import { launchChromium, launchProfile, PATIENT_MS } from "../support/chromium.ts";
 import { fullTest, IS_FULL } from "../support/full.ts";
 import { testSeed } from "../support/seed.ts";
 import { serveFolders, type FileServer } from "../support/serve.ts";
 import { serveUnreliably, type UnreliableServer } from "../support/unreliable-server.ts";
 
 const FOLDER = process.env["PAGE"] ?? "dist/page";
-/** For what waits on a software adapter, on a machine that does other work too. */
-const PATIENT_MS = 240_000;
-const STEP_MS = 60_000;
 const MODEL = "demo/models/tide-dense.gguf";
 const SHIPPED = "tide-dense";
 const QUESTION = "Who are you?";
@@ -50,7 +47,7 @@ afterAll(async () => {
 
 async function openTab(address = server.address, at = context): Promise<Page> {
   const made = await at.newPage();
-  made.setDefaultTimeout(STEP_MS);
+  made.setDefaultTimeout(PATIENT_MS);
   made.on("console", (message) => {
     if (["error", "warning"].includes(message.type())) complaints.push(message.text());
   });

@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Random } from "../../src/base.ts";
 import { FORMAT_VERSION } from "../../src/tier/record/record.ts";
+import { PATIENT_MS } from "../support/chromium.ts";
 import { testSeed } from "../support/seed.ts";
 import { killTabs, openTierPage, type TestWindow, type TierPage } from "./tier-page.ts";
 
@@ -46,7 +47,7 @@ function storesOf(place: string): Promise<{ version: number; stores: string[] }>
   });
 }
 
-describe("tiers in Chromium", { timeout: 180_000 }, () => {
+describe("tiers in Chromium", { timeout: PATIENT_MS }, () => {
   let tierPage: TierPage;
   beforeAll(async () => {
     tierPage = await openTierPage();

@@ -13,11 +13,10 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import { Random } from "../../src/base.ts";
 import type { Engine, LoadProgress, StoredModel } from "../../src/index.ts";
 import type * as Library from "../../src/index.ts";
-import { launchProfile } from "../support/chromium.ts";
+import { launchProfile, PATIENT_MS } from "../support/chromium.ts";
 import { serveFolders, type FileServer } from "../support/serve.ts";
 import { serveUnreliably, type UnreliableServer } from "../support/unreliable-server.ts";
 
-const PATIENT_MS = 300_000;
 const MODEL = "demo/models/tide-dense.gguf";
 /** Bytes behind the model's tensors, so that the download takes a while; they are fetched and checked like the rest. */
 const PADDING_BYTES = 12_000_000;

@@ -10,7 +10,7 @@ import type { Browser } from "playwright";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { build, createServer } from "vite";
 import webpack from "webpack";
-import { launchChromium } from "../support/chromium.ts";
+import { launchChromium, PATIENT_MS } from "../support/chromium.ts";
 import { fullTest } from "../support/full.ts";
 import { command, findDeno } from "../support/machine.ts";
 import { readmeExample } from "../support/readme.ts";
@@ -18,8 +18,6 @@ import { serveFolders } from "../support/serve.ts";
 import { installPacked, type Consumer } from "./packed.ts";
 import { measureSize, type CodeSize } from "./size.ts";
 
-/** For what waits on a software adapter, on a machine that does other work too. */
-const PATIENT_MS = 240_000;
 /** What tide-dense says greedily in the examples; that it says what PyTorch says is tested elsewhere. */
 const ANSWER = " the porter could not find the plank. The sea was grey";
 /** Without an icon of its own a page would be told that there is none. */

@@ -2,6 +2,12 @@
 import { chromium, type Browser, type BrowserContext, type LaunchOptions } from "playwright";
 import { findChromium } from "./machine.ts";
 
+/**
+ * How long a browser test waits for what its software adapter computes. It says when a page hangs, not how fast it should be: other
+ * jobs of the run share the cores.
+ */
+export const PATIENT_MS = 300_000;
+
 const QUIET = [
   "--disable-background-networking",
   "--disable-component-update",
