@@ -4,6 +4,7 @@ import { Random } from "../../src/base.ts";
 import type { StepCosts } from "../../src/schedule/cost/model.ts";
 import { byRank } from "../../src/schedule/queue/order.ts";
 import { Admission, type Arrival, type DecodeLoad } from "../../src/schedule/slo/admission.ts";
+import { DecodeTimes, KEPT_TIMES } from "../../src/schedule/slo/decode-times.ts";
 import { Goodput, keeps, RequestTimes } from "../../src/schedule/slo/goodput.ts";
 import { Histogram } from "../../src/schedule/slo/histogram.ts";
 import type { RejectionMode } from "../../src/schedule/slo/objectives.ts";
@@ -120,8 +121,11 @@ describe("a prediction", () => {
 
 describe("admission", () => {
   const tbtMs = (rows: number): number => 10 * rows;
-  const admission = (mode: RejectionMode, decodeMs?: number): Admission =>
-    new Admission({ mode, tbtMs, ...(decodeMs !== undefined && { decodeMs }) });
+  const admission = (mode: RejectionMode, ...decodeMs: number[]): Admission => {
+    const gate = new Admission({ mode, tbtMs });
+    for (const ms of decodeMs) gate.decodeTimes.add(ms);
+    return gate;
+  };
   const running = (count: number, startedMs = 0): DecodeLoad["running"] =>
     Array.from({ length: count }, () => ({ startedMs, contextTokens: 10 }));
 
@@ -208,13 +212,56 @@ describe("admission", () => {
     expect(gate.decide(arrival({ objectives: { tbtMs: 80 }, promptTokens: 50, decode })).accepted).toBe(true);
   });
 
-  it("knows how long a request decodes from those that have", () => {
-    const gate = admission("predicted");
-    expect(gate.decodeMs).toBeUndefined();
-    for (const ms of [100, 200, 300]) gate.decodeEnded(ms);
-    expect(gate.decodeMs).toBeCloseTo(200);
-    for (let index = 0; index < 500; index++) gate.decodeEnded(1000);
-    expect(gate.decodeMs).toBeGreaterThan(990);
+  it("forecasts by the share of requests that decode for longer, and not by their mean alone", () => {
+    const objectives = { tbtMs: 35 };
+    const old = arrival({ ttftMs: 100, objectives, decode: [{ running: running(3, -300), arriving: [] }] });
+    // Of those that came to 300 all came to 400: they are the long ones. By the mean all three have ended.
+    expect(admission("predicted", 100, 100, 100, 500).decide(old)).toMatchObject({ predictedMs: 40 });
+    // Of two that came to 300 one came to 400: 1.5 of three are left, and the request itself.
+    const gate = admission("predicted", 100, 350, 500);
+    expect(gate.forecastTbtMs(old.decode, 10, 0, 100)).toBeCloseTo(25);
+    expect(gate.decide(old).accepted).toBe(true);
+    // One that comes in 50 decodes for 50 by then: all do.
+    const coming = [{ running: [], arriving: [{ atMs: 50, contextTokens: 10 }] }];
+    expect(gate.forecastTbtMs(coming, 10, 0, 100)).toBeCloseTo(20);
+    expect(gate.forecastTbtMs(coming, 10, 0, 40)).toBeCloseTo(10);
+    expect(gate.forecastTbtMs(coming, 10, 0, 451)).toBeCloseTo(10 + 10 / 3);
+  });
+});
+
+describe("decode times", () => {
+  it("are not known before the first: no request ends", () => {
+    const times = new DecodeTimes();
+    expect(times.meanMs).toBeUndefined();
+    expect(times.stillRuns(1e9, 1e9)).toBe(1);
+    for (const ms of [NaN, -1, Infinity]) times.add(ms);
+    expect(times.meanMs).toBeUndefined();
+  });
+
+  it("tell what a list of the last ones tells, in bounded memory", () => {
+    const random = new Random(testSeed("decode times"));
+    const times = new DecodeTimes();
+    const all: number[] = [];
+    for (let round = 0; round < 3 * KEPT_TIMES; round++) {
+      const ms = random.below(3) === 0 ? random.below(5) : 1000 * random.next(); // some are equal
+      all.push(ms);
+      times.add(ms);
+      const last = all.slice(-KEPT_TIMES);
+      const longer = (than: number): number => last.filter((each) => each > than).length;
+      expect(times.meanMs).toBeCloseTo(last.reduce((sum, each) => sum + each, 0) / last.length, 6);
+      const ageMs = random.below(3) === 0 ? random.pick(last) : 1200 * random.next();
+      const laterMs = random.below(3) === 0 ? 0 : 1000 * random.next();
+      const byMean = Math.exp(-laterMs / (times.meanMs as number));
+      const share = longer(ageMs) > 0 ? longer(ageMs + laterMs) / longer(ageMs) : byMean;
+      expect(times.stillRuns(ageMs, laterMs)).toBeCloseTo(share, 9);
+    }
+  });
+
+  it("of 0 end at once", () => {
+    const times = new DecodeTimes();
+    times.add(0);
+    expect(times.stillRuns(0, 0)).toBe(1);
+    expect(times.stillRuns(0, 1)).toBe(0);
   });
 });
 

@@ -10,6 +10,7 @@
  *
  * The last is asked by a cluster, whose prefill and decode are apart; the engine asks it in mode none alone, and keeps what it accepted.
  */
+import { DecodeTimes } from "./decode-times.ts";
 import type { Objectives, RejectionMode, RejectionReason } from "./objectives.ts";
 import type { Prediction } from "./prediction.ts";
 
@@ -19,14 +20,18 @@ export interface DecodeLoad {
   arriving: readonly { atMs: number; contextTokens: number }[];
 }
 
+/** What decodes together; expected values, and so not whole. */
+interface Batch {
+  rows: number;
+  contextTokens: number;
+}
+
 export interface AdmissionOptions {
   mode: RejectionMode;
   /** Between tokens where so many requests decode with so many tokens of context, all together. */
   tbtMs(rows: number, contextTokens: number): number;
   /** Share of an objective that a prediction may come to. Default: 1. */
   threshold?: number;
-  /** How long a request decodes, until some have. Default: not known, and none is taken to have ended. */
-  decodeMs?: number;
 }
 
 /** A request as it arrives. */
@@ -60,8 +65,6 @@ export type Decision =
       retryAfterMs: number;
     };
 
-/** Answers whose decode times make the running mean. */
-const MEAN_OVER = 64;
 /** Nobody is told to come back at once. */
 const LEAST_RETRY_MS = 10;
 /** Where nothing is known of how long it takes until it is better. */
@@ -73,26 +76,13 @@ export class Admission {
   readonly mode: RejectionMode;
   private readonly options: AdmissionOptions;
   private readonly threshold: number;
-  private meanDecodeMs: number | undefined;
-  private ended = 0;
+  /** Of requests that have decoded to their end; none is taken to end before the first has. */
+  readonly decodeTimes = new DecodeTimes();
 
   constructor(options: AdmissionOptions) {
     this.mode = options.mode;
     this.options = options;
     this.threshold = options.threshold ?? 1;
-    this.meanDecodeMs = options.decodeMs;
-  }
-
-  /** How long a request decodes: the running mean; undefined as long as none has ended. */
-  get decodeMs(): number | undefined {
-    return this.meanDecodeMs;
-  }
-
-  /** A request has decoded for so long, to its end. */
-  decodeEnded(ms: number): void {
-    this.ended = Math.min(this.ended + 1, MEAN_OVER);
-    const before = this.meanDecodeMs ?? ms;
-    this.meanDecodeMs = before + (ms - before) / this.ended;
   }
 
   /** On arrival. */
@@ -136,10 +126,10 @@ export class Admission {
 
   private decideTbtAt(
     { nowMs, objectives: { tbtMs }, promptTokens, decode }: Omit<Arrival, "prediction">,
-    contextsOf: (load: DecodeLoad) => number[],
+    batchOf: (load: DecodeLoad) => Batch,
   ): Decision {
     if (tbtMs === undefined) return ACCEPTED;
-    const predictedMs = this.meanTbtMs(decode, promptTokens, contextsOf);
+    const predictedMs = this.meanTbtMs(decode, promptTokens, batchOf);
     if (!isOver(predictedMs, tbtMs, this.threshold)) return ACCEPTED;
     return this.rejected("tbt", predictedMs, tbtMs, this.untilOneEnds(decode, nowMs));
   }
@@ -147,38 +137,37 @@ export class Admission {
   private meanTbtMs(
     decode: readonly DecodeLoad[],
     promptTokens: number,
-    contextsOf: (load: DecodeLoad) => number[],
+    batchOf: (load: DecodeLoad) => Batch,
   ): number {
     const count = Math.max(1, decode.length);
     const each = decode.map((load) => {
-      const contexts = contextsOf(load);
-      const context = contexts.reduce((sum, tokens) => sum + tokens, 0);
-      return this.options.tbtMs(contexts.length + 1 / count, context + promptTokens / count);
+      const { rows, contextTokens } = batchOf(load);
+      return this.options.tbtMs(rows + 1 / count, contextTokens + promptTokens / count);
     });
     return each.reduce((sum, ms) => sum + ms, 0) / count;
   }
 
-  /**
-   * The contexts of those that decode at a time to come: with those whose prompts are computed by then, without those that will
-   * have decoded for longer than the mean.
-   */
-  private at({ running, arriving }: DecodeLoad, nowMs: number, atMs: number): number[] {
-    const arrived = arriving
-      .map(({ atMs: startedMs, contextTokens }) => ({ startedMs: Math.max(nowMs, startedMs), contextTokens }))
-      .filter(({ startedMs }) => startedMs <= atMs);
-    const most = this.meanDecodeMs ?? Infinity;
-    return [...running, ...arrived]
-      .filter(({ startedMs }) => atMs - startedMs <= most)
-      .map(({ contextTokens }) => contextTokens);
+  /** Who is expected to decode at a time to come: each that does, or will by then, as far as it is likely still to do so. */
+  private at({ running, arriving }: DecodeLoad, nowMs: number, atMs: number): Batch {
+    const batch = { rows: 0, contextTokens: 0 };
+    const add = (startedMs: number, fromMs: number, contextTokens: number): void => {
+      const share = this.decodeTimes.stillRuns(fromMs - startedMs, atMs - fromMs);
+      batch.rows += share;
+      batch.contextTokens += share * contextTokens;
+    };
+    for (const { startedMs, contextTokens } of running) add(startedMs, nowMs, contextTokens);
+    for (const { atMs: startsMs, contextTokens } of arriving) {
+      const startedMs = Math.max(nowMs, startsMs);
+      if (startedMs <= atMs) add(startedMs, startedMs, contextTokens);
+    }
+    return batch;
   }
 
   private untilOneEnds(decode: readonly DecodeLoad[], nowMs: number): number | undefined {
-    const { meanDecodeMs } = this;
-    if (meanDecodeMs === undefined) return undefined;
-    const left = decode.flatMap(({ running }) =>
-      running.map(({ startedMs }) => startedMs + meanDecodeMs - nowMs),
-    );
-    return left.length === 0 ? meanDecodeMs : Math.min(...left);
+    const { meanMs } = this.decodeTimes;
+    if (meanMs === undefined) return undefined;
+    const left = decode.flatMap(({ running }) => running.map(({ startedMs }) => startedMs + meanMs - nowMs));
+    return left.length === 0 ? meanMs : Math.min(...left);
   }
 
   /** @param retryAfterMs default: by when the queue will have become short enough */
@@ -193,8 +182,8 @@ export class Admission {
   }
 }
 
-function now({ running }: DecodeLoad): number[] {
-  return running.map(({ contextTokens }) => contextTokens);
+function now({ running }: DecodeLoad): Batch {
+  return { rows: running.length, contextTokens: running.reduce((sum, each) => sum + each.contextTokens, 0) };
 }
 
 function isOver(predictedMs: number | undefined, limitMs: number | undefined, threshold: number): boolean {

@@ -120,8 +120,8 @@ class Cluster {
   private newDecode(): DecodeInstance {
     return new DecodeInstance(this.events, this.cost, {
       finished: (job, startedMs, gapsMs) => {
-        this.admission.decodeEnded(this.events.nowMs - startedMs);
-        this.outcomes.finished(job.id, this.events.nowMs, gapsMs);
+        this.admission.decodeTimes.add(this.events.nowMs - startedMs);
+        this.outcomes.finished(job, this.events.nowMs, gapsMs);
       },
     });
   }

@@ -3,6 +3,7 @@ import { assert } from "../../base.ts";
 import { keeps, LONGEST_SHARE } from "../../schedule/slo/goodput.ts";
 import type { RejectionReason } from "../../schedule/slo/objectives.ts";
 import { percentilesOf } from "../timing.ts";
+import type { Job } from "./job.ts";
 import type { ClusterRow, LoadSample, Prefilled, Spread } from "./report.ts";
 import type { ClusterOptions } from "./settings.ts";
 
@@ -13,7 +14,7 @@ export class Outcomes {
   private readonly ttftMs: Float64Array;
   private readonly tbtMs: Float64Array;
   private readonly ends: Uint8Array;
-  private readonly counts = { rejected: 0, wasted: 0, goodput: 0, finished: 0 };
+  private readonly counts = { rejected: 0, wasted: 0, goodput: 0, goodputTokens: 0, finished: 0 };
   private readonly tokens = { input: 0, hit: 0 };
 
   constructor(requests: number, options: ClusterOptions) {
@@ -49,7 +50,7 @@ export class Outcomes {
   }
 
   /** @param gapsMs between its tokens; sorted here */
-  finished(id: number, atMs: number, gapsMs: Float64Array): void {
+  finished({ id, inputTokens, outputTokens }: Job, atMs: number, gapsMs: Float64Array): void {
     this.end(id);
     const ttftMs = this.ttftMs[id]!;
     assert(!Number.isNaN(ttftMs), `request ${id} decodes without its prompt`);
@@ -58,19 +59,22 @@ export class Outcomes {
     const times = { ttftMs, tbtMs, tbtP99Ms: undefined, totalMs: undefined };
     const isKept = keeps(times, this.options);
     this.counts.finished++;
-    if (isKept) this.counts.goodput++;
+    if (isKept) {
+      this.counts.goodput++;
+      this.counts.goodputTokens += inputTokens + outputTokens;
+    }
     this.options.observe?.({ kind: "finished", id, atMs, isKept });
   }
 
   row(): ClusterRow {
     const { scheduler, selection, speed, instances } = this.options;
     const requests = this.ends.length;
-    const { rejected, wasted, finished, goodput } = this.counts;
+    const { rejected, finished } = this.counts;
     assert(rejected + finished === requests, `${rejected} rejected, ${finished} finished of ${requests}`);
     const { input, hit } = this.tokens;
     return {
       ...{ scheduler, selection, instances: instancesText(instances), speed },
-      ...{ requests, rejected, wasted, finished, goodput },
+      ...{ requests, ...this.counts },
       ttftMs: spreadOf(this.ttftMs.filter((_, id) => !Number.isNaN(this.tbtMs[id]!))),
       tbtMs: spreadOf(this.tbtMs.filter((ms) => !Number.isNaN(ms))),
       tokenHitRate: input === 0 ? 0 : hit / input,

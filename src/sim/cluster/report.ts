@@ -21,6 +21,8 @@ export interface ClusterRow {
   finished: number;
   /** Requests that finished within their objectives. */
   goodput: number;
+  /** Of those, the tokens of prompts and answers. */
+  goodputTokens: number;
   /** Of requests that finished. */
   ttftMs: Spread;
   /** Of a request: the mean of the longest tenth of the gaps between its tokens. */

@@ -123,7 +123,7 @@ export class Desk {
     this.goodput.finished(times.figures, arrival.objectives);
     answers.count = Math.min(answers.count + 1, MEAN_OVER);
     answers.meanTokens += (generatedCount - answers.meanTokens) / answers.count;
-    if (startedMs !== undefined) this.admission.decodeEnded(this.rooms.nowMs() - startedMs);
+    if (startedMs !== undefined) this.admission.decodeTimes.add(this.rooms.nowMs() - startedMs);
   }
 
   /** Whether those that wait may become too late, rather than be rejected on arrival. */
@@ -189,7 +189,7 @@ export class Desk {
     const load = this.load();
     this.judged = objectives;
     const { tokens: cachedTokens, loadMs } = cached(spec);
-    const { decodeMs: meanDecodeMs } = this.admission;
+    const { meanMs: meanDecodeMs } = this.admission.decodeTimes;
     const terms = { costs: steps.mean, nowMs, chunkTokens: chunkTokens(objectives), decodeMs: meanDecodeMs };
     const length = newTokens === undefined ? {} : { newTokens };
     const candidate = { promptTokens: spec.prompt.length, cachedTokens, loadMs, priority, ...length };
@@ -225,7 +225,10 @@ export class Desk {
     ahead: readonly { id: number; contextTokens: number; atMs: number }[],
     atMs: number,
   ): Rejected | undefined {
-    const { decodeMs = Infinity, mode } = this.admission;
+    const {
+      mode,
+      decodeTimes: { meanMs: decodeMs = Infinity },
+    } = this.admission;
     const ends = running.map(({ startedMs }) => startedMs + decodeMs);
     const still = mode === "early" ? running : [...running.filter((_, at) => ends[at]! > atMs), ...ahead];
     const limits = still.map(({ id }) => this.pledges.get(id)?.arrival.objectives.tbtMs ?? Infinity);
