@@ -5,28 +5,19 @@
  * It does not know what the tensors mean (model/), nor how text becomes ids (text/).
  */
 import { TidepoolError } from "../errors.ts";
+import { arrangedTensors, type Arranged } from "./arranged.ts";
 import { readGguf } from "./gguf.ts";
 import type { GgufFile, GgufValue } from "./gguf.ts";
 import { parsePythonJson } from "./json.ts";
 import { readSafetensors } from "./safetensors.ts";
 import { baseName, openBlob, openPath, openUrl, pathKind, PIECE_BYTES, readBounded } from "./source.ts";
 import type { PieceOptions, Source, UrlOptions } from "./source.ts";
+import type { TensorInfo } from "./tensor-type.ts";
+
+export type { TensorInfo };
 
 const MAX_JSON_BYTES = 64 * 1024 * 1024;
 const MAX_SHARDS = 1024;
-
-export interface TensorInfo {
-  name: string;
-  /** As the file names it: a type of tensor-type.ts or a dtype of safetensors, computed with or not. */
-  type: string;
-  /** Dimensions, the contiguous one first: a matrix is [in, out]. */
-  shape: number[];
-  /** From the start of its shard, bytes. */
-  offset: number;
-  sizeBytes: number;
-  /** Index into `sources`. */
-  shard: number;
-}
 
 export interface TensorPieceOptions extends Omit<PieceOptions, "buffer"> {
   /** Each piece is used before the next one is asked for: one buffer may serve for all of them. */
@@ -284,14 +275,20 @@ function addTensors(tensors: Map<string, TensorInfo>, added: Located[], shard: n
   }
 }
 
-function faceOf(name: string, tensors: Map<string, TensorInfo>, sources: Source[]): ModelFileBase {
+function faceOf(
+  name: string,
+  tensors: Map<string, TensorInfo>,
+  sources: Source[],
+  arranged: readonly Arranged[] = [],
+): ModelFileBase {
+  const all = [...sources, ...arranged.map(({ source }) => source)];
   const scratch: Scratch = { bytes: new Uint8Array(0), isLent: false };
   return {
     name,
     tensors,
     sources,
     readTensor: (info, options) => {
-      const source = sources[info.shard];
+      const source = all[info.shard];
       if (source === undefined)
         throw new TidepoolError("invalid_argument", `${name} has no shard ${info.shard}`);
       return options?.isTransient
@@ -332,7 +329,7 @@ async function openSafetensors(place: ModelPlace, signal?: AbortSignal): Promise
   const config = await readJson(locate, "config.json", signal);
   if (config === undefined)
     throw missing("config.json", "a safetensors model needs it (and a GGUF file ends in .gguf)");
-  const face = await openWeights(place, signal);
+  const face = await openWeights(place, config["model_type"], signal);
   const sentence = await readSentenceFiles(locate, signal);
   return {
     format: "safetensors",
@@ -370,7 +367,11 @@ function sentenceModules(value: unknown): SentenceModule[] {
   throw invalid(MODULES, "is not a list of modules with a type and a plain path");
 }
 
-async function openWeights(place: ModelPlace, signal?: AbortSignal): Promise<ModelFileBase> {
+async function openWeights(
+  place: ModelPlace,
+  modelType: unknown,
+  signal?: AbortSignal,
+): Promise<ModelFileBase> {
   const named = place.first?.name.endsWith(".safetensors") === true ? place.first : undefined;
   const shardOfName = named === undefined ? undefined : /-\d{5}-of-\d{5}\.safetensors$/.exec(named.name);
   const single =
@@ -383,7 +384,11 @@ async function openWeights(place: ModelPlace, signal?: AbortSignal): Promise<Mod
     addTensors(tensors, (await readSafetensors(source, signal)).tensors, shard, source.name);
   }
   for (const [tensor, file] of files ?? []) checkIndexed(tensors.get(tensor), tensor, file, sources);
-  return faceOf(sources[0]?.name ?? INDEX_NAME, tensors, sources);
+  const arranged = arrangedTensors(tensors, sources, modelType);
+  for (const name of arranged.flatMap((each) => each.of)) tensors.delete(name);
+  for (const [index, { tensor }] of arranged.entries())
+    tensors.set(tensor.name, { ...tensor, shard: sources.length + index });
+  return faceOf(sources[0]?.name ?? INDEX_NAME, tensors, sources, arranged);
 }
 
 const INDEX_NAME = "model.safetensors.index.json";

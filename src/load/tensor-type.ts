@@ -1,9 +1,23 @@
 /**
- * The element types of weights: GGUF's type ids and block sizes (ggml-common.h), and safetensors' dtypes.
+ * Tensors of model files, and the element types of weights: GGUF's type ids and block sizes (ggml-common.h), and safetensors' dtypes.
  * It computes how many bytes a tensor takes and decodes no block (the kernels do).
  */
 import { assert } from "../base.ts";
 import { TidepoolError } from "../errors.ts";
+
+/** A tensor in a file, by its header. */
+export interface TensorInfo {
+  name: string;
+  /** As the file names it: a type below or a dtype of safetensors, computed with or not. */
+  type: string;
+  /** Dimensions, the contiguous one first: a matrix is [in, out]. */
+  shape: number[];
+  /** From the start of its shard, bytes. */
+  offset: number;
+  sizeBytes: number;
+  /** Index into the sources of its ModelFile; beyond them, `readTensor` alone knows where the bytes are. */
+  shard: number;
+}
 
 export interface BlockFormat {
   /** The id in a GGUF file. */

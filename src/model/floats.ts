@@ -1,4 +1,4 @@
-/** Numbers of tensors on the host: F32, F16 and BF16 as f32, and matrices turned from columns to rows. */
+/** Numbers of tensors on the host: F32, F16 and BF16 as f32. */
 import { TidepoolError } from "../errors.ts";
 import type { TensorInfo } from "../load/model-file.ts";
 
@@ -27,15 +27,4 @@ export function halfToFloat(half: number): number {
   if (exponent === 0) return sign * fraction * 2 ** -24;
   if (exponent === 31) return fraction ? NaN : sign * Infinity;
   return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
-}
-
-/** The bytes of a matrix [rows, columns] of two- or four-byte numbers as those of [columns, rows]. */
-export function transposed(bytes: Uint8Array<ArrayBuffer>, rows: number, columns: number): Uint8Array {
-  const of = bytes.byteLength === 4 * rows * columns ? Uint32Array : Uint16Array;
-  const from = new of(bytes.buffer);
-  const to = new of(rows * columns);
-  for (let row = 0; row < rows; row++)
-    for (let column = 0; column < columns; column++)
-      to[column * rows + row] = from[row * columns + column] as number;
-  return new Uint8Array(to.buffer);
 }

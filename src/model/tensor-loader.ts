@@ -5,6 +5,7 @@
  */
 import { TidepoolError } from "../errors.ts";
 import { USAGE_COPY_DST, USAGE_STORAGE } from "../gpu/op.ts";
+import { transposed } from "../load/arranged.ts";
 import type { ModelFile, TensorInfo } from "../load/model-file.ts";
 import type { ModelShape, NormKind, RowsFactor } from "../shape/shape.ts";
 import type { ExpertArena } from "./experts/arena.ts";
@@ -13,7 +14,7 @@ import { checkShape, expertTensors, type ExpertMatrix } from "./experts/matrices
 import type { ExpertSlotting } from "./matrix/products.ts";
 import { RowTable, rowsInMemory, type ReadRow, type RowTableLimits } from "./matrix/row-table.ts";
 import { requireTensor, type LayerTensors, type TensorNames } from "./arch/tensor-lookup.ts";
-import { floatsOf, transposed } from "./floats.ts";
+import { floatsOf } from "./floats.ts";
 import {
   canStack,
   UploadBuffers,
@@ -121,11 +122,15 @@ export class TensorLoader {
     return new LayerLoader(this, index);
   }
 
-  /** @param before rows of the tensor that are left out */
-  matrix(tensor: TensorInfo, columns: number, rows: number, before = 0): Promise<PackedWeight> {
-    const of = before + rows;
+  /** @param slice which of the tensor's rows they are, and how many it has. Default: all of them */
+  matrix(
+    tensor: TensorInfo,
+    columns: number,
+    rows: number,
+    { first = 0, of = first + rows }: { first?: number | undefined; of?: number } = {},
+  ): Promise<PackedWeight> {
     const info = { ...checkedInfo(tensor, columns, of), rows };
-    return this.upload([{ tensor: before > 0 ? sliced(tensor, rows, { first: before, of }) : tensor, info }]);
+    return this.upload([{ tensor: rows < of ? sliced(tensor, rows, { first, of }) : tensor, info }]);
   }
 
   /** Some rows of each group of a matrix. */

@@ -84,9 +84,10 @@ async function loadAll(
   const { names } = loader;
   const { hiddenSize, vocabSize } = shape;
   const embeddingTensor = names.require(names.model("token_embd"), "token_embd.weight");
-  const embedding = await loader.matrix(embeddingTensor, hiddenSize, vocabSize);
+  const rows = { of: embeddingTensor.shape[1] ?? 0 };
+  const embedding = await loader.matrix(embeddingTensor, hiddenSize, vocabSize, rows);
   const headTensor = names.model("output");
-  const head = headTensor ? await loader.matrix(headTensor, hiddenSize, vocabSize) : embedding;
+  const head = headTensor ? await loader.matrix(headTensor, hiddenSize, vocabSize, rows) : embedding;
   const headBias = names.model("output", "bias");
   const positions = shape.learnedPositions
     ? names.require(names.model("position_embd"), "position_embd.weight")
@@ -111,7 +112,8 @@ async function loadAll(
   return {
     embedding,
     positions:
-      positions && (await loader.matrix(positions, hiddenSize, shape.contextTokens, shape.positionOffset)),
+      positions &&
+      (await loader.matrix(positions, hiddenSize, shape.contextTokens, { first: shape.positionOffset })),
     tokenTypes: types && (await loader.matrix(types, hiddenSize, types.shape[1] ?? 0)),
     head,
     headBias: headBias && (await loader.plain(headBias, "output.bias", vocabSize)),
