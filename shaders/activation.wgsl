@@ -2,7 +2,7 @@
 // f (ACTIVATION): silu, the tanh form of GELU, GELU itself, ReLU squared, or xIELU with the constants of op:
 //   positive * x^2 + slope * x where x > 0, else negative * (exp(min(x, limit)) - 1 - x) + slope * x.
 //
-// gateUp elem [rows, gate 4*FF4 | up 4*FF4], without a gate [rows, up 4*FF4]; act elem [rows, 4*FF4]; computed in f32,
+// gateUp elem [rows, gate 4*FF4 | up 4*FF4], if ALTERNATING [rows, (gate, up) 4*FF4], without a gate [rows, up 4*FF4]; act elem [rows, 4*FF4]; computed in f32,
 // saturating at LIMIT.
 // Needs lib/step and lib/bounded. Grid: x = FF4 / WG rounded up, y * z = rows. No workgroup memory, no sums.
 // Silu and the tanh form are x * sigmoid(y): the tanh form of GELU is x (1 + tanh z) / 2 = x * sigmoid(2z), and exp is more exact than
@@ -12,6 +12,7 @@ override WG: u32 = 64u;
 override FF4: u32;
 override ACTIVATION: u32 = 0u;
 override GATED: bool = true;
+override ALTERNATING: bool = false;
 override LIMIT: f32; // the largest finite number of elem
 
 // Values of ACTIVATION; 0 is silu.
@@ -78,11 +79,15 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
   let row = id.z * groups.y + id.y;
   var result: vec4f;
   if (GATED) {
-    let at = row * 2u * FF4 + id.x;
+    let first = row * 2u * FF4 + select(id.x, 2u * id.x, ALTERNATING);
+    let a = vec4f(gateUp[first]);
+    let b = vec4f(gateUp[first + select(FF4, 1u, ALTERNATING)]);
+    let gate = select(a, vec4f(a.xz, b.xz), ALTERNATING);
+    let up = select(b, vec4f(a.yw, b.yw), ALTERNATING);
     if (ACTIVATION == CLAMPED) {
-      result = clamped(vec4f(gateUp[at]), vec4f(gateUp[at + FF4]));
+      result = clamped(gate, up);
     } else {
-      result = activate(vec4f(gateUp[at])) * vec4f(gateUp[at + FF4]);
+      result = activate(gate) * up;
     }
   } else {
     result = activate(vec4f(gateUp[row * FF4 + id.x]));

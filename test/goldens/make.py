@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 SEED = 13
@@ -51,6 +52,24 @@ DELTA = dict(
     linear_key_head_dim=8,
     linear_value_head_dim=8,
     linear_conv_kernel_dim=4,
+)
+
+GPT_OSS = dict(
+    head_dim=16,
+    sliding_window=8,
+    layer_types=LOCAL_GLOBAL,
+    num_local_experts=6,
+    num_experts_per_tok=2,
+    intermediate_size=32,
+    rope_parameters=dict(
+        rope_type="yarn",
+        rope_theta=150_000.0,
+        factor=8.0,
+        beta_fast=32.0,
+        beta_slow=1.0,
+        truncate=False,
+        original_max_position_embeddings=32,
+    ),
 )
 
 
@@ -633,6 +652,94 @@ FAMILIES = {
         ),
     ),
     "arcee": dict(type="arcee", dtype="bfloat16", config=dict(tie_word_embeddings=False, rope_parameters=PLAIN_ROPE)),
+    "apertus": dict(
+        type="apertus",
+        dtype="bfloat16",
+        config=dict(
+            tie_word_embeddings=False,
+            rope_parameters=dict(
+                rope_type="llama3",
+                rope_theta=12_000_000.0,
+                factor=8.0,
+                low_freq_factor=1.0,
+                high_freq_factor=4.0,
+                original_max_position_embeddings=32,
+            ),
+        ),
+    ),
+    # Published with code of their own: what they compute is what Llama and Granite do.
+    "internlm2": dict(
+        type="llama",
+        dtype="bfloat16",
+        published="internlm2",
+        config=dict(tie_word_embeddings=False, rope_parameters=dict(rope_type="default", rope_theta=1_000_000.0)),
+    ),
+    "minicpm": dict(
+        type="granite",
+        dtype="bfloat16",
+        published="minicpm",
+        config=dict(
+            embedding_multiplier=12.0,
+            residual_multiplier=1.4 / math.sqrt(2),
+            attention_multiplier=1 / math.sqrt(8),
+            logits_scaling=32 / 16,
+            tie_word_embeddings=True,
+            rope_parameters=PLAIN_ROPE,
+        ),
+    ),
+    "gptoss": dict(type="gpt_oss", dtype="bfloat16", config=GPT_OSS),
+    "gptossmxfp4": dict(type="gpt_oss", dtype="bfloat16", experts="mxfp4", config=GPT_OSS),
+    "gemma3n": dict(
+        type="gemma3n_text",
+        dtype="bfloat16",
+        config=dict(
+            num_hidden_layers=4,
+            head_dim=16,
+            sliding_window=8,
+            layer_types=LOCAL_GLOBAL * 2,
+            num_kv_shared_layers=2,
+            activation_sparsity_pattern=[0.95, 0.0, 0.8, 0.0],
+            hidden_size_per_layer_input=8,
+            vocab_size_per_layer_input=VOCAB,
+            laurel_rank=8,
+            tie_word_embeddings=True,
+        ),
+    ),
+    "gemma4": dict(
+        type="gemma4_text",
+        dtype="bfloat16",
+        config=dict(
+            num_hidden_layers=4,
+            head_dim=16,
+            global_head_dim=32,
+            sliding_window=8,
+            layer_types=LOCAL_GLOBAL * 2,
+            num_kv_shared_layers=2,
+            use_double_wide_mlp=True,
+            hidden_size_per_layer_input=8,
+            vocab_size_per_layer_input=VOCAB,
+            final_logit_softcapping=30.0,
+            tie_word_embeddings=True,
+        ),
+    ),
+    "gemma4moe": dict(
+        type="gemma4_text",
+        dtype="bfloat16",
+        config=dict(
+            head_dim=16,
+            global_head_dim=32,
+            num_global_key_value_heads=1,
+            attention_k_eq_v=True,
+            sliding_window=8,
+            layer_types=LOCAL_GLOBAL,
+            hidden_size_per_layer_input=0,
+            enable_moe_block=True,
+            num_experts=6,
+            top_k_experts=2,
+            moe_intermediate_size=16,
+            tie_word_embeddings=True,
+        ),
+    ),
 }
 
 
@@ -664,6 +771,72 @@ def fill(name, tensor, generator):
         return 0.5 * normal(*tensor.shape)
     rows = torch.exp(0.3 * normal(tensor.shape[0], *[1] * (tensor.dim() - 1)))
     return rows * normal(*tensor.shape) * 1.2 / math.sqrt(tensor.shape[-1])
+
+
+def pack_experts(folder, generator):
+    """Puts random experts in blocks of MXFP4 in place of a saved model's, in the layout in which gpt-oss is published."""
+    file = folder / "model.safetensors"
+    packed = {}
+    for name, tensor in load_file(file).items():
+        if not name.endswith(("experts.gate_up_proj", "experts.down_proj")):
+            packed[name] = tensor
+            continue
+        count, columns, rows = tensor.shape
+        blocks = torch.randint(0, 256, (count, rows, columns // 32, 16), generator=generator)
+        scales = torch.randint(121, 125, (count, rows, columns // 32), generator=generator)
+        packed[f"{name}_blocks"], packed[f"{name}_scales"] = blocks.to(torch.uint8), scales.to(torch.uint8)
+    save_file(packed, file, metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    kept = ["model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]
+    config["quantization_config"] = dict(quant_method="mxfp4", modules_to_not_convert=kept)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def internlm2(config, tensors):
+    """A saved Llama as InternLM2 is published: other names, and queries, key and value KV head by KV head in one matrix."""
+    names = [
+        ("model.embed_tokens", "model.tok_embeddings"),
+        ("lm_head", "output"),
+        ("input_layernorm", "attention_norm"),
+        ("post_attention_layernorm", "ffn_norm"),
+        ("self_attn.o_proj", "attention.wo"),
+        ("mlp.gate_proj", "feed_forward.w1"),
+        ("mlp.up_proj", "feed_forward.w3"),
+        ("mlp.down_proj", "feed_forward.w2"),
+    ]
+    renamed = {}
+    for name, tensor in tensors.items():
+        for old, new in names:
+            name = name.replace(old, new)
+        renamed[name] = tensor
+    groups = config["num_key_value_heads"]
+    for layer in range(config["num_hidden_layers"]):
+        prefix = f"model.layers.{layer}."
+        parts = [renamed.pop(f"{prefix}self_attn.{part}_proj.weight") for part in "qkv"]
+        grouped = torch.cat([part.view(groups, -1, config["hidden_size"]) for part in parts], 1)
+        renamed[f"{prefix}attention.wqkv.weight"] = grouped.flatten(0, 1).contiguous()
+    kept = "hidden_act hidden_size intermediate_size max_position_embeddings num_attention_heads num_hidden_layers"
+    kept = [*kept.split(), "num_key_value_heads", "rms_norm_eps", "vocab_size"]
+    own = dict(bias=False, torch_dtype=config["dtype"], attn_implementation="eager", rope_theta=1_000_000.0)
+    scaling = dict(type="dynamic", factor=2.0)
+    return {**{key: config[key] for key in kept}, **own, "rope_scaling": scaling}, renamed
+
+
+def minicpm(config, tensors):
+    """A saved Granite as MiniCPM is published: its factors under other keys."""
+    kept = "hidden_act hidden_size intermediate_size max_position_embeddings num_attention_heads num_hidden_layers"
+    kept = [*kept.split(), "num_key_value_heads", "rms_norm_eps", "vocab_size", "tie_word_embeddings"]
+    own = dict(torch_dtype=config["dtype"], scale_emb=12, scale_depth=1.4, dim_model_base=16, rope_scaling=None)
+    return {**{key: config[key] for key in kept}, **own}, tensors
+
+
+def publish(folder, model_type):
+    """Writes a saved model as one of another type, which computes the same."""
+    config = json.loads((folder / "config.json").read_text())
+    write = {"internlm2": internlm2, "minicpm": minicpm}[model_type]
+    config, tensors = write(config, load_file(folder / "model.safetensors"))
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(dict(model_type=model_type, **config), indent=2) + "\n")
 
 
 def pooled(hidden, pooling):
@@ -706,22 +879,26 @@ def make(name, family):
     with torch.no_grad():
         for key, tensor in model.named_parameters():
             tensor.copy_(fill(key, tensor, generator))
-        for key, tensor in model.named_buffers():  # what only the choice of experts sees
-            if key.endswith(("correction_bias", "expert_bias")):
+        for key, tensor in model.named_buffers():  # some of which are trained all the same
+            if key.endswith(("correction_bias", "expert_bias", "layer_scalar")):
                 tensor.copy_(fill(key, tensor, generator))
     dtype = getattr(torch, family["dtype"])
     model.to(dtype).save_pretrained(folder, max_shard_size=family.get("shard", "5GB"))
     (folder / "generation_config.json").unlink(missing_ok=True)
     if pooling:
         write_sentence_files(folder, pooling)
+    if family.get("experts") == "mxfp4":
+        pack_experts(folder, generator)
     saved = auto.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
     with torch.no_grad():
         inputs, numbers = results(saved, family, generator)
+    if "published" in family:
+        publish(folder, family["published"])
     np.asarray(numbers.numpy(), dtype="<f4").tofile(folder / ("vectors.f32" if pooling else "logits.f32"))
     found = (file.relative_to(folder) for file in folder.rglob("*") if file.suffix in (".json", ".safetensors"))
     files = sorted(map(str, found))
     golden = dict(
-        architecture=family["type"],
+        architecture=family.get("published", family["type"]),
         **inputs,
         files=files,
         dtype=family["dtype"],

@@ -57,9 +57,11 @@ interface Spec {
   gated: boolean;
   rows: number;
   ff: number;
+  /** A gate and its up side by side. */
+  alternating?: boolean;
 }
 
-async function check(rig: Rig, { activation, gated, rows, ff }: Spec, random: Random) {
+async function check(rig: Rig, { activation, gated, rows, ff, alternating = false }: Spec, random: Random) {
   const { elem } = rig.types;
   const width = (gated ? 2 : 1) * ff;
   const inputs = lumpy(random, rows * width, width);
@@ -71,9 +73,9 @@ async function check(rig: Rig, { activation, gated, rows, ff }: Spec, random: Ra
   );
   const gateUp = rounded(inputs, elem);
   const act = rig.unwritten(rows * ff, elem);
-  const buffer = rig.upload(gateUp, elem);
+  const buffer = rig.upload(alternating ? alternated(gateUp, ff) : gateUp, elem);
   const constants = activation === "xielu" && { xielu: XIELU };
-  const input = { gateUp: buffer, act, ff, activation, gated, ...constants };
+  const input = { gateUp: buffer, act, ff, activation, gated, alternating, ...constants };
   const op = await activationOp(rig.kernels, rig.types, input);
   rig.run([op], { rows: Array.from({ length: rows }, () => ({})) });
   const limit = elem === "f16" ? 65504 : Infinity;
@@ -97,6 +99,14 @@ async function check(rig: Rig, { activation, gated, rows, ff }: Spec, random: Ra
   );
 }
 
+/** Rows of gates, then ups, as rows in which they alternate. */
+function alternated(gateUp: Float64Array, ff: number): Float64Array {
+  return gateUp.map((_, i) => {
+    const [row, place] = [Math.floor(i / (2 * ff)), i % (2 * ff)];
+    return gateUp[row * 2 * ff + (place % 2) * ff + Math.floor(place / 2)] as number;
+  });
+}
+
 /** What multiplies the function of the gate. */
 function factorOf(activation: Activation, up: number): number {
   return activation === "clamped_swiglu" ? Math.max(-7, Math.min(7, up)) + 1 : up;
@@ -110,6 +120,8 @@ export const cases: Case[] = (Object.keys(references) as Activation[]).flatMap((
       await check(rig, { activation, gated, rows: 1, ff: 1408 }, random);
       await check(rig, { activation, gated, rows: 7, ff: 4 }, random);
       await check(rig, { activation, gated, rows: 33, ff: 260 }, random);
+      if (activation === "clamped_swiglu")
+        await check(rig, { activation, gated, rows: 5, ff: 260, alternating: true }, random);
     }
     rig.close();
   }),

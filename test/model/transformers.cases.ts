@@ -53,6 +53,14 @@ export const FAMILIES = [
   "deepseek3",
   "nemotronh",
   "stablelm12",
+  "apertus",
+  "gptoss",
+  "gptossmxfp4",
+  "gemma3n",
+  "gemma4",
+  "gemma4moe",
+  "internlm2",
+  "minicpm",
 ];
 
 /** Those that make vectors of texts. */

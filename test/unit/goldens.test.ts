@@ -33,7 +33,8 @@ test("shards, tied heads and all three types of numbers are among them", () => {
     (name) => JSON.parse(readFileSync(`${FOLDER}/${name}/config.json`, "utf8")) as object,
   );
   const values = (key: string) => new Set(configs.map((config) => (config as Record<string, unknown>)[key]));
-  expect([...values("dtype")].sort()).toEqual(["bfloat16", "float16", "float32"]);
+  const types = new Set([...values("dtype"), ...values("torch_dtype")].filter(Boolean));
+  expect([...types].sort()).toEqual(["bfloat16", "float16", "float32"]);
   expect([...values("tie_word_embeddings")]).toEqual(expect.arrayContaining([true, false]));
   const sharded = folders.filter((name) => existsSync(`${FOLDER}/${name}/model.safetensors.index.json`));
   expect(sharded.length).toBeGreaterThan(1);

@@ -324,6 +324,10 @@ describe("config.json", () => {
     ["qwen3", [4096, 32, 32, 32, 128, 22_016, 151_936, 32_768]],
     ["smollm3", [2048, 36, 16, 4, 128, 11_008, 128_256, 32_768]],
     ["gemma3_text", [2304, 26, 8, 4, 256, 9216, 262_208, 131_072]],
+    ["gemma3n_text", [2048, 35, 8, 2, 256, 16_384, 262_400, 32_768]],
+    ["gemma4_text", [2304, 30, 8, 4, 256, 9216, 262_144, 131_072]],
+    ["apertus", [4096, 32, 32, 32, 128, 14_336, 131_072, 65_536]],
+    ["gpt_oss", [2880, 36, 64, 8, 64, 2880, 201_088, 131_072]],
   ])("%s: the sizes of an empty config", (type, expected) => {
     const shape = configShape({ model_type: type });
     const { heads, kvHeads, headDim } = attention(shape)[0] as AttentionMixer;
@@ -444,7 +448,12 @@ describe("config.json", () => {
     ["llama", "attn_logit_cap_new", 5],
     ["llama", "layer_types", ["full_attention", "sliding_attention"]],
     ["llama", "rope_scaling", { rope_type: "linear", factor: 2, something: 1 }],
-    ["llama", "rope_scaling", { rope_type: "dynamic", factor: 2 }],
+    ["llama", "rope_scaling", { rope_type: "dynamic", factor: 2, original_max_position_embeddings: 8 }],
+    ["gpt_oss", "swiglu_limit", 5],
+    ["gemma3n_text", "altup_num_inputs", 2],
+    ["gemma4_text", "use_bidirectional_attention", "all"],
+    ["gemma4_text", "per_layer_config", { 0: { sliding_window: 4 } }],
+    ["minicpm", "sparse_config", { dense_len: 8192 }],
     ["llama", "num_local_experts", 8],
     ["qwen3", "layer_types", sizesOf(8, () => "chunked_attention")],
     ["gemma3_text", "use_bidirectional_attention", true],
@@ -531,9 +540,84 @@ describe("config.json", () => {
     expect(error.message).toMatch(/activation_function gelu does not run here, only swiglu/);
   });
 
-  test("a type that is read from GGUF files alone is known by name, whatever its config holds", () => {
-    const error = errorOf(() => configShape({ model_type: "minicpm", time_step_limit: [0, Infinity] }));
-    expect(error.message).toMatch(/"minicpm" is read from GGUF files only/);
+  test("dynamic scaling changes nothing up to the end of the context", () => {
+    const scaling = { type: "dynamic", factor: 2 };
+    const shape = configShape({ model_type: "internlm2", ...sizes, rope_scaling: scaling });
+    expect(shape.ropeTables[0]?.scaling).toEqual({ type: "none" });
+  });
+
+  test("MiniCPM: its factors, under keys of its own", () => {
+    const factors = { scale_emb: 12, scale_depth: 1.4, dim_model_base: 256 };
+    const shape = configShape({ model_type: "minicpm", ...sizes, hidden_size: 512, ...factors });
+    expect(shape).toMatchObject({
+      embeddingScale: 12,
+      residualScale: 1.4 / Math.sqrt(8),
+      logitScale: 0.5,
+    });
+  });
+
+  test("gpt-oss as published, its experts in MXFP4", () => {
+    const shape = configShape({
+      ...{ model_type: "gpt_oss", ...sizes, num_local_experts: 32, experts_per_token: 4 },
+      ...{ num_experts_per_tok: 4, sliding_window: 128, swiglu_limit: 7.0, initial_context_length: 4096 },
+      rope_scaling: {
+        ...{ beta_fast: 32.0, beta_slow: 1.0, factor: 32.0, original_max_position_embeddings: 4096 },
+        ...{ rope_type: "yarn", truncate: false },
+      },
+      quantization_config: { quant_method: "mxfp4", modules_to_not_convert: ["lm_head"] },
+    });
+    expect(windows(shape)).toEqual([128, 0, 128, 0, 128, 0, 128, 0]);
+    expect(shape.ropeTables[0]?.scaling).toMatchObject({ type: "yarn", factor: 32, truncate: false });
+  });
+
+  const gemma4 = (changes: Changes) =>
+    attention(
+      configShape({ model_type: "gemma4_text", ...sizes, head_dim: 16, num_hidden_layers: 6, ...changes }),
+    ).map(({ headDim, kvHeads, sharesKvOf }) => [headDim, kvHeads, sharesKvOf]);
+
+  test("Gemma 4: sizes of global layers, as published and as transformers 5 writes them", () => {
+    const local = Array.from({ length: 5 }, () => [16, 2, undefined]);
+    expect(gemma4({ global_head_dim: 32 })).toEqual([...local, [32, 2, undefined]]);
+    const published = { global_head_dim: 32, num_global_key_value_heads: 1, attention_k_eq_v: true };
+    expect(gemma4(published)).toEqual([...local, [32, 1, undefined]]);
+    const listed = { per_layer_config: { 5: { head_dim: 32, num_key_value_heads: 1 } } };
+    expect(gemma4(listed)).toEqual(gemma4(published));
+    const types = ["sliding_attention", "full_attention", "sliding_attention", "full_attention"];
+    const shared = { num_hidden_layers: 4, layer_types: types, global_head_dim: 32, num_kv_shared_layers: 2 };
+    expect(gemma4(shared).map(([, , owner]) => owner)).toEqual([undefined, undefined, 0, 1]);
+  });
+
+  test.each([{ 0: { head_dim: 32 } }, { 5: { head_dim: 0 } }, { 5: { num_key_value_heads: "2" } }])(
+    "Gemma 4: per_layer_config %j is refused",
+    (per_layer_config) => {
+      expect(errorOf(() => gemma4({ per_layer_config })).message).toContain("per_layer_config");
+    },
+  );
+
+  test("Gemma 4: a part of the pairs of global layers turns", () => {
+    const shape = configShape({ model_type: "gemma4_text", ...sizes, head_dim: 16, global_head_dim: 32 });
+    expect(shape.ropeTables[0]).toMatchObject({
+      theta: 1e6,
+      rot: 32,
+      scaling: { type: "linear", factor: 1 },
+    });
+    expect(shape.ropeTables[0]?.divisors).toEqual([1, 1, 1, 1, ...sizesOf(12, () => 1e30)]);
+    expect(shape.ropeTables[1]).toMatchObject({ theta: 1e4, rot: 16 });
+  });
+
+  test("Gemma 3n: shares of gates become standard deviations, those of transformers", () => {
+    const shape = (changes: Changes) =>
+      configShape({ model_type: "gemma3n_text", ...sizes, num_kv_shared_layers: 2, ...changes }).layers.map(
+        ({ ffn }) => (ffn?.kind === "mlp" ? ffn.sparsity : undefined),
+      );
+    const deviations = shape({ activation_sparsity_pattern: [0.95, 0.5, 0, 0, 0, 0, 0, 0] });
+    const { intermediate_size: width } = sizes;
+    expect(deviations[0]).toBeCloseTo(1.6448536269514722 * Math.sqrt((width - 1) / width), 12);
+    expect(deviations[1]).toBeCloseTo(0, 12);
+    expect(deviations.slice(2)).toEqual(sizesOf(6, () => undefined));
+    expect(shape({})).toEqual(sizesOf(8, () => undefined));
+    const error = errorOf(() => shape({ activation_sparsity_pattern: sizesOf(8, () => 1) }));
+    expect(error.message).toContain("activation_sparsity_pattern is 1, expected shares from 0 to 1");
   });
 
   const kinds = (shape: ModelShape) =>
@@ -686,7 +770,7 @@ describe("config.json", () => {
   });
 });
 
-function sizesOf(length: number, entry: (index: number) => string): string[] {
+function sizesOf<T>(length: number, entry: (index: number) => T): T[] {
   return Array.from({ length }, (_, index) => entry(index));
 }
 

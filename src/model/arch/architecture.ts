@@ -18,7 +18,7 @@ import type { LayerTensors } from "./tensor-lookup.ts";
 
 /** A row: what the hyperparameters alone do not say. */
 export interface Architecture extends GgufTraits {
-  /** `model_type` values of config.json; some are known by name only (config/dialects.ts). */
+  /** `model_type` values of config.json, which config/dialects.ts knows how to read. */
   config: readonly string[];
   /** GGUF files hold q and k rows for this layout. */
   ropeLayout: RopeLayout;
@@ -67,6 +67,8 @@ export interface Architecture extends GgufTraits {
   valuesMayBeKeys?: boolean;
   /** A layer with experts has a feed-forward beside them, with norms of its own. */
   besideExperts?: boolean;
+  /** In safetensors, rows of an expert's gate and up alternate. */
+  alternatingExperts?: boolean;
   /** W_q carries a gate for each head. */
   gatedAttention?: boolean;
   /** The feed-forward's gate and up are one tensor. */

@@ -21,12 +21,9 @@ import { TidepoolError } from "../../errors.ts";
 import { refuseUnreadConfig } from "./unread-keys.ts";
 import type { Activation, RopeScaling } from "../../shape/shape.ts";
 
-/** The model types whose config.json is understood. */
-export const CONFIG_MODEL_TYPES: readonly string[] = Object.keys(DIALECTS);
-
 /**
  * Hyperparameters from config.json (`text_config` is used where there is one), and the keys that they were read from.
- * @param modelType one of CONFIG_MODEL_TYPES
+ * @param modelType one of DIALECTS
  * @throws TidepoolError `invalid_file` or `unsupported`, naming the key.
  */
 export function hyperparametersFromConfig(
@@ -95,12 +92,16 @@ function listedCount(read: Reader, { layersOf = [] }: Dialect): number | undefin
 /** Where AWQ, GPTQ, compressed-tensors, bitsandbytes and the like say how they packed the weights. */
 const PACKINGS = ["quantization_config", "compression_config"];
 
+/** The one whose tensors are read (load/arranged.ts). */
+const READ_PACKINGS = ["mxfp4"];
+
 /** Packed weights stand in tensors of other names and types, which mean nothing here. */
 function refusePacked(read: Reader): void {
   for (const key of PACKINGS) {
     const packing = read.value(key);
     if (!isObject(packing)) continue;
     const method = String(packing["quant_method"] ?? packing["format"] ?? "an unnamed method");
+    if (READ_PACKINGS.includes(method)) continue;
     const message = `config.json: ${key}: the weights are packed by ${method}, which is not read here; expected F32, F16 or BF16 weights, or a GGUF file of this model`;
     throw new TidepoolError("unsupported", message, { key, method });
   }
@@ -145,6 +146,7 @@ const ACTIVATIONS: Readonly<Record<string, Activation>> = {
   gelu_fast: "gelu_tanh",
   gelu: "gelu",
   relu2: "relu2",
+  xielu: "xielu",
 };
 
 function activationOf(read: Reader, { activation: name, activations }: Dialect): Activation {
@@ -240,6 +242,10 @@ function ropeScaling(read: Reader, place: string, sizes: RopeSizes): RopeScaling
   switch (type) {
     case "default":
       return { type: "none" };
+    case "dynamic":
+      return dynamicScaling(read, place, contextTokens);
+    case "proportional":
+      return { type: "linear", factor: read.positive(`${place}factor`, 1) };
     case "linear":
       return { type, factor: read.positive(`${place}factor`) };
     case "llama3":
@@ -256,8 +262,22 @@ function ropeScaling(read: Reader, place: string, sizes: RopeSizes): RopeScaling
     case "su":
       return longRopeScaling(read, place, sizes);
     default:
-      throw read.unsupported(`${place}rope_type`, type, "default, linear, llama3, yarn and longrope");
+      throw read.unsupported(
+        `${place}rope_type`,
+        type,
+        "default, linear, dynamic, llama3, yarn and longrope",
+      );
   }
+}
+
+/** Beyond the context, where no engine goes, the base would grow. */
+function dynamicScaling(read: Reader, place: string, contextTokens: number): RopeScaling {
+  const name = `${place}original_max_position_embeddings`;
+  const original = read.positive(name, contextTokens);
+  if (original !== contextTokens)
+    throw read.unsupported(name, original, `max_position_embeddings ${contextTokens}`);
+  read.positive(`${place}factor`, 1);
+  return { type: "none" };
 }
 
 function yarnScaling(read: Reader, place: string, contextTokens: number): RopeScaling {

@@ -17,6 +17,7 @@ import {
 } from "./hyperparameters.ts";
 import { Reader, type Settings } from "./settings-reader.ts";
 import { refuseUnreadMetadata } from "./unread-keys.ts";
+import { xieluOf } from "../../shape/ffn/mlp.ts";
 import type {
   ExpertRouting,
   NormKind,
@@ -122,7 +123,7 @@ export function hyperparametersFromMetadata(
       experts > 0 ? Array<number>(layers).fill(0) : undefined,
     ),
     activation: undefined,
-    xielu: traits.xielu ? xieluOf(general, layers) : undefined,
+    xielu: traits.xielu ? xieluLayers(general, layers) : undefined,
     parallelResidual: traits.parallelFlag ? read.flag("use_parallel_residual", true) : undefined,
     normEps: read.positive(EPSILON_KEYS[traits.norm ?? "rms"]),
     ...ropeOf(
@@ -236,20 +237,11 @@ function vocabSizeOf(read: Reader, general: Reader): number | undefined {
 }
 
 /** The file has the constants before the softplus that keeps them positive. */
-function xieluOf(general: Reader, layers: number): Xielu[] {
-  const [positive, negative, slope, limit] = ["alpha_p", "alpha_n", "beta", "eps"].map((name) =>
-    general.numbers(`xielu.${name}`, layers),
-  ) as [number[], number[], number[], number[]];
-  return slope.map((beta, index) => ({
-    positive: softplus(positive[index] as number),
-    negative: beta + softplus(negative[index] as number),
-    slope: beta,
-    limit: limit[index] as number,
-  }));
-}
-
-function softplus(x: number): number {
-  return Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x)));
+function xieluLayers(general: Reader, layers: number): Xielu[] {
+  const lists = ["alpha_p", "alpha_n", "beta", "eps"].map((name) => general.numbers(`xielu.${name}`, layers));
+  return Array.from({ length: layers }, (_, index) =>
+    xieluOf(...(lists.map((list) => list[index]) as [number, number, number, number])),
+  );
 }
 
 type RopePart = Pick<

@@ -19,6 +19,8 @@ export interface RopeBase {
   scaling: RopeScaling;
   /** Multiplies cos and sin, beside what the scaling does. Default: 1. */
   magnitude?: number;
+  /** One a pair: divide its frequency. */
+  divisors?: readonly number[] | undefined;
 }
 
 export interface Hyperparameters {

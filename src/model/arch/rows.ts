@@ -6,7 +6,7 @@
  */
 import { inFile, TidepoolError } from "../../errors.ts";
 import type { GgufModelFile, ModelFile, SafetensorsModelFile } from "../../load/model-file.ts";
-import { CONFIG_MODEL_TYPES, hyperparametersFromConfig } from "./hyperparameters-config.ts";
+import { hyperparametersFromConfig } from "./hyperparameters-config.ts";
 import { hyperparametersFromMetadata } from "./hyperparameters-gguf.ts";
 import { MAX_VOCAB, type Hyperparameters } from "./hyperparameters.ts";
 import { checkSizes } from "./sizes.ts";
@@ -28,6 +28,7 @@ import { LAYER_NORM } from "./rows/layer-norm.ts";
 import { RECURRENT } from "./rows/recurrent.ts";
 import { EXPERTS } from "../ffn/experts.ts";
 import { ATTENTION } from "../mixer/attention.ts";
+import { PER_LAYER_TABLE } from "../residual/per-layer.ts";
 import { sentenceTraits } from "./sentence.ts";
 import { TensorNames, type LayerTensors } from "./tensor-lookup.ts";
 
@@ -77,10 +78,6 @@ function readConfigShape(file: SafetensorsModelFile): ReadShape {
   const type = modelTypeOf(config);
   const row = ARCHITECTURES.find((candidate) => candidate.config.includes(type));
   if (!row) throw unknownArchitecture(type);
-  if (!CONFIG_MODEL_TYPES.includes(type)) {
-    const message = `"${type}" is read from GGUF files only, not from safetensors`;
-    throw new TidepoolError("unsupported", message, { architecture: row.gguf });
-  }
   const { params, keys } = hyperparametersFromConfig(config, type);
   const { pooling, tasks } = file.sentence
     ? sentenceTraits(file.sentence)
@@ -178,7 +175,7 @@ function checkExperts(row: Architecture, { experts, routing }: Hyperparameters):
 
 /** The embedding's rows: what the settings say is older than the last tokens that were added, or padded. */
 function vocabSizeOf(params: Hyperparameters, names: TensorNames): number {
-  const rows = names.model("token_embd")?.shape[1] ?? params.vocabSize;
+  const rows = vocabularyRows(names) ?? params.vocabSize;
   if (rows !== undefined && rows > 0 && rows <= MAX_VOCAB) return rows;
   throw new TidepoolError(
     "invalid_file",
@@ -186,11 +183,22 @@ function vocabSizeOf(params: Hyperparameters, names: TensorNames): number {
   );
 }
 
+/** Gemma 3n has numbers for each layer of fewer tokens: the others stand for pictures and sound. */
+function vocabularyRows(names: TensorNames): number | undefined {
+  const rows = ["token_embd", PER_LAYER_TABLE].map((name) => names.model(name)?.shape[1] ?? Infinity);
+  const least = Math.min(...rows);
+  return rows[0] === Infinity ? undefined : least;
+}
+
 function ropeTables({ rope, localRope, localLayers, ...dims }: Hyperparameters): RopeParams[] {
   const all = { ...rope, rot: dims.ropeDims };
   const hasLocal = localRope && localLayers.includes(true);
   const tables = hasLocal ? [all, { ...localRope, rot: dims.localRopeDims }] : [all];
-  return tables.map(({ magnitude = 1, ...table }) => ({ ...table, ...(magnitude !== 1 && { magnitude }) }));
+  return tables.map(({ magnitude = 1, divisors, ...table }) => ({
+    ...table,
+    ...(magnitude !== 1 && { magnitude }),
+    ...(divisors && { divisors }),
+  }));
 }
 
 function layerShape(
@@ -258,6 +266,7 @@ function expertsOf(
       scale,
       ...(groups && { groups }),
     },
+    ...(params.isConfig && row.alternatingExperts && { alternating: true as const }),
     ...(layer.has("ffn_up_shexp") && { shared: { mlp: sharedMlp, sigmoidGate } }),
     ...(row.besideExperts && { beside: mlpOf(row, params, index) }),
   };

@@ -35,6 +35,9 @@ const PREFIXES = [
   ...["transformer.", "gpt_neox.", "", "bert.", "roberta."],
 ];
 
+/** Other names of the head, which stands before the prefix. */
+const HEADS = ["language_model.lm_head", "embed_out"];
+
 /** The tensors of one layer. */
 export interface LayerTensors {
   has(name: string, suffix?: string): boolean;
@@ -66,10 +69,9 @@ export class TensorNames {
       return this.first([`${name}.${suffix}`, `${other}.${suffix}`]);
     }
     if (name === "output")
-      return this.first(
-        ["lm_head", "language_model.lm_head", "embed_out"].map((head) => `${head}.${suffix}`),
-      );
-    return this.first(PREFIXES.map((prefix) => `${prefix}${this.names[name] ?? name}.${suffix}`));
+      return this.first([this.names[name] ?? "lm_head", ...HEADS].map((head) => `${head}.${suffix}`));
+    const stem = this.names[name] ?? this.numbered(name) ?? name;
+    return this.first(PREFIXES.map((prefix) => `${prefix}${stem}.${suffix}`));
   }
 
   /** A tensor of a layer: "attn_q", "ffn_norm". */
@@ -90,7 +92,7 @@ export class TensorNames {
     return bare ?? (stem === undefined || suffix === "" ? stem : `${stem}.${suffix}`);
   }
 
-  /** The tensor of one expert: "ffn_up.3". */
+  /** One of several of a kind, such as an expert's: "ffn_up.3". */
   private numbered(name: string): string | undefined {
     const dot = name.lastIndexOf(".");
     return this.names[`${name.slice(0, dot)}.N`]?.replace("{}", name.slice(dot + 1));

@@ -9,7 +9,7 @@ import { DENSE_NAMES } from "../embedding.ts";
 import { FEED_FORWARDS } from "../ffn/kinds.ts";
 import { formatOf } from "../matrix/formats.ts";
 import { MIXERS } from "../mixer/kinds.ts";
-import { ALTUP_LAYER, ALTUP_TENSORS } from "../residual/altup.ts";
+import { ALTUP_LAYER, altUpTensors } from "../residual/altup.ts";
 import { PER_LAYER_GATE, PER_LAYER_TENSORS } from "../residual/per-layer.ts";
 import { requireTensor, TensorNames, VECTOR, type LayerTensors, type TensorSpec } from "./tensor-lookup.ts";
 
@@ -74,7 +74,7 @@ function needsOf(file: ModelFile, shape: ModelShape): Need[] {
     ...dense.map((name) => need(`${name}.weight`, [names.model(name)])),
     need("output.weight", [names.model("output"), names.model("output", "bias")], false),
     need("rope_freqs.weight", ropeDivisors(names, shape), false),
-    ...[...(shape.perLayerWidth ? PER_LAYER_TENSORS : []), ...(shape.altUp ? ALTUP_TENSORS : [])].map(
+    ...[...(shape.perLayerWidth ? PER_LAYER_TENSORS : []), ...(shape.altUp ? altUpTensors(names) : [])].map(
       (name) => need(`${name}.weight`, [names.model(name)]),
     ),
     ...shape.layers.flatMap((layer, index) => [
@@ -153,7 +153,7 @@ export function checkTensors(file: ModelFile, shape: ModelShape): void {
 const IGNORED: readonly { name: RegExp; why: string }[] = [
   { name: /^(v|a|mm|mmproj)\./, why: "encoders of pictures and sound in GGUF files of other engines" },
   {
-    name: /(^|\.)(vision_tower|vision_model|visual|audio_tower|audio_model|multi_modal_projector|embed_vision)\./,
+    name: /(^|\.)(vision_tower|vision_model|visual|audio_tower|audio_model|multi_modal_projector|embed_(vision|audio))\./,
     why: "the same in safetensors",
   },
   { name: /rotary_emb\.inv_freq$|attn_rot_embd\.weight$|rope_freqs/, why: "follows from the settings" },

@@ -29,7 +29,7 @@ import {
   loadBeside,
   type BesideWeights,
 } from "./beside.ts";
-import { activatedOps, activationOp, loadMlp, mlpBuffers, mlpTensors, type MlpWeights } from "./mlp.ts";
+import { activatedOps, activationOp, loadMlp, MLP, mlpBuffers, mlpTensors, type MlpWeights } from "./mlp.ts";
 import { expertsSumOp, MAX_ROUTED, routeOp, sortExpertsOp, unimportantOp } from "./routing.ts";
 
 interface ExpertsWeights {
@@ -53,7 +53,7 @@ const SHARED_GATE = "ffn_gate_inp_shexp";
 
 export const EXPERTS: FeedForwardKind<ExpertsFeedForward, ExpertsWeights> = {
   kind: "experts",
-  safetensorsNames: expertNames("mlp"),
+  safetensorsNames: { ...MLP.safetensorsNames, ...expertNames("mlp") },
 
   check({ experts, chosen, width, shared, beside, routing }, _, where) {
     const { count, used } = routing.groups ?? { count: 1, used: 1 };
@@ -260,7 +260,7 @@ async function chosenOps(
   { gateUp, down }: ExpertsWeights,
   context: OpContext,
 ): Promise<Op[]> {
-  const { chosen: perRow, width, activation, gated } = ffn;
+  const { chosen: perRow, width, activation, gated, alternating = false } = ffn;
   const { kernels, dtype, shape } = context;
   const [between, act] = [context.buffer("gateUp"), context.buffer("activated")];
   const stride = (gated ? 2 : 1) * width;
@@ -283,7 +283,7 @@ async function chosenOps(
     );
   pass.push(
     await activationOp(kernels, context.types(), {
-      ...{ gateUp: between, act, ff: width, activation, gated, perRow },
+      ...{ gateUp: between, act, ff: width, activation, gated, alternating, perRow },
     }),
   );
   const outputs = context.buffer("expertOutputs");

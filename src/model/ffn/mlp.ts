@@ -10,9 +10,9 @@ import { assert } from "../../base.ts";
 import type { Kernels, KernelTypes } from "../../gpu/kernel.ts";
 import { uniformBuffer, type Op } from "../../gpu/op.ts";
 import { largestFinite, reduceFragment } from "../op/kernel-parts.ts";
-import { mlpCost, type Activation, type MlpFeedForward, type Xielu } from "../../shape/ffn/mlp.ts";
+import { mlpCost, xieluOf, type Activation, type MlpFeedForward, type Xielu } from "../../shape/ffn/mlp.ts";
 import { LANES, need } from "../arch/need.ts";
-import { MATRIX, type TensorSpec } from "../arch/tensor-lookup.ts";
+import { MATRIX, VECTOR, type TensorSpec } from "../arch/tensor-lookup.ts";
 import type { BufferSizes } from "../layer-part.ts";
 import type { OpContext } from "../op/op-context.ts";
 import type { LayerLoader, Part, Projection } from "../tensor-loader.ts";
@@ -22,6 +22,8 @@ export interface MlpWeights {
   /** The gate's rows, if there is one, then those of W_up. */
   gateUp: Projection;
   down: Projection;
+  /** The constants of "xielu", if they are tensors. */
+  xielu?: Xielu;
 }
 
 export const MLP: FeedForwardKind<MlpFeedForward, MlpWeights> = {
@@ -49,7 +51,23 @@ export const MLP: FeedForwardKind<MlpFeedForward, MlpWeights> = {
 /** @param suffix behind the names of its tensors */
 export function mlpTensors(mlp: MlpFeedForward, suffix = ""): TensorSpec[] {
   const parts = [...gateUpParts(mlp, suffix).map(([name]) => name), `ffn_down${suffix}`];
-  return parts.map((name): TensorSpec => [name, MATRIX, true]);
+  const constants = hasXieluTensors(mlp) ? XIELU : [];
+  return [
+    ...parts.map((name): TensorSpec => [name, MATRIX, true]),
+    ...constants.map((name): TensorSpec => [name, VECTOR, true]),
+  ];
+}
+
+/** In safetensors, the constants of "xielu" are tensors of one number. */
+const XIELU = ["xielu_alpha_p", "xielu_alpha_n", "xielu_beta", "xielu_eps"] as const;
+
+function hasXieluTensors({ activation, xielu }: MlpFeedForward): boolean {
+  return activation === "xielu" && !xielu;
+}
+
+async function loadXielu(layer: LayerLoader): Promise<Xielu> {
+  const numbers = await Promise.all(XIELU.map((name) => layer.number(name)));
+  return xieluOf(...(numbers as [number, number, number, number]));
 }
 
 export async function loadMlp(mlp: MlpFeedForward, layer: LayerLoader, suffix = ""): Promise<MlpWeights> {
@@ -57,6 +75,7 @@ export async function loadMlp(mlp: MlpFeedForward, layer: LayerLoader, suffix = 
   return {
     gateUp: await layer.projection(d, gateUpParts(mlp, suffix)),
     down: await layer.projection(mlp.width, [[`ffn_down${suffix}`, d]]),
+    ...(hasXieluTensors(mlp) && { xielu: await loadXielu(layer) }),
   };
 }
 
@@ -70,8 +89,8 @@ export function mlpBuffers(
 
 /** From the layer's normed input to "activated", which W_down reads. */
 export async function activatedOps(
-  { width, activation, gated, xielu, sparsity }: MlpFeedForward,
-  { gateUp }: MlpWeights,
+  { width, activation, gated, sparsity, ...mlp }: MlpFeedForward,
+  { gateUp, xielu = mlp.xielu }: MlpWeights,
   context: OpContext,
 ): Promise<Op[]> {
   const [between, act] = [context.buffer("gateUp"), context.buffer("activated")];
@@ -100,6 +119,8 @@ export interface ActivationInput {
   ff: number;
   activation: Activation;
   gated: boolean;
+  /** A gate and what it multiplies stand side by side. Default: all gates stand before all others. */
+  alternating?: boolean;
   /** The constants of "xielu", which needs them. */
   xielu?: Xielu;
   /** Rows for each of the step's: those of its experts. Default: 1. */
@@ -124,7 +145,7 @@ export async function activationOp(
   types: KernelTypes,
   input: ActivationInput,
 ): Promise<Op> {
-  const { gateUp, act, ff, activation, gated, xielu, perRow = 1 } = input;
+  const { gateUp, act, ff, activation, gated, alternating, xielu, perRow = 1 } = input;
   assert(ff > 0 && ff % 4 === 0, `activation: the feed-forward width ${ff} is not a multiple of 4`);
   assert(xielu || activation !== "xielu", "activation: xielu without its constants");
   assert(gated || activation !== "clamped_swiglu", "activation: clamped_swiglu without a gate");
@@ -133,6 +154,7 @@ export async function activationOp(
     FF4: ff / 4,
     ACTIVATION: ACTIVATIONS[activation],
     GATED: gated ? 1 : 0,
+    ALTERNATING: alternating ? 1 : 0,
     LIMIT: largestFinite(types.elem),
   });
   const { positive = 0, negative = 0, slope = 0, limit = 0 } = xielu ?? {};

@@ -15,7 +15,7 @@ import { TidepoolError } from "../../errors.ts";
 import type { Kernels, KernelTypes } from "../../gpu/kernel.ts";
 import { uniformBuffer, type Op } from "../../gpu/op.ts";
 import type { ModelShape } from "../../shape/shape.ts";
-import { VECTOR, type TensorSpec } from "../arch/tensor-lookup.ts";
+import { VECTOR, type TensorNames, type TensorSpec } from "../arch/tensor-lookup.ts";
 import type { PackedWeight } from "../matrix/upload.ts";
 import { largestFinite, reduceFragment } from "../op/kernel-parts.ts";
 import type { LayerLoader, Projection, TensorLoader } from "../tensor-loader.ts";
@@ -28,10 +28,15 @@ export function streamRows(rows: number): number {
   return Math.ceil(rows / 64) * 64;
 }
 
-/** The tensors of the whole model: stacked in GGUF. */
 const EMBED = "altup_proj";
 const UNEMBED = "altup_unembd_proj";
-export const ALTUP_TENSORS: readonly string[] = [EMBED, UNEMBED];
+
+/** The tensors of the whole model: stacked in GGUF, one for each stream in safetensors. */
+export function altUpTensors(names: TensorNames): string[] {
+  return [EMBED, UNEMBED].flatMap((name) =>
+    names.model(`${name}.0`) ? Array.from({ length: STREAMS - 1 }, (_, index) => `${name}.${index}`) : [name],
+  );
+}
 
 /** The norms that the ops of AltUp hold; the others are the layer's. */
 const MIXER_POST = "post_attention_norm";
@@ -63,6 +68,10 @@ export interface AltUpLayer {
 export async function loadAltUp(loader: TensorLoader): Promise<AltUpWeights> {
   const { names, hiddenSize: d } = loader;
   const parts = (name: string) => {
+    if (names.model(`${name}.0`))
+      return Array.from({ length: STREAMS - 1 }, (_, index) =>
+        names.require(names.model(`${name}.${index}`), `${name}.${index}.weight`),
+      );
     const { shape, ...whole } = names.require(names.model(name), `${name}.weight`);
     const count = STREAMS - 1;
     if (shape.length !== 3 || shape[2] !== count)

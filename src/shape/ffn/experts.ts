@@ -27,6 +27,8 @@ export interface ExpertsFeedForward {
   activation: Activation;
   /** false: an expert is W_down(activation(W_up x)). */
   gated: boolean;
+  /** Rows of gate and up alternate in their one tensor (gpt-oss in safetensors). Default: all gates stand first. */
+  alternating?: true;
   routing: ExpertRouting;
   /** An expert that every token has; `sigmoidGate`: times the sigmoid of one more row of weights. */
   shared?: { mlp: MlpFeedForward; sigmoidGate: boolean };

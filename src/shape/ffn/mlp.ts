@@ -33,6 +33,15 @@ export interface Xielu {
   limit: number;
 }
 
+/** From the four numbers as models are trained with them. */
+export function xieluOf(alphaP: number, alphaN: number, beta: number, eps: number): Xielu {
+  return { positive: softplus(alphaP), negative: beta + softplus(alphaN), slope: beta, limit: eps };
+}
+
+function softplus(x: number): number {
+  return Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x)));
+}
+
 /** `matrices` of hiddenSize x width: 3 if gated, else 2; `active` experts run for each token. */
 export interface MlpCostSizes {
   width: number;

@@ -39,6 +39,8 @@ export interface Dialect {
 /** The keys of a mixture of experts. */
 export interface ExpertKeys {
   count: string;
+  /** A switch without which there are none, whatever the others say. */
+  unless?: string;
   /** Experts of a token. */
   chosen: string;
   /** Width of one expert. */

@@ -3,11 +3,12 @@
  * keys it says what others say elsewhere. Plain data but for a few rules; hyperparameters-config.ts reads by it.
  */
 import { expertDialects } from "./experts.ts";
+import { GEMMA_DIALECTS } from "./gemma.ts";
 import { LAYER_NORM_DIALECTS } from "./layer-norm.ts";
 import { RECURRENT_DIALECTS } from "./recurrent.ts";
 import type { Dialect } from "./dialect.ts";
+import { letteredLayers, listedLayers } from "./layers.ts";
 import { localByPeriod, MAX_CONTEXT, MAX_LAYERS } from "../hyperparameters.ts";
-import type { Reader } from "../settings-reader.ts";
 
 const LLAMA: Dialect = {
   defaults: {
@@ -133,6 +134,36 @@ const SEED_OSS: Dialect = {
   activation: "hidden_act",
 };
 
+const APERTUS: Dialect = {
+  defaults: {
+    ...LLAMA.defaults,
+    vocab_size: 131_072,
+    intermediate_size: 14_336,
+    max_position_embeddings: 65_536,
+    rms_norm_eps: 1e-5,
+    rope_theta: 12_000_000,
+    hidden_act: "xielu",
+  },
+  activation: "hidden_act",
+};
+
+/** Its code is published with its models, not with transformers; so is MiniCPM's. */
+const INTERNLM2: Dialect = {
+  defaults: { ...LLAMA.defaults, vocab_size: 103_168 },
+  activation: "hidden_act",
+};
+
+const MINICPM: Dialect = {
+  defaults: { ...LLAMA.defaults, scale_emb: 1, scale_depth: 1, dim_model_base: 1 },
+  activation: "hidden_act",
+  fixed: { sparse_config: null },
+  adjust: (read, { layers, hiddenSize }) => ({
+    embeddingScale: read.positive("scale_emb"),
+    residualScale: read.positive("scale_depth") / Math.sqrt(layers),
+    logitDivisor: hiddenSize / read.positive("dim_model_base"),
+  }),
+};
+
 const GLM4: Dialect = {
   defaults: {
     ...LLAMA.defaults,
@@ -177,42 +208,6 @@ const EXAONE4: Dialect = {
   activation: "hidden_act",
 };
 
-const GEMMA: Dialect = {
-  defaults: {
-    vocab_size: 256_000,
-    hidden_size: 3072,
-    intermediate_size: 24_576,
-    num_hidden_layers: 28,
-    num_attention_heads: 16,
-    num_key_value_heads: 16,
-    head_dim: 256,
-    max_position_embeddings: 8192,
-    rms_norm_eps: 1e-6,
-    rope_theta: 10_000,
-    hidden_act: "gelu_pytorch_tanh",
-  },
-  activation: "hidden_act",
-  activations: { gelu: "gelu_tanh" },
-};
-
-const GEMMA2: Dialect = {
-  defaults: {
-    ...GEMMA.defaults,
-    hidden_size: 2304,
-    intermediate_size: 9216,
-    num_hidden_layers: 26,
-    num_attention_heads: 8,
-    num_key_value_heads: 4,
-    hidden_activation: "gelu_pytorch_tanh",
-    query_pre_attn_scalar: 256,
-    sliding_window: 4096,
-    attn_logit_softcapping: 50,
-    final_logit_softcapping: 30,
-  },
-  localLayers: (read, layers) => listedLayers(read, layers) ?? localByPeriod(layers, 2),
-  activation: "hidden_activation",
-};
-
 const SMOLLM3: Dialect = {
   defaults: {
     ...LLAMA.defaults,
@@ -235,35 +230,6 @@ const SMOLLM3: Dialect = {
     listedLayers(read, layers) ?? (ropeLayers ?? []).map((rotates) => !rotates),
   activation: "hidden_act",
 };
-
-const GEMMA3: Dialect = {
-  defaults: {
-    vocab_size: 262_208,
-    hidden_size: 2304,
-    intermediate_size: 9216,
-    num_hidden_layers: 26,
-    num_attention_heads: 8,
-    num_key_value_heads: 4,
-    head_dim: 256,
-    max_position_embeddings: 131_072,
-    rms_norm_eps: 1e-6,
-    rope_theta: 1_000_000,
-    rope_local_base_freq: 10_000,
-    query_pre_attn_scalar: 256,
-    sliding_window: 4096,
-    hidden_activation: "gelu_pytorch_tanh",
-  },
-  localLayers: (read, layers) => {
-    const kept = read.integer("_sliding_window_pattern", MAX_LAYERS, GEMMA3_PERIOD);
-    const period = read.integer("sliding_window_pattern", MAX_LAYERS, kept);
-    return listedLayers(read, layers) ?? localByPeriod(layers, period);
-  },
-  localRope: "rope_local_base_freq",
-  activation: "hidden_activation",
-};
-
-/** One global layer after five local ones. */
-const GEMMA3_PERIOD = 6;
 
 const BERT: Dialect = {
   defaults: {
@@ -369,41 +335,22 @@ const DENSE: Readonly<Record<string, Dialect>> = {
   ernie4_5: ERNIE,
   hunyuan_v1_dense: HUNYUAN,
   seed_oss: SEED_OSS,
+  apertus: APERTUS,
+  internlm2: INTERNLM2,
+  minicpm: MINICPM,
   glm4: GLM4,
   olmo2: OLMO2,
   olmo3: OLMO3,
   exaone4: EXAONE4,
-  gemma: GEMMA,
-  gemma2: GEMMA2,
   smollm3: SMOLLM3,
-  gemma3_text: GEMMA3,
-  gemma3: GEMMA3,
   bert: BERT,
   roberta: ROBERTA,
   "xlm-roberta": ROBERTA,
   modernbert: MODERN_BERT,
   nomic_bert: NOMIC_BERT,
+  ...GEMMA_DIALECTS,
   ...RECURRENT_DIALECTS,
   ...LAYER_NORM_DIALECTS,
 };
 
 export const DIALECTS: Readonly<Record<string, Dialect>> = { ...DENSE, ...expertDialects(DENSE) };
-
-const LAYER_TYPES: readonly string[] = ["full_attention", "sliding_attention"];
-
-function listedLayers(read: Reader, layers: number): boolean[] | undefined {
-  return read.list("layer_types", layers)?.map((type) => {
-    if (!LAYER_TYPES.includes(String(type)))
-      throw read.unsupported("layer_types", type, LAYER_TYPES.join(" and "));
-    return type === "sliding_attention";
-  });
-}
-
-/** EXAONE 4: "LLLG" for three local layers and a global one, again and again, or a number as everywhere. */
-function letteredLayers(read: Reader, layers: number): boolean[] {
-  const name = "sliding_window_pattern";
-  const pattern = read.value(name);
-  if (typeof pattern !== "string") return localByPeriod(layers, read.integer(name, MAX_LAYERS, 0, 0));
-  if (!/^[LG]+$/.test(pattern)) throw read.bad(name, pattern, "a number or the letters L and G");
-  return Array.from({ length: layers }, (_, index) => pattern[index % pattern.length] === "L");
-}

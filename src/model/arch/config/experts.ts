@@ -4,7 +4,9 @@
  * dialects.ts.
  */
 import type { Dialect, ExpertKeys } from "./dialect.ts";
+import { listedLayers } from "./layers.ts";
 import {
+  localByPeriod,
   MAX_EXPERTS,
   MAX_LAYERS,
   MAX_WIDTH,
@@ -33,9 +35,9 @@ export function expertSettings(read: Reader, keys: ExpertKeys | undefined): Expe
 }
 
 export function expertCount(read: Reader, keys: ExpertKeys | undefined): number {
-  return keys
-    ? read.integer(keys.count, MAX_EXPERTS, undefined, 0)
-    : read.integer("num_experts", MAX_EXPERTS, 0, 0);
+  if (!keys) return read.integer("num_experts", MAX_EXPERTS, 0, 0);
+  const isOff = keys.unless !== undefined && !read.flag(keys.unless, false);
+  return isOff ? 0 : read.integer(keys.count, MAX_EXPERTS, undefined, 0);
 }
 
 /** Which layers have experts, whether their choice is biased, and whether q and k are normed. */
@@ -189,6 +191,24 @@ export function expertDialects(dense: Readonly<Record<string, Dialect>>): Record
         ...{ ...widths(1792), ...counts(32, 4), norm_topk_prob: true },
       },
       { experts: { ...QWEN, sharedWidth: undefined, scale: "routed_scaling_factor" } },
+    ),
+    gpt_oss: of(
+      "llama",
+      {
+        ...{ vocab_size: 201_088, hidden_size: 2880, intermediate_size: 2880, num_hidden_layers: 36 },
+        ...{ num_attention_heads: 64, num_key_value_heads: 8, head_dim: 64, rms_norm_eps: 1e-5 },
+        ...{ max_position_embeddings: 131_072, sliding_window: 128, rope_theta: 150_000 },
+        ...counts(128, 4, "num_local_experts"),
+      },
+      {
+        experts: MIXTRAL,
+        localLayers: (read, layers) => listedLayers(read, layers) ?? localByPeriod(layers, 2),
+        fixed: { swiglu_alpha: 1.702, swiglu_limit: 7, hidden_act: "silu" },
+        adjust(read) {
+          read.value("experts_per_token"); // num_experts_per_tok under an older name
+          return {};
+        },
+      },
     ),
     granitemoe: of("granite", counts(8, 2, "num_local_experts"), { experts: MIXTRAL }),
     granitemoeshared: of("granite", counts(8, 2, "num_local_experts"), {

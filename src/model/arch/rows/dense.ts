@@ -29,6 +29,46 @@ const QWEN3_TASKS = {
 };
 
 const GEMMA_NORM_NAMES = { ffn_norm: "pre_feedforward_layernorm" };
+/** Gemma 3n and Gemma 4: what a token has for each layer. */
+const PER_LAYER_NAMES = {
+  per_layer_token_embd: "embed_tokens_per_layer",
+  per_layer_model_proj: "per_layer_model_projection",
+  per_layer_proj_norm: "per_layer_projection_norm",
+  inp_gate: "per_layer_input_gate",
+  proj: "per_layer_projection",
+  post_norm: "post_per_layer_input_norm",
+};
+const ALTUP_NAMES = {
+  "altup_proj.N": "altup_projections.{}",
+  "altup_unembd_proj.N": "altup_unembed_projections.{}",
+  altup_router_norm: "altup.router_norm",
+  altup_router: "altup.modality_router",
+  altup_predict_coef: "altup.prediction_coefs",
+  altup_correct_coef: "altup.correction_coefs",
+  "altup_correct_scale.weight": "altup.correct_output_scale",
+  laurel_l: "laurel.linear_left",
+  laurel_r: "laurel.linear_right",
+  laurel_post_norm: "laurel.post_laurel_norm",
+};
+const GEMMA4_NAMES = {
+  "layer_output_scale.weight": "layer_scalar",
+  ffn_gate_inp: "router.proj",
+  "ffn_gate_inp.scale": "router.scale",
+  "ffn_gate_up_exps.weight": "experts.gate_up_proj",
+  "ffn_down_exps.weight": "experts.down_proj",
+  "ffn_down_exps.scale": "router.per_expert_scale",
+  pre_ffw_norm_2: "pre_feedforward_layernorm_2",
+  post_ffw_norm_1: "post_feedforward_layernorm_1",
+  post_ffw_norm_2: "post_feedforward_layernorm_2",
+};
+const APERTUS_NAMES = {
+  attn_norm: "attention_layernorm",
+  ffn_norm: "feedforward_layernorm",
+  "xielu_alpha_p.weight": "mlp.act_fn.alpha_p",
+  "xielu_alpha_n.weight": "mlp.act_fn.alpha_n",
+  "xielu_beta.weight": "mlp.act_fn.beta",
+  "xielu_eps.weight": "mlp.act_fn.eps",
+};
 const FUSED_GATE_UP = { ffn_up: "mlp.gate_up_proj" };
 
 const GEMMA = {
@@ -109,7 +149,24 @@ export const DENSE: readonly Architecture[] = [
     ropeTable: (index, { window, localLayers }) => (window > 0 && !localLayers[index] ? undefined : 0),
   },
   { ...PLAIN, gguf: "seed_oss", config: ["seed_oss"], ropeLayout: "half", norms: PRE_NORMS_RENAMED },
-  { ...PLAIN, gguf: "internlm2", config: ["internlm2"], ropeLayout: "interleaved" },
+  {
+    ...PLAIN,
+    gguf: "internlm2",
+    config: ["internlm2"],
+    ropeLayout: "interleaved",
+    groupedQkv: true,
+    safetensorsNames: {
+      token_embd: "tok_embeddings",
+      output: "output",
+      attn_norm: "attention_norm",
+      attn_qkv: "attention.wqkv",
+      attn_output: "attention.wo",
+      ffn_norm: "ffn_norm",
+      ffn_gate: "feed_forward.w1",
+      ffn_up: "feed_forward.w3",
+      ffn_down: "feed_forward.w2",
+    },
+  },
   {
     ...PLAIN,
     gguf: "minicpm",
@@ -170,6 +227,7 @@ export const DENSE: readonly Architecture[] = [
   {
     ...{ ...PLAIN, gguf: "apertus", config: ["apertus"], ropeLayout: "half", qkNorm: true },
     ...{ activation: "xielu", gated: false, xielu: true },
+    safetensorsNames: APERTUS_NAMES,
   },
   {
     ...{ ...PLAIN, gguf: "arcee", config: ["arcee"], ropeLayout: "interleaved" },
@@ -185,6 +243,7 @@ export const DENSE: readonly Architecture[] = [
     activation: "gelu_tanh",
     zeroCentredNorms: false,
     scaleEmbedding: true,
+    safetensorsNames: { ...GEMMA_NORM_NAMES, ...PER_LAYER_NAMES, ...ALTUP_NAMES },
     perLayer: true,
     altUp: true,
     softCaps: { attention: 0, final: 30 },
@@ -198,7 +257,7 @@ export const DENSE: readonly Architecture[] = [
     qkNorm: true,
     vNorm: true,
     norms: { ...SANDWICH_NORMS, gatePost: "post_norm" },
-    safetensorsNames: { ffn_norm: "pre_feedforward_layernorm" },
+    safetensorsNames: { ...GEMMA_NORM_NAMES, ...PER_LAYER_NAMES, ...GEMMA4_NAMES },
     activation: "gelu_tanh",
     zeroCentredNorms: false,
     scaleEmbedding: true,

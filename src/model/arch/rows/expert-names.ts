@@ -10,6 +10,13 @@ export const LFM2_EXPERTS = {
 
 export const ERNIE_EXPERTS = { "exp_probs_b.bias": "mlp.moe_statics.e_score_correction_bias" };
 
+export const GPT_OSS_EXPERTS = {
+  "attn_sinks.weight": "self_attn.sinks",
+  ffn_gate_inp: "mlp.router",
+  "ffn_gate_up_exps.bias": "mlp.experts.gate_up_proj_bias",
+  "ffn_down_exps.bias": "mlp.experts.down_proj_bias",
+};
+
 /** All experts are one tensor, and the shared one's gate and up another. */
 export const GRANITE_EXPERTS = {
   ffn_gate_inp: "block_sparse_moe.router.layer",

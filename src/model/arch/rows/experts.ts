@@ -4,7 +4,13 @@
  */
 import { assert } from "../../../base.ts";
 import type { LatentMixer } from "../../../shape/mixer/latent.ts";
-import { ERNIE_EXPERTS, GRANITE_EXPERTS, LFM2_EXPERTS, QWEN_EXPERTS } from "./expert-names.ts";
+import {
+  ERNIE_EXPERTS,
+  GPT_OSS_EXPERTS,
+  GRANITE_EXPERTS,
+  LFM2_EXPERTS,
+  QWEN_EXPERTS,
+} from "./expert-names.ts";
 import { PLAIN, PRE_NORMS_RENAMED, type Architecture } from "../architecture.ts";
 import type { Hyperparameters } from "../hyperparameters.ts";
 
@@ -52,8 +58,9 @@ export function expertRows(rows: readonly Architecture[]): Architecture[] {
       nextLayers: true,
     },
     {
-      ...{ ...PLAIN, gguf: "gpt-oss", config: [], ropeLayout: "half", norms: PRE_NORMS_RENAMED },
+      ...{ ...PLAIN, gguf: "gpt-oss", config: ["gpt_oss"], ropeLayout: "half", norms: PRE_NORMS_RENAMED },
       ...{ window: { period: 2 }, activation: "clamped_swiglu", ...renormalised },
+      ...{ safetensorsNames: GPT_OSS_EXPERTS, alternatingExperts: true },
     },
     {
       ...PLAIN,
