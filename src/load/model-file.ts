@@ -10,11 +10,13 @@ import { readGguf } from "./gguf.ts";
 import type { GgufFile, GgufValue } from "./gguf.ts";
 import { parsePythonJson } from "./json.ts";
 import { readSafetensors } from "./safetensors.ts";
-import { baseName, openBlob, openPath, openUrl, pathKind, PIECE_BYTES, readBounded } from "./source.ts";
+import { notOfItsKind } from "./mistaken.ts";
+import { missing, needed, placeOf, type Locate, type ModelLocation, type ModelPlace } from "./place.ts";
+import { baseName, PIECE_BYTES, readBounded } from "./source.ts";
 import type { PieceOptions, Source, UrlOptions } from "./source.ts";
 import type { TensorInfo } from "./tensor-type.ts";
 
-export type { TensorInfo };
+export type { ModelLocation, TensorInfo };
 
 const MAX_JSON_BYTES = 64 * 1024 * 1024;
 const MAX_SHARDS = 1024;
@@ -75,22 +77,6 @@ export interface SentenceModule {
 export type ModelFile = GgufModelFile | SafetensorsModelFile;
 
 /**
- * What to open: a path (Node, Deno), a URL (http, https, blob, file names resolved beside it), Files, or sources. Lists
- * are matched by file name.
- */
-export type ModelLocation = string | URL | readonly File[] | readonly Source[] | ModelPlace;
-
-/** Opens a sibling by file name; `undefined` where there is none. */
-type Locate = (name: string) => Promise<Source | undefined>;
-
-/** A model's files, wherever they are, opened when they are asked for. */
-export interface ModelPlace {
-  /** The file that was named; `undefined` for a folder. */
-  first: Source | undefined;
-  locate: Locate;
-}
-
-/**
  * Opens a model. Throws `not_found` naming a file that is missing, `invalid_file` naming file and field, `unsupported`,
  * `source` or `aborted`. Nothing stays open after a throw.
  */
@@ -117,87 +103,9 @@ export async function openModel(location: ModelLocation, options: UrlOptions = {
 async function openAt(place: ModelPlace, signal?: AbortSignal): Promise<ModelFile> {
   const { first } = place;
   if (first === undefined) return openSafetensors(place, signal);
-  if (await isGguf(first, signal)) return openGguf(first, place.locate, signal);
+  if (await isGguf(first, signal)) return openGguf(first, place, signal);
   if (/\.(safetensors|json|jinja)$/.test(first.name)) return openSafetensors(place, signal);
   throw invalid(first.name, "is neither a GGUF file nor a part of a safetensors model");
-}
-
-async function placeOf(
-  location: ModelLocation,
-  options: UrlOptions,
-  keep: (source: Source) => Source,
-): Promise<ModelPlace> {
-  if (location instanceof URL || (typeof location === "string" && /^(https?|blob):/.test(location))) {
-    return urlPlace(String(location), options, keep);
-  }
-  if (typeof location === "string") return pathPlace(location, keep);
-  if ("locate" in location) return keptPlace(location, keep);
-  const sources = location.map((item) => keep(item instanceof Blob ? openBlob(item, item.name) : item));
-  return listPlace(sources);
-}
-
-/** A place whose sources are closed with the model. */
-function keptPlace({ first, locate }: ModelPlace, keep: (source: Source) => Source): ModelPlace {
-  const located: Locate = async (name) => {
-    const source = await locate(name);
-    return source && keep(source);
-  };
-  return { first: first && keep(first), locate: located };
-}
-
-function listPlace(sources: Source[]): ModelPlace {
-  if (sources.length === 0) throw new TidepoolError("invalid_argument", "no model files were given");
-  const byName = new Map(sources.map((source) => [baseName(source.name), source]));
-  if (byName.size !== sources.length) {
-    throw new TidepoolError("invalid_argument", "two of the model files have the same name");
-  }
-  const gguf = sources.find((source) => source.name.endsWith(".gguf"));
-  const weights = sources.filter((source) => source.name.endsWith(".safetensors"));
-  const single = weights.length === 1 ? weights[0] : sources.length === 1 ? sources[0] : undefined;
-  return { first: gguf ?? single, locate: (name) => Promise.resolve(byName.get(name)) };
-}
-
-async function pathPlace(path: string, keep: (source: Source) => Source): Promise<ModelPlace> {
-  const kind = await pathKind(path);
-  if (kind === "absent") throw new TidepoolError("not_found", `${path} does not exist`, { path });
-  const folder = kind === "folder" ? path.replace(/[/\\]+$/, "") : path.slice(0, -baseName(path).length);
-  const separator = kind === "folder" ? "/" : "";
-  const locate: Locate = async (name) => {
-    const sibling = `${folder}${separator}${name}`;
-    return (await pathKind(sibling)) === "file" ? keep(await openPath(sibling)) : undefined;
-  };
-  return { first: kind === "file" ? keep(await openPath(path)) : undefined, locate };
-}
-
-/** The model that a URL names: its file, and those beside it. */
-async function urlPlace(
-  url: string,
-  options: UrlOptions,
-  keep: (source: Source) => Source,
-): Promise<ModelPlace> {
-  const locate: Locate = async (name) => {
-    try {
-      return keep(await openUrl(siblingUrl(url, name), options));
-    } catch (error) {
-      if (error instanceof TidepoolError && error.code === "not_found") return undefined;
-      throw error;
-    }
-  };
-  return { first: isFileUrl(url) ? keep(await openUrl(url, options)) : undefined, locate };
-}
-
-/** Whether a URL names a file, not a folder of safetensors. */
-export function isFileUrl(url: string): boolean {
-  return /\.(gguf|safetensors|json)$/.test(new URL(url).pathname) || url.startsWith("blob:");
-}
-
-/** The URL of a file beside `url` (in it, if it names no file), with the same query. */
-export function siblingUrl(url: string, name: string): string {
-  const sibling = new URL(url);
-  const isFile = /\.(gguf|safetensors|json)$/.test(sibling.pathname);
-  const folder = isFile ? sibling.pathname.replace(/[^/]*$/, "") : sibling.pathname.replace(/\/*$/, "/");
-  sibling.pathname = folder + name.split("/").map(encodeURIComponent).join("/");
-  return sibling.href;
 }
 
 async function isGguf(source: Source, signal?: AbortSignal): Promise<boolean> {
@@ -209,22 +117,35 @@ async function isGguf(source: Source, signal?: AbortSignal): Promise<boolean> {
 
 const SHARD_NAME = /^(.*)-(\d{5})-of-(\d{5})\.gguf$/;
 
-async function openGguf(named: Source, locate: Locate, signal?: AbortSignal): Promise<GgufModelFile> {
+async function openGguf(named: Source, place: ModelPlace, signal?: AbortSignal): Promise<GgufModelFile> {
   const pattern = SHARD_NAME.exec(baseName(named.name));
   const isFirst = pattern === null || pattern[2] === "00001";
-  const first = isFirst ? named : await need(locate, `${pattern[1]}-00001-of-${pattern[3]}.gguf`);
-  const header = await readGguf(first, signal);
+  const first = isFirst ? named : await needed(place, `${pattern[1]}-00001-of-${pattern[3]}.gguf`);
+  const header = await readHeader(first, readGguf, signal);
   const count = shardCount(header, first.name);
   const shards = [{ source: first, header }];
   for (let i = 1; i < count; i++) {
-    const source = await need(locate, shardName(first, i, count));
-    shards.push({ source, header: await readGguf(source, signal) });
+    const source = await needed(place, shardName(first, i, count));
+    shards.push({ source, header: await readHeader(source, readGguf, signal) });
   }
   if (count > 1) checkShards(shards);
   const tensors = new Map<string, TensorInfo>();
   shards.forEach((shard, i) => addTensors(tensors, shard.header.tensors, i, shard.source.name));
   const sources = shards.map((shard) => shard.source);
   return { format: "gguf", metadata: header.metadata, ...faceOf(first.name, tensors, sources) };
+}
+
+/** A file that is none of its kind is often something known in its place. */
+async function readHeader<T>(
+  source: Source,
+  read: (source: Source, signal?: AbortSignal) => Promise<T>,
+  signal?: AbortSignal,
+): Promise<T> {
+  try {
+    return await read(source, signal);
+  } catch (error) {
+    throw await notOfItsKind(source, error, signal);
+  }
 }
 
 function shardCount(header: GgufFile, file: string): number {
@@ -328,7 +249,7 @@ async function openSafetensors(place: ModelPlace, signal?: AbortSignal): Promise
   const { locate } = place;
   const config = await readJson(locate, "config.json", signal);
   if (config === undefined)
-    throw missing("config.json", "a safetensors model needs it (and a GGUF file ends in .gguf)");
+    throw await missing(place, "config.json", "a safetensors model needs it (and a GGUF file ends in .gguf)");
   const face = await openWeights(place, config["model_type"], signal);
   const sentence = await readSentenceFiles(locate, signal);
   return {
@@ -376,12 +297,12 @@ async function openWeights(
   const shardOfName = named === undefined ? undefined : /-\d{5}-of-\d{5}\.safetensors$/.exec(named.name);
   const single =
     named !== undefined && shardOfName === null ? named : await place.locate("model.safetensors");
-  const files = single === undefined ? await indexedFiles(place.locate, signal) : undefined;
+  const files = single === undefined ? await indexedFiles(place, signal) : undefined;
   const sources = single === undefined ? [] : [single];
-  for (const file of new Set(files?.values())) sources.push(await need(place.locate, file));
+  for (const file of new Set(files?.values())) sources.push(await needed(place, file));
   const tensors = new Map<string, TensorInfo>();
   for (const [shard, source] of sources.entries()) {
-    addTensors(tensors, (await readSafetensors(source, signal)).tensors, shard, source.name);
+    addTensors(tensors, (await readHeader(source, readSafetensors, signal)).tensors, shard, source.name);
   }
   for (const [tensor, file] of files ?? []) checkIndexed(tensors.get(tensor), tensor, file, sources);
   const arranged = arrangedTensors(tensors, sources, modelType);
@@ -394,9 +315,10 @@ async function openWeights(
 const INDEX_NAME = "model.safetensors.index.json";
 
 /** Tensor name to file name, from the index. File names are plain: an index cannot reach outside its folder. */
-async function indexedFiles(locate: Locate, signal?: AbortSignal): Promise<Map<string, string>> {
-  const index = await readJson(locate, INDEX_NAME, signal);
-  if (index === undefined) throw missing("model.safetensors", `and ${INDEX_NAME} neither`);
+async function indexedFiles(place: ModelPlace, signal?: AbortSignal): Promise<Map<string, string>> {
+  const index = await readJson(place.locate, INDEX_NAME, signal);
+  if (index === undefined)
+    throw await missing(place, "model.safetensors", `there is no ${INDEX_NAME} either`);
   const map = index["weight_map"];
   if (typeof map !== "object" || map === null) throw invalid(INDEX_NAME, "weight_map is not an object");
   const files = new Map<string, string>();
@@ -449,16 +371,6 @@ async function readText(locate: Locate, name: string, signal?: AbortSignal): Pro
   } finally {
     await source.close();
   }
-}
-
-async function need(locate: Locate, name: string): Promise<Source> {
-  const source = await locate(name);
-  if (source === undefined) throw missing(name, "the model is not complete without it");
-  return source;
-}
-
-function missing(file: string, why: string): TidepoolError {
-  return new TidepoolError("not_found", `${file} was not found: ${why}`, { file });
 }
 
 function invalid(file: string, what: string): TidepoolError {

@@ -145,6 +145,12 @@ export async function pathKind(path: string): Promise<"file" | "folder" | "absen
   }
 }
 
+/** The names of what is in a folder, in order. Node and Deno only. */
+export async function namesIn(folder: string): Promise<string[]> {
+  const { readdir } = await nodeFiles();
+  return (await readdir(folder)).sort();
+}
+
 /** A source over a file in the file system, through one open handle. Node and Deno only. Absent: `not_found`. */
 export async function openPath(path: string): Promise<Source> {
   const { open } = await nodeFiles();

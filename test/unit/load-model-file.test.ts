@@ -236,6 +236,33 @@ describe("safetensors", () => {
   });
 });
 
+describe("what was taken for a model", () => {
+  const text = (start: string): Uint8Array<ArrayBuffer> => new TextEncoder().encode(start.padEnd(200, " "));
+  const pointer = text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9");
+
+  test.each<[string, string, Uint8Array<ArrayBuffer>, RegExp]>([
+    ["a pointer", "m.gguf", pointer, /m.gguf is a Git LFS pointer .*git lfs pull/],
+    ["a pointer", "model.safetensors", pointer, /model.safetensors is a Git LFS pointer/],
+    ["a web page", "m.gguf", text("<!DOCTYPE html><title>404"), /m.gguf is a web page/],
+    ["a zip archive", "model.safetensors", text("PK\x03\x04"), /is a zip archive, as of PyTorch/],
+    ["safetensors", "m.gguf", tensorFile("t0", 0), /m.gguf is a safetensors file: its name should end in/],
+    ["noise", "m.gguf", text("noise"), /m.gguf: magic is/],
+    ["a GGUF file that is cut", "m.gguf", writeGguf({ metadata: { a: 1 } }).slice(0, 30), /m.gguf: /],
+  ])("%s in place of %s is known", async (_name, name, bytes, message) => {
+    const files = name.endsWith(".gguf") ? { [name]: bytes } : { ...SIDE_FILES, [name]: bytes };
+    await expect(openModel(sourcesOf(files))).rejects.toThrow(message);
+  });
+
+  test("what a folder has in place of what is missing is listed", async () => {
+    const place = join(folder, "gguf-only");
+    await mkdir(place);
+    await writeFile(join(place, "m.Q4_0.gguf"), SHARDED[shardName(0)]!);
+    await expect(openModel(place)).rejects.toThrow(/config.json was not found: .*; there are m.Q4_0.gguf$/);
+    for (let i = 0; i < 12; i++) await writeFile(join(place, `other-${i}.bin`), "");
+    await expect(openModel(place)).rejects.toThrow(/ other-\d+.bin and 5 more$/);
+  });
+});
+
 describe("one face", () => {
   test("what is neither, what is not there, what is nothing", async () => {
     await expect(openModel([openBytes(new Uint8Array(99), "x.bin")])).rejects.toThrow(

@@ -13,7 +13,7 @@ import type { HubListing, HubOptions } from "./hub.ts";
 import { asSourceError, type RangeAnswer } from "./http.ts";
 import { keptValue, parseKept, type Kept, type KeptFile } from "./kept/kept-file.ts";
 import { keyOf, payloadName, RecordFile, type ModelFolder, type Release } from "./kept/model-folder.ts";
-import type { ModelPlace } from "../model-file.ts";
+import type { ModelPlace } from "../place.ts";
 import { hubModelName, type HubName } from "../model-name.ts";
 import { hubIdentity, hubModel, urlModel, type RemoteFile, type RemoteModel } from "./remote-model.ts";
 import { baseName, openBytes, RANGELESS_BYTES, type Source } from "../source.ts";

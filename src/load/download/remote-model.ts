@@ -5,7 +5,7 @@
 import { TidepoolError } from "../../errors.ts";
 import { chooseFile, hubBase, hubRemote, type HubFile, type HubListing, type HubOptions } from "./hub.ts";
 import type { Remote } from "./http.ts";
-import { isFileUrl, siblingUrl } from "../model-file.ts";
+import { isFileUrl, siblingUrl } from "../place.ts";
 import { hubModelName, parseModelName, type HubName } from "../model-name.ts";
 import { baseName } from "../source.ts";
 
