@@ -66,6 +66,8 @@ export interface MemoryOptions {
   expertPolicy?: ExpertPolicyName;
   /** What of the expert cache is switched off, to be measured. Default: nothing. */
   expertAblation?: ExpertAblation;
+  /** What a read-back is taken to cost by itself, in tests: if much, steps run more layers by guess. Default: it is measured. */
+  readBackMs?: number;
   /** Snapshots of recurrent state that the GPU holds at most, beside two states a seat. Default: what 128 MiB hold. */
   snapshots?: number;
   /** States in their pool at first. Default: those of one request and a few snapshots. */

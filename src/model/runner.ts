@@ -116,9 +116,10 @@ export class Runner {
     const rowBytes = 4 * shape.hiddenSize;
     this.segments = new SegmentRunner({ recorder, stepGroup, hidden, delta, between, rowBytes });
     if (parts.experts && kept) {
-      const { seats, expertPolicy: policy = "promoe", expertAblation: ablation } = options;
+      const { seats, readBackMs, expertPolicy: policy = "promoe", expertAblation: ablation } = options;
       this.experts = new Experts({
         ...{ ...parts.experts, device: gpu.device, recorder, stepGroup, kept, seats, policy, ablation },
+        readBackMs,
         ...{ guesses: ablation?.predicts === false ? undefined : guesses, hiddenSize: shape.hiddenSize },
       });
     }

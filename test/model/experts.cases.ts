@@ -11,7 +11,7 @@ import { shapeOf } from "../../src/model/arch/rows.ts";
 import { expertsOf, type ModelExperts } from "../../src/model/experts/plan.ts";
 import type { GuessCounts } from "../../src/cache/experts/stats.ts";
 import type { Experts } from "../../src/model/experts/experts.ts";
-import type { Runner } from "../../src/model/runner.ts";
+import type { Runner, RunnerOptions } from "../../src/model/runner.ts";
 import type { ActivationHeader, ActivationStep } from "../../src/cache/experts/activations.ts";
 import { recordExperts } from "../bench/record-experts.ts";
 import { trainPredictor } from "../bench/train-predictor.ts";
@@ -39,13 +39,14 @@ interface LogitsOptions {
   share?: number;
   dtype?: "f16" | "f32";
   lookFurther?: (experts: Experts) => void;
+  more?: Partial<RunnerOptions>;
 }
 
 async function checkLogits(
   env: CaseEnv,
   variant: string,
   feed: Feed,
-  { share = 1 / 4, dtype = "f32", lookFurther }: LogitsOptions = {},
+  { share = 1 / 4, dtype = "f32", lookFurther, more }: LogitsOptions = {},
 ): Promise<void> {
   const isExact = EXACT.includes(variant);
   const { golden, expected, model } = await loadGolden(env, `goldens/models/${variant}`, isExact);
@@ -60,7 +61,8 @@ async function checkLogits(
     equal(missed.length, experts?.layers.length, "layers that lacked experts");
     lookFurther?.(runner.experts as Experts);
   };
-  const actual = await runTokens(env.gpu, model, golden.tokens, setting, { options: { expertMemory }, look });
+  const options = { expertMemory, ...more };
+  const actual = await runTokens(env.gpu, model, golden.tokens, setting, { options, look });
   const [error, gate] = [nmse(actual, expected), gateOf(variant, dtype)];
   if (!(error < gate)) throw new Error(`NMSE ${error.toExponential(2)}, gate ${gate}`);
   if (dtype === "f32")
@@ -282,10 +284,11 @@ async function checkPolicies(env: CaseEnv): Promise<void> {
   equal(new Set(texts.map(String)).size, 1, "texts by policy");
 }
 
-/** With most of the experts steps go on behind routers by guess, and some guesses are wrong. */
+/** With most of the experts, and slow read-backs, steps go on behind routers by guess, and some guesses are wrong. */
 function checkGuesses(env: CaseEnv): Promise<void> {
   return checkLogits(env, "qwen3moe", "one by one", {
     share: 3 / 4,
+    more: { readBackMs: 1000 },
     lookFurther({ log, cache, figures }) {
       const { guessedRight, guessedWrong } = log.waits;
       equal([guessedRight > 0, guessedWrong > 0], [true, true], "guesses that were right, and wrong");

@@ -15,10 +15,9 @@ export interface DiskSpeed {
 /** "short": it gives fewer bytes than were asked for, against the rule of sources. "never": it does not answer until it is aborted. */
 export type DiskFault = "error" | "short" | "never";
 
-/** Timers fire late by about this; the rest is waited for turn by turn. */
-const TIMER_MS = 1.5;
-
 export class TestDisk {
+  /** Waits until a time of `performance.now()`, with no use of a processor. */
+  private readonly sleep: (untilMs: number) => Promise<void>;
   speed: DiskSpeed = { bytesPerSecond: Infinity, latencyMs: 0 };
   /** Reads and their bytes so far, those that failed included. */
   reads = 0;
@@ -27,6 +26,11 @@ export class TestDisk {
   private faultsLeft = 0;
   /** Until when what was asked for so far keeps the disk busy. */
   private busyUntilMs = 0;
+
+  /** @param sleep default: timers, which are late by a millisecond or so */
+  constructor(sleep = timer) {
+    this.sleep = sleep;
+  }
 
   /** The next `times` reads fail. */
   fail(fault: DiskFault, times = Infinity): void {
@@ -65,26 +69,12 @@ export class TestDisk {
     if (bytesPerSecond === Infinity && latencyMs === 0) return;
     const now = performance.now();
     this.busyUntilMs = Math.max(now, this.busyUntilMs) + (1000 * length) / bytesPerSecond;
-    await until(this.busyUntilMs + latencyMs);
+    await this.sleep(this.busyUntilMs + latencyMs);
   }
 }
 
-async function until(timeMs: number): Promise<void> {
-  const left = timeMs - performance.now() - TIMER_MS;
-  if (left >= 1) await new Promise((resolve) => setTimeout(resolve, left));
-  while (performance.now() < timeMs) await nextTurn();
-}
-
-const channel = new MessageChannel();
-const turns: (() => void)[] = [];
-channel.port1.onmessage = () => turns.shift()?.();
-(channel.port1 as { unref?: () => void }).unref?.();
-
-function nextTurn(): Promise<void> {
-  return new Promise((resolve) => {
-    turns.push(resolve);
-    channel.port2.postMessage(0);
-  });
+function timer(untilMs: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, untilMs - performance.now()));
 }
 
 /** Rejects when the signal fires; without one it never ends. */

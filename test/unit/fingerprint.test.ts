@@ -28,6 +28,7 @@ const OPTIONS: Required<RunnerOptions> = {
     expertRamBytes: 2 ** 21,
     expertPolicy: "lru",
     expertAblation: { predicts: false },
+    readBackMs: 1,
     experts: "exact",
     unimportantAbove: 0.6,
   },

@@ -51,6 +51,9 @@ export interface ExpertGuess {
   score: number;
 }
 
+/** The next layers' routers (or a learned predictor), the part of a step that ran without some experts, or the policy itself. */
+export type GuessOrigin = "router" | "run" | "policy";
+
 export type ExpertPhase = "prefill" | "decode";
 
 /** What the cache knows of one expert. */

@@ -19,8 +19,10 @@ import type {
   ExpertUse,
   Fetch,
   FetchCause,
+  GuessOrigin,
 } from "./entry.ts";
 import { newEntry } from "./entry.ts";
+import { GuessChances } from "./guess-chances.ts";
 import type { ExpertPolicy, ExpertPolicyName } from "./policy.ts";
 import { FetchQueue, type QueuedExpert } from "./queue.ts";
 import { ExpertSlots } from "./slots.ts";
@@ -28,6 +30,9 @@ import { countGuess, newExpertStats, type ExpertStats } from "./stats.ts";
 
 /** Guesses for one layer, at most, for each expert that a token uses. */
 const MAX_GUESSES_A_CHOSEN = 4;
+
+/** What is less probable than this is not fetched: the slot that it would take is worth as much to who has it. */
+const LEAST_CHANCE = 0.25;
 
 /** Steps over which a use's weight in `needed` falls to half. */
 const HEAT_HALF_LIFE_STEPS = 256;
@@ -53,8 +58,12 @@ export interface ExpertAblation {
 
 /** What was guessed for a layer from one point, until the layer answers. */
 interface Prediction {
+  origin: GuessOrigin;
   distance: number;
-  entries: readonly ExpertEntry[];
+  /** The best first. */
+  all: readonly ExpertEntry[];
+  /** Those that are worth a fetch. */
+  kept: readonly ExpertEntry[];
 }
 
 export class ExpertCache {
@@ -70,6 +79,7 @@ export class ExpertCache {
   /** All bits of an expert's matrices. */
   private readonly wholeMask: number;
   private readonly guessesKept: number;
+  private readonly guessChances = new GuessChances();
   private phase: ExpertPhase = "decode";
   private step = 0;
   private now = 0;
@@ -96,6 +106,11 @@ export class ExpertCache {
   /** Whether predictions count. */
   get predicts(): boolean {
     return this.options.predicts;
+  }
+
+  /** Whether what a layer waits for overtakes what none does. */
+  get preempts(): boolean {
+    return this.options.preempts;
   }
 
   /** The slot of an expert all of whose matrices are there. */
@@ -162,7 +177,8 @@ export class ExpertCache {
     const missing = entries.slice(resident.length);
     for (const entry of resident) entry.isPinned = true;
     for (const entry of missing) this.demand(entry);
-    for (const made of this.policy.chose?.(layer, uses) ?? []) this.predict(made.layer, made.guesses, layer);
+    for (const made of this.policy.chose?.(layer, uses) ?? [])
+      this.predict(made.layer, made.guesses, layer, "policy");
     return { resident: resident.map(({ expert }) => expert), missing: missing.map(({ expert }) => expert) };
   }
 
@@ -171,22 +187,37 @@ export class ExpertCache {
    * or fetched until the layer has chosen; a later prediction for the layer replaces an earlier one. A prediction for a layer at
    * or above `madeBehind` is one for the next step. In a prefill nothing is predicted: it needs nearly all experts.
    */
-  predict(layer: number, guesses: readonly ExpertGuess[], madeBehind: number): void {
+  predict(
+    layer: number,
+    guesses: readonly ExpertGuess[],
+    madeBehind: number,
+    origin: GuessOrigin = "router",
+  ): void {
     if (!this.options.predicts) return;
     const { layers } = this.shape;
     const isNext = layer <= madeBehind;
     if (this.phase === "prefill" && !isNext) return;
     const need = (this.step + (isNext ? 1 : 0)) * layers + layer;
-    const kept = guesses.slice(0, this.guessesKept);
-    this.queue.dropGuesses((guess) => guess.need === need);
-    const entries = kept.map(({ expert }) => this.entryOf(layer, expert));
-    entries.forEach((entry, i) => {
-      if (!entry.isGuessed) this.queue.addGuess(entry, need, kept[i]!.score);
-    });
     const distance = isNext ? layer - madeBehind + layers : layer - madeBehind;
+    const made = guesses.slice(0, this.guessesKept);
+    const all = made.map(({ expert }) => this.entryOf(layer, expert));
+    const kept = all.filter(
+      (_, place) => this.guessChances.of(origin, distance, place, all.length) >= LEAST_CHANCE,
+    );
+    this.queue.dropGuesses((guess) => guess.need === need);
+    for (const [place, entry] of all.entries())
+      if (kept.includes(entry) && !entry.isGuessed) this.queue.addGuess(entry, need, made[place]!.score);
     const predictions = this.predictions[isNext ? 1 : 0];
-    const others = (predictions.get(layer) ?? []).filter((made) => made.distance !== distance);
-    predictions.set(layer, [...others, { distance, entries }]);
+    const others = (predictions.get(layer) ?? []).filter(
+      (one) => one.distance !== distance || one.origin !== origin,
+    );
+    predictions.set(layer, [...others, { origin, distance, all, kept }]);
+  }
+
+  /** Whether the best `most` of a layer's last prediction are there; undefined: nothing is predicted for it. */
+  expects(layer: number, most: number): boolean | undefined {
+    const made = this.predictions[0].get(layer)?.at(-1);
+    return made?.all.slice(0, most).every((entry) => this.isWhole(entry));
   }
 
   /** Queues experts, the most needed first, for slots that are free; behind everything else. */
@@ -198,14 +229,18 @@ export class ExpertCache {
     }
   }
 
-  /** The next matrix to fetch; undefined if there is nothing to fetch, or no slot can be had now. */
-  nextFetch(): Fetch | undefined {
+  /**
+   * The next matrix to fetch; undefined if there is nothing to fetch, or no slot can be had now.
+   * @param speculates whether it may be one that no layer waits for
+   */
+  nextFetch(speculates = true): Fetch | undefined {
     if (this.begun) {
       const fetch = this.fetchOf(this.begun);
       if (fetch) return fetch;
       this.begun = undefined;
     }
     for (const queued of this.queue.order()) {
+      if (!speculates && !queued.entry.isWanted) continue;
       const fetch = this.fetchOf(queued);
       if (!fetch) continue;
       if (!this.options.chunked) this.begun = queued;
@@ -333,12 +368,15 @@ export class ExpertCache {
 
   /** Compares what was guessed for a layer with what its router chose. */
   private judge(layer: number, chosen: ReadonlySet<ExpertEntry>): void {
-    for (const { distance, entries } of this.predictions[0].get(layer) ?? [])
-      for (const entry of entries) {
+    for (const { origin, distance, all, kept } of this.predictions[0].get(layer) ?? []) {
+      for (const [place, entry] of all.entries())
+        this.guessChances.note(origin, distance, place, all.length, chosen.has(entry));
+      for (const entry of kept) {
         const [isUsed, isReady] = [chosen.has(entry), this.isWhole(entry)];
         countGuess(this.stats.guessesByLayer[layer]!, isUsed, isReady);
         countGuess(this.stats.guessesByDistance[distance]!, isUsed, isReady);
       }
+    }
     this.predictions[0].delete(layer);
   }
 

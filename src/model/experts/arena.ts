@@ -69,6 +69,11 @@ export class ExpertArena {
     });
   }
 
+  /** Slots that a layer may have, all others of its class with none. */
+  slotsOf(layer: number): number {
+    return this.plan.classes[this.classOf[layer] as number]?.slots ?? 0;
+  }
+
   /** @param index of a layer among all of the model */
   of(index: number, name: string): LayerSlots {
     const [layer, matrix] = this.placeOf(index, name);

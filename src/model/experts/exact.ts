@@ -13,7 +13,7 @@
  */
 import { assert, systemClock } from "../../base.ts";
 import type { ExpertCache } from "../../cache/experts/expert-cache.ts";
-import type { ExpertGuess, ExpertPhase, ExpertUse } from "../../cache/experts/entry.ts";
+import type { ExpertGuess, ExpertPhase, ExpertUse, GuessOrigin } from "../../cache/experts/entry.ts";
 import { TidepoolError } from "../../errors.ts";
 import { guarded } from "../../gpu/guard.ts";
 import type { Op, StepShape } from "../../gpu/op.ts";
@@ -21,19 +21,15 @@ import type { CommandRecorder, Source } from "../../gpu/recorder.ts";
 import type { Program } from "../../gpu/segments.ts";
 import type { ExpertArena, Resident } from "./arena.ts";
 import { countUses, splitUses, usesOf, type LayerChoices, type SplitUses } from "./bounded.ts";
+import { Chances, type Outlook } from "./chances.ts";
 import { Checkpoints, type KeptBuffers } from "./checkpoint.ts";
 import type { ExpertFetcher } from "./fetcher.ts";
 import type { ExpertLog } from "./log.ts";
 import type { LookAhead } from "./look-ahead.ts";
+import { ReadPace } from "./read-pace.ts";
 
 /** Experts that a prefill waits for before it runs them, while others are still on their way. */
 const WAVE = 8;
-
-/** Behind a router a decode step goes on if so many layers, one after the other, will probably lack nothing. */
-const LEAST_CHANCE = 0.5;
-
-/** Of a layer's chance to lack nothing, what the last step decides. */
-const CHANCE_SHARE = 0.1;
 
 /** The ops of a program: before the experts of each layer, and the experts themselves. The last entry of `before` ends the step. */
 interface Stages {
@@ -52,6 +48,8 @@ export interface ExactParts {
   kept: KeptBuffers;
   /** Rows of a decode step at most. */
   seats: number;
+  /** What a read-back takes by itself, in tests. */
+  readBackMs: number | undefined;
 }
 
 export class ExactExperts {
@@ -60,25 +58,30 @@ export class ExactExperts {
   private readonly parts: ExactParts;
   private readonly checkpoints: Checkpoints;
   private readonly stagesOf = new WeakMap<Program, Stages>();
-  /** How often each layer lacked nothing of late. */
-  private readonly chances: number[];
+  private readonly chances: Chances;
+  private readonly pace: ReadPace;
   /** Submissions that nothing was read behind. */
   private unchecked: Promise<void>[] = [];
+  /** Layers whose experts are recorded and not submitted: their slots are theirs until then. */
+  private recorded: number[] = [];
 
   constructor(parts: ExactParts) {
     const { device, recorder, kept, arena, seats } = parts;
     this.parts = parts;
     this.checkpoints = new Checkpoints(device, recorder, kept, arena.plan.layers.length, seats);
-    this.chances = arena.plan.layers.map(() => LEAST_CHANCE);
+    this.chances = new Chances(arena.plan.layers.length);
+    this.pace = new ReadPace(parts.readBackMs);
   }
 
   /** Records a program and runs it up to the last experts; what stands behind them runs with the next read. */
   async run(program: Program, step: StepShape, phase: ExpertPhase): Promise<void> {
     const { cache, recorder, log } = this.parts;
     const started = systemClock.nowMs();
+    if (phase === "decode") await this.pace.probe(recorder);
     cache.beginStep(phase);
     try {
       await this.runLayers(this.stages(program), step, phase);
+      if (this.recorded.length > 0) this.submit();
       await Promise.all(this.unchecked);
     } catch (error) {
       recorder.discard();
@@ -86,6 +89,7 @@ export class ExactExperts {
     } finally {
       await Promise.allSettled(this.unchecked);
       this.unchecked = [];
+      this.giveBack();
       cache.endStep();
       log.note({ kind: "step", phase, rows: step.rows, ms: systemClock.nowMs() - started });
     }
@@ -99,7 +103,7 @@ export class ExactExperts {
     const { length } = stages.experts;
     this.record(stages.before[0], step);
     for (let first = 0; first < length;) {
-      const last = phase === "decode" ? this.lastOfGuess(first) : first;
+      const last = phase === "decode" ? this.lastOfGuess(first, step) : first;
       const { choices, shown } = await this.guess(stages, step, first, last, phase);
       const splits = choices.map((each, i) => splitUses(each, (expert) => shown[i]?.has(expert) ?? false));
       const wrong = splits.findIndex(({ uses }, i) => first + i < last && !isShown(uses, shown[i]));
@@ -142,8 +146,11 @@ export class ExactExperts {
     const questions = (phase === "decode" && this.lookAhead?.behind(last, step)) || [];
     const all = [...sources, ...questions.map(({ source }) => source)];
     const { device, recorder, log } = this.parts;
+    const started = systemClock.nowMs();
     const reading = guarded(device, "a step with experts", () => recorder.read(all));
+    this.giveBack();
     const read = await log.readBack(reading);
+    if (phase === "decode") this.pace.note(last - first + 1, systemClock.nowMs() - started);
     for (const [i, { answer }] of questions.entries())
       for (const { layer, guesses } of answer(read[sources.length + i] as ArrayBuffer))
         this.guessLayer(layer, guesses, last);
@@ -172,14 +179,14 @@ export class ExactExperts {
   }
 
   /** The layer behind whose router the step stops next. */
-  private lastOfGuess(first: number): number {
-    const end = this.chances.length - 1;
-    let chance = 1;
-    for (let layer = first; layer < end; layer++) {
-      chance *= this.chances[layer] as number;
-      if (chance < LEAST_CHANCE) return layer;
-    }
-    return end;
+  private lastOfGuess(first: number, { rows }: StepShape): number {
+    const { cache, arena } = this.parts;
+    const most = rows * arena.plan.chosen;
+    const outlookOf = (layer: number): Outlook => {
+      const isThere = cache.expects(layer, most);
+      return isThere === undefined ? "unknown" : isThere ? "good" : "bad";
+    };
+    return this.chances.lastOfGuess(first, outlookOf, (layers) => this.pace.ms(layers));
   }
 
   /** A layer that ran as it should have, by guess. */
@@ -191,26 +198,31 @@ export class ExactExperts {
     log.waits.guessedRight++;
     const low = this.noteLow(layer, split, phase);
     log.note({ kind: "chose", layer, resident: [...resident, ...missing], missing: [], low, guessed: true });
-    this.noteChance(layer, true);
+    if (phase === "decode") this.chances.note(layer, true);
   }
 
   /** What a run with experts missing chose behind them will be chosen again, for the most part. */
   private predict(choices: readonly LayerChoices[], first: number, stop: number): void {
     for (const [i, { experts, weights }] of choices.entries())
-      if (first + i > stop) this.guessLayer(first + i, guessesOf(usesOf(experts, weights)), stop);
+      if (first + i > stop) this.guessLayer(first + i, guessesOf(usesOf(experts, weights)), stop, "run");
   }
 
   /** What copies stood for is counted, and brought for the tokens to come if there is time. */
   private noteLow(layer: number, split: SplitUses, phase: ExpertPhase): number[] {
     if (phase === "decode") countUses(this.parts.log.copied, split);
-    if (split.low.length > 0) this.guessLayer(layer, guessesOf(split.low), layer);
+    if (split.low.length > 0) this.guessLayer(layer, guessesOf(split.low), layer, "run");
     return split.low.map(({ expert }) => expert);
   }
 
-  private guessLayer(layer: number, guesses: readonly ExpertGuess[], madeBehind: number): void {
+  private guessLayer(
+    layer: number,
+    guesses: readonly ExpertGuess[],
+    madeBehind: number,
+    origin?: GuessOrigin,
+  ): void {
     const { cache, log } = this.parts;
     if (!cache.predicts) return;
-    cache.predict(layer, guesses, madeBehind);
+    cache.predict(layer, guesses, madeBehind, origin);
     log.note({ kind: "predicted", layer, madeBehind, experts: guesses.map(({ expert }) => expert) });
   }
 
@@ -221,27 +233,31 @@ export class ExactExperts {
     choices: LayerChoices,
     phase: ExpertPhase,
   ): Promise<void> {
-    const { cache, fetcher, log } = this.parts;
+    const { arena, cache, fetcher, log } = this.parts;
     const split = splitUses(choices, (expert) => cache.slotOf(layer, expert) !== undefined);
     const { resident, missing } = cache.choose(layer, split.uses, phase);
     const low = this.noteLow(layer, split, phase);
     log.note({ kind: "chose", layer, resident, missing, low, guessed: false });
-    this.noteChance(layer, missing.length === 0);
-    try {
-      for (const expert of missing) fetcher.takeFailure(layer, expert); // of an earlier attempt
-      fetcher.pump();
-      const wave = (experts: readonly number[], copied: readonly number[] = []): void =>
-        this.runWave(stages, step, layer, experts, copied);
-      if (resident.length + low.length > 0) wave(resident, low);
-      for (let left: readonly number[] = missing; left.length > 0;) {
-        const ready = await this.nextReady(layer, left, phase);
-        wave(ready);
-        left = left.filter((expert) => !ready.includes(expert));
-      }
-    } finally {
-      cache.release(layer);
-      fetcher.pump();
+    if (phase === "decode") this.chances.note(layer, missing.length === 0);
+    this.recorded.push(layer);
+    for (const expert of missing) fetcher.takeFailure(layer, expert); // of an earlier attempt
+    fetcher.pump();
+    const inOne = phase === "decode" && split.uses.length <= arena.slotsOf(layer);
+    let left: readonly number[] = missing;
+    let [ready, copied]: [readonly number[], readonly number[]] = [resident, low];
+    if (left.length > 0 && !inOne && ready.length + copied.length > 0) {
+      this.runWave(stages, step, layer, ready, copied);
+      [ready, copied] = [[], []];
     }
+    while (left.length > 0) {
+      const arrived = await this.nextReady(layer, left, phase);
+      left = left.filter((expert) => !arrived.includes(expert));
+      ready = [...ready, ...arrived];
+      if (left.length === 0) break;
+      this.runWave(stages, step, layer, ready, copied);
+      [ready, copied] = [[], []];
+    }
+    if (ready.length + copied.length > 0) this.recordWave(stages, step, layer, ready, copied);
   }
 
   /** Waits until enough of the missing experts are there. @throws what a fetch failed with */
@@ -263,6 +279,7 @@ export class ExactExperts {
     }
   }
 
+  /** Runs some of a layer's experts now, and gives their slots back. */
   private runWave(
     stages: Stages,
     step: StepShape,
@@ -270,12 +287,29 @@ export class ExactExperts {
     experts: readonly number[],
     low: readonly number[],
   ): void {
-    const { arena, cache, fetcher } = this.parts;
-    const residents = experts.map((expert): Resident => [expert, this.slotOf(layer, expert)]);
-    arena.show(layer, residents, low);
-    this.record(stages.experts[layer], step);
+    const { cache, fetcher } = this.parts;
+    this.recordWave(stages, step, layer, experts, low);
     this.submit();
     cache.ran(layer, experts);
+    fetcher.pump();
+  }
+
+  private recordWave(
+    stages: Stages,
+    step: StepShape,
+    layer: number,
+    experts: readonly number[],
+    low: readonly number[],
+  ): void {
+    const residents = experts.map((expert): Resident => [expert, this.slotOf(layer, expert)]);
+    this.parts.arena.show(layer, residents, low);
+    this.record(stages.experts[layer], step);
+  }
+
+  /** What was recorded is submitted, or dropped: the slots of its experts may be taken. */
+  private giveBack(): void {
+    const { cache, fetcher } = this.parts;
+    for (const layer of this.recorded.splice(0)) cache.release(layer);
     fetcher.pump();
   }
 
@@ -291,11 +325,6 @@ export class ExactExperts {
       const slot = cache.slotOf(layer, expert);
       return slot === undefined ? [] : [[expert, slot]];
     });
-  }
-
-  private noteChance(layer: number, wasThere: boolean): void {
-    const before = this.chances[layer] as number;
-    this.chances[layer] = before + CHANCE_SHARE * ((wasThere ? 1 : 0) - before);
   }
 
   private record(ops: readonly Op[] | undefined, step: StepShape): void {
@@ -314,7 +343,10 @@ export class ExactExperts {
     const known = this.stagesOf.get(program);
     if (known) return known;
     const made = cut(program.ops);
-    assert(made.experts.length === this.chances.length, "a program with other layers of experts");
+    assert(
+      made.experts.length === this.parts.arena.plan.layers.length,
+      "a program with other layers of experts",
+    );
     this.stagesOf.set(program, made);
     return made;
   }

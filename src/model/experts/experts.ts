@@ -31,6 +31,7 @@ export interface ExpertsParts {
   seats: number;
   policy: ExpertPolicyName;
   ablation: ExpertAblation | undefined;
+  readBackMs: number | undefined;
   /** The next routers; absent: their choices are not predicted unless a predictor is loaded. */
   guesses: Guesses | undefined;
   hiddenSize: number;

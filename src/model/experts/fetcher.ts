@@ -10,8 +10,12 @@ import type { ExpertArena } from "./arena.ts";
 import type { ExpertLog } from "./log.ts";
 import type { ExpertStore } from "./store.ts";
 
-/** Matrices under way at most: enough for the next read to wait in line behind one, few enough for demand to come soon. */
-const MAX_FETCHES = 4;
+/**
+ * Matrices under way at most, and while something is that no layer waits for: enough for reads to wait side by side for a disk's
+ * answer, few enough for demand, which cannot overtake what is under way, to come soon.
+ */
+const MAX_FETCHES = 8;
+const MAX_GUESSED = 4;
 
 export interface FetcherParts {
   device: GPUDevice;
@@ -36,7 +40,9 @@ export class ExpertFetcher {
   /** Starts what may be started. */
   pump(): void {
     while (!this.isClosed && this.underWay.size < MAX_FETCHES) {
-      const fetch = this.parts.cache.nextFetch();
+      const fetch = this.parts.cache.nextFetch(
+        !this.parts.cache.preempts || this.underWay.size < MAX_GUESSED,
+      );
       if (!fetch) return;
       const bringing = this.bring(fetch).finally(() => this.ended(bringing));
       this.underWay.add(bringing);

@@ -9,7 +9,7 @@ import {
   type ActivationStep,
   type ActivationTrace,
 } from "../../cache/experts/activations.ts";
-import type { ExpertId } from "../../cache/experts/entry.ts";
+import type { ExpertId, GuessOrigin } from "../../cache/experts/entry.ts";
 import { ExpertCache } from "../../cache/experts/expert-cache.ts";
 import type { ExpertStats, GuessCounts } from "../../cache/experts/stats.ts";
 import { FetchClock, type ExpertMachine } from "./machine.ts";
@@ -234,7 +234,7 @@ class Replay {
     this.cache.ran(layer, resident);
     if (missing.length > 0) {
       // What the later layers of the failed run chose is a guess.
-      this.guess(step, layer, layer + 1, last);
+      this.guess(step, layer, layer + 1, last, "run");
       this.inWaves(layer, missing, (experts) => this.cache.ran(layer, experts));
       const rest = last - layer + EXPERT_SHARE;
       this.clock.pass(rest * machine.layerMs + machine.readBackMs);
@@ -242,13 +242,20 @@ class Replay {
     this.cache.release(layer);
   }
 
-  private guess(step: ActivationStep, behind: number, from: number, to: number): void {
+  private guess(
+    step: ActivationStep,
+    behind: number,
+    from: number,
+    to: number,
+    origin: GuessOrigin = "router",
+  ): void {
     const { guesses: kept } = this.options.strategy;
     if (kept === 0) return;
     const { header } = this.trace;
     for (let layer = from; layer <= to; layer++) {
       const guesses = guessesOf(header, step, layer, layer - behind);
-      if (guesses) this.cache.predict(layer, guesses.slice(0, Math.round(kept * header.chosen)), behind);
+      if (guesses)
+        this.cache.predict(layer, guesses.slice(0, Math.round(kept * header.chosen)), behind, origin);
     }
   }
 
