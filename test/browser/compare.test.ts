@@ -8,7 +8,7 @@ import { loadavg } from "node:os";
 import type { Browser, BrowserContext, BrowserContextOptions, Locator, Page } from "playwright";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { gzipSync } from "node:zlib";
-import { launchChromium } from "../support/chromium.ts";
+import { launchChromium, PATIENT_MS } from "../support/chromium.ts";
 import { fullTest, IS_FULL } from "../support/full.ts";
 import type { CompareTests } from "./compare-entry.ts";
 import { serveComparePage, type ComparePage } from "./compare-page.ts";
@@ -16,7 +16,6 @@ import { serveComparePage, type ComparePage } from "./compare-page.ts";
 type TestWindow = Window & { compareTests: CompareTests; longTasksMs: number[] };
 
 /** On a machine that does other work too. */
-const patientMs = 240_000;
 const small = "trace=few-shot&w.sessions=120&policies=lru,marconi&from=1&to=10&steps=3&at=1";
 
 let served: ComparePage;
@@ -28,7 +27,7 @@ let complaints: string[] = [];
 beforeAll(async () => {
   served = await serveComparePage();
   browser = await launchChromium();
-}, patientMs);
+}, PATIENT_MS);
 
 afterAll(async () => {
   await browser?.close();
@@ -44,7 +43,7 @@ async function open(params = "", options: BrowserContextOptions = {}): Promise<v
   complaints = [];
   context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
   page = await context.newPage();
-  page.setDefaultTimeout(patientMs);
+  page.setDefaultTimeout(PATIENT_MS);
   page.on("pageerror", (error) => complaints.push(String(error)));
   page.on("console", (message) => {
     const isIcon = message.location().url.endsWith("/favicon.ico");
@@ -73,7 +72,7 @@ async function download(button: Locator): Promise<{ name: string; bytes: Buffer 
 
 fullTest(
   "10,000 requests, five policies, eight capacities: counts, time, and the page's longest task",
-  { timeout: patientMs },
+  { timeout: PATIENT_MS },
   async () => {
     await open();
     await page.evaluate(() => {
@@ -106,28 +105,32 @@ fullTest(
   },
 );
 
-test("a link reproduces the view, and what is chosen is in the address", { timeout: patientMs }, async () => {
-  await open(small);
-  await finished();
-  expect(await page.locator(".trace-line").innerText()).toContain("few-shot (seed 1): 120 requests");
-  expect(await page.locator(".capacity-bar output").innerText()).toBe("3.2 GB");
-  await page.getByRole("slider", { name: "Capacity shown" }).press("ArrowRight");
-  await page.locator("#compare-hit").getByText("Blocks").click();
-  const address = new URL(page.url());
-  expect(address.hash).toContain("at=2");
-  expect(address.hash).toContain("hit=block");
-  const shown = await cell("marconi", 0).innerText();
-  const hash = address.hash.replace("#/compare?", "");
-  await context.close();
-  await open(hash);
-  await finished();
-  expect(await cell("marconi", 0).innerText()).toBe(shown);
-  expect(await page.locator("#compare-hit").getByLabel("Blocks").isChecked()).toBe(true);
-});
+test(
+  "a link reproduces the view, and what is chosen is in the address",
+  { timeout: PATIENT_MS },
+  async () => {
+    await open(small);
+    await finished();
+    expect(await page.locator(".trace-line").innerText()).toContain("few-shot (seed 1): 120 requests");
+    expect(await page.locator(".capacity-bar output").innerText()).toBe("3.2 GB");
+    await page.getByRole("slider", { name: "Capacity shown" }).press("ArrowRight");
+    await page.locator("#compare-hit").getByText("Blocks").click();
+    const address = new URL(page.url());
+    expect(address.hash).toContain("at=2");
+    expect(address.hash).toContain("hit=block");
+    const shown = await cell("marconi", 0).innerText();
+    const hash = address.hash.replace("#/compare?", "");
+    await context.close();
+    await open(hash);
+    await finished();
+    expect(await cell("marconi", 0).innerText()).toBe(shown);
+    expect(await page.locator("#compare-hit").getByLabel("Blocks").isChecked()).toBe(true);
+  },
+);
 
 test(
   "values are read by pointer and by keyboard, as a table, as CSV and as a picture",
-  { timeout: patientMs },
+  { timeout: PATIENT_MS },
   async () => {
     await open(small);
     await finished();
@@ -153,8 +156,8 @@ test(
   },
 );
 
-test("a run can be stopped, and what was found stays", { timeout: patientMs }, async () => {
-  await open("trace=chat&w.sessions=1000&policies=lru,marconi");
+test("a run can be stopped, and what was found stays", { timeout: PATIENT_MS }, async () => {
+  await open("trace=chat&w.sessions=400&policies=lru,marconi");
   await page.waitForFunction(
     () => Number.parseInt(document.querySelector(".compare-status")!.textContent) >= 1,
   );
@@ -172,7 +175,7 @@ const blocks = [line(0, [1, 2, 3]), line(1000, [1, 2, 4]), line(2000, [1, 2, 3])
 
 test(
   "a file is read, packed or not; one that is no trace says which line is wrong",
-  { timeout: patientMs },
+  { timeout: PATIENT_MS },
   async () => {
     await open("trace=file&policies=lru&model=llama3-8b&from=1&to=1&steps=1");
     await page.getByText("choose or drop the file").waitFor();
@@ -193,7 +196,7 @@ test(
   },
 );
 
-test("what the page records can be replayed", { timeout: patientMs }, async () => {
+test("what the page records can be replayed", { timeout: PATIENT_MS }, async () => {
   await open("trace=recorded&policies=lru&model=tide-dense&steps=1&from=1&to=1");
   await page.getByText("nothing has been recorded on this page yet").waitFor();
   await page.evaluate(async () => {
@@ -212,7 +215,7 @@ test("what the page records can be replayed", { timeout: patientMs }, async () =
 
 test.each(IS_FULL ? (["light", "dark"] as const) : (["dark"] as const))(
   "axe finds nothing, %s, at phone width nothing is cut off",
-  { timeout: patientMs },
+  { timeout: PATIENT_MS },
   async (colorScheme) => {
     await open(small, { colorScheme, viewport: { width: 390, height: 844 } });
     await finished();

@@ -24,7 +24,7 @@ import {
 } from "./stored-page.ts";
 
 /** The document of most tests, where the model's context takes it. */
-const LONG_TOKENS = IS_FULL ? 1500 : 500;
+const LONG_TOKENS = IS_FULL ? 1500 : 300;
 const SHORT_TOKENS = 200;
 const WHERE = "What is the berth of the Marlow?";
 const WHAT = "What did the Petrel bring?";

@@ -190,7 +190,7 @@ const signing: Case = {
 
 export const cases: Case[] = [
   carried("llama"),
-  carried("lfm2"),
+  { ...carried("lfm2"), full: true },
   exactCase("llama"),
   exactCase("lfm2"),
   signing,

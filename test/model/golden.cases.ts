@@ -34,6 +34,7 @@ export function gateOf(variant: string, dtype: "f32" | "f16"): number {
  */
 function isNormal(variant: string, { dtype, feed, blockTokens }: Setting, subgroups: boolean): boolean {
   if (IN_EVERY_RUNTIME.includes(variant)) return true;
+  if (DEEP.includes(variant) && feed === "one by one") return false;
   if (feed === "one by one") return dtype === "f32" && blockTokens === 32 && !subgroups;
   return feed === "chunks of 7" && dtype === narrowest(variant) && blockTokens === 16 && subgroups;
 }
@@ -81,6 +82,9 @@ function metadataCase(variant: string): Case {
     },
   };
 }
+
+/** Variants of so many layers that a step takes long; others have the same kind of layers. */
+const DEEP: readonly string[] = ["deepseek2lite"];
 
 /** Variants that are refused in f16. */
 const F32_ALONE: readonly string[] = ["gemma3n"];

@@ -260,7 +260,7 @@ async function checkPlan(env: CaseEnv, bytes: Uint8Array): Promise<void> {
 
 export const cases: Case[] = [
   growthCase("stories260K", STORIES, false),
-  growthCase("stories260K", STORIES, true),
+  { ...growthCase("stories260K", STORIES, true), full: true },
   growthCase("lfm2", HYBRID, true),
   shortCase,
   shortStatesCase,

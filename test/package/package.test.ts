@@ -11,7 +11,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { build, createServer } from "vite";
 import webpack from "webpack";
 import { launchChromium, PATIENT_MS } from "../support/chromium.ts";
-import { fullTest } from "../support/full.ts";
+import { fullTest, IS_FULL } from "../support/full.ts";
 import { command, findDeno } from "../support/machine.ts";
 import { readmeExample } from "../support/readme.ts";
 import { serveFolders } from "../support/serve.ts";
@@ -135,7 +135,7 @@ describe("pages", { timeout: PATIENT_MS }, () => {
     }
   });
 
-  test("built by webpack", async () => {
+  fullTest("built by webpack", async () => {
     const root = consumer.project("webpack", { "main.js": readmeExample("page") });
     const folder = await buildWithWebpack(root);
     consumer.project("webpack/dist", { "index.html": `${HTML}<script defer src="main.js"></script>` });
@@ -226,7 +226,7 @@ export const rows = (policy: ReplayRow["policy"]) => replaySteps(generate(defaul
 
 describe("what is in the package", { timeout: PATIENT_MS }, () => {
   test.each([
-    { module: "esnext", moduleResolution: "bundler" },
+    ...(IS_FULL ? [{ module: "esnext", moduleResolution: "bundler" }] : []),
     { module: "nodenext", moduleResolution: "nodenext" },
   ])("types for moduleResolution $moduleResolution, strict, declarations checked", async (resolution) => {
     const compilerOptions = {

@@ -5,7 +5,7 @@
 import { commandsFor, hasApt, install, isRoot, type Need } from "../../src/setup/apt.ts";
 import { findLavapipe, hasRenderNode } from "../../src/setup/driver.ts";
 import type { Cover } from "./cases.ts";
-import { IN_EVERY_RUNTIME, VARIANTS } from "../model/variants.ts";
+import { IN_EVERY_RUNTIME } from "../model/variants.ts";
 import { findChromium, findDeno, findSwiftShader, probe, type Probe } from "./machine.ts";
 
 /** One place where the cases run. */
@@ -26,46 +26,35 @@ export interface Runtime {
   cover?: Cover;
 }
 
-/** Variants that are no more than a row of kernels which others have too. */
-const ROWS = VARIANTS.filter((name) => !IN_EVERY_RUNTIME.includes(name)).map((name) => `model/${name}/`);
+/** Variants that together have every kind of layer; the others are no more than rows of kernels which these have too. */
+const KINDS = IN_EVERY_RUNTIME.map((name) => `model/${name}/`);
+
+/**
+ * What Chromium and Deno run of whole models is listed; a new case runs in Node, unless the runtime has a part in what it shows.
+ * What the engine does with its caches, queues and experts, and with errors that the tests inject, is the same code everywhere.
+ */
+const MODELS = "model/";
 
 /**
  * In Chromium whole models run on SwiftShader: each kind once. Kernels run on the same driver in Node; the engine behind its
- * worker is what the page's own tests drive; and what the engine does with its caches and with errors that the tests inject
- * is the same code in every runtime, which Node runs. One of each is left where
- * the browser has a part in it: its GPU process reports errors and losses, and its memory takes what the GPU gives back.
+ * worker is what the page's own tests drive. The browser has a part in errors and losses, which its GPU process reports, and in
+ * memory, which takes what the GPU gives back.
  */
-const CHROMIUM_LEAVES = [
-  ...ROWS,
-  "kernel/",
-  "model/archives",
-  "model/device-loss",
-  "model/embed",
-  "model/engine",
-  "model/failed-steps",
-  "model/formats",
-  "model/generate",
-  "model/identity",
-  "model/live",
-  "model/pool-growth",
-  "model/quants",
-  "model/refusals",
-  "model/restored",
-  "model/resume",
-  "model/snapshots",
-  "model/text-worker",
-  "model/tiers",
-  "model/transformers",
-];
+const CHROMIUM_LEAVES = ["kernel/", MODELS];
 const CHROMIUM_KEEPS = [
+  ...KINDS,
   "model/embedding/bertmean f32",
-  "model/transformers/qwen2",
+  "model/transformers/qwen2 ",
   "model/archives/signed",
+  "model/default limits/",
   "model/device-loss/while nothing runs",
+  "model/experts/qwen3moe with a quarter of the experts, once",
   "model/failed-steps/llama: a step",
   "model/generate/four at once",
+  "model/segments/",
+  "model/shipped/",
   "model/tiers/restored by load",
-  "model/transformers/llama",
+  "model/toy/",
 ];
 /**
  * Whole models run on SwiftShader in Chromium, and in Node on lavapipe; the slowest kernels only there. How each format is
@@ -79,34 +68,25 @@ const SWIFTSHADER_KEEPS = ["F16", "Q4_0", "Q6_K", "options", "stacked", "indepen
  * Deno has a WebGPU and a compiler of its own, so that kernels and each model run in it, and its own workers. What is left
  * out is the engine's own, and the same code in every runtime.
  */
-const DENO_LEAVES = [
-  ...ROWS,
-  "model/archives",
-  "model/device-loss",
-  "model/failed-steps",
-  "model/formats",
-  "model/generate",
-  "model/identity",
-  "model/live",
-  "model/metadata",
-  "model/pool-growth",
-  "model/quants",
-  "model/refusals",
-  "model/restored",
-  "model/resume",
-  "model/shipped",
-  "model/snapshots",
-  "model/tiers",
-  "model/transformers",
-];
+const DENO_LEAVES = [MODELS];
 const DENO_KEEPS = [
-  "model/transformers/qwen2",
+  ...KINDS,
   "model/archives/signed",
+  "model/default limits/",
   "model/device-loss/while nothing runs",
   "model/device-loss/a second loss",
+  "model/embedding/",
+  "model/engine/",
+  "model/experts/qwen3moe with a quarter of the experts, once",
   "model/formats/qwen35",
-  "model/generate/the published stories",
+  "model/generate/four at once",
+  "model/latent/",
+  "model/row-table/tokens are",
+  "model/segments/",
+  "model/text-worker/",
   "model/tiers/restored by load",
+  "model/toy/",
+  "model/transformers/qwen2 ",
 ];
 /** Beginnings of names in these lists; a unit test holds that each names a case. */
 export const PREFIXES = [
