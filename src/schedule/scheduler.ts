@@ -36,7 +36,7 @@ import {
 import { Restores } from "./restore/restores.ts";
 import type { SeatState } from "./seat-state.ts";
 import { Seats } from "./seats.ts";
-import type { PromptLoad, SchedulerLoad } from "./slo/prediction.ts";
+import type { PromptLoad, SchedulerLoad } from "./slo/load.ts";
 import { Snapshots } from "./snapshots.ts";
 import { SlotTickets, Tickets, type Ticket } from "./tickets.ts";
 
@@ -119,10 +119,21 @@ export class Scheduler {
     return {
       waiting: this.prompts.inOrder().map(loadOf),
       prefilling: this.prompts.underWay.map(loadOf),
-      running: this.running.map(({ id, computed, startedMs = 0 }) => ({
-        ...{ id, contextTokens: computed, startedMs },
-      })),
+      running: this.running.map((request) => {
+        const { id, computed, startedMs = 0, objectives, generatedCount, maxNewTokens } = request;
+        const leftTokens = Math.max(1, maxNewTokens - generatedCount);
+        return {
+          id,
+          contextTokens: computed,
+          startedMs,
+          objectives,
+          generatedTokens: generatedCount,
+          leftTokens,
+        };
+      }),
       seats: this.options.seats,
+      promptsUnderWay: this.start.most,
+      decodesNext: this.lastPhase === "prefill",
     };
   }
 
@@ -607,9 +618,11 @@ export class Scheduler {
 }
 
 function promptLoad(place: Place): PromptLoad {
-  const { request, isDue, priority, isResumed, remainingTokens, arrival, from } = place;
-  const { id, arrivedMs } = request;
-  return { id, arrivedMs, from, isDue, priority, isResumed, remainingTokens, arrival };
+  const { request, isDue, priority, isResumed, remainingTokens, arrival, from, patience } = place;
+  const { id, arrivedMs, objectives, maxNewTokens, generatedCount } = request;
+  const leftTokens = Math.max(1, maxNewTokens - generatedCount);
+  const rank = { isDue, priority, isResumed, remainingTokens, arrival };
+  return { id, arrivedMs, from, patience, leftTokens, objectives, ...rank };
 }
 
 const NO_STATES: Span["states"] = [];

@@ -61,7 +61,6 @@ import type {
   EngineStats,
   FromWorker,
   GenerateParams,
-  Objectives,
   PredictedRequest,
   PrefillCall,
   PrefillOptions,
@@ -188,7 +187,7 @@ export class Session {
     this.desk = new Desk(
       {
         ...{ scheduler: this.scheduler, costs, steps: this.steps, nowMs: systemClock.nowMs },
-        chunkTokens: (beside, ahead) => this.chunkTokens(beside, ahead),
+        chunkLimit: this.chunkLimit,
         cached: (spec) => this.cachedOf(spec),
       },
       objectives,
@@ -541,21 +540,6 @@ export class Session {
       const error = this.desk.tooLate(request, "start");
       if (error) this.requests.giveUp(request, error);
     }
-  }
-
-  /**
-   * Tokens of a prompt's next chunk, beside requests that decode and alone.
-   * @param objectives of one that will decode too, as those will that are `ahead` of it
-   */
-  private chunkTokens(
-    objectives: Objectives,
-    ahead: readonly { contextTokens: number }[] = [],
-  ): { besideDecodes: number; alone: number } {
-    const status = "decoding" as const;
-    const later = ahead.map(({ contextTokens }) => ({ computed: contextTokens, objectives, status }));
-    const decoding = [...this.requests.decoding(), ...later, { computed: 0, objectives, status }];
-    const { chunkTokens: alone, seats } = this.runner.options;
-    return { besideDecodes: this.chunkLimit(0, decoding.slice(-seats)), alone };
   }
 
   /** What of a prompt need not be computed, by tier. */

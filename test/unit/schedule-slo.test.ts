@@ -2,18 +2,18 @@
 import { describe, expect, it } from "vitest";
 import { Random } from "../../src/base.ts";
 import type { StepCosts } from "../../src/schedule/cost/model.ts";
-import { byRank } from "../../src/schedule/queue/order.ts";
+import { BlockPool } from "../../src/cache/blocks.ts";
+import { createPrefixCache } from "../../src/cache/policy/create.ts";
+import { chunkLimit } from "../../src/schedule/queue/chunk.ts";
+import { Scheduler } from "../../src/schedule/scheduler.ts";
 import { Admission, type Arrival, type DecodeLoad } from "../../src/schedule/slo/admission.ts";
-import { DecodeTimes, KEPT_TIMES } from "../../src/schedule/slo/decode-times.ts";
+import { KEPT_LIFETIMES, Lifetimes } from "../../src/schedule/slo/lifetimes.ts";
 import { Goodput, keeps, RequestTimes } from "../../src/schedule/slo/goodput.ts";
 import { Histogram } from "../../src/schedule/slo/histogram.ts";
 import type { RejectionMode } from "../../src/schedule/slo/objectives.ts";
-import {
-  predict,
-  type Candidate,
-  type PromptLoad,
-  type SchedulerLoad,
-} from "../../src/schedule/slo/prediction.ts";
+import type { PromptLoad, RunningLoad, SchedulerLoad } from "../../src/schedule/slo/load.ts";
+import { predict, type Candidate } from "../../src/schedule/slo/prediction.ts";
+import { workOff, type WorkTerms } from "../../src/schedule/slo/work-off.ts";
 import { testSeed } from "../support/seed.ts";
 
 /** A machine with round numbers. */
@@ -21,103 +21,195 @@ const costs: StepCosts = {
   prefillMs: (tokens, from) => 2 + 0.1 * tokens + 1e-4 * tokens * (from + tokens / 2),
   decodeMs: (rows, context) => 5 + rows + 0.001 * context,
 };
-const chunkTokens = { besideDecodes: 64, alone: 512 };
-const idle: SchedulerLoad = { waiting: [], prefilling: [], running: [], seats: 8 };
+const idle: SchedulerLoad = {
+  waiting: [],
+  prefilling: [],
+  running: [],
+  seats: 8,
+  promptsUnderWay: 4,
+  decodesNext: false,
+};
+const CHUNK = 64;
+const terms: WorkTerms = { costs, slow: costs, chunkLimit: () => CHUNK, answerLeft: () => Infinity };
 
 function prompt(id: number, remainingTokens: number, more: Partial<PromptLoad> = {}): PromptLoad {
   const rank = { isDue: false, priority: "interactive" as const, isResumed: false, arrival: id };
-  return { id, remainingTokens, from: 0, arrivedMs: 0, ...rank, ...more };
+  const answer = { leftTokens: 100, objectives: {}, patience: remainingTokens };
+  return { id, remainingTokens, from: 0, arrivedMs: 0, ...rank, ...answer, ...more };
 }
 
-/** The queue as it would be worked off, chunk by chunk; when the candidate's prompt is done. */
-function simulated({ promptTokens }: Candidate, load: SchedulerLoad): number {
-  let nowMs = 0;
-  const running = load.running.map(({ contextTokens }) => contextTokens);
-  const queue = [...load.prefilling, ...load.waiting, prompt(99, promptTokens)].sort(byRank);
-  const chunk = load.running.length > 0 ? chunkTokens.besideDecodes : chunkTokens.alone;
-  for (const { id, remainingTokens, from } of queue) {
-    for (let at = 0; at < remainingTokens; at += chunk) {
-      nowMs += costs.prefillMs(Math.min(chunk, remainingTokens - at), from + at);
-      const isLast = at + chunk >= remainingTokens;
-      if (id === 99 && isLast) return nowMs;
-      const context = running.reduce((sum, tokens) => sum + tokens, 0);
-      if (running.length > 0) nowMs += costs.decodeMs(running.length, context);
-    }
-    running.push(from + remainingTokens);
-  }
-  return nowMs;
+function running(id: number, leftTokens = 100, more: Partial<RunningLoad> = {}): RunningLoad {
+  const row = { contextTokens: 100, startedMs: 0, generatedTokens: 1, objectives: {} };
+  return { id, leftTokens, ...row, ...more };
 }
+
+const foretell = (candidate: Candidate, load: SchedulerLoad, more: Partial<WorkTerms> = {}) =>
+  predict(candidate, load, { ...terms, ...more }).prediction;
 
 describe("a prediction", () => {
   it("of an idle engine is the prompt alone, without what is cached", () => {
-    const predicted = predict({ promptTokens: 512, cachedTokens: {} }, idle, {
-      costs,
-      nowMs: 0,
-      chunkTokens,
-    });
-    expect(predicted.ttftMs).toBeCloseTo(costs.prefillMs(512, 0));
-    expect(predicted).toMatchObject({ ahead: 0, computedTokens: 512, parts: { queueMs: 0, decodeMs: 0 } });
-    const cached = predict({ promptTokens: 512, cachedTokens: { gpu: 256, ram: 128 }, loadMs: 30 }, idle, {
-      ...{ costs, nowMs: 0, chunkTokens },
-    });
-    expect(cached.computedTokens).toBe(128);
-    expect(cached.ttftMs).toBeCloseTo(30 + costs.prefillMs(128, 384));
+    const predicted = foretell({ promptTokens: 64, cachedTokens: {} }, idle);
+    expect(predicted.ttftMs).toBeCloseTo(costs.prefillMs(64, 0));
+    expect(predicted).toMatchObject({ ahead: 0, computedTokens: 64, parts: { queueMs: 0, decodeMs: 0 } });
+    const cached = foretell({ promptTokens: 512, cachedTokens: { gpu: 256, ram: 192 }, loadMs: 30 }, idle);
+    expect(cached.computedTokens).toBe(64);
+    expect(cached.ttftMs).toBeCloseTo(30 + costs.prefillMs(64, 448));
+    const busy = foretell({ promptTokens: 64, cachedTokens: { ram: 32 }, loadMs: 30 }, idle, { busyMs: 20 });
+    expect(busy.parts).toMatchObject({ queueMs: 20, loadMs: 10 });
   });
 
-  it("follows from the queue: within 10% of working it off step by step", () => {
+  it("is what the scheduler then does: the very one, worked off step by step", () => {
     const random = new Random(testSeed("prediction"));
-    for (let round = 0; round < 300; round++) {
-      const running = Array.from({ length: random.below(4) }, (_, id) => ({
-        ...{ id, contextTokens: 1 + random.below(2000), startedMs: 0 },
-      }));
-      const waiting = Array.from({ length: random.below(6) }, (_, id) =>
-        prompt(id, 1 + random.below(3000), {
-          isDue: random.below(8) === 0,
-          priority: random.pick(["interactive", "interactive", "background"]),
-        }),
-      ).sort(byRank);
-      const load = { waiting, prefilling: [], running, seats: 100 };
-      const candidate = { promptTokens: 1 + random.below(2000), cachedTokens: {} };
-      const { ttftMs, parts } = predict(candidate, load, { costs, nowMs: 0, chunkTokens });
-      const truth = simulated(candidate, load);
-      const step = costs.decodeMs(running.length + waiting.length, 20_000); // the end of a chunk is cut off
-      expect(Math.abs(ttftMs - truth), `${ttftMs} for ${truth}`).toBeLessThan(0.1 * truth + step);
-      expect(parts.queueMs + parts.loadMs + parts.prefillMs + parts.decodeMs).toBeCloseTo(ttftMs);
+    for (let round = 0; round < 60; round++) {
+      const bench = new WorkedOff(random);
+      for (let step = random.below(30); step > 0; step--) bench.step();
+      bench.submit(1 + random.below(6));
+      const { scheduler, at, nowMs } = bench;
+      const load = scheduler.load();
+      const { firsts } = workOff(load, bench.terms);
+      const waiting = [...load.prefilling, ...load.waiting].map(({ id }) => id);
+      expect(firsts.map(({ id }) => id).sort()).toEqual(waiting.sort());
+      while (bench.step());
+      for (const { id, atMs } of firsts) {
+        const truth = at.get(id)! - nowMs;
+        expect(atMs, `request ${id}`).toBeCloseTo(truth, 3);
+      }
     }
+  });
+
+  it("tells of what the time is made", () => {
+    const load = { ...idle, running: [running(1)], waiting: [prompt(2, 50)] };
+    const { ttftMs, parts, ahead } = foretell({ promptTokens: 128, cachedTokens: {} }, load);
+    expect(ahead).toBe(1);
+    const first = costs.prefillMs(50, 0) + costs.decodeMs(2, 150);
+    expect(parts.queueMs).toBeCloseTo(first);
+    expect(parts.prefillMs).toBeCloseTo(costs.prefillMs(64, 0) + costs.prefillMs(64, 64));
+    expect(parts.decodeMs).toBeCloseTo(costs.decodeMs(2, 152));
+    expect(parts.queueMs + parts.loadMs + parts.prefillMs + parts.decodeMs).toBeCloseTo(ttftMs);
   });
 
   it("lets nobody ahead who goes behind: longer prompts, background, unless they are due", () => {
     const ahead = (...waiting: PromptLoad[]): number =>
-      predict({ promptTokens: 100, cachedTokens: {} }, { ...idle, waiting }, { costs, nowMs: 0, chunkTokens })
-        .ahead;
+      foretell({ promptTokens: 100, cachedTokens: {} }, { ...idle, waiting }).ahead;
     expect(ahead(prompt(1, 50), prompt(2, 100), prompt(3, 101))).toBe(2);
-    expect(ahead(prompt(1, 5000, { isDue: true }), prompt(2, 5, { priority: "background" }))).toBe(1);
+    const due = { isDue: true, patience: 0 };
+    expect(ahead(prompt(1, 150, due), prompt(2, 5, { priority: "background", patience: 9999 }))).toBe(1);
   });
 
-  it("waits for a seat where all are taken", () => {
-    const running = [0, 1].map((id) => ({ id, contextTokens: 100, startedMs: 100 * id }));
-    const load = { ...idle, running, seats: 2 };
-    const terms = { costs, nowMs: 200, chunkTokens, decodeMs: 1000 };
-    const { parts } = predict({ promptTokens: 10, cachedTokens: {} }, load, terms);
-    expect(parts.queueMs).toBeCloseTo(800);
-    const behind = { ...load, waiting: [prompt(1, 5)] };
-    expect(predict({ promptTokens: 10, cachedTokens: {} }, behind, terms).parts.queueMs).toBeCloseTo(900);
-    const held = { ...load, running: running.slice(0, 1), prefilling: [prompt(1, 5000)] };
-    expect(predict({ promptTokens: 10, cachedTokens: {} }, held, terms).parts.queueMs).toBeCloseTo(800);
-    const { decodeMs: _, ...unknown } = terms;
-    expect(predict({ promptTokens: 10, cachedTokens: {} }, load, unknown).parts.queueMs).toBe(0);
+  it("waits for a seat where all are taken, until an answer has come to its usual length", () => {
+    const load = { ...idle, running: [running(1, 100, { generatedTokens: 20 }), running(2, 5)], seats: 2 };
+    const answerLeft = (tokens: number): number => 30 - tokens;
+    const { parts } = foretell({ promptTokens: 10, cachedTokens: {} }, load, { answerLeft });
+    const steps = (count: number, context: number): number =>
+      Array.from({ length: count }, (_, at) => costs.decodeMs(2, context + 2 * at)).reduce(
+        (a, b) => a + b,
+        0,
+      );
+    expect(parts.queueMs).toBeCloseTo(steps(5, 200));
+    const later = { ...load, running: [running(1, 100, { generatedTokens: 20 }), running(2, 50)] };
+    const seat = foretell({ promptTokens: 10, cachedTokens: {} }, later, { answerLeft });
+    expect(seat.parts.queueMs).toBeCloseTo(steps(10, 200));
+    const unknown = foretell(
+      { promptTokens: 10, cachedTokens: {} },
+      { ...load, running: load.running.map((each) => ({ ...each, leftTokens: Infinity })) },
+    );
+    expect(unknown.ttftMs).toBeLessThan(100); // nobody knows how long, and it is not made up
   });
 
   it("counts chunks of those behind between two tokens, and the whole answer where its length is known", () => {
-    const candidate = { promptTokens: 100, cachedTokens: {}, newTokens: 11 };
-    const alone = predict(candidate, idle, { costs, nowMs: 0, chunkTokens });
-    expect(alone.tbtMs).toBeCloseTo(costs.decodeMs(1, 100));
+    const candidate = { promptTokens: 64, cachedTokens: {}, newTokens: 11 };
+    const alone = foretell(candidate, idle);
+    expect(alone.tbtMs).toBeCloseTo(costs.decodeMs(1, 64));
     expect(alone.totalMs).toBeCloseTo(alone.ttftMs + 10 * alone.tbtMs);
-    const busy = { ...idle, waiting: [prompt(1, 5000)] };
-    const beside = predict(candidate, busy, { costs, nowMs: 0, chunkTokens });
-    expect(beside.tbtMs).toBeCloseTo(alone.tbtMs + costs.prefillMs(64, 0));
+    const beside = foretell(candidate, { ...idle, waiting: [prompt(1, 128)] });
+    expect(beside.tbtMs).toBeGreaterThan(costs.decodeMs(1, 64) + costs.prefillMs(64, 0));
+    expect(foretell({ ...candidate, newTokens: 1 }, idle).tbtMs).toBeGreaterThan(0);
+  });
+
+  it("tells how long others would wait between two tokens, by their tightest objective", () => {
+    const load = { ...idle, running: [running(1, 100, { objectives: { tbtMs: 40 } }), running(2)] };
+    const { outlook } = predict({ promptTokens: 128, cachedTokens: {} }, load, terms);
+    const worst = costs.prefillMs(64, 64) + costs.decodeMs(3, 202 + 128);
+    expect(outlook.strain?.limitMs).toBe(40);
+    expect(outlook.strain?.predictedMs).toBeCloseTo(worst);
+    const slow: StepCosts = { prefillMs: (...of) => 2 * costs.prefillMs(...of), decodeMs: costs.decodeMs };
+    const slower = predict({ promptTokens: 128, cachedTokens: {} }, load, { ...terms, slow });
+    expect(slower.outlook.strain?.predictedMs).toBeCloseTo(worst + costs.prefillMs(64, 64));
+    expect(slower.prediction.ttftMs).toBe(
+      predict({ promptTokens: 128, cachedTokens: {} }, load, terms).prediction.ttftMs,
+    );
+  });
+
+  it("ends, however many chunks there are", () => {
+    const load = { ...idle, waiting: Array.from({ length: 50 }, (_, id) => prompt(id, 100_000)) };
+    const { outlook } = predict({ promptTokens: 50_000, cachedTokens: {} }, load, {
+      ...terms,
+      chunkLimit: () => 8,
+    });
+    expect(outlook.firsts.length).toBe(51);
+    expect(outlook.firsts.every(({ atMs }, at, all) => at === 0 || atMs >= all[at - 1]!.atMs)).toBe(true);
   });
 });
+
+/** A scheduler at work, its steps taking what `costs` says. */
+class WorkedOff {
+  readonly scheduler: Scheduler;
+  readonly seats: number;
+  readonly terms: WorkTerms;
+  nowMs = 0;
+  /** When each request got its first token. */
+  readonly at = new Map<number, number>();
+  private readonly random: Random;
+  private nextId = 1;
+
+  constructor(random: Random) {
+    this.random = random;
+    this.seats = 2 + random.below(6);
+    const pool = new BlockPool(20_000);
+    const cost = { flopsLinear: 1, flopsQuadratic: 0, bytesPerToken: 4, bytesPerSnapshot: 0 };
+    const { cache } = createPrefixCache({ policy: "lru", blockTokens: 4, cost, pool });
+    const limit = chunkLimit({ costs, chunkTokens: CHUNK });
+    const options = {
+      blockTokens: 4,
+      chunkTokens: CHUNK,
+      seats: this.seats,
+      promptsUnderWay: 1 + random.below(4),
+    };
+    this.scheduler = new Scheduler(cache, pool, { ...options, chunkLimit: limit });
+    this.terms = { ...terms, chunkLimit: limit };
+    this.submit(1 + random.below(6));
+  }
+
+  submit(count: number): void {
+    const { random } = this;
+    for (; count > 0; count--) {
+      const id = this.nextId++;
+      const tokens = Array.from({ length: 1 + random.below(400) }, (_, at) => id * 1000 + at);
+      const priority = random.pick(["interactive", "interactive", "background"] as const);
+      const objectives = random.below(3) === 0 ? { tbtMs: 15 + random.below(30) } : {};
+      const maxNewTokens = 1 + random.below(40);
+      this.scheduler.submit({ id, prompt: tokens, maxNewTokens, stopIds: new Set(), priority, objectives });
+    }
+  }
+
+  step(): boolean {
+    const plan = this.scheduler.next();
+    if (!plan) return false;
+    const context = plan.spans.reduce((sum, { from }) => sum + from, 0);
+    const [first] = plan.spans;
+    this.nowMs +=
+      plan.phase === "decode"
+        ? costs.decodeMs(plan.spans.length, context)
+        : costs.prefillMs(first!.count, first!.from);
+    for (const { request, samples } of plan.spans)
+      if (samples > 0 && !this.at.has(request.id)) this.at.set(request.id, this.nowMs);
+    this.scheduler.commit(
+      plan,
+      plan.spans.map(({ samples }) => (samples > 0 ? [7] : [])),
+    );
+    return true;
+  }
+}
 
 describe("admission", () => {
   const tbtMs = (rows: number): number => 10 * rows;
@@ -126,7 +218,7 @@ describe("admission", () => {
     for (const ms of decodeMs) gate.decodeTimes.add(ms);
     return gate;
   };
-  const running = (count: number, startedMs = 0): DecodeLoad["running"] =>
+  const decodes = (count: number, startedMs = 0): DecodeLoad["running"] =>
     Array.from({ length: count }, () => ({ startedMs, contextTokens: 10 }));
 
   function arrival(more: Partial<Arrival> & { ttftMs?: number; totalMs?: number }): Arrival {
@@ -159,7 +251,7 @@ describe("admission", () => {
   it("in mode none rejects nothing on arrival, but at its turn what is too late, and a full decode", () => {
     const gate = admission("none");
     const objectives = { ttftMs: 200, tbtMs: 30, deadlineMs: 400 };
-    const decode = [{ running: running(3), arriving: [] }];
+    const decode = [{ running: decodes(3), arriving: [] }];
     expect(gate.decide(arrival({ ttftMs: 900, objectives, decode })).accepted).toBe(true);
     expect(gate.decideStart({ nowMs: 200, arrivedMs: 0, objectives }).accepted).toBe(true);
     expect(gate.decideStart({ nowMs: 201, arrivedMs: 0, objectives })).toMatchObject({ reason: "ttft" });
@@ -177,7 +269,7 @@ describe("admission", () => {
   it("early goes by the decode load that there is, predicted by the load when the prompt is computed", () => {
     const objectives = { tbtMs: 30 };
     // Full now, empty by the time: all that run will have run for longer than the mean.
-    const leaving = arrival({ ttftMs: 600, objectives, decode: [{ running: running(3), arriving: [] }] });
+    const leaving = arrival({ ttftMs: 600, objectives, decode: [{ running: decodes(3), arriving: [] }] });
     expect(admission("early", 500).decide(leaving)).toMatchObject({ reason: "tbt", retryAfterMs: 500 });
     expect(admission("predicted", 500).decide(leaving).accepted).toBe(true);
     expect(admission("predicted", 700).decide(leaving).accepted).toBe(false);
@@ -194,8 +286,8 @@ describe("admission", () => {
 
   it("spreads requests evenly over instances that decode", () => {
     const decode = [
-      { running: running(4), arriving: [] },
-      { running: running(1), arriving: [] },
+      { running: decodes(4), arriving: [] },
+      { running: decodes(1), arriving: [] },
     ];
     expect(admission("early").forecastTbtMs(decode, 10, 0, 0)).toBeCloseTo(30);
     expect(admission("early").decide(arrival({ objectives: { tbtMs: 30 }, decode })).accepted).toBe(true);
@@ -204,7 +296,7 @@ describe("admission", () => {
 
   it("counts the context of those that decode, and that of the request itself", () => {
     const gate = new Admission({ mode: "early", tbtMs: (_, context) => context });
-    const decode = [{ running: running(3), arriving: [] }];
+    const decode = [{ running: decodes(3), arriving: [] }];
     expect(gate.forecastTbtMs(decode, 50, 0, 0)).toBe(80);
     expect(gate.decide(arrival({ objectives: { tbtMs: 79 }, promptTokens: 50, decode })).accepted).toBe(
       false,
@@ -214,7 +306,7 @@ describe("admission", () => {
 
   it("forecasts by the share of requests that decode for longer, and not by their mean alone", () => {
     const objectives = { tbtMs: 35 };
-    const old = arrival({ ttftMs: 100, objectives, decode: [{ running: running(3, -300), arriving: [] }] });
+    const old = arrival({ ttftMs: 100, objectives, decode: [{ running: decodes(3, -300), arriving: [] }] });
     // Of those that came to 300 all came to 400: they are the long ones. By the mean all three have ended.
     expect(admission("predicted", 100, 100, 100, 500).decide(old)).toMatchObject({ predictedMs: 40 });
     // Of two that came to 300 one came to 400: 1.5 of three are left, and the request itself.
@@ -231,34 +323,38 @@ describe("admission", () => {
 
 describe("decode times", () => {
   it("are not known before the first: no request ends", () => {
-    const times = new DecodeTimes();
-    expect(times.meanMs).toBeUndefined();
+    const times = new Lifetimes();
+    expect(times.mean).toBeUndefined();
     expect(times.stillRuns(1e9, 1e9)).toBe(1);
+    expect(times.meanLeft(1)).toBe(Infinity);
     for (const ms of [NaN, -1, Infinity]) times.add(ms);
-    expect(times.meanMs).toBeUndefined();
+    expect(times.mean).toBeUndefined();
   });
 
   it("tell what a list of the last ones tells, in bounded memory", () => {
     const random = new Random(testSeed("decode times"));
-    const times = new DecodeTimes();
+    const times = new Lifetimes();
     const all: number[] = [];
-    for (let round = 0; round < 3 * KEPT_TIMES; round++) {
+    for (let round = 0; round < 3 * KEPT_LIFETIMES; round++) {
       const ms = random.below(3) === 0 ? random.below(5) : 1000 * random.next(); // some are equal
       all.push(ms);
       times.add(ms);
-      const last = all.slice(-KEPT_TIMES);
+      const last = all.slice(-KEPT_LIFETIMES);
       const longer = (than: number): number => last.filter((each) => each > than).length;
-      expect(times.meanMs).toBeCloseTo(last.reduce((sum, each) => sum + each, 0) / last.length, 6);
+      expect(times.mean).toBeCloseTo(last.reduce((sum, each) => sum + each, 0) / last.length, 6);
       const ageMs = random.below(3) === 0 ? random.pick(last) : 1200 * random.next();
       const laterMs = random.below(3) === 0 ? 0 : 1000 * random.next();
-      const byMean = Math.exp(-laterMs / (times.meanMs as number));
+      const byMean = Math.exp(-laterMs / (times.mean as number));
       const share = longer(ageMs) > 0 ? longer(ageMs + laterMs) / longer(ageMs) : byMean;
       expect(times.stillRuns(ageMs, laterMs)).toBeCloseTo(share, 9);
+      const older = last.filter((each) => each > ageMs);
+      const left = older.reduce((sum, each) => sum + each - ageMs, 0) / older.length;
+      expect(times.meanLeft(ageMs)).toBeCloseTo(older.length > 0 ? left : (times.mean as number), 6);
     }
   });
 
   it("of 0 end at once", () => {
-    const times = new DecodeTimes();
+    const times = new Lifetimes();
     times.add(0);
     expect(times.stillRuns(0, 0)).toBe(1);
     expect(times.stillRuns(0, 1)).toBe(0);

@@ -3,14 +3,21 @@ import { expect, test } from "vitest";
 import { TidepoolError } from "../../src/errors.ts";
 import { CostModel } from "../../src/schedule/cost/model.ts";
 import { Request, type RequestSpec } from "../../src/schedule/request.ts";
-import type { PromptLoad, SchedulerLoad } from "../../src/schedule/slo/prediction.ts";
+import type { PromptLoad, SchedulerLoad } from "../../src/schedule/slo/load.ts";
 import type { EngineObjectives, GenerateParams } from "../../src/wire/protocol.ts";
 import { Desk } from "../../src/worker/slo/desk.ts";
 
 /** A machine of 1 ms a prompt token and 10 ms a decode step, and a clock that the test moves. */
 class Bench {
   nowMs = 0;
-  load: SchedulerLoad = { waiting: [], prefilling: [], running: [], seats: 4 };
+  load: SchedulerLoad = {
+    waiting: [],
+    prefilling: [],
+    running: [],
+    seats: 4,
+    promptsUnderWay: 4,
+    decodesNext: false,
+  };
   readonly costs = new CostModel({
     ...{ blockTokens: 32, bytesPerBlock: 1024, flopsPerToken: 1e6, isSoftware: true, tiers: [] },
   });
@@ -29,7 +36,7 @@ class Bench {
           steps: { busyMs: () => 0, slow: this.costs, mean: this.costs },
           nowMs: () => this.nowMs,
         },
-        chunkTokens: () => ({ besideDecodes: 64, alone: 256 }),
+        chunkLimit: (_, decoding) => (decoding.length > 0 ? 64 : 256),
         cached: () => ({ tokens: { gpu: 0 }, loadMs: 0 }),
       },
       objectives,
@@ -60,8 +67,17 @@ const specOf = (id: number, tokens: number): RequestSpec => ({
   ...{ id, prompt: Array<number>(tokens).fill(1), maxNewTokens: 1000, stopIds: new Set<number>() },
 });
 
-const promptLoad = (id: number, remainingTokens: number): PromptLoad => ({
-  ...{ id, remainingTokens, from: 0, arrivedMs: 0, arrival: id },
+const promptLoad = (id: number, remainingTokens: number, objectives = {}): PromptLoad => ({
+  ...{
+    id,
+    remainingTokens,
+    from: 0,
+    arrivedMs: 0,
+    arrival: id,
+    patience: remainingTokens,
+    leftTokens: 1,
+    objectives,
+  },
   ...{ isDue: false, isResumed: false, priority: "interactive" as const },
 });
 
@@ -98,7 +114,7 @@ test("nobody judges the engine's own requests, nor those that another engine has
 test("a request is rejected that would make another miss what it was promised", () => {
   const bench = new Bench();
   const long = bench.ask(400, { ttftMs: 500 });
-  bench.load = { ...bench.load, prefilling: [promptLoad(long.id, 400)] };
+  bench.load = { ...bench.load, prefilling: [promptLoad(long.id, 400, { ttftMs: 500 })] };
   bench.ask(20, { ttftMs: 1000 });
   expect(bench.rejection(300, { ttftMs: 1000 })).toMatchObject({ reason: "ttft", limitMs: 1000 });
   bench.load = { ...bench.load, prefilling: [promptLoad(99, 400)] }; // nobody promised anything
@@ -108,12 +124,14 @@ test("a request is rejected that would make another miss what it was promised", 
 test("a request is rejected whose chunks would keep those that decode waiting for too long", () => {
   const bench = new Bench();
   const decoding = bench.ask(100, { tbtMs: 60 }); // a step of 10 ms and a chunk of 64
-  const running = [{ id: decoding.id, contextTokens: 100, startedMs: bench.nowMs }];
+  const objectives = { tbtMs: 60 };
+  const answer = { generatedTokens: 1, leftTokens: 100 };
+  const running = [{ id: decoding.id, contextTokens: 100, startedMs: bench.nowMs, objectives, ...answer }];
   bench.load = { ...bench.load, running };
   const details = bench.rejection(300, {});
   expect(details).toMatchObject({ reason: "tbt", limitMs: 60 });
   expect(details["predictedMs"]).toBeGreaterThan(60);
-  bench.load = { ...bench.load, running: [{ ...running[0]!, id: 99 }] }; // nobody promised anything
+  bench.load = { ...bench.load, running: [{ ...running[0]!, objectives: {} }] }; // nobody promised anything
   bench.ask(300);
   bench.load = { ...bench.load, running: [] };
   bench.ask(300);
@@ -153,7 +171,16 @@ test("without early rejection a request is told that it is late at its turn, or 
   bench.nowMs += 101;
   expect(bench.desk.tooLate(waits, "start")).toMatchObject({ code: "rejected", details: { reason: "ttft" } });
   expect(bench.desk.tooLate(waits, "start")).toBeUndefined(); // it was told
-  const running = [1, 2, 3].map((id) => ({ id: 100 + id, contextTokens: 100, startedMs: 0 }));
+  const running = [1, 2, 3].map((id) => ({
+    ...{
+      id: 100 + id,
+      contextTokens: 100,
+      startedMs: 0,
+      generatedTokens: 1,
+      leftTokens: 100,
+      objectives: {},
+    },
+  }));
   bench.load = { ...bench.load, running };
   const slow = bench.ask(100, { tbtMs: 1 });
   expect(() => bench.desk.tokens(slow, 1)).toThrow(/time between tokens/);

@@ -66,3 +66,23 @@ test("slow steps are judged by those that were slow, within bounds", () => {
   for (let at = 0; at < 64; at++) run(at % 2 === 0 ? 100 : 1);
   expect(steps.slowness).toBe(4);
 });
+
+test("steps that are reported together are measured together, and each is told its share", () => {
+  const { costs, clock, steps } = bench();
+  for (let at = 0; at < 64; at++) {
+    const first = steps.submitted(decode(100));
+    const second = steps.submitted(decode(101));
+    clock.nowMs += 20; // both have run
+    steps.ran(first);
+    clock.nowMs += at % 2 === 0 ? 0 : 0.1;
+    steps.ran(second);
+  }
+  expect(costs.decodeMs(1, 101)).toBeCloseTo(10, 0);
+  expect(costs.errors().decode.count).toBe(128);
+  expect(costs.errors().decode.median).toBeLessThan(0.05);
+  expect(steps.slowness).toBeLessThan(1.3);
+  const quick = steps.submitted(decode(100)); // nothing was under way: it was quick indeed
+  clock.nowMs += 2;
+  steps.ran(quick);
+  expect(costs.errors().decode.count).toBe(129);
+});

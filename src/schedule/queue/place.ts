@@ -30,7 +30,7 @@ export class Place implements Rank {
   /** The lower tiers have been told to bring what it will need. */
   isPrefetched = false;
   /** Tokens by which it may still be overtaken. */
-  private patience: number;
+  patience: number;
   private known: Known;
   private ids: Int32Array;
 
@@ -39,7 +39,7 @@ export class Place implements Rank {
     this.arrival = arrival;
     this.ids = Int32Array.from(request.tokens);
     this.known = known(this.ids);
-    this.patience = this.remainingTokens + (request.priority === "background" ? BACKGROUND_PATIENCE : 0);
+    this.patience = patienceOf(this.remainingTokens, request.priority);
   }
 
   get priority(): Request["priority"] {
@@ -83,4 +83,9 @@ export class Place implements Rank {
   overtaken(tokens: number): void {
     this.patience -= tokens;
   }
+}
+
+/** Of a prompt that arrives. */
+export function patienceOf(tokens: number, priority: Request["priority"]): number {
+  return tokens + (priority === "background" ? BACKGROUND_PATIENCE : 0);
 }

@@ -45,6 +45,11 @@ export class Start {
     this.stuck = undefined;
   }
 
+  /** Prompts that may be under way. */
+  get most(): number {
+    return this.parts.most;
+  }
+
   /** Whether one more prompt may be under way. */
   get isAllowed(): boolean {
     return this.queue.underWay.length < this.parts.most && this.parts.seats.freeCount > 0;

@@ -10,7 +10,7 @@
  *
  * The last is asked by a cluster, whose prefill and decode are apart; the engine asks it in mode none alone, and keeps what it accepted.
  */
-import { DecodeTimes } from "./decode-times.ts";
+import { Lifetimes } from "./lifetimes.ts";
 import type { Objectives, RejectionMode, RejectionReason } from "./objectives.ts";
 import type { Prediction } from "./prediction.ts";
 
@@ -77,7 +77,7 @@ export class Admission {
   private readonly options: AdmissionOptions;
   private readonly threshold: number;
   /** Of requests that have decoded to their end; none is taken to end before the first has. */
-  readonly decodeTimes = new DecodeTimes();
+  readonly decodeTimes = new Lifetimes();
 
   constructor(options: AdmissionOptions) {
     this.mode = options.mode;
@@ -164,7 +164,7 @@ export class Admission {
   }
 
   private untilOneEnds(decode: readonly DecodeLoad[], nowMs: number): number | undefined {
-    const { meanMs } = this.decodeTimes;
+    const { mean: meanMs } = this.decodeTimes;
     if (meanMs === undefined) return undefined;
     const left = decode.flatMap(({ running }) => running.map(({ startedMs }) => startedMs + meanMs - nowMs));
     return left.length === 0 ? meanMs : Math.min(...left);

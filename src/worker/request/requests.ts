@@ -57,10 +57,6 @@ export class Requests {
     );
   }
 
-  decoding(): Request[] {
-    return [...this.byId.values()].filter(({ status }) => status === "decoding");
-  }
-
   add(request: Request, output: Output): void {
     this.byId.set(output.id, request);
     this.outputs.set(request, output);

@@ -4,12 +4,16 @@
  */
 import { TidepoolError } from "../../errors.ts";
 import type { CostModel } from "../../schedule/cost/model.ts";
+import type { ChunkLimit } from "../../schedule/queue/chunk.ts";
 import type { Scheduler } from "../../schedule/scheduler.ts";
 import type { Request, RequestSpec } from "../../schedule/request.ts";
 import { Admission, type DecodeLoad, type Decision } from "../../schedule/slo/admission.ts";
 import { Goodput } from "../../schedule/slo/goodput.ts";
 import type { Objectives } from "../../schedule/slo/objectives.ts";
-import { predict, type Prediction, type SchedulerLoad } from "../../schedule/slo/prediction.ts";
+import { Lifetimes } from "../../schedule/slo/lifetimes.ts";
+import type { SchedulerLoad } from "../../schedule/slo/load.ts";
+import { predict, type Prediction } from "../../schedule/slo/prediction.ts";
+import { workOff, type First, type Strain, type WorkTerms } from "../../schedule/slo/work-off.ts";
 import type {
   EngineObjectives,
   GenerateParams,
@@ -24,20 +28,14 @@ import type { StepClock } from "./step-clock.ts";
 const LEAST_RETRY_MS = 10;
 const MOST_RETRY_MS = 1000;
 
-/** Answers over which their mean length is taken. */
-const MEAN_OVER = 64;
-
 /** What the desk asks of the rooms around it. */
 export interface DeskRooms {
   scheduler: Pick<Scheduler, "load">;
   costs: CostModel;
   steps: Pick<StepClock, "busyMs" | "slow" | "mean">;
   nowMs(): number;
-  /** Tokens of a prompt's next chunk beside those that decode, one that asks for `objectives` and those ahead of it among them; and alone. */
-  chunkTokens(
-    objectives: Objectives,
-    ahead?: readonly { contextTokens: number }[],
-  ): { besideDecodes: number; alone: number };
+  /** Tokens of a prompt's next chunk beside requests that decode. */
+  chunkLimit: ChunkLimit;
   /** Prompt tokens that need not be computed, by tier, and how long it takes to load those that are not on the GPU. */
   cached(spec: RequestSpec): { tokens: Record<string, number>; loadMs: number };
 }
@@ -56,17 +54,17 @@ export class Desk {
   private readonly admission: Admission;
   private readonly goodput = new Goodput();
   private accepted = 0;
-  /** Of answers that came to their end. */
-  private answers = { count: 0, meanTokens: 0 };
-  /** What the request asks for that is being judged. */
-  private judged: Objectives = {};
+  /** Tokens of answers that came to their end. */
+  private readonly answers = new Lifetimes();
+  /** The request that is being judged: what it asks for, and whether prompts are computed beside those that decode. */
+  private judged: { objectives: Objectives; isBeside: boolean } = { objectives: {}, isBeside: false };
   /** By the scheduler's ids. */
   private readonly pledges = new Map<number, Pledge>();
 
   constructor(rooms: DeskRooms, { rejection = "predicted", ...defaults }: EngineObjectives = {}) {
     this.rooms = rooms;
     this.defaults = defaults;
-    const tbtMs = (rows: number, context: number): number => this.tbtMs(rows, context, this.judged);
+    const tbtMs = (rows: number, context: number): number => this.tbtMs(rows, context);
     this.admission = new Admission({ mode: rejection, tbtMs });
   }
 
@@ -119,10 +117,8 @@ export class Desk {
   }
 
   private finished({ generatedCount, startedMs }: Request, { times, arrival }: Pledge): void {
-    const { answers } = this;
     this.goodput.finished(times.figures, arrival.objectives);
-    answers.count = Math.min(answers.count + 1, MEAN_OVER);
-    answers.meanTokens += (generatedCount - answers.meanTokens) / answers.count;
+    this.answers.add(generatedCount);
     if (startedMs !== undefined) this.admission.decodeTimes.add(this.rooms.nowMs() - startedMs);
   }
 
@@ -137,18 +133,22 @@ export class Desk {
     if (!pledge) return undefined;
     const { objectives, arrivedMs } = pledge.arrival;
     const nowMs = this.rooms.nowMs();
-    this.judged = objectives;
     const decision =
       when === "start"
         ? this.admission.decideStart({ nowMs, arrivedMs, objectives })
-        : this.admission.decideDecode({ nowMs, objectives, ...this.besides(request) });
+        : this.admission.decideDecode({ nowMs, objectives, ...this.besides(request, objectives) });
     if (decision.accepted) return undefined;
     this.pledges.delete(request.id);
     return this.rejected(decision);
   }
 
-  private besides({ id, tokens }: Request): { promptTokens: number; decode: DecodeLoad[] } {
-    const running = this.load().running.filter((other) => other.id !== id);
+  private besides(
+    { id, tokens }: Request,
+    objectives: Objectives,
+  ): { promptTokens: number; decode: DecodeLoad[] } {
+    const load = this.load();
+    this.judged = { objectives, isBeside: hasPrompts(load) };
+    const running = load.running.filter((other) => other.id !== id);
     return { promptTokens: tokens.length, decode: [{ running, arriving: [] }] };
   }
 
@@ -182,115 +182,80 @@ export class Desk {
 
   private judge(
     spec: RequestSpec,
-    { objectives, priority, arrivedMs, newTokens = this.usualTokens(spec) }: Arrival,
+    { objectives, priority, arrivedMs, newTokens }: Arrival,
   ): { prediction: Prediction; decision: Decision } {
-    const { steps, nowMs: clock, chunkTokens, cached } = this.rooms;
-    const nowMs = clock();
+    const nowMs = this.rooms.nowMs();
     const load = this.load();
-    this.judged = objectives;
-    const { tokens: cachedTokens, loadMs } = cached(spec);
-    const { meanMs: meanDecodeMs } = this.admission.decodeTimes;
-    const terms = { costs: steps.mean, nowMs, chunkTokens: chunkTokens(objectives), decodeMs: meanDecodeMs };
-    const length = newTokens === undefined ? {} : { newTokens };
-    const candidate = { promptTokens: spec.prompt.length, cachedTokens, loadMs, priority, ...length };
-    const firsts = this.firstTokens(load, nowMs);
-    const ahead = firsts.slice(0, predict(candidate, load, terms).ahead); // they decode when its turn comes
-    const chunks = chunkTokens(objectives, ahead);
-    const foreseen = { ...terms, chunkTokens: chunks };
-    const { tbtMs } = predict(candidate, load, { ...foreseen, costs: steps.slow }); // it is measured by its longest gaps
-    const prediction = { ...predict(candidate, load, { ...foreseen, busyMs: steps.busyMs() }), tbtMs };
+    this.judged = { objectives, isBeside: hasPrompts(load) };
+    const { tokens: cachedTokens, loadMs } = this.rooms.cached(spec);
+    const length = this.answerTokens(spec, newTokens);
+    const candidate = { promptTokens: spec.prompt.length, cachedTokens, loadMs, priority, objectives };
+    const terms = this.workTerms();
+    const { firsts } = workOff(load, terms);
+    const { prediction, outlook } = predict({ ...candidate, ...length }, load, terms);
     const before = nowMs - arrivedMs; // its text became tokens
-    const { prefillMs, decodeMs } = prediction.parts;
-    const ownMs = prefillMs + decodeMs / (1 + prediction.ahead); // its chunks, and the steps of others between them
     const decision = this.admission.decide({
       ...{ nowMs, prediction: { ...prediction, ttftMs: before + prediction.ttftMs }, objectives },
       promptTokens: spec.prompt.length,
-      decode: [{ running: load.running, arriving: ahead }],
-      othersTtftShare: this.shareOfOthers(firsts.slice(ahead.length), ownMs),
+      decode: [{ running: load.running, arriving: at(nowMs, firsts.slice(0, prediction.ahead)) }],
+      othersTtftShare: this.shareOfOthers(firsts, outlook.firsts, nowMs),
     });
     if (!decision.accepted || this.admission.mode === "none") return { prediction, decision };
-    return {
-      prediction,
-      decision: this.slowedTooMuch(load, ahead, nowMs + prediction.parts.queueMs) ?? decision,
-    };
+    const strain = this.admission.mode === "early" ? this.presentStrain(load) : outlook.strain;
+    return { prediction, decision: this.slowedTooMuch(strain, load) ?? decision };
   }
 
-  /**
-   * Whether those that decode would miss their time between tokens, with a chunk of one more prompt between two steps.
-   * @param ahead prompts that are computed before it
-   * @param atMs when its first chunk is computed
-   */
-  private slowedTooMuch(
-    { running, seats }: SchedulerLoad,
-    ahead: readonly { id: number; contextTokens: number; atMs: number }[],
-    atMs: number,
-  ): Rejected | undefined {
-    const {
-      mode,
-      decodeTimes: { meanMs: decodeMs = Infinity },
-    } = this.admission;
-    const ends = running.map(({ startedMs }) => startedMs + decodeMs);
-    const still = mode === "early" ? running : [...running.filter((_, at) => ends[at]! > atMs), ...ahead];
-    const limits = still.map(({ id }) => this.pledges.get(id)?.arrival.objectives.tbtMs ?? Infinity);
-    const limitMs = Math.min(...limits);
-    const { slow } = this.rooms.steps;
-    const context = still.reduce((sum, { contextTokens }) => sum + contextTokens, 0);
-    const rows = Math.min(still.length, seats);
-    const chunk = this.rooms.chunkTokens({ tbtMs: limitMs }).besideDecodes;
-    const predictedMs = slow.decodeMs(rows, context) + slow.prefillMs(chunk, 0);
-    if (predictedMs <= limitMs) return undefined;
-    const soonest = Math.min(...ends) - this.rooms.nowMs();
+  private workTerms(): WorkTerms {
+    const { steps, chunkLimit } = this.rooms;
+    const { mean: costs, slow } = steps;
+    const answerLeft = (tokens: number): number => this.answers.meanLeft(tokens);
+    return { costs, slow, chunkLimit, answerLeft, busyMs: steps.busyMs() };
+  }
+
+  /** Tokens of its answer, as far as they can be told. */
+  private answerTokens({ maxNewTokens }: RequestSpec, newTokens: number | undefined): { newTokens?: number } {
+    const usual = this.answers.mean;
+    if (newTokens !== undefined) return { newTokens };
+    return usual === undefined ? {} : { newTokens: Math.min(maxNewTokens, Math.ceil(usual)) };
+  }
+
+  /** Whether those that decode would miss their time between tokens, with one more prompt and one more answer. */
+  private slowedTooMuch(strain: Strain | undefined, { running }: SchedulerLoad): Rejected | undefined {
+    if (!strain || strain.predictedMs <= strain.limitMs) return undefined;
+    const { mean = Infinity } = this.admission.decodeTimes;
+    const soonest = Math.min(...running.map(({ startedMs }) => startedMs + mean)) - this.rooms.nowMs();
     const retryAfterMs = Math.ceil(Math.min(MOST_RETRY_MS, Math.max(LEAST_RETRY_MS, soonest)));
-    return { accepted: false, reason: "tbt", predictedMs, limitMs, retryAfterMs };
+    return { accepted: false, reason: "tbt", ...strain, retryAfterMs };
   }
 
-  private usualTokens({ maxNewTokens }: RequestSpec): number | undefined {
-    const { count, meanTokens } = this.answers;
-    return count === 0 ? undefined : Math.min(maxNewTokens, Math.ceil(meanTokens));
-  }
-
-  /** When prompts that are not done will be, in their order: each decodes beside those behind it. */
-  private firstTokens(
-    { prefilling, waiting, running, seats }: SchedulerLoad,
-    nowMs: number,
-  ): { id: number; atMs: number; contextTokens: number }[] {
-    const { steps, chunkTokens } = this.rooms;
-    const decoding: { contextTokens: number }[] = [...running];
-    let atMs = nowMs + steps.busyMs();
-    return [...prefilling, ...waiting].map(({ id, remainingTokens, from }, index) => {
-      const { besideDecodes, alone } = chunkTokens(
-        {},
-        decoding.slice(Math.max(running.length, decoding.length - seats)),
-      );
-      const context = decoding.reduce((sum, { contextTokens }) => sum + contextTokens, 0);
-      const rows = Math.min(running.length + index, seats);
-      const chunks = Math.max(1, Math.ceil(remainingTokens / (rows === 0 ? alone : besideDecodes)));
-      const stepMs = rows === 0 ? 0 : steps.mean.decodeMs(rows, context);
-      atMs += chunks * (stepMs + steps.mean.prefillMs(remainingTokens / chunks, from + remainingTokens / 2));
-      const first = { id, atMs, contextTokens: from + remainingTokens };
-      decoding.push(first);
-      return first;
-    });
-  }
-
-  /** Of prompts that would still be in time, and come later by `delayMs`: the largest share of their time to first token. */
-  private shareOfOthers(firsts: readonly { id: number; atMs: number }[], delayMs: number): number {
-    const shares = firsts.map(({ id, atMs }) => {
-      const { objectives: { ttftMs = Infinity } = {}, arrivedMs = 0 } = this.pledges.get(id)?.arrival ?? {};
-      const share = (atMs - arrivedMs) / ttftMs;
-      return share > 1 ? 0 : share + delayMs / ttftMs;
-    });
-    return Math.max(0, ...shares);
-  }
-
-  /** Between the tokens of requests that decode, with a chunk of a prompt between two steps. */
-  private tbtMs(rows: number, contextTokens: number, objectives: Objectives): number {
-    const { chunkTokens } = this.rooms;
+  /** A chunk between two steps of those that decode now. */
+  private presentStrain({ running }: SchedulerLoad): Strain {
     const { slow } = this.rooms.steps;
-    const stepMs = slow.decodeMs(rows, contextTokens);
-    const { prefilling, waiting } = this.load();
-    if (prefilling.length + waiting.length === 0) return stepMs;
-    return stepMs + slow.prefillMs(chunkTokens(objectives).besideDecodes, 0);
+    const context = running.reduce((sum, { contextTokens }) => sum + contextTokens, 0);
+    const limits = running.map(({ objectives: { tbtMs = Infinity } }) => tbtMs);
+    const chunk = this.rooms.chunkLimit(0, running.map(decoding));
+    const predictedMs = slow.decodeMs(running.length, context) + slow.prefillMs(chunk, 0);
+    return { predictedMs, limitMs: Math.min(Infinity, ...limits) };
+  }
+
+  /** Of prompts that would be in time without one more, the largest share of their time to first token with it. */
+  private shareOfOthers(without: readonly First[], withIt: readonly First[], nowMs: number): number {
+    const shareOf = ({ id, atMs, objectives: { ttftMs = Infinity } }: First): number => {
+      const arrivedMs = this.pledges.get(id)?.arrival.arrivedMs ?? nowMs;
+      return (nowMs + atMs - arrivedMs) / ttftMs;
+    };
+    const inTime = new Set(without.filter((first) => shareOf(first) <= 1).map(({ id }) => id));
+    return Math.max(0, ...withIt.filter(({ id }) => inTime.has(id)).map(shareOf));
+  }
+
+  /** Between the tokens of requests that decode, with a chunk of a prompt between two steps where there is one. */
+  private tbtMs(rows: number, contextTokens: number): number {
+    const { steps, chunkLimit } = this.rooms;
+    const { objectives, isBeside } = this.judged;
+    const stepMs = steps.slow.decodeMs(rows, contextTokens);
+    if (!isBeside) return stepMs;
+    const each = { computed: contextTokens / rows, objectives };
+    return stepMs + steps.slow.prefillMs(chunkLimit(0, Array<typeof each>(Math.ceil(rows)).fill(each)), 0);
   }
 
   figures(): ScheduleFigures {
@@ -303,6 +268,18 @@ export class Desk {
       errors: this.rooms.costs.errors(),
     };
   }
+}
+
+function hasPrompts({ prefilling, waiting }: SchedulerLoad): boolean {
+  return prefilling.length + waiting.length > 0;
+}
+
+function decoding({ contextTokens, objectives }: SchedulerLoad["running"][number]) {
+  return { computed: contextTokens, objectives };
+}
+
+function at(nowMs: number, firsts: readonly First[]): DecodeLoad["arriving"] {
+  return firsts.map(({ atMs, contextTokens }) => ({ atMs: nowMs + atMs, contextTokens }));
 }
 
 function rejectedError({ reason, predictedMs, limitMs, retryAfterMs }: Rejected): TidepoolError {

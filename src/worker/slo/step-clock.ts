@@ -1,12 +1,20 @@
-/** Tells the cost model how long steps took, and how long those under way still take. It holds no figures; schedule/cost/ does. */
+/**
+ * Tells the cost model how long steps took, and how long those under way still take. It holds no figures; schedule/cost/ does.
+ *
+ * A host that is busy, or a runtime that polls, hears of two steps at once: the second seems to have taken nothing, and the first took
+ * less than it seems. Such steps are measured together, and each is told its share by what was expected of it.
+ */
 import type { CostModel, StepCosts } from "../../schedule/cost/model.ts";
 import type { Plan } from "../../schedule/scheduler.ts";
 
-/** The last steps by which slow ones are judged: all but a tenth of them were not slower. */
+/** The last steps by which slow ones are judged: all but a twentieth of them were not slower. */
 const JUDGED_STEPS = 64;
-const SLOW_SHARE = 0.9;
+const SLOW_SHARE = 0.95;
 /** No step is taken to be so many times slower than expected, whatever the machine is busy with. */
 const MAX_SLOWNESS = 4;
+
+/** A step of which this share of what was expected seems to have taken place has ended before: it was reported late. */
+const LATE_SHARE = 0.25;
 
 /** A step that was submitted. */
 interface StepUnderWay {
@@ -21,6 +29,8 @@ export class StepClock {
   /** The oldest first. */
   private underWay: StepUnderWay[] = [];
   private lastEndMs = -Infinity;
+  /** Steps that have ended, the last one's time and those that were reported with it; not told yet. */
+  private ended: { steps: StepUnderWay[]; startedMs: number; tookMs: number } | undefined;
   /** Of the last steps, what each took as a multiple of what was expected. */
   private multiples: number[] = [];
   /** By how much slow steps exceed what is expected, and the mean does: the cost model follows the usual step, and sums the mean. */
@@ -52,23 +62,50 @@ export class StepClock {
   ran(step: StepUnderWay): void {
     if (!this.underWay.includes(step)) return;
     this.underWay = this.underWay.filter((other) => other !== step);
-    const { phase, spans } = step.plan;
     const nowMs = this.nowMs();
-    const tookMs = nowMs - Math.max(step.submittedMs, this.lastEndMs);
-    this.multiples = [...this.multiples.slice(1 - JUDGED_STEPS), tookMs / step.expectedMs];
+    const startedMs = Math.max(step.submittedMs, this.lastEndMs);
+    const isLate = this.lastEndMs >= step.submittedMs && nowMs - startedMs < LATE_SHARE * step.expectedMs;
+    this.lastEndMs = nowMs;
+    if (isLate && this.ended) {
+      this.ended.steps.push(step);
+      this.ended.tookMs = nowMs - this.ended.startedMs;
+    } else {
+      this.tell();
+      this.ended = { steps: [step], startedMs, tookMs: nowMs - startedMs };
+    }
+    if (this.underWay.length === 0) this.tell(); // none can be reported with it
+  }
+
+  /** What the steps have taken that ended last. */
+  private tell(): void {
+    const { ended } = this;
+    if (!ended) return;
+    this.ended = undefined;
+    const { steps, startedMs, tookMs } = ended;
+    const multiple = tookMs / steps.reduce((sum, { expectedMs: ms }) => sum + ms, 0);
+    let nowMs = startedMs;
+    for (const { plan, expectedMs: expected } of steps) {
+      const ms = multiple * expected;
+      nowMs += ms;
+      this.judge(multiple);
+      const { phase, spans } = plan;
+      if (phase === "decode") this.costs.decoded(rowsOf(spans), contextOf(spans), { ms, nowMs });
+      else for (const { count, from } of spans) this.costs.prefilled(count, from, { ms, nowMs });
+    }
+  }
+
+  private judge(multiple: number): void {
+    this.multiples = [...this.multiples.slice(1 - JUDGED_STEPS), multiple];
     const sorted = [...this.multiples].sort((a, b) => a - b);
     this.slowness = bounded(sorted[Math.floor(SLOW_SHARE * sorted.length)] ?? 1);
     this.excess = bounded(
-      sorted.reduce((sum, multiple) => sum + Math.min(multiple, MAX_SLOWNESS), 0) / sorted.length,
+      sorted.reduce((sum, each) => sum + Math.min(each, MAX_SLOWNESS), 0) / sorted.length,
     );
-    this.lastEndMs = nowMs;
-    const time = { ms: nowMs - step.submittedMs, nowMs };
-    if (phase === "decode") this.costs.decoded(rowsOf(spans), contextOf(spans), time);
-    else for (const { count, from } of spans) this.costs.prefilled(count, from, time);
   }
 
   /** Nothing will be heard of the steps under way. */
   dropped(): void {
+    this.tell();
     this.underWay = [];
   }
 
