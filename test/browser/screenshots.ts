@@ -1,6 +1,6 @@
 /**
  * Pictures of every view of the built page with a real model and real answers, at desktop and phone width, light and dark:
- * demo/screenshots/VIEW-WIDTH-THEME.png; and the installed page's icons (`icons` as argument: these alone). It checks nothing
+ * demo/screenshots/VIEW-WIDTH-THEME.png; and the installed page's icons. Arguments name the views to take, or `icons`, alone. It checks nothing
  * but sizes; PAGE names another folder than dist/page.
  */
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
@@ -17,7 +17,8 @@ const BYTES_LIMIT = 150_000;
 
 const WIDTHS = { desktop: { width: 1280, height: 800 }, phone: { width: 360, height: 740 } } as const;
 const THEMES = ["light", "dark"] as const;
-const VIEWS = ["chat", "cache", "compare", "race", "experts"] as const;
+const NAMED = process.argv.slice(2);
+const VIEWS = ["chat", "cache", "compare", "race", "experts", "schedule"] as const;
 
 async function ask(page: Page, text: string): Promise<void> {
   const answers = await page.locator(".answer:not([aria-busy])").count();
@@ -57,6 +58,7 @@ async function show(page: Page, view: (typeof VIEWS)[number]): Promise<void> {
   if (view === "compare") await compared(page);
   if (view === "race") await raced(page);
   if (view === "experts") await ranExperts(page);
+  if (view === "schedule") await scheduled(page);
   await page.locator(`[data-view="${view}"]`).evaluate((place) => place.scrollTo(0, 0));
   await page.waitForTimeout(500);
 }
@@ -87,13 +89,23 @@ async function ranExperts(page: Page): Promise<void> {
   await page.getByText("Both texts are equal").waitFor({ timeout: 4 * PATIENT_MS });
 }
 
+/** Runs the scheduler lab once, and asks this page's engine for a prediction. */
+async function scheduled(page: Page): Promise<void> {
+  const said = page.getByText(/^First token after/);
+  if ((await said.count()) > 0) return;
+  await page.getByRole("button", { name: "Run", exact: true }).click();
+  await page.getByRole("row", { name: /Aware of all caches/ }).waitFor({ timeout: 4 * PATIENT_MS });
+  await page.getByRole("button", { name: "Predict" }).click();
+  await said.waitFor();
+}
+
 async function pictures(context: BrowserContext, address: string): Promise<void> {
   const page = await context.newPage();
   page.setDefaultTimeout(PATIENT_MS);
   page.on("pageerror", (error) => console.error("page:", error.message));
   await page.goto(address);
   await converse(page);
-  for (const view of VIEWS) {
+  for (const view of VIEWS.filter((each) => NAMED.length === 0 || NAMED.includes(each))) {
     for (const [width, size] of Object.entries(WIDTHS)) {
       await page.setViewportSize(size);
       for (const theme of THEMES) {
@@ -111,8 +123,8 @@ mkdirSync(OUT, { recursive: true });
 const server = await serveFolders({ "": FOLDER });
 const browser = await launchChromium();
 try {
-  await drawIcons(browser);
-  if (process.argv[2] !== "icons")
+  if (NAMED.length === 0 || NAMED.includes("icons")) await drawIcons(browser);
+  if (NAMED.join() !== "icons")
     await pictures(await browser.newContext({ reducedMotion: "reduce" }), server.address);
 } finally {
   await browser.close();
