@@ -63,6 +63,8 @@ export interface SentenceFiles {
   modules: readonly SentenceModule[];
   /** config.json of the module that pools. */
   pooling: Record<string, unknown> | undefined;
+  /** The same of the modules that are a matrix; number i's tensors are called "dense_I", I being its place among all modules. */
+  dense: readonly Record<string, unknown>[];
   /** config_sentence_transformers.json. */
   settings: Record<string, unknown> | undefined;
 }
@@ -250,8 +252,8 @@ async function openSafetensors(place: ModelPlace, signal?: AbortSignal): Promise
   const config = await readJson(locate, "config.json", signal);
   if (config === undefined)
     throw await missing(place, "config.json", "a safetensors model needs it (and a GGUF file ends in .gguf)");
-  const face = await openWeights(place, config["model_type"], signal);
   const sentence = await readSentenceFiles(locate, signal);
+  const face = await openWeights(place, config["model_type"], sentence?.modules ?? [], signal);
   return {
     format: "safetensors",
     ...(sentence && { sentence }),
@@ -269,14 +271,42 @@ async function readSentenceFiles(locate: Locate, signal?: AbortSignal): Promise<
   if (text === undefined) return undefined;
   const modules = sentenceModules(parsePythonJson(text, MODULES));
   const pooling = modules.find(({ type }) => type.endsWith(".Pooling"));
+  const dense: Record<string, unknown>[] = [];
+  for (const { path } of modules.filter(isDense))
+    dense.push((await readJson(locate, `${path}/config.json`, signal)) ?? {});
   return {
     modules,
     pooling: pooling && (await readJson(locate, `${pooling.path}/config.json`, signal)),
+    dense,
     settings: await readJson(locate, "config_sentence_transformers.json", signal),
   };
 }
 
 const MODULES = "modules.json";
+
+function isDense({ type }: SentenceModule): boolean {
+  return type.endsWith(".Dense");
+}
+
+/** The matrices of modules behind the model, each in a file of its own whose only tensors are "linear". */
+async function addDense(
+  place: ModelPlace,
+  modules: readonly SentenceModule[],
+  tensors: Map<string, TensorInfo>,
+  sources: Source[],
+  signal?: AbortSignal,
+): Promise<void> {
+  for (const [index, { path }] of modules.entries()) {
+    if (!isDense(modules[index] as SentenceModule)) continue;
+    const source = await needed(place, `${path}/model.safetensors`);
+    const found = (await readHeader(source, readSafetensors, signal)).tensors;
+    const named = found.map(({ name, ...rest }) => ({
+      ...rest,
+      name: name.replace("linear", `dense_${index}`),
+    }));
+    addTensors(tensors, named, sources.push(source) - 1, source.name);
+  }
+}
 
 /** Paths are plain: a list cannot reach outside its folder. */
 function sentenceModules(value: unknown): SentenceModule[] {
@@ -291,6 +321,7 @@ function sentenceModules(value: unknown): SentenceModule[] {
 async function openWeights(
   place: ModelPlace,
   modelType: unknown,
+  modules: readonly SentenceModule[],
   signal?: AbortSignal,
 ): Promise<ModelFileBase> {
   const named = place.first?.name.endsWith(".safetensors") === true ? place.first : undefined;
@@ -305,6 +336,7 @@ async function openWeights(
     addTensors(tensors, (await readHeader(source, readSafetensors, signal)).tensors, shard, source.name);
   }
   for (const [tensor, file] of files ?? []) checkIndexed(tensors.get(tensor), tensor, file, sources);
+  await addDense(place, modules, tensors, sources, signal);
   const arranged = arrangedTensors(tensors, sources, modelType);
   for (const name of arranged.flatMap((each) => each.of)) tensors.delete(name);
   for (const [index, { tensor }] of arranged.entries())

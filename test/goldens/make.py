@@ -153,6 +153,12 @@ FAMILIES = {
         dtype="bfloat16",
         config=dict(tie_word_embeddings=False, rope_parameters=PLAIN_ROPE),
     ),
+    "gemma": dict(type="gemma", dtype="bfloat16", config=dict(head_dim=16, rope_parameters=PLAIN_ROPE)),
+    "seedoss": dict(
+        type="seed_oss",
+        dtype="bfloat16",
+        config=dict(head_dim=16, attention_bias=True, tie_word_embeddings=False, rope_parameters=PLAIN_ROPE),
+    ),
     "gemma2": dict(
         type="gemma2",
         dtype="bfloat16",
@@ -611,6 +617,24 @@ FAMILIES = {
         pooling="lasttoken",
         config=dict(head_dim=16, tie_word_embeddings=True, rope_parameters=PLAIN_ROPE),
     ),
+    "gemmaembedding": dict(
+        type="gemma3_text",
+        architecture="gemma-embedding",
+        dtype="bfloat16",
+        pooling="mean",
+        dense=[48, 24],
+        config=dict(
+            head_dim=16,
+            sliding_window=16,
+            layer_types=LOCAL_GLOBAL,
+            query_pre_attn_scalar=20,
+            use_bidirectional_attention=True,
+            tie_word_embeddings=True,
+            rope_parameters=dict(
+                full_attention=dict(rope_type="default", rope_theta=1_000_000.0), sliding_attention=PLAIN_ROPE
+            ),
+        ),
+    ),
     "nomicbert": dict(
         type="nomic_bert",
         dtype="bfloat16",
@@ -844,9 +868,24 @@ def pooled(hidden, pooling):
     return {"mean": hidden.mean(0), "cls": hidden[0], "lasttoken": hidden[-1]}[pooling]
 
 
-def write_sentence_files(folder, pooling):
+def dense_layers(family, generator):
+    """The matrices that pooled vectors pass through."""
+    widths = [SIZES["hidden_size"], *family.get("dense", [])]
+    return [torch.randn(rows, columns, generator=generator) / 6 for columns, rows in zip(widths, widths[1:])]
+
+
+def write_sentence_files(folder, pooling, dense):
     """What sentence-transformers puts beside a model."""
-    kinds = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
+    kinds = [("", "Transformer"), ("1_Pooling", "Pooling")]
+    for index, weight in enumerate(dense, 2):
+        kinds.append((f"{index}_Dense", "Dense"))
+        (folder / f"{index}_Dense").mkdir()
+        save_file({"linear.weight": weight}, folder / f"{index}_Dense" / "model.safetensors")
+        rows, columns = weight.shape
+        identity = "torch.nn.modules.linear.Identity"
+        config = dict(in_features=columns, out_features=rows, bias=False, activation_function=identity)
+        (folder / f"{index}_Dense" / "config.json").write_text(json.dumps(config) + "\n")
+    kinds.append((f"{len(dense) + 2}_Normalize", "Normalize"))
     modules = [
         dict(idx=idx, name=str(idx), path=path, type=f"sentence_transformers.models.{kind}")
         for idx, (path, kind) in enumerate(kinds)
@@ -858,7 +897,7 @@ def write_sentence_files(folder, pooling):
     (folder / "1_Pooling" / "config.json").write_text(json.dumps(settings) + "\n")
 
 
-def results(model, family, generator):
+def results(model, family, dense, generator):
     """What a golden says of its inputs, and the numbers that the model gives for them."""
     pooling = family.get("pooling")
     if pooling is None:
@@ -866,7 +905,10 @@ def results(model, family, generator):
         return dict(vocabSize=VOCAB, tokens=tokens.tolist()), model(input_ids=tokens[None]).logits[0]
     inputs = [torch.randint(3, VOCAB, (count,), generator=generator) for count in (TOKENS, 7, 1)]
     vectors = [pooled(model(input_ids=each[None]).last_hidden_state[0], pooling) for each in inputs]
-    return dict(inputs=[each.tolist() for each in inputs]), torch.stack(vectors)
+    vectors = torch.stack(vectors)
+    for weight in dense:
+        vectors = vectors @ weight.T
+    return dict(inputs=[each.tolist() for each in inputs]), vectors
 
 
 def make(name, family):
@@ -885,20 +927,21 @@ def make(name, family):
     dtype = getattr(torch, family["dtype"])
     model.to(dtype).save_pretrained(folder, max_shard_size=family.get("shard", "5GB"))
     (folder / "generation_config.json").unlink(missing_ok=True)
+    dense = dense_layers(family, generator)
     if pooling:
-        write_sentence_files(folder, pooling)
+        write_sentence_files(folder, pooling, dense)
     if family.get("experts") == "mxfp4":
         pack_experts(folder, generator)
     saved = auto.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
     with torch.no_grad():
-        inputs, numbers = results(saved, family, generator)
+        inputs, numbers = results(saved, family, dense, generator)
     if "published" in family:
         publish(folder, family["published"])
     np.asarray(numbers.numpy(), dtype="<f4").tofile(folder / ("vectors.f32" if pooling else "logits.f32"))
     found = (file.relative_to(folder) for file in folder.rglob("*") if file.suffix in (".json", ".safetensors"))
     files = sorted(map(str, found))
     golden = dict(
-        architecture=family.get("published", family["type"]),
+        architecture=family.get("architecture", family.get("published", family["type"])),
         **inputs,
         files=files,
         dtype=family["dtype"],

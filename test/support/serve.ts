@@ -34,16 +34,18 @@ const HEADERS = {
 
 /**
  * Serves `folders` (path prefix without slashes -> folder; "" is the root) and `pages` (path -> HTML) until closed, with
- * `extra` headers in addition to its own or in their place.
+ * `extra` headers in addition to its own or in their place. `onRequest` sees the path of each request.
  */
 export async function serveFolders(
   folders: Record<string, string>,
   pages: Record<string, string> = {},
   extra: Record<string, string> = {},
+  onRequest: (path: string) => void = () => {},
 ): Promise<FileServer> {
   const headers = { ...HEADERS, ...extra };
   const server = createServer((request, response) => {
     const path = pathOf(request);
+    onRequest(path);
     const page = pages[path];
     if (page !== undefined) {
       response.writeHead(200, { ...headers, "Content-Type": "text/html; charset=utf-8" }).end(page);

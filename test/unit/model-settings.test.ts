@@ -456,7 +456,7 @@ describe("config.json", () => {
     ["minicpm", "sparse_config", { dense_len: 8192 }],
     ["llama", "num_local_experts", 8],
     ["qwen3", "layer_types", sizesOf(8, () => "chunked_attention")],
-    ["gemma3_text", "use_bidirectional_attention", true],
+    ["gemma3", "use_bidirectional_attention", true],
   ])("%s with %s %j is refused by name", (type, key, value) => {
     const error = errorOf(() => configShape({ model_type: type, ...sizes, [key]: value }));
     expect(error.code).toBe("unsupported");
@@ -529,7 +529,7 @@ describe("config.json", () => {
     const file = (config: Changes) =>
       ({
         ...{ name: "m", format: "safetensors", config, tensors: new Map() },
-        sentence: { modules: [], pooling: { pooling_mode_mean_tokens: true } },
+        sentence: { modules: [], pooling: { pooling_mode_mean_tokens: true }, dense: [] },
       }) as unknown as ModelFile;
     expect(readShape(file(own)).shape).toMatchObject({
       hiddenSize: 768,

@@ -14,7 +14,18 @@ const modules = (...names: string[]) =>
 const USUAL = modules("Transformer", "Pooling", "Normalize");
 
 const traits = (pooling: Record<string, unknown>, settings?: Record<string, unknown>, list = USUAL) =>
-  sentenceTraits({ modules: list, pooling, settings });
+  sentenceTraits({ modules: list, pooling, settings, dense: [] });
+
+/** Modules with matrices behind the pooling, the first of which says this. */
+const denseTraits = (config: Record<string, unknown>, list = modules("Transformer", "Pooling", "Dense")) =>
+  sentenceTraits({ modules: list, pooling: {}, settings: {}, dense: [config] });
+
+const DENSE = { out_features: 48, bias: false, activation_function: "torch.nn.modules.linear.Identity" };
+
+test("the rows of a matrix behind the pooling", () => {
+  expect(denseTraits(DENSE).dense).toEqual([48]);
+  expect(traits({}).dense).toEqual([]);
+});
 
 test.each([
   [{ pooling_mode_mean_tokens: true, pooling_mode_cls_token: false }, "mean"],
@@ -39,9 +50,22 @@ test.each<[string, () => unknown, string]>([
   ],
   ["prompts left out of the mean", () => traits({ include_prompt: false }), "include_prompt: false"],
   [
-    "a matrix behind the pooling",
-    () => traits({}, {}, modules("Transformer", "Pooling", "Dense")),
-    "models.Dense",
+    "a module that nothing computes",
+    () => traits({}, {}, modules("Transformer", "Pooling", "LSTM")),
+    "models.LSTM",
+  ],
+  ["a bias of a matrix", () => denseTraits({ ...DENSE, bias: true }), "Dense: bias: true"],
+  ["what is silent of a bias", () => denseTraits({ out_features: 4 }), "Dense: bias: true"],
+  [
+    "an activation behind a matrix",
+    () => denseTraits({ ...DENSE, activation_function: "torch.nn.modules.activation.Tanh" }),
+    "only Identity",
+  ],
+  ["a matrix without rows", () => denseTraits({ ...DENSE, out_features: 0 }), "Dense: out_features: 0"],
+  [
+    "a matrix before the pooling",
+    () => denseTraits(DENSE, modules("Transformer", "Dense", "Pooling")),
+    "models.Dense in place 1 does not run here, only dense_2 and dense_3",
   ],
 ])("%s is refused by name", (_what, read, message) => {
   expect(read).toThrow(message);

@@ -20,6 +20,8 @@ import type { LayerTensors } from "./tensor-lookup.ts";
 export interface Architecture extends GgufTraits {
   /** `model_type` values of config.json, which config/dialects.ts knows how to read. */
   config: readonly string[];
+  /** Of several rows with one model type, this is that of files whose config.json has this switched on. */
+  configFlag?: string;
   /** GGUF files hold q and k rows for this layout. */
   ropeLayout: RopeLayout;
   /** Safetensors do for this one. Default: "half". */

@@ -76,21 +76,30 @@ function readGgufShape(file: GgufModelFile): ReadShape {
 function readConfigShape(file: SafetensorsModelFile): ReadShape {
   const { config } = file;
   const type = modelTypeOf(config);
-  const row = ARCHITECTURES.find((candidate) => candidate.config.includes(type));
+  const rows = ARCHITECTURES.filter((candidate) => candidate.config.includes(type));
+  const row =
+    rows.find(({ configFlag }) => configFlag !== undefined && textSetting(config, configFlag) === true) ??
+    rows.find(({ configFlag }) => configFlag === undefined);
   if (!row) throw unknownArchitecture(type);
   const { params, keys } = hyperparametersFromConfig(config, type);
-  const { pooling, tasks } = file.sentence
+  const { pooling, dense, tasks } = file.sentence
     ? sentenceTraits(file.sentence)
-    : { pooling: undefined, tasks: {} };
+    : { pooling: undefined, dense: [], tasks: {} };
   if (row.isEncoder && !pooling) {
     const message =
       "no file says how the tokens of a text become one vector: modules.json and 1_Pooling/config.json do";
     throw new TidepoolError("unsupported", message, { architecture: row.gguf });
   }
   return {
-    shape: build({ ...row, tasks: { ...row.tasks, ...tasks } }, { ...params, pooling }, file),
+    shape: build({ ...row, tasks: { ...row.tasks, ...tasks } }, { ...params, pooling, dense }, file),
     keys: new Set(["model_type", ...keys]),
   };
+}
+
+/** A setting of a model, or of the text model in one that sees pictures. */
+function textSetting(config: Record<string, unknown>, key: string): unknown {
+  const text = config["text_config"] as Record<string, unknown> | null | undefined;
+  return text?.[key] ?? config[key];
 }
 
 /** The model type, or that of the text model in one that sees pictures, if it alone is known (Mistral 3). */

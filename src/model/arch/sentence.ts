@@ -5,10 +5,12 @@
 import { TidepoolError } from "../../errors.ts";
 import type { SentenceFiles } from "../../load/model-file.ts";
 import type { Pooling } from "../../shape/shape.ts";
+import { DENSE_NAMES } from "../embedding.ts";
+import { MAX_WIDTH } from "./hyperparameters.ts";
 import { shown } from "./settings-reader.ts";
 
 /** Modules that take part elsewhere: the model itself, and the length of 1 that `embed` gives a vector. */
-const OWN_MODULES = ["Transformer", "Pooling", "Normalize"];
+const OWN_MODULES = ["Transformer", "Pooling", "Dense", "Normalize"];
 
 const POOLINGS: Readonly<Record<string, Pooling>> = { mean: "mean", cls: "cls", lasttoken: "last" };
 
@@ -23,15 +25,28 @@ const FLAGS: Readonly<Record<string, Pooling>> = {
 const MAX_PROMPT_CHARS = 4096;
 
 /** @throws TidepoolError `unsupported` naming what would change the vectors. */
-export function sentenceTraits({ modules, pooling = {}, settings = {} }: SentenceFiles): {
+export function sentenceTraits({ modules, pooling = {}, dense, settings = {} }: SentenceFiles): {
   pooling: Pooling | undefined;
+  dense: number[];
   tasks: Readonly<Record<string, string>>;
 } {
-  for (const { type } of modules) {
+  for (const [index, { type }] of modules.entries()) {
     const name = type.slice(type.lastIndexOf(".") + 1);
     if (!OWN_MODULES.includes(name)) throw refusal("modules.json", type, OWN_MODULES.join(", "));
+    if (name === "Dense" && !DENSE_NAMES.includes(`dense_${index}`))
+      throw refusal("modules.json", `${type} in place ${index}`, DENSE_NAMES.join(" and "));
   }
-  return { pooling: poolingOf(pooling), tasks: tasksOf(settings["prompts"]) };
+  return { pooling: poolingOf(pooling), dense: dense.map(rowsOf), tasks: tasksOf(settings["prompts"]) };
+}
+
+/** Rows of a matrix behind the pooling, which must be a matrix and no more. */
+function rowsOf(config: Record<string, unknown>): number {
+  const { out_features: rows, bias = true, activation_function: activation = "Tanh" } = config;
+  if (bias !== false) throw refusal("Dense: bias", bias, "false");
+  if (!String(activation).endsWith("Identity"))
+    throw refusal("Dense: activation_function", activation, "Identity");
+  if (Number.isInteger(rows) && Number(rows) > 0 && Number(rows) <= MAX_WIDTH) return Number(rows);
+  throw refusal("Dense: out_features", rows, `1 to ${MAX_WIDTH}`);
 }
 
 function poolingOf(config: Record<string, unknown>): Pooling | undefined {

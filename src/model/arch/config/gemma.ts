@@ -247,7 +247,13 @@ function normalShare(x: number): number {
 export const GEMMA_DIALECTS: Readonly<Record<string, Dialect>> = {
   gemma: GEMMA,
   gemma2: GEMMA2,
-  gemma3_text: GEMMA3,
+  gemma3_text: {
+    ...GEMMA3,
+    adjust(read) {
+      read.flag("use_bidirectional_attention", false); // it has a row of its own
+      return {};
+    },
+  },
   gemma3: GEMMA3,
   gemma3n_text: GEMMA3N,
   gemma3n: GEMMA3N,

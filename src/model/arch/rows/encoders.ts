@@ -115,5 +115,8 @@ export const ENCODERS: readonly Architecture[] = [
     isEncoder: true,
     skeleton: (index) => ({ norms: index === 0 ? MODERN_FIRST_NORMS : PRE_NORMS, parallel: false }),
   },
-  { ...GEMMA3, gguf: "gemma-embedding", config: [], isEncoder: true, tasks: GEMMA_TASKS },
+  {
+    ...{ ...GEMMA3, gguf: "gemma-embedding", isEncoder: true, tasks: GEMMA_TASKS },
+    ...{ config: ["gemma3_text"], configFlag: "use_bidirectional_attention" },
+  },
 ];
