@@ -5,7 +5,7 @@
 // qkv elem [rows, 4*ROW4], whose first HEADS * 4*HEAD4 entries are q; keys and values as the lib says; sinks f32 [HEADS]
 // (SINKS); attn elem [rows, HEADS * 4*VALUE4]. A value is the first VALUE4 fours of its place: values may be the buffer of the
 // keys.
-// Needs lib/step, lib/bounded and one of the lib/keys files. Grid: x = rows of the longest sequence * (HEADS/KV_HEADS) / 16
+// Needs lib/step, lib/bounded, one of the lib/blocks files and one of the lib/keys files. Grid: x = rows of the longest sequence * (HEADS/KV_HEADS) / 16
 // rounded up, y = KV_HEADS, z = sequences.
 //
 // A workgroup owns 16 queries of one kv head, in runs of 4: query q is row q / group, head q % group of the group. For
@@ -14,7 +14,8 @@
 //   2. takes the maximum over the tile, turns its scores into weights and shares them;
 //   3. adds weighed values to the four entries (a column) that it owns of the output of one to four runs.
 // Two barriers a tile suffice: what step 1 writes is read in step 2 alone, and what step 2 writes in step 3 alone.
-// Tiles stand at multiples of WG of the sequence. Tiles that no query of the workgroup sees are skipped. Of places past the
+// With packed blocks the keys of blocks before a query's own come first, packed, then those of its own block, exact: each in
+// tiles of its own. Tiles stand at multiples of WG of the sequence. Tiles that no query of the workgroup sees are skipped. Of places past the
 // last key, up to three may be read and are masked whatever they hold.
 // Workgroup memory: 16 * (5*WG + 4) bytes.
 // Float order: q.k over the entries in fours in rising order; weights by key modulo WG, then those WG/4 fours in rising
@@ -71,16 +72,21 @@ fn startOf(query: Query) -> u32 {
   return query.row * ROW4 + query.head * HEAD4;
 }
 
+// Four entries of each of four queries.
+fn queriesAt(query: vec4u, c: u32) -> mat4x4f {
+  return mat4x4f(
+    vec4f(qkv[query.x + c]),
+    vec4f(qkv[query.y + c]),
+    vec4f(qkv[query.z + c]),
+    vec4f(qkv[query.w + c]),
+  );
+}
+
 // The dot products of four keys (from `at` on) with four queries: [key][query].
 fn dots(query: vec4u, at: u32) -> mat4x4f {
   var sums = mat4x4f();
   for (var c = 0u; c < op.head4; c++) {
-    let queries = mat4x4f(
-      vec4f(qkv[query.x + c]),
-      vec4f(qkv[query.y + c]),
-      vec4f(qkv[query.z + c]),
-      vec4f(qkv[query.w + c]),
-    );
+    let queries = queriesAt(query, c);
     sums += mat4x4f(
       vec4f(keys[at + c]) * queries,
       vec4f(keys[at + KEY_STRIDE + c]) * queries,
@@ -91,22 +97,37 @@ fn dots(query: vec4u, at: u32) -> mat4x4f {
   return sums;
 }
 
+fn packedDots(query: vec4u, keysAt: PackedKeys) -> mat4x4f {
+  var sums = mat4x4f();
+  for (var c = 0u; c < op.head4; c++) {
+    let queries = queriesAt(query, c);
+    let four = fourPackedKeys(keysAt, c);
+    sums += mat4x4f(four[0] * queries, four[1] * queries, four[2] * queries, four[3] * queries);
+  }
+  return sums;
+}
+
 fn capped(scaled: vec4f) -> vec4f {
   if (op.cap > 0.0) { return op.cap * tanh(bounded4(scaled / op.cap, 15.0)); }
   return scaled;
 }
 
-// Whether queries see a key, by the first and the last position that each of them sees.
-fn visible(key: u32, first: vec4u, last: vec4u) -> vec4<bool> {
-  return (vec4u(key) >= first) & (vec4u(key) <= last);
+// The first positions that four queries see, and those behind the last ones.
+struct Seen {
+  first: vec4u,
+  end: vec4u,
 }
 
-fn maskedScores(dots: vec4f, key: u32, first: vec4u, last: vec4u) -> vec4f {
-  return select(vec4f(LOWEST), capped(dots * op.scale), visible(key, first, last));
+fn visible(key: u32, seen: Seen) -> vec4<bool> {
+  return (vec4u(key) >= seen.first) & (vec4u(key) < seen.end);
 }
 
-fn weightsOf(scores: vec4f, maximum: vec4f, key: u32, first: vec4u, last: vec4u) -> vec4f {
-  return select(vec4f(), exp(scores - maximum), visible(key, first, last));
+fn maskedScores(dots: vec4f, key: u32, seen: Seen) -> vec4f {
+  return select(vec4f(LOWEST), capped(dots * op.scale), visible(key, seen));
+}
+
+fn weightsOf(scores: vec4f, maximum: vec4f, key: u32, seen: Seen) -> vec4f {
+  return select(vec4f(), exp(scores - maximum), visible(key, seen));
 }
 
 // The sums of four queries plus their weights of a key times its value.
@@ -145,9 +166,9 @@ fn writeRun(wid: vec3u, rows: vec2u, lid: u32, run: u32, column: u32, total: mat
 fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) lid: u32) {
   let rows = sequenceRows(wid.z);
   if (wid.x * QUERIES >= rows.y * (HEADS / KV_HEADS)) { return; } // the sequence is shorter than another
-  let table = keyTable(rows.x);
-  let begin = seenBy(queryAt(wid, rows, 0u).row, rows.y).x; // of the keys that any query here sees
-  let end = seenBy(queryAt(wid, rows, QUERIES - 1u).row, rows.y).y + 1u;
+  let firstQuery = queryAt(wid, rows, 0u);
+  let lastQuery = queryAt(wid, rows, QUERIES - 1u);
+  let table = keyTable(firstQuery.row, lastQuery.row, rows.x);
 
   // Steps 1 and 2: this invocation's run and its place among the keys of a tile.
   let run = lid % 4u;
@@ -157,12 +178,6 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) lid:
   let query2 = queryAt(wid, rows, run * 4u + 2u);
   let query3 = queryAt(wid, rows, run * 4u + 3u);
   let starts = vec4u(startOf(query0), startOf(query1), startOf(query2), startOf(query3));
-  let seen0 = seenBy(query0.row, rows.y);
-  let seen1 = seenBy(query1.row, rows.y);
-  let seen2 = seenBy(query2.row, rows.y);
-  let seen3 = seenBy(query3.row, rows.y);
-  let firstSeen = vec4u(seen0.x, seen1.x, seen2.x, seen3.x);
-  let lastSeen = vec4u(seen0.y, seen1.y, seen2.y, seen3.y);
   var maximum = vec4f(LOWEST);
   var sum = vec4f();
   if (SINKS) {
@@ -182,43 +197,69 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) lid:
   var out2 = mat4x4f();
   var out3 = mat4x4f();
 
-  for (var first = begin - begin % WG; first < end; first += WG) {
-    let key = first + part * 4u;
-    var scores = mat4x4f();
-    if (key < end) { scores = dots(starts, keyPlace(table, wid.y, key)); }
-    scores[0] = maskedScores(scores[0], key, firstSeen, lastSeen);
-    scores[1] = maskedScores(scores[1], key + 1u, firstSeen, lastSeen);
-    scores[2] = maskedScores(scores[2], key + 2u, firstSeen, lastSeen);
-    scores[3] = maskedScores(scores[3], key + 3u, firstSeen, lastSeen);
-    maxima[lid] = max(max(scores[0], scores[1]), max(scores[2], scores[3]));
-    workgroupBarrier();
+  // The packed keys, if there are some, then the exact ones. A step has rows: a bound unknown to the compiler, as head4.
+  for (var share = select(1u, 0u, PACKED); share < 1u + min(step.rows, 1u); share++) {
+    let isPacked = PACKED && share == 0u;
+    let begin = seenBy(firstQuery.row, rows.y, isPacked).x; // of the keys that any query here sees
+    let end = seenBy(lastQuery.row, rows.y, isPacked).y;
+    let seen0 = seenBy(query0.row, rows.y, isPacked);
+    let seen1 = seenBy(query1.row, rows.y, isPacked);
+    let seen2 = seenBy(query2.row, rows.y, isPacked);
+    let seen3 = seenBy(query3.row, rows.y, isPacked);
+    let seen = Seen(vec4u(seen0.x, seen1.x, seen2.x, seen3.x), vec4u(seen0.y, seen1.y, seen2.y, seen3.y));
+    for (var first = begin - begin % WG; first < end; first += WG) {
+      let key = first + part * 4u;
+      var scores = mat4x4f();
+      if (key < end && isPacked) {
+        scores = packedDots(starts, packedKeys(keySlot(table, key), wid.y, key % BLOCK_TOKENS));
+      }
+      if (key < end && !isPacked) { scores = dots(starts, keyPlace(table, wid.y, key)); }
+      scores[0] = maskedScores(scores[0], key, seen);
+      scores[1] = maskedScores(scores[1], key + 1u, seen);
+      scores[2] = maskedScores(scores[2], key + 2u, seen);
+      scores[3] = maskedScores(scores[3], key + 3u, seen);
+      maxima[lid] = max(max(scores[0], scores[1]), max(scores[2], scores[3]));
+      workgroupBarrier();
 
-    let before = maximum;
-    for (var i = run; i < 4u * PARTS; i += 4u) { maximum = max(maximum, maxima[i]); }
-    let keep = exp(before - maximum);
-    if (part == 0u) { keeps[run] = keep; }
-    scores[0] = weightsOf(scores[0], maximum, key, firstSeen, lastSeen);
-    scores[1] = weightsOf(scores[1], maximum, key + 1u, firstSeen, lastSeen);
-    scores[2] = weightsOf(scores[2], maximum, key + 2u, firstSeen, lastSeen);
-    scores[3] = weightsOf(scores[3], maximum, key + 3u, firstSeen, lastSeen);
-    weights[part * 16u + run] = scores[0];
-    weights[part * 16u + 4u + run] = scores[1];
-    weights[part * 16u + 8u + run] = scores[2];
-    weights[part * 16u + 12u + run] = scores[3];
-    sum = sum * keep + ((scores[0] + scores[1]) + (scores[2] + scores[3]));
-    workgroupBarrier();
+      let before = maximum;
+      for (var i = run; i < 4u * PARTS; i += 4u) { maximum = max(maximum, maxima[i]); }
+      let keep = exp(before - maximum);
+      if (part == 0u) { keeps[run] = keep; }
+      scores[0] = weightsOf(scores[0], maximum, key, seen);
+      scores[1] = weightsOf(scores[1], maximum, key + 1u, seen);
+      scores[2] = weightsOf(scores[2], maximum, key + 2u, seen);
+      scores[3] = weightsOf(scores[3], maximum, key + 3u, seen);
+      weights[part * 16u + run] = scores[0];
+      weights[part * 16u + 4u + run] = scores[1];
+      weights[part * 16u + 8u + run] = scores[2];
+      weights[part * 16u + 12u + run] = scores[3];
+      sum = sum * keep + ((scores[0] + scores[1]) + (scores[2] + scores[3]));
+      workgroupBarrier();
 
-    out0 = kept(out0, run0);
-    if (RUNS > 1u) { out1 = kept(out1, run1); }
-    if (RUNS > 2u) { out2 = kept(out2, run2); }
-    if (RUNS > 3u) { out3 = kept(out3, run3); }
-    let count = min(WG, end - first);
-    for (var j = 0u; j < count; j++) {
-      let value = vec4f(values[valuePlace(table, wid.y, first + j) + column]);
-      out0 = weighed(out0, weights[j * 4u + run0], value);
-      if (RUNS > 1u) { out1 = weighed(out1, weights[j * 4u + run1], value); }
-      if (RUNS > 2u) { out2 = weighed(out2, weights[j * 4u + run2], value); }
-      if (RUNS > 3u) { out3 = weighed(out3, weights[j * 4u + run3], value); }
+      out0 = kept(out0, run0);
+      if (RUNS > 1u) { out1 = kept(out1, run1); }
+      if (RUNS > 2u) { out2 = kept(out2, run2); }
+      if (RUNS > 3u) { out3 = kept(out3, run3); }
+      let count = min(WG, end - first);
+      let skipped = max(begin, first) - first; // no query sees them
+      if (isPacked) {
+        for (var j = skipped; j < count; j++) {
+          let slot = keySlot(table, first + j);
+          let value = packedValue(slot, wid.y, (first + j) % BLOCK_TOKENS, column);
+          out0 = weighed(out0, weights[j * 4u + run0], value);
+          if (RUNS > 1u) { out1 = weighed(out1, weights[j * 4u + run1], value); }
+          if (RUNS > 2u) { out2 = weighed(out2, weights[j * 4u + run2], value); }
+          if (RUNS > 3u) { out3 = weighed(out3, weights[j * 4u + run3], value); }
+        }
+      } else {
+        for (var j = skipped; j < count; j++) {
+          let value = vec4f(values[valuePlace(table, wid.y, first + j) + column]);
+          out0 = weighed(out0, weights[j * 4u + run0], value);
+          if (RUNS > 1u) { out1 = weighed(out1, weights[j * 4u + run1], value); }
+          if (RUNS > 2u) { out2 = weighed(out2, weights[j * 4u + run2], value); }
+          if (RUNS > 3u) { out3 = weighed(out3, weights[j * 4u + run3], value); }
+        }
+      }
     }
   }
 

@@ -43,6 +43,7 @@ export type {
   ChatRole,
   CountsByPlace,
   Dtype,
+  KvDtype,
   EmbeddingInfo,
   EmbedInput,
   EmbedParams,

@@ -30,7 +30,7 @@ fn rowToken(row: u32) -> u32 { return stepWords[ROW_WORDS * row]; }
 fn rowPosition(row: u32) -> u32 { return stepWords[ROW_WORDS * row + 1u]; }
 // Number of the row's sequence, and so of its block table.
 fn rowSequence(row: u32) -> u32 { return stepWords[ROW_WORDS * row + 2u]; }
-// KV place of the row's token: slot * blockTokens + offset in the block.
+// KV place of the row's token: slot * blockTokens + offset in the block; with packed slots, in the block's tail.
 fn rowWrite(row: u32) -> u32 { return stepWords[ROW_WORDS * row + 3u]; }
 
 fn tableWord(index: u32) -> u32 { return stepWords[ROW_WORDS * step.rows + index]; }

@@ -23,7 +23,7 @@ export interface ObjectiveFlags {
 
 export interface EngineFlags extends SourceFlags, ObjectiveFlags {
   dtype?: "f32" | "f16" | "auto";
-  kvDtype?: "f32" | "f16";
+  kvDtype?: "f32" | "f16" | "q8" | "q4" | "q2";
   blockTokens?: number;
   chunkTokens?: number;
   adapter?: string;
@@ -63,7 +63,15 @@ export function withEngineOptions(command: Command, maxRequests = 1): Command {
     .addOption(
       new Option("--dtype <type>", "type of arithmetic and activations").choices(["f32", "f16", "auto"]),
     )
-    .addOption(new Option("--kv-dtype <type>", "type of stored keys and values").choices(["f32", "f16"]))
+    .addOption(
+      new Option("--kv-dtype <type>", "type of stored keys and values").choices([
+        "f32",
+        "f16",
+        "q8",
+        "q4",
+        "q2",
+      ]),
+    )
     .option("--block-tokens <n>", "tokens per KV block: 16, 32 or 64", oneOf(16, 32, 64))
     .option("--chunk-tokens <n>", "most prompt tokens per prefill step", whole(1, 512))
     .option("--adapter <name-part>", "refuse an adapter whose name does not contain this")

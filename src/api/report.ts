@@ -66,6 +66,8 @@ export function reportLines(report: ModelReport): string[] {
       "KV",
       `${byteText(1024 * memory.kvBytesPerToken)} per 1,024 tokens, at most ${byteText(memory.kvPoolBytes)} for ${memory.kvPoolTokens} tokens`,
     ]);
+    if (memory.kvTailBytes !== undefined)
+      pairs.push(["exact KV of the newest tokens", byteText(memory.kvTailBytes)]);
     if (memory.statePoolBytes > 0) {
       const states = `${byteText(memory.stateStartBytes)} at the start, at most ${byteText(memory.statePoolBytes)}`;
       pairs.push(["recurrent states", states]);

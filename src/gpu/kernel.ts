@@ -103,21 +103,20 @@ export class Kernels {
     return pipeline;
   }
 
-  /** A bind group of whole buffers for group `index` of the pipeline, bindings numbered from 0. */
+  /** A bind group of whole buffers for group `index` of the pipeline; undefined where it declares no binding of that number. */
   bind(
     pipeline: Pipeline,
     index: number,
-    resources: readonly (GPUBuffer | GPUBufferBinding)[],
+    resources: readonly (GPUBuffer | GPUBufferBinding | undefined)[],
   ): GPUBindGroup {
     const layout = pipeline.layouts[index];
     assert(layout, `${pipeline.name} has no bind group ${index}`);
     return this.gpu.device.createBindGroup({
       label: `${pipeline.name}[${index}]`,
       layout,
-      entries: resources.map((resource, binding) => ({
-        binding,
-        resource: "buffer" in resource ? resource : { buffer: resource },
-      })),
+      entries: resources.flatMap((resource, binding) =>
+        resource ? [{ binding, resource: "buffer" in resource ? resource : { buffer: resource } }] : [],
+      ),
     });
   }
 
@@ -173,17 +172,15 @@ export class Kernels {
     return new Compilation(name, layouts, compute());
   }
 
-  private layout(kinds: readonly BindingKind[]): GPUBindGroupLayout {
+  private layout(kinds: readonly (BindingKind | undefined)[]): GPUBindGroupLayout {
     const key = kinds.join(",");
     let layout = this.compiled.layouts.get(key);
     if (!layout) {
       layout = this.gpu.device.createBindGroupLayout({
         label: key,
-        entries: kinds.map((type, binding) => ({
-          binding,
-          visibility: GPU_SHADER_STAGE_COMPUTE,
-          buffer: { type },
-        })),
+        entries: kinds.flatMap((type, binding) =>
+          type ? [{ binding, visibility: GPU_SHADER_STAGE_COMPUTE, buffer: { type } }] : [],
+        ),
       });
       this.compiled.layouts.set(key, layout);
     }
@@ -227,18 +224,18 @@ const GPU_SHADER_STAGE_COMPUTE = 4;
 
 /**
  * Reads the binding kinds out of a shader's own declarations, so that they stand in one place only.
- * Bindings of a group must be declared in order from 0, groups from 0.
+ * A fragment may declare bindings behind those of any kernel that it stands in: numbers may be left out.
  */
-function parseBindings(text: string): BindingKind[][] {
-  const groups: BindingKind[][] = [];
+function parseBindings(text: string): (BindingKind | undefined)[][] {
+  const groups: (BindingKind | undefined)[][] = [];
   const declaration = /@group\((\d+)\)\s*@binding\((\d+)\)\s*var<\s*(uniform|storage)\s*(?:,\s*(\w+))?\s*>/g;
   for (const [, group, binding, space, access] of text.matchAll(declaration)) {
     const kinds = (groups[Number(group)] ??= []);
-    assert(kinds.length === Number(binding), `binding ${group}.${binding} is declared out of order`);
-    kinds.push(space === "uniform" ? "uniform" : access === "read_write" ? "storage" : "read-only-storage");
+    assert(!kinds[Number(binding)], `binding ${group}.${binding} is declared twice`);
+    kinds[Number(binding)] =
+      space === "uniform" ? "uniform" : access === "read_write" ? "storage" : "read-only-storage";
   }
-  for (let index = 0; index < groups.length; index++) groups[index] ??= [];
-  return groups;
+  return Array.from(groups, (kinds = []) => Array.from(kinds));
 }
 
 async function compileError(

@@ -1,9 +1,9 @@
 /**
  * The KV pool: blocks of keys and values as slots in large buffers, one K and one V buffer a layer, and the moving of
  * whole slots in and out. It grows by moving to larger buffers. Which slot holds what, and when it should grow, is not its
- * business (cache/blocks.ts, worker/pool-growth.ts).
+ * business (cache/blocks.ts, worker/pool-growth.ts). If its slots are packed (packed.ts), blocks that are not complete lie in tails.
  *
- * Place p = slot * blockTokens + offset lies at ((slot * kvHeads + head) * blockTokens + offset) * headDim + c, so that
+ * Exact: place p = slot * blockTokens + offset lies at ((slot * kvHeads + head) * blockTokens + offset) * headDim + c, so that
  * one slot is one contiguous range of each buffer. A slot's bytes at rest are layer-major: K then V (if any) of layer 0, and on.
  */
 import { assert } from "../base.ts";
@@ -11,9 +11,10 @@ import { TidepoolError } from "../errors.ts";
 import { CopyWithin } from "./copy-within.ts";
 import { MAX_BINDING_BYTES } from "./device.ts";
 import { guarded } from "./guard.ts";
-import type { Elem } from "./kernel.ts";
+import { packedBits, partBytes, type KvDtype, type PackedBits } from "./packed.ts";
 import { USAGE_COPY_DST, USAGE_COPY_SRC, USAGE_MAP_READ, USAGE_STORAGE } from "./op.ts";
 import { MARK_BYTES, readBack } from "./read-back.ts";
+import type { KvTails } from "./tails.ts";
 import type { KvLayer } from "../shape/shape.ts";
 
 export interface PoolOptions {
@@ -22,7 +23,7 @@ export interface PoolOptions {
   blockTokens: number;
   /** At first. */
   slots: number;
-  dtype: Elem;
+  dtype: KvDtype;
 }
 
 /** The buffers of a pool: one of keys and one of values a layer, which are the same where values are parts of keys. */
@@ -36,15 +37,17 @@ export interface KvPoolBuffers {
 const MAX_SLOTS_WITHOUT_KV = 1 << 20;
 
 /** The most slots that fit: every layer's K buffer must stay within one binding. */
-export function maxSlots(layers: readonly KvLayer[], blockTokens: number, dtype: Elem): number {
+export function maxSlots(layers: readonly KvLayer[], blockTokens: number, dtype: KvDtype): number {
   if (layers.length === 0) return MAX_SLOTS_WITHOUT_KV;
-  const widest = Math.max(...layers.map((layer) => layerBlockBytes(layer, blockTokens, dtype)));
-  return Math.floor(MAX_BINDING_BYTES / widest);
+  return Math.floor(MAX_BINDING_BYTES / widestPart(layers, blockTokens, dtype));
 }
 
 /** Bytes of one block in all layers, keys and values. */
-export function blockBytes(layers: readonly KvLayer[], blockTokens: number, dtype: Elem): number {
-  return layers.reduce((sum, layer) => sum + partsOf(layer) * layerBlockBytes(layer, blockTokens, dtype), 0);
+export function blockBytes(layers: readonly KvLayer[], blockTokens: number, dtype: KvDtype): number {
+  return layers.reduce((sum, layer) => {
+    const { keys, values } = partBytes(layer, blockTokens, dtype);
+    return sum + keys + values;
+  }, 0);
 }
 
 /** Keys and values, or keys alone. */
@@ -52,20 +55,26 @@ export function partsOf({ keysOnly }: KvLayer): 1 | 2 {
   return keysOnly ? 1 : 2;
 }
 
-function layerBlockBytes(layer: KvLayer, blockTokens: number, dtype: Elem): number {
-  return layer.kvHeads * layer.headDim * blockTokens * (dtype === "f16" ? 2 : 4);
+function widestPart(layers: readonly KvLayer[], blockTokens: number, dtype: KvDtype): number {
+  const parts = layers.map((layer) => partBytes(layer, blockTokens, dtype));
+  return Math.max(...parts.map(({ keys, values }) => Math.max(keys, values)));
 }
 
 export class KvPool {
   readonly options: PoolOptions;
   /** Bytes of one slot in all layers. */
   readonly slotBytes: number;
+  /** Of a pool whose slots are packed. */
+  readonly tails: KvTails<KvPool> | undefined;
   private buffers: KvPoolBuffers;
   private readonly device: GPUDevice;
   private readonly between: CopyWithin;
 
-  /** @throws TidepoolError `out_of_memory` when `slots` would need a binding over 128 MiB. */
-  constructor(device: GPUDevice, options: PoolOptions) {
+  /**
+   * @param tails which the pool destroys, for slots that are packed
+   * @throws TidepoolError `out_of_memory` when `slots` would need a binding over 128 MiB.
+   */
+  constructor(device: GPUDevice, options: PoolOptions, tails?: KvTails<KvPool>) {
     const { layers, blockTokens, slots, dtype } = options;
     const limit = maxSlots(layers, blockTokens, dtype);
     if (slots > limit) {
@@ -77,8 +86,8 @@ export class KvPool {
     this.device = device;
     this.options = options;
     this.slotBytes = blockBytes(layers, blockTokens, dtype);
-    const widest = Math.max(4, ...layers.map((layer) => layerBlockBytes(layer, blockTokens, dtype)));
-    this.between = new CopyWithin(device, widest);
+    this.tails = tails;
+    this.between = new CopyWithin(device, Math.max(4, widestPart(layers, blockTokens, dtype)));
     this.buffers = this.make(slots);
   }
 
@@ -97,6 +106,21 @@ export class KvPool {
   /** Bytes on the GPU. */
   get bytes(): number {
     return this.slotBytes * this.slots;
+  }
+
+  /** Bits of a code; undefined if the slots are exact. */
+  get bits(): PackedBits | undefined {
+    return packedBits(this.options.dtype);
+  }
+
+  /** The pool that partial blocks lie in: this one, or that of its tails. */
+  get partial(): KvPool {
+    return this.tails?.pool ?? this;
+  }
+
+  /** Where a step writes the keys and values of a row. */
+  placeOf(slot: number, offset: number): number {
+    return this.tails?.placeOf(slot, offset) ?? slot * this.options.blockTokens + offset;
   }
 
   /** Buffers for that many slots, to be taken over by `adopt` or destroyed; undefined where the device's memory is short. */
@@ -156,6 +180,24 @@ export class KvPool {
     }
   }
 
+  /** Reads a block that is not complete, as `readSlots`: `partial.slotBytes` bytes. */
+  async readPartial(slot: number): Promise<Uint8Array<ArrayBuffer>> {
+    if (this.tails) return this.tails.read(slot);
+    const [bytes] = await this.readSlots([slot]);
+    return bytes as Uint8Array<ArrayBuffer>;
+  }
+
+  /** Writes a block that is not complete into a slot, as `writeSlot`. */
+  writePartial(slot: number, payload: Uint8Array<ArrayBuffer>): Promise<void> {
+    return this.tails ? this.tails.write(slot, payload) : this.writeSlot(slot, payload);
+  }
+
+  /** Copies a block that is not complete, as `copySlot`. */
+  copyPartial(from: number, to: number): void {
+    if (this.tails) this.tails.copy(from, to);
+    else this.copySlot(from, to);
+  }
+
   /**
    * Writes a record's payload into a slot, ordered before GPU work that is submitted later.
    * @throws TidepoolError `gpu_failed`.
@@ -165,6 +207,7 @@ export class KvPool {
       payload.byteLength === this.slotBytes,
       `payload of ${payload.byteLength} bytes, a slot has ${this.slotBytes}`,
     );
+    this.tails?.filled(slot);
     return guarded(this.device, "to write a block", () =>
       this.eachPart(slot, (buffer, offset, bytes, at) =>
         this.device.queue.writeBuffer(buffer, offset, payload, at, bytes),
@@ -184,18 +227,18 @@ export class KvPool {
   destroy(): void {
     this.between.destroy();
     destroyAll(this.buffers);
+    this.tails?.pool.destroy();
   }
 
   private make(slots: number): KvPoolBuffers {
     const { layers, blockTokens, dtype } = this.options;
     const usage = USAGE_STORAGE | USAGE_COPY_SRC | USAGE_COPY_DST;
-    const make = (label: string, layer: KvLayer, index: number) => {
-      const size = slots * layerBlockBytes(layer, blockTokens, dtype);
-      return this.device.createBuffer({ label: `${label} ${index}`, size, usage });
-    };
-    const keys = layers.map((layer, index) => make("keys", layer, index));
-    const values = layers.map((layer, index) =>
-      layer.keysOnly ? (keys[index] as GPUBuffer) : make("values", layer, index),
+    const make = (label: string, blockBytes: number) =>
+      this.device.createBuffer({ label, size: slots * blockBytes, usage });
+    const parts = layers.map((layer) => partBytes(layer, blockTokens, dtype));
+    const keys = parts.map((part, index) => make(`keys ${index}`, part.keys));
+    const values = parts.map((part, index) =>
+      part.values === 0 ? (keys[index] as GPUBuffer) : make(`values ${index}`, part.values),
     );
     return { slots, keys, values };
   }
@@ -209,16 +252,16 @@ export class KvPool {
     assert(slot >= 0 && slot < this.slots, `slot ${slot} is outside the pool of ${this.slots}`);
     let at = 0;
     layers.forEach((layer, index) => {
-      const bytes = layerBlockBytes(layer, blockTokens, dtype);
-      visit(this.keys[index] as GPUBuffer, slot * bytes, bytes, at);
-      if (!layer.keysOnly) visit(this.values[index] as GPUBuffer, slot * bytes, bytes, at + bytes);
-      at += partsOf(layer) * bytes;
+      const { keys, values } = partBytes(layer, blockTokens, dtype);
+      visit(this.keys[index] as GPUBuffer, slot * keys, keys, at);
+      if (values > 0) visit(this.values[index] as GPUBuffer, slot * values, values, at + keys);
+      at += keys + values;
     });
   }
 }
 
 /**
- * Blanks what a block's payload holds behind its first `tokens` tokens: keys and values that the slot's former users left
+ * Blanks what an exact block's payload holds behind its first `tokens` tokens: keys and values that the slot's former users left
  * there.
  */
 export function blankBehind(

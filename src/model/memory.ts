@@ -6,6 +6,7 @@
 import { inFile, TidepoolError } from "../errors.ts";
 import { MAX_BINDING_BYTES } from "../gpu/device.ts";
 import type { Elem } from "../gpu/kernel.ts";
+import { packedBits, type KvDtype } from "../gpu/packed.ts";
 import { blockBytes, maxSlots } from "../gpu/pool.ts";
 import { maxStateSlots, stateBytes } from "../gpu/state-pool.ts";
 import type { ModelFile, TensorInfo } from "../load/model-file.ts";
@@ -26,7 +27,9 @@ import { contextWithin, keptRowBytes, rowsWithin, workspaceBytes } from "./works
 /** What decides how much memory a model takes. */
 export interface MemoryOptions {
   dtype: Elem;
-  kvDtype: Elem;
+  kvDtype: KvDtype;
+  /** If `kvDtype` has fewer than 16 bits: the type of keys and values whose block is not complete. Default: `dtype`. */
+  tailDtype?: Elem;
   /** 16, 32 or 64. */
   blockTokens: number;
   /** Rows of a prefill step at most. */
@@ -85,6 +88,9 @@ export interface MemoryPlan {
   /** Blocks of the KV pool at first and at most. */
   startBlocks: number;
   maxBlocks: number;
+  /** Exact blocks beside a KV pool of packed ones at first, and bytes of them at most; 0 beside an exact pool. */
+  startTails: number;
+  kvTailBytes: number;
   /** Slots of the state pool at first and at most, and their bytes. */
   states: StatePlan;
   stateStartBytes: number;
@@ -149,11 +155,13 @@ function planParts(file: ModelFile, shape: ModelShape, options: MemoryOptions): 
   const statePoolBytes = stateSlotBytes * states.maxSlots;
   const stateStartBytes = stateSlotBytes * states.startSlots;
   const maxRows = stepRows(shape, options);
+  const tails = planTails(shape, options, states);
   const experts = expertsOf(namesIn(file, shape), shape);
   const needsWith = (offGpuBytes: number, blocks: number, slots?: ExpertPlan): Needs => ({
     weightBytes: sumOf(tensors.map(({ sizeBytes }) => sizeBytes)) - offGpuBytes + addedBytes(slots),
     statePoolBytes,
     workspaceBytes:
+      tails.kvTailBytes +
       workspaceBytes(shape, {
         ...options,
         maxRows,
@@ -187,13 +195,48 @@ function planParts(file: ModelFile, shape: ModelShape, options: MemoryOptions): 
       states,
       stateStartBytes,
       statePoolBytes,
-      workspaceBytes: workspace,
+      workspaceBytes: workspace - tails.kvTailBytes,
     },
-    ...{ limited, startBlocks, maxBlocks },
+    ...{ limited, startBlocks, maxBlocks, ...tails },
     kvBytesPerToken: kvBytesPerToken(shape, options),
     startBytes: fixed + stateStartBytes + startBlocks * perBlock,
     maxBytes: fixed + statePoolBytes + poolBytes,
   };
+}
+
+/** The type of exact keys and values. */
+export function exactDtype({
+  dtype,
+  kvDtype,
+  tailDtype,
+}: Pick<MemoryOptions, "dtype" | "kvDtype" | "tailDtype">): Elem {
+  return kvDtype === "f32" || kvDtype === "f16" ? kvDtype : (tailDtype ?? dtype);
+}
+
+/** Tails beside a packed pool: for the last block of each sequence, for all that a step may begin, and for those of snapshots. */
+function planTails(
+  shape: ModelShape,
+  options: MemoryOptions,
+  states: StatePlan,
+): Pick<MemoryPlan, "startTails" | "kvTailBytes"> {
+  const layers = kvLayers(shape);
+  if (!packedBits(options.kvDtype) || layers.length === 0) return { startTails: 0, kvTailBytes: 0 };
+  const tails = (stateSlots: number) => tailsFor(shape, options, stateSlots);
+  const perTail = blockBytes(layers, options.blockTokens, exactDtype(options));
+  return { startTails: tails(states.startSlots), kvTailBytes: tails(states.maxSlots) * perTail };
+}
+
+/**
+ * Tails that suffice with a state pool of so many slots. In models with recurrent layers a step may be taken back behind the end of a
+ * block, so that each sequence needs two.
+ */
+export function tailsFor(
+  shape: ModelShape,
+  options: Pick<MemoryOptions, "seats" | "chunkTokens" | "dtype" | "blockTokens">,
+  stateSlots: number,
+): number {
+  const inStep = Math.ceil(stepRows(shape, options) / options.blockTokens) + 1;
+  return (stateSlots > 0 ? 2 : 1) * (options.seats + 1) + inStep + stateSlots;
 }
 
 /** Bytes of what steps need beside slots for experts: checkpoints and predictions. */
@@ -442,7 +485,7 @@ export function deviceFull(plan: MemoryPlan, { blockTokens }: MemoryOptions, why
   const { weightBytes, stateStartBytes: statePoolBytes, workspaceBytes: workspace } = plan;
   const { startBlocks, startBytes } = plan;
   const poolBytes = startBlocks * blockTokens * plan.kvBytesPerToken;
-  const parts = { weightBytes, statePoolBytes, workspaceBytes: workspace, poolBytes };
+  const parts = { weightBytes, statePoolBytes, workspaceBytes: workspace + plan.kvTailBytes, poolBytes };
   const advice =
     poolBytes > weightBytes / 4
       ? "a smaller poolStartTokens, or another quantisation, may fit"

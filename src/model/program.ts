@@ -45,9 +45,16 @@ export interface Bodies {
   decode: Program;
 }
 
+/** Pools that are in other buffers. */
+export interface MovedPools {
+  pool?: KvPoolBuffers;
+  states?: StateBuffers;
+  tails?: KvPoolBuffers;
+}
+
 export interface Programs extends Bodies {
   /** The bodies bound to other buffers of a pool, with the same workspace and the pipelines that are there. */
-  rebuild(moved: { pool: KvPoolBuffers } | { states: StateBuffers }): Promise<Bodies>;
+  rebuild(moved: MovedPools): Promise<Bodies>;
   /** Behind a body: which of its rows are not finite. */
   check: readonly Op[];
   /** u32 [rows]: what `check` finds. */

@@ -5,15 +5,25 @@
 import { TidepoolError } from "../errors.ts";
 import type { Gpu } from "../gpu/device.ts";
 import { Kernels } from "../gpu/kernel.ts";
+import type { KvDtype } from "../gpu/packed.ts";
 import { KvPool } from "../gpu/pool.ts";
 import { StatePool } from "../gpu/state-pool.ts";
+import { KvTails } from "../gpu/tails.ts";
 import type { ModelFile } from "../load/model-file.ts";
 import type { ModelShape } from "../shape/shape.ts";
 import { ExpertArena } from "./experts/arena.ts";
 import { ExpertCopies } from "./experts/copies.ts";
 import type { ExpertPlan } from "./experts/plan.ts";
 import { EXPERT_RAM_BYTES, ExpertStore } from "./experts/store.ts";
-import { contextOf, deviceFull, logitRows, stepRows, type MemoryOptions, type MemoryPlan } from "./memory.ts";
+import {
+  contextOf,
+  deviceFull,
+  exactDtype,
+  logitRows,
+  stepRows,
+  type MemoryOptions,
+  type MemoryPlan,
+} from "./memory.ts";
 import { kvLayers, stateLayers } from "./mixer/kinds.ts";
 import { buildPrograms, type Programs } from "./program.ts";
 import { StepData } from "./step.ts";
@@ -67,7 +77,7 @@ async function makeParts({
   onPiece,
 }: PartsInput): Promise<RunnerParts> {
   const { device } = gpu;
-  const { blockTokens, seats, dtype, kvDtype } = options;
+  const { blockTokens, seats, dtype } = options;
   const onBytes = (done: number, total: number) => onProgress({ phase: "weights", done, total });
   const maxRows = stepRows(shape, options);
   const offGpu = plan.offGpuBytes > 0 ? { maxRows, seats } : undefined;
@@ -75,27 +85,24 @@ async function makeParts({
   const arena = plan.experts && makeArena(kernels, plan.experts, options);
   const weights = await loadWeights(device, file, shape, onBytes, onPiece, offGpu, arena);
   await arena?.copies?.finish();
-  const pool = new KvPool(device, {
-    layers: kvLayers(shape),
-    blockTokens,
-    slots: plan.startBlocks,
-    dtype: kvDtype,
-  });
+  const pool = makePool(device, shape, options, plan);
   const states = new StatePool(device, stateLayers(shape), plan.states.startSlots);
   const maxContext = contextOf(shape, options, plan.maxBlocks);
   const limits = { blockTokens, maxRows, seats, maxContext };
-  const step = new StepData(device, shape, weights.ropeDivisors, limits);
+  const step = new StepData(device, shape, weights.ropeDivisors, limits, pool);
   const programs = await buildPrograms(
     {
       kernels,
       shape,
       weights,
       pool,
+      tails: pool.tails?.pool,
+      packedBits: pool.bits,
       states,
       step,
       limits,
       dtype,
-      kvDtype,
+      kvDtype: exactDtype(options),
       logitRows: logitRows(shape, options),
       experts: plan.experts,
     },
@@ -104,6 +111,16 @@ async function makeParts({
   const { expertRamBytes = EXPERT_RAM_BYTES } = options;
   const experts = arena && { arena, store: new ExpertStore(file, arena.plan, expertRamBytes) };
   return { weights, pool, states, step, programs, experts };
+}
+
+/** The KV pool, with tails if its slots are packed. */
+function makePool(device: GPUDevice, shape: ModelShape, options: MemoryOptions, plan: MemoryPlan): KvPool {
+  const { blockTokens, kvDtype } = options;
+  const layers = kvLayers(shape);
+  const make = (slots: number, dtype: KvDtype, tails?: KvTails<KvPool>) =>
+    new KvPool(device, { layers, blockTokens, slots, dtype }, tails);
+  const tails = plan.startTails > 0 ? new KvTails(make(plan.startTails, exactDtype(options))) : undefined;
+  return make(plan.startBlocks, kvDtype, tails);
 }
 
 function makeArena(kernels: Kernels, plan: ExpertPlan, { unimportantAbove }: MemoryOptions): ExpertArena {

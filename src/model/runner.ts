@@ -8,7 +8,7 @@ import { inFile, TidepoolError } from "../errors.ts";
 import { adapterLine, type Gpu } from "../gpu/device.ts";
 import { guarded } from "../gpu/guard.ts";
 import type { StepShape } from "../gpu/op.ts";
-import type { KvPool } from "../gpu/pool.ts";
+import type { KvPool, KvPoolBuffers } from "../gpu/pool.ts";
 import { CommandRecorder } from "../gpu/recorder.ts";
 import type { StatePool } from "../gpu/state-pool.ts";
 import type { ModelFile } from "../load/model-file.ts";
@@ -17,7 +17,15 @@ import { shapeOf } from "./arch/rows.ts";
 import { f32Reason } from "./arch/sizes.ts";
 import { checkTensors } from "./arch/tensor-names.ts";
 import { firstBroken } from "./op/check.ts";
-import { contextOf, logitRows, planMemory, type MemoryOptions, type MemoryPlan } from "./memory.ts";
+import {
+  contextOf,
+  exactDtype,
+  logitRows,
+  planMemory,
+  tailsFor,
+  type MemoryOptions,
+  type MemoryPlan,
+} from "./memory.ts";
 import { withRopeChoice } from "./op/rope.ts";
 import type { Programs } from "./program.ts";
 import { makeRunnerParts, type RunnerParts, type RunnerProgress } from "./runner-parts.ts";
@@ -184,16 +192,34 @@ export class Runner {
     const { states, programs } = this.parts;
     const larger = await states.allocate(slots);
     if (!larger) return undefined;
-    const bodies = await programs.rebuild({ states: larger });
-    const moved = guarded(this.gpu.device, "to copy the state pool", () => states.adopt(larger));
+    const tails = await this.moreTails(slots);
+    const bodies = await programs.rebuild({ states: larger, ...(tails && { tails: tails.larger }) });
+    const moved = guarded(this.gpu.device, "to copy the state pool", () => {
+      states.adopt(larger);
+      tails?.adopt();
+    });
     Object.assign(programs, bodies);
     return { moved };
   }
 
-  /** Copies a block, behind the steps that were asked for before. */
+  /** Tails of packed blocks for as many snapshots as a larger state pool holds; as many as there are if memory is short. */
+  private async moreTails(stateSlots: number): Promise<{ larger: KvPoolBuffers; adopt(): void } | undefined> {
+    const { tails } = this.pool;
+    if (!tails) return undefined;
+    const before = tails.pool.slots;
+    const larger = await tails.pool.allocate(tailsFor(this.shape, this.options, stateSlots));
+    if (!larger) return undefined;
+    const adopt = (): void => {
+      tails.pool.adopt(larger);
+      tails.addFree(before);
+    };
+    return { larger, adopt };
+  }
+
+  /** Copies a block that is not complete, behind the steps that were asked for before. */
   copyBlock({ from, to }: { from: number; to: number }): void {
-    if (!this.experts) return this.pool.copySlot(from, to);
-    const copying = this.alone(() => Promise.resolve(this.pool.copySlot(from, to)));
+    if (!this.experts) return this.pool.copyPartial(from, to);
+    const copying = this.alone(() => Promise.resolve(this.pool.copyPartial(from, to)));
     background(copying, "copy of a block");
   }
 
@@ -218,6 +244,7 @@ export class Runner {
     statePoolBytes: number;
     stateMaxBytes: number;
     workspaceBytes: number;
+    kvTailBytes?: number;
     expertBytes?: number;
   } {
     const { weights, pool, states, programs, step } = this.parts;
@@ -227,6 +254,7 @@ export class Runner {
       statePoolBytes: states.bytes,
       stateMaxBytes: this.plan.statePoolBytes,
       workspaceBytes: programs.workspaceBytes + step.bytes,
+      ...(pool.tails && { kvTailBytes: pool.tails.pool.bytes }),
       ...(this.plan.experts && { expertBytes: this.plan.experts.bytes + this.plan.experts.copyBytes }),
     };
   }
@@ -521,13 +549,14 @@ function statesOf(inputs: readonly { state?: StateSlots }[]): StateSlots[] {
   return inputs.flatMap(({ state }) => (state ? [state] : []));
 }
 
-function checkTypes(gpu: Gpu, shape: ModelShape, { dtype, kvDtype }: RunnerOptions): void {
+function checkTypes(gpu: Gpu, shape: ModelShape, options: RunnerOptions): void {
+  const { dtype } = options;
   const why = f32Reason(shape);
   if (dtype === "f16" && why) {
     const message = `"${shape.architecture}" does not run in f16: ${why}; use f32, or leave the choice to "auto"`;
     throw new TidepoolError("unsupported", message, { architecture: shape.architecture });
   }
-  if ((dtype === "f16" || kvDtype === "f16") && !gpu.features.f16) {
+  if ((dtype === "f16" || exactDtype(options) === "f16") && !gpu.features.f16) {
     const message = `f16 was asked for, and the adapter "${adapterLine(gpu.adapter)}" has no shader-f16; use f32`;
     throw new TidepoolError("unsupported", message);
   }

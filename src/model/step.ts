@@ -68,6 +68,12 @@ export interface StepLimits {
   maxContext: number;
 }
 
+/** Tells where a step writes its rows, and is told when they are all told (gpu/pool.ts). */
+export interface Places {
+  placeOf(slot: number, offset: number): number;
+  readonly tails: { endStep(): void } | undefined;
+}
+
 export class StepData {
   readonly limits: StepLimits;
   /** u32 [seats + maxRows]: the last token of each seat, then the given tokens of the step. */
@@ -76,6 +82,7 @@ export class StepData {
   readonly bytes: number;
   private readonly device: GPUDevice;
   private readonly rope: RopeTable;
+  private readonly places: Places;
   private readonly tableStride: number;
   private readonly buffers: { step: GPUBuffer; words: GPUBuffer };
   private readonly host: {
@@ -90,10 +97,12 @@ export class StepData {
     shape: ModelShape,
     ropeDivisors: Float32Array | undefined,
     limits: StepLimits,
+    places: Places,
   ) {
     const { maxRows, seats, maxContext, blockTokens } = limits;
     this.device = device;
     this.limits = limits;
+    this.places = places;
     this.rope = new RopeTable(
       // A file's divisors are those of layers that see everything; local layers rotate unscaled.
       shape.ropeTables.map((spec, table) =>
@@ -209,11 +218,10 @@ export class StepData {
     rows.forEach(({ token, position, sequence }, index) => {
       const slot = tables[sequence]?.[Math.floor(position / blockTokens)];
       assert(slot !== undefined, `position ${position} has no block`);
-      host.rows.set(
-        [token, position, sequence, slot * blockTokens + (position % blockTokens)],
-        ROW_WORDS * index,
-      );
+      const place = this.places.placeOf(slot, position % blockTokens);
+      host.rows.set([token, position, sequence, place], ROW_WORDS * index);
     });
+    this.places.tails?.endStep();
     this.rope.fill(
       rows.map((row) => row.position),
       host.rope,

@@ -112,7 +112,7 @@ const objectiveFields: Fields<Objectives> = {
 export const engineFields: Fields<EngineOptions> = {
   ...sourceFields,
   dtype: oneOf({ auto: true, f32: true, f16: true }),
-  kvDtype: oneOf({ f32: true, f16: true }),
+  kvDtype: oneOf({ f32: true, f16: true, q8: true, q4: true, q2: true }),
   blockTokens: oneNumberOf(16, 32, 64) as Rule<number>,
   chunkTokens: integer(1, 8192),
   maxRequests: integer(1, 16),

@@ -22,6 +22,9 @@ export type ModelSpec = string | readonly NamedBlob[];
 /** The number types of the kernels. */
 export type Dtype = "f32" | "f16";
 
+/** The type of stored keys and values: that of numbers, or as many bits of a code each. */
+export type KvDtype = Dtype | "q8" | "q4" | "q2";
+
 /**
  * Where models named by a Hub id or a URL come from, and where downloads are kept.
  *
@@ -50,8 +53,12 @@ export interface SourceOptions {
 export interface EngineOptions extends SourceOptions {
   /** The type of arithmetic and activations. Default "auto": f16 on a hardware adapter that has it, otherwise f32. */
   dtype?: Dtype | "auto" | undefined;
-  /** The type of stored keys and values. Default: `dtype`; with dtype "auto", f16 on every adapter that has it. */
-  kvDtype?: Dtype | undefined;
+  /**
+   * The type of stored keys and values. "q8", "q4" and "q2" keep 9, 5 and 3 bits a number in place of 16 or 32 (KIVI, 2402.02750):
+   * keys per channel and values per token in groups, but the newest tokens exact until their block is full. Default: `dtype`; with dtype
+   * "auto", f16 on every adapter that has it.
+   */
+  kvDtype?: KvDtype | undefined;
   /** Tokens per KV block: 16, 32 or 64. Default 32. */
   blockTokens?: number | undefined;
   /**

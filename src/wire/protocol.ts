@@ -5,6 +5,7 @@ export type {
   NamedBlob,
   ModelSpec,
   Dtype,
+  KvDtype,
   SourceOptions,
   EngineObjectives,
   EngineOptions,

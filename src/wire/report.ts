@@ -6,7 +6,7 @@ import type { ErrorFigures, PredictedKind } from "../schedule/cost/errors.ts";
 import type { GoodputFigures } from "../schedule/slo/goodput.ts";
 import type { RejectionMode, RejectionReason } from "../schedule/slo/objectives.ts";
 import type { Prediction } from "../schedule/slo/prediction.ts";
-import type { Dtype } from "./options.ts";
+import type { Dtype, KvDtype } from "./options.ts";
 
 export type { ErrorFigures, GoodputFigures, Prediction };
 
@@ -72,12 +72,14 @@ export interface EngineInfo {
   };
   adapter: { name: string; software: boolean };
   /** The kernel variants that the engine chose for this adapter. */
-  kernels: { dtype: Dtype; kvDtype: Dtype; subgroups: boolean };
+  kernels: { dtype: Dtype; kvDtype: KvDtype; subgroups: boolean };
   /** Bytes on the GPU, with both pools at their present size. `stateMaxBytes`: what the pool of recurrent states may grow to. */
   memory: {
     weightBytes: number;
     kvPoolBytes: number;
     kvPoolTokens: number;
+    /** Exact keys and values of blocks that are not full, beside a packed KV pool; absent if all are exact. */
+    kvTailBytes?: number;
     statePoolBytes: number;
     stateMaxBytes: number;
     workspaceBytes: number;
@@ -188,6 +190,8 @@ export interface ModelReport {
     kvStartTokens: number;
     kvPoolTokens: number;
     kvPoolBytes: number;
+    /** Exact keys and values of blocks that are not full, beside a packed KV pool; absent if all are exact. */
+    kvTailBytes?: number;
     /** What the pool of recurrent states starts with, and what it may grow to. */
     stateStartBytes: number;
     statePoolBytes: number;
@@ -196,7 +200,7 @@ export interface ModelReport {
     startBytes: number;
     maxBytes: number;
     dtype: Dtype;
-    kvDtype: Dtype;
+    kvDtype: KvDtype;
   };
   runs: boolean;
   /** The reasons why the model would not run. */

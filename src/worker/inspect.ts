@@ -98,11 +98,14 @@ async function inspectDevice(
       limited,
       states: _states,
       experts,
+      startTails: _tails,
+      kvTailBytes,
       ...plan
     } = planMemory(file, shape, resolved);
     report.capabilities.push(...missingOfPlan({ limited, offGpuBytes: plan.offGpuBytes, experts }));
     report.memory = {
       ...plan,
+      ...(kvTailBytes > 0 && { kvTailBytes }),
       ...(experts && { expertBytes: experts.bytes + experts.copyBytes }),
       kvStartTokens: startBlocks * blockTokens,
       kvPoolBytes: maxBlocks * blockTokens * plan.kvBytesPerToken,

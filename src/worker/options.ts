@@ -4,7 +4,9 @@
 import { refuseValue } from "../check.ts";
 import { TidepoolError } from "../errors.ts";
 import { adapterLine, type Gpu, type GpuOptions } from "../gpu/device.ts";
+import { packedBits } from "../gpu/packed.ts";
 import { f32Reason } from "../model/arch/sizes.ts";
+import { exactDtype } from "../model/memory.ts";
 import type { RunnerOptions } from "../model/runner.ts";
 import type { ModelShape } from "../shape/shape.ts";
 import type { EngineOptions } from "../wire/protocol.ts";
@@ -45,11 +47,21 @@ export function runnerOptions(
     ...expertOptions(options),
     ...(poolTokens === undefined ? { poolMayBeLess: true } : { poolTokens }),
     dtype: chosen,
-    kvDtype: options.kvDtype ?? (dtype === "auto" && gpu.features.f16 ? "f16" : chosen),
+    ...kvTypes(options.kvDtype, dtype === "auto" && gpu.features.f16 ? "f16" : chosen),
     blockTokens,
     chunkTokens,
     seats,
   };
+}
+
+/** @param exact the type of keys and values where the caller names none, and of those that are not packed yet */
+function kvTypes(
+  kvDtype: EngineOptions["kvDtype"],
+  exact: RunnerOptions["dtype"],
+): Pick<RunnerOptions, "kvDtype" | "tailDtype"> {
+  return kvDtype !== undefined && packedBits(kvDtype)
+    ? { kvDtype, tailDtype: exact }
+    : { kvDtype: kvDtype ?? exact };
 }
 
 function expertOptions({
@@ -77,10 +89,10 @@ export function optionsAgain(
   { dtype = "auto", kvDtype }: EngineOptions,
   before: RunnerOptions,
 ): RunnerOptions {
-  const wants = [before.dtype, before.kvDtype].includes("f16");
+  const wants = [before.dtype, exactDtype(before)].includes("f16");
   if (!wants || features.f16) return before;
   const asked = kvDtype === "f16" ? "kvDtype" : dtype === "f16" ? "dtype" : undefined;
-  if (asked === undefined) return { ...before, dtype: "f32", kvDtype: "f32" };
+  if (asked === undefined) return { ...before, dtype: "f32", ...kvTypes(kvDtype, "f32") };
   throw new TidepoolError(
     "unsupported",
     `${asked} "f16" was asked for, and the adapter "${adapterLine(adapter)}" that is left has no shader-f16; with dtype "auto" or "f32" it goes on in f32`,

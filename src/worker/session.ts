@@ -140,6 +140,8 @@ export class Session {
   private warmExperts: WarmExperts | undefined;
   /** Present if something is stored. */
   private keptCosts: KeptCosts | undefined;
+  /** Whether a request or the cache wants what a KV slot holds. */
+  private readonly isHeld: (slot: number) => boolean;
   private closed = false;
   /** Why nothing can be done any more. */
   private broken: TidepoolError | undefined;
@@ -165,6 +167,8 @@ export class Session {
     this.capabilities = capabilities;
     this.cacheOptions = cacheOptions;
     const pool = new BlockPool(runner.pool.slots);
+    this.isHeld = (slot) => !pool.isFree(slot);
+    this.tellHeld(runner);
     const { cache, tuner } = makeCache(runner, pool, cacheOptions.policy);
     this.cache = cache;
     this.tuner = tuner;
@@ -620,7 +624,8 @@ export class Session {
     const copied = guarded(gpu.device, "to save a state", () => {
       for (const save of saves) {
         if (save.state.from !== save.state.to) states.copySlot(save.state.from, save.state.to);
-        if (save.copyBlock) pool.copySlot(save.copyBlock.from, save.copyBlock.to);
+        if (save.copyBlock) pool.copyPartial(save.copyBlock.from, save.copyBlock.to);
+        if (save.tail !== undefined) pool.tails?.keep(save.tail);
       }
     });
     for (const save of saves) this.mover?.spillState(save, copied);
@@ -678,6 +683,7 @@ export class Session {
     try {
       const loaded = await this.recovery.run(info, (opened) => this.loadAgain(opened));
       this.runner = loaded.runner;
+      this.tellHeld(loaded.runner);
       await this.file?.close();
       this.file = loaded.keeps;
       this.capabilities = loaded.capabilities;
@@ -743,6 +749,10 @@ export class Session {
     this.post({ type: "failed", error: toWire(this.broken) });
     this.requests.giveUpAll(this.broken);
     this.scheduler.forget();
+  }
+
+  private tellHeld({ pool: { tails } }: Runner): void {
+    if (tails) tails.isHeld = this.isHeld;
   }
 
   private tellInfo(): void {

@@ -4,8 +4,10 @@
  */
 import { Random } from "../../src/base.ts";
 import type { Elem } from "../../src/gpu/kernel.ts";
-import { attentionOps, scratchBytes, SPLIT_TOKENS } from "../../src/model/mixer/attention.ts";
+import type { PackedBits } from "../../src/gpu/packed.ts";
+import { attentionOps, scratchBytes, SPLIT_TOKENS } from "../../src/model/mixer/paged-attention.ts";
 import { inEverySetting, type Case } from "../support/cases.ts";
+import { asFloats, packKeys, packValues } from "../support/naive-packer.ts";
 import { expectClose, expectSame, lumpy, Rig, rounded, roundOff } from "../support/rig.ts";
 import { testSeed } from "../support/seed.ts";
 
@@ -20,6 +22,8 @@ interface Spec {
   cap?: number;
   window?: number;
   sinks?: boolean;
+  /** Blocks before a row's own one are packed. */
+  bits?: PackedBits;
 }
 
 /** One sequence: positions of its rows are the last ones of its context. */
@@ -72,6 +76,30 @@ const prefills: Record<string, { spec: Spec; sequence: Sequence }> = {
   },
 };
 
+const packedPrefills: typeof prefills = {
+  "q8, two blocks and one": { spec: { ...base, bits: 8 }, sequence: { context: 33, rows: 18 } },
+  "q4, heads of 64": {
+    spec: { ...base, heads: 8, kvHeads: 4, headDim: 64, blockTokens: 32, bits: 4 },
+    sequence: { context: 97, rows: 90 },
+  },
+  "q2, heads of 80, window": {
+    spec: { ...base, headDim: 80, window: 20, bits: 2 },
+    sequence: { context: 150, rows: 70 },
+  },
+  "q8, cap, sinks and window": {
+    spec: { ...base, headDim: 36, cap: 3, sinks: true, window: 33, scale: 0.3, blockTokens: 32, bits: 8 },
+    sequence: { context: 130, rows: 100 },
+  },
+  "q4, latent of 576": {
+    spec: { ...base, heads: 5, kvHeads: 1, headDim: 576, valueDim: 512, scale: 0.02, bits: 4 },
+    sequence: { context: 70, rows: 5 },
+  },
+  "q2, heads of 256": {
+    spec: { ...base, heads: 3, kvHeads: 1, headDim: 256, blockTokens: 64, bits: 2 },
+    sequence: { context: 130, rows: 5 },
+  },
+};
+
 const decodes: Record<string, { spec: Spec; contexts: readonly number[] }> = {
   "one sequence": { spec: base, contexts: [1] },
   "around borders": {
@@ -101,6 +129,29 @@ const decodes: Record<string, { spec: Spec; contexts: readonly number[] }> = {
   },
 };
 
+const packedDecodes: typeof decodes = {
+  "q8, around borders": {
+    spec: { ...base, headDim: 64, heads: 8, kvHeads: 4, blockTokens: 32, bits: 8 },
+    contexts: [SPLIT_TOKENS, SPLIT_TOKENS + 1, 31, 32, 33, 3 * SPLIT_TOKENS - 1, 1],
+  },
+  "q4, heads of 80, window": {
+    spec: { ...base, headDim: 80, window: 20, bits: 4 },
+    contexts: [135, 148, 149, 400, 19],
+  },
+  "q2, cap, sinks and window": {
+    spec: { ...base, headDim: 36, cap: 3, sinks: true, window: 130, scale: 0.3, bits: 2 },
+    contexts: [16, 300],
+  },
+  "q8, latent of 20": {
+    spec: { ...base, heads: 6, kvHeads: 1, headDim: 20, valueDim: 12, bits: 8 },
+    contexts: [260, 17],
+  },
+  "q4, heads of 512": {
+    spec: { ...base, heads: 5, kvHeads: 1, headDim: 512, scale: 0.02, blockTokens: 64, bits: 4 },
+    contexts: [140, 3],
+  },
+};
+
 /** The cache of some sequences: exact keys and values, and the pool as the GPU holds it. */
 interface Cache {
   /** [sequence][position][kvHead * headDim]. */
@@ -108,6 +159,12 @@ interface Cache {
   values: Float64Array[];
   tables: number[][];
   pool: { keys: Float32Array; values: Float32Array };
+  packed: Packed | undefined;
+}
+
+/** Packed blocks: what stands in their slots, and what that stands for, as `Cache` has the exact ones. */
+interface Packed extends Record<"keys" | "values", { words: Float32Array; back: Float64Array[] }> {
+  bits: PackedBits;
 }
 
 const SPARE_SLOTS = 3;
@@ -136,7 +193,29 @@ function makeCache(spec: Spec, contexts: readonly number[], type: Elem, random: 
     );
     return pool;
   };
-  return { keys, values, tables, pool: { keys: place(keys), values: place(values) } };
+  const { bits } = spec;
+  const pack = (cached: Float64Array[], packer: typeof packKeys) => {
+    const words: number[] = [];
+    const back = cached.map((sequence) => sequence.slice());
+    cached.forEach((sequence, s) => {
+      for (let block = 0; (block + 1) * blockTokens * width <= sequence.length; block++)
+        for (let head = 0; head < kvHeads; head++) {
+          const at = (i: number) =>
+            (block * blockTokens + Math.floor(i / headDim)) * width + head * headDim + (i % headDim);
+          const exact = Float64Array.from(
+            { length: blockTokens * headDim },
+            (_, i) => sequence[at(i)] as number,
+          );
+          const packed = packer(exact, headDim, bits ?? 8);
+          packed.back.forEach((value, i) => ((back[s] as Float64Array)[at(i)] = value));
+          const to = ((tables[s]?.[block] as number) * kvHeads + head) * packed.words.length;
+          packed.words.forEach((word, i) => (words[to + i] = word));
+        }
+    });
+    return { words: asFloats(Array.from(words, (word: number | undefined) => word ?? 0x7fc00000)), back };
+  };
+  const packed = bits && { bits, keys: pack(keys, packKeys), values: pack(values, packValues) };
+  return { keys, values, tables, pool: { keys: place(keys), values: place(values) }, packed };
 }
 
 /** Block tables of these lengths over shuffled slots, some of them used by nobody. */
@@ -213,14 +292,17 @@ function attendRow(
   const first = window > 0 ? Math.max(0, position - window + 1) : 0;
   return Array.from({ length: heads }, (_, head) => {
     const kvHead = Math.floor(head / (heads / kvHeads));
-    const seen = (cached: Float64Array[]) =>
+    const seen = (exact: Float64Array[], packed: Float64Array[] = exact) =>
       Array.from({ length: position + 1 - first }, (_, j) => {
         const at = (first + j) * width + kvHead * headDim;
+        const cached = first + j < position - (position % spec.blockTokens) ? packed : exact;
         return (cached[s] as Float64Array).subarray(at, at + headDim);
       });
     const query = row.subarray(head * headDim, (head + 1) * headDim);
     const sink = spec.sinks ? sinks[head] : undefined;
-    return attend(spec, query, seen(cache.keys), seen(cache.values), sink);
+    const { packed } = cache;
+    const values = spec.valueDim === undefined ? packed?.values.back : packed?.keys.back;
+    return attend(spec, query, seen(cache.keys, packed?.keys.back), seen(cache.values, values), sink);
   }).flat();
 }
 
@@ -260,7 +342,7 @@ class Batch {
   /** Runs rows `from` to `to` alone as one step; returns [rows, heads * valueDim]. */
   async run(phase: "prefill" | "decode", from = 0, to = this.rows.length): Promise<Float32Array> {
     const { rig, spec, cache } = this;
-    const { sinks, ...shape } = spec;
+    const { sinks, bits: _bits, ...shape } = spec;
     const { elem, kv } = rig.types;
     const count = (to - from) * this.outWidth;
     const out = rig.unwritten(count, elem);
@@ -268,6 +350,7 @@ class Batch {
     const first = phase === "decode" ? from : 0;
     const maxContext = 64 * SPLIT_TOKENS;
     const keys = rig.upload(cache.pool.keys, kv);
+    const { packed } = cache;
     const ops = await attentionOps(rig.kernels, rig.types, {
       ...shape,
       ...(sinks && { sinks: rig.upload(this.sinks) }),
@@ -279,9 +362,18 @@ class Batch {
       phase,
       scratch: rig.unwritten(scratchBytes(spec, rows.length, maxContext) / 4, "f32"),
       maxContext,
+      packed: packed && {
+        ...{ bits: packed.bits, keys: rig.upload(packed.keys.words) },
+        values: rig.upload(packed.values.words),
+      },
     });
+    const { blockTokens } = spec;
     rig.run(ops, {
-      rows: rows.map(({ position, sequence }) => ({ position, sequence: sequence - first })),
+      rows: rows.map(({ position, sequence }) => {
+        const tail = cache.tables[sequence]?.[Math.floor(position / blockTokens)] as number;
+        const write = tail * blockTokens + (position % blockTokens);
+        return { position, sequence: sequence - first, write };
+      }),
       tables: cache.tables.slice(first, phase === "decode" ? to : 1),
     });
     return rig.read(out, elem, count);
@@ -305,17 +397,18 @@ class Batch {
   }
 }
 
-const prefillCases = Object.entries(prefills).flatMap(([name, { spec, sequence }]) =>
-  inEverySetting(`kernel/attention/prefill/${name}`, async ({ gpu }, setting) => {
-    const rig = new Rig(gpu, setting);
-    const batch = new Batch(rig, spec, [sequence], new Random(testSeed(name)));
-    batch.check(name, await batch.run("prefill"));
-    rig.close();
-  }),
+const prefillCases = Object.entries({ ...prefills, ...packedPrefills }).flatMap(
+  ([name, { spec, sequence }]) =>
+    inEverySetting(`kernel/attention/prefill/${name}`, async ({ gpu }, setting) => {
+      const rig = new Rig(gpu, setting);
+      const batch = new Batch(rig, spec, [sequence], new Random(testSeed(name)));
+      batch.check(name, await batch.run("prefill"));
+      rig.close();
+    }),
 );
 
 /** Together and, bit for bit the same, each alone. */
-const decodeCases = Object.entries(decodes).flatMap(([name, { spec, contexts }]) =>
+const decodeCases = Object.entries({ ...decodes, ...packedDecodes }).flatMap(([name, { spec, contexts }]) =>
   inEverySetting(`kernel/attention/decode/${name}`, async ({ gpu }, setting) => {
     const rig = new Rig(gpu, setting);
     const sequences = contexts.map((context) => ({ context, rows: 1 }));
@@ -349,4 +442,17 @@ const mixedCases = inEverySetting("kernel/attention/mixed types", async ({ gpu }
   }
 }).filter(({ needs }) => needs?.f16);
 
-export const cases: Case[] = [...prefillCases, ...decodeCases, ...mixedCases];
+/** Of packed blocks, those that the normal run has too: the others differ in sizes, and each compiles for seconds. */
+const PACKED_IN_NORMAL_RUN = [
+  "prefill/q8, cap, sinks and window",
+  "prefill/q2, heads of 80",
+  "decode/q8, around borders",
+];
+
+const isFull = (name: string): boolean =>
+  /\/q[248], /.test(name) && !PACKED_IN_NORMAL_RUN.some((part) => name.includes(part));
+
+export const cases: Case[] = [...prefillCases, ...decodeCases, ...mixedCases].map((one) => ({
+  ...one,
+  full: isFull(one.name),
+}));

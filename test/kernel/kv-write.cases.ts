@@ -1,7 +1,7 @@
 /** kv-write: every k and v lands at its place, in either type, and nothing else of the pool changes; keys alone, too. */
 import { Random } from "../../src/base.ts";
 import type { Elem } from "../../src/gpu/kernel.ts";
-import { kvWriteOp } from "../../src/model/mixer/attention.ts";
+import { kvWriteOp } from "../../src/model/mixer/paged-attention.ts";
 import { inEverySetting, type Case } from "../support/cases.ts";
 import { expectSame, lumpy, Rig, rounded } from "../support/rig.ts";
 import { testSeed } from "../support/seed.ts";

@@ -3,7 +3,7 @@
  * the row that they belong to and in no other, while finite numbers beyond the element type saturate. The check at the end
  * of a step finds them.
  */
-import { attentionOps, kvWriteOp, scratchBytes } from "../../src/model/mixer/attention.ts";
+import { attentionOps, kvWriteOp, scratchBytes } from "../../src/model/mixer/paged-attention.ts";
 import { checkOp, firstBroken } from "../../src/model/op/check.ts";
 import { convOp } from "../../src/model/mixer/convolution.ts";
 import { activationOp } from "../../src/model/ffn/mlp.ts";

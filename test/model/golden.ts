@@ -2,6 +2,7 @@
 import { BlockPool } from "../../src/cache/blocks.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 import type { Elem } from "../../src/gpu/kernel.ts";
+import type { KvDtype } from "../../src/gpu/packed.ts";
 import { openModel, type ModelFile } from "../../src/load/model-file.ts";
 import { openBytes } from "../../src/load/source.ts";
 import { usedTensors } from "../../src/model/arch/tensor-names.ts";
@@ -20,7 +21,7 @@ export type Feed = "once" | "chunks of 7" | "one by one";
 
 export interface Setting {
   dtype: Elem;
-  kvDtype: Elem;
+  kvDtype: KvDtype;
   blockTokens: number;
   feed: Feed;
 }
@@ -59,8 +60,8 @@ export async function runTokens(
 /** What a run may ask for beside its setting. */
 export interface More {
   options?: Partial<RunnerOptions>;
-  /** Called with the runner at the end. */
-  look?(runner: Runner): void;
+  /** Called with the runner at the end, and the slots of the tokens' blocks. */
+  look?(runner: Runner, slots: readonly number[]): void | Promise<void>;
 }
 
 /** The same for an open model, which is closed. */
@@ -93,7 +94,7 @@ export async function runFile(
           : await runner.score({ position: start, slots, tokens: part, firstRow: 0, state });
       out.set(logits, start * runner.shape.vocabSize);
     }
-    look?.(runner);
+    await look?.(runner, slots);
   } finally {
     for (const slot of slots) blocks.release(slot);
     blocks.check();

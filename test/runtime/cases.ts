@@ -8,6 +8,7 @@ import { cases as embed } from "../kernel/embed.cases.ts";
 import { cases as encoder } from "../kernel/encoder.cases.ts";
 import { cases as copies } from "../kernel/copies.cases.ts";
 import { cases as experts } from "../kernel/experts.cases.ts";
+import { cases as kvPack } from "../kernel/kv-pack.cases.ts";
 import { cases as kvWrite } from "../kernel/kv-write.cases.ts";
 import { cases as mamba } from "../kernel/mamba.cases.ts";
 import { cases as matrix } from "../kernel/matrix.cases.ts";
@@ -44,6 +45,7 @@ import { cases as quants } from "../model/quants.cases.ts";
 import { cases as refusals } from "../model/refusals.cases.ts";
 import { cases as restored } from "../model/restored.cases.ts";
 import { cases as resume } from "../model/resume.cases.ts";
+import { cases as packed } from "../model/packed.cases.ts";
 import { cases as segments } from "../model/segments.cases.ts";
 import { cases as shipped } from "../model/shipped.cases.ts";
 import { cases as textWorker } from "../model/text-worker.cases.ts";
@@ -63,6 +65,7 @@ export const allCases: Case[] = [
   ...encoder,
   ...experts,
   ...copies,
+  ...kvPack,
   ...kvWrite,
   ...mamba,
   ...matrix,
@@ -98,6 +101,7 @@ export const allCases: Case[] = [
     ...refusals,
     ...restored,
     ...resume,
+    ...packed,
     ...segments,
     ...snapshots,
   ]),

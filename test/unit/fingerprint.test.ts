@@ -19,7 +19,15 @@ import { sharedPath, sharedPresent, skipLoudly } from "../support/shared.ts";
 const TOKENS = Array.from({ length: 64 }, (_, index) => index);
 
 const OPTIONS: Required<RunnerOptions> = {
-  ...{ dtype: "f32", kvDtype: "f32", blockTokens: 16, chunkTokens: 256, seats: 8, poolTokens: 1024 },
+  ...{
+    dtype: "f32",
+    kvDtype: "f32",
+    tailDtype: "f32",
+    blockTokens: 16,
+    chunkTokens: 256,
+    seats: 8,
+    poolTokens: 1024,
+  },
   ...{ poolMayBeLess: true, poolStartTokens: 512, poolBytes: 2 ** 20, memoryBytes: 2 ** 30, snapshots: 4 },
   ...{
     stateStartSlots: 6,

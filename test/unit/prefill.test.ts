@@ -132,7 +132,8 @@ async function desk(
   more: Partial<RemoteRooms> = {},
 ): Promise<Desk> {
   const store = await TierStore.open({ ramBytes: 1 << 20 });
-  const pool = { options: { blockTokens: BLOCK_TOKENS, layers: [] }, slotBytes: SLOT_BYTES };
+  const partial = { slotBytes: SLOT_BYTES };
+  const pool = { options: { blockTokens: BLOCK_TOKENS, layers: [] }, slotBytes: SLOT_BYTES, partial };
   const nowMs = (): number => performance.now();
   const tiers = store.tierNames.map((name) => ({ name, isInMemory: store.isInMemory(name) }));
   const facts = { bytesPerBlock: SLOT_BYTES, flopsPerToken: 1, isSoftware: false, tiers };

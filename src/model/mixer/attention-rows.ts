@@ -3,6 +3,7 @@
  * values read from the step's rows. It keeps nothing, so that all tokens of a text must be in one step.
  */
 import prefillCode from "../../../shaders/attention-prefill.wgsl";
+import blocksExact from "../../../shaders/lib/blocks-exact.wgsl";
 import bounded from "../../../shaders/lib/bounded.wgsl";
 import keysInRows from "../../../shaders/lib/keys-in-rows.wgsl";
 import stepLib from "../../../shaders/lib/step.wgsl";
@@ -50,7 +51,11 @@ export async function rowAttentionOp(
     headDim % 4 === 0 && headDim >= 4 && headDim <= MAX_ROW_HEAD_DIM,
     `attention: unsupported head size ${headDim}`,
   );
-  const source = { name: "attention-rows", code: prefillCode, libs: [stepLib, bounded, keysInRows] };
+  const source = {
+    name: "attention-rows",
+    code: prefillCode,
+    libs: [stepLib, bounded, blocksExact, keysInRows],
+  };
   const pipeline = await kernels.pipeline(
     source,
     { ...types, kv: types.elem },

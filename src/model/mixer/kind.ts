@@ -6,6 +6,7 @@ import { assert } from "../../base.ts";
 import type { KvPoolBuffers } from "../../gpu/pool.ts";
 import type { KvLayer, Mixer, StateLayer } from "../../shape/shape.ts";
 import type { LayerPart } from "../layer-part.ts";
+import type { KvBuffers } from "./paged-attention.ts";
 import { OpContext, type OpEnvironment, type PartBuffers, type Phase } from "../op/op-context.ts";
 
 /** What must be kept of a sequence: keys and values of each token, or numbers that each token changes. */
@@ -47,9 +48,14 @@ export class MixerContext extends OpContext {
   }
 
   /** Keys and values of the mixer's layer, for mixers that keep some. */
-  get kv(): { keys: GPUBuffer; values: GPUBuffer } {
-    const { pool } = this.environment;
-    return { keys: kept(pool.keys, this.layers.kv), values: kept(pool.values, this.layers.kv) };
+  get kv(): Pick<KvBuffers, "keys" | "values" | "packed"> {
+    const { pool, tails, packedBits: bits } = this.environment;
+    const slots = this.layerOf(pool);
+    return tails && bits ? { ...this.layerOf(tails), packed: { ...slots, bits } } : slots;
+  }
+
+  private layerOf({ keys, values }: Pick<KvPoolBuffers, "keys" | "values">) {
+    return { keys: kept(keys, this.layers.kv), values: kept(values, this.layers.kv) };
   }
 
   /** The states of the mixer's layer, f32 [slots][stateStride], for mixers that keep one. */

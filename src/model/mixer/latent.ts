@@ -1,7 +1,7 @@
 /**
  * Multi-head latent attention in its absorbed form: queries are taken into the space of the latent vectors, attention reads
  * those alone, as keys and as values, and its output is taken out again. Its data and costs are in shape/mixer/latent.ts; the
- * kernels over the cache are attention's (attention.ts), with one KV head.
+ * kernels over the cache are attention's (paged-attention.ts), with one KV head.
  */
 import headCode from "../../../shaders/head-product.wgsl";
 import ropeCode from "../../../shaders/latent-rope.wgsl";
@@ -19,7 +19,7 @@ import type { PackedWeight } from "../matrix/upload.ts";
 import { largestFinite, reduceFragment } from "../op/kernel-parts.ts";
 import { normOp } from "../op/norm.ts";
 import type { LayerLoader, Projection } from "../tensor-loader.ts";
-import { attentionOps, kvWriteOp, MAX_KEY_DIM, scratchBytes, SPLIT_TOKENS } from "./attention.ts";
+import { attentionOps, kvWriteOps, MAX_KEY_DIM, scratchBytes, SPLIT_TOKENS } from "./paged-attention.ts";
 import type { MixerContext, MixerKind } from "./kind.ts";
 
 interface LatentWeights {
@@ -37,7 +37,7 @@ interface LatentWeights {
   output: Projection;
 }
 
-/** Entries of a latent vector at most: those of a value (attention.ts). */
+/** Entries of a latent vector at most: those of a value (paged-attention.ts). */
 const MAX_RANK = 512;
 
 export const LATENT: MixerKind<LatentMixer, LatentWeights> = {
@@ -202,15 +202,14 @@ async function queryOps(
 async function attendOps(mixer: LatentMixer, context: MixerContext): Promise<Op[]> {
   const { kernels, phase } = context;
   const { blockTokens, maxContext } = context.limits;
-  const { keys } = context.kv;
-  const shape = { ...headShape(mixer), blockTokens };
-  const latent = { qkv: context.buffer("latent"), keys, values: keys, rowWidth: keptDim(mixer), firstKey: 0 };
-  const queries = { qkv: context.buffer("qkv"), rowWidth: mixer.heads * keptDim(mixer), keys, values: keys };
+  const shape = { ...headShape(mixer), blockTokens, ...context.kv };
+  const latent = { qkv: context.buffer("latent"), rowWidth: keptDim(mixer), firstKey: 0, phase };
+  const queries = { qkv: context.buffer("qkv"), rowWidth: mixer.heads * keptDim(mixer) };
   const ops = await attentionOps(kernels, context.types(), {
     ...{ ...shape, ...queries, out: context.buffer("latentAttended"), scratch: context.buffer("scratch") },
     ...{ phase, scale: mixer.scale, maxContext },
   });
-  return [await kvWriteOp(kernels, context.types(), { ...shape, ...latent }), ...ops];
+  return [...(await kvWriteOps(kernels, context.types(), { ...shape, ...latent })), ...ops];
 }
 
 export interface HeadProductInput {

@@ -5,6 +5,7 @@
 import { assert } from "../../base.ts";
 import type { Elem, Kernels, KernelTypes } from "../../gpu/kernel.ts";
 import type { Op } from "../../gpu/op.ts";
+import type { PackedBits } from "../../gpu/packed.ts";
 import type { KvPoolBuffers } from "../../gpu/pool.ts";
 import type { StateBuffers } from "../../gpu/state-pool.ts";
 import type { ModelShape } from "../../shape/shape.ts";
@@ -20,10 +21,14 @@ export interface OpEnvironment {
   kernels: Kernels;
   shape: ModelShape;
   pool: Pick<KvPoolBuffers, "keys" | "values">;
+  /** The exact pool of partial blocks, if the slots of `pool` are packed in as many bits. */
+  tails: Pick<KvPoolBuffers, "keys" | "values"> | undefined;
+  packedBits: PackedBits | undefined;
   /** The state pool; without layers in models that have no recurrent ones. */
   states: StateBuffers;
   limits: StepLimits;
   dtype: Elem;
+  /** Of exact keys and values. */
   kvDtype: Elem;
 }
 

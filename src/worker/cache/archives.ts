@@ -96,7 +96,7 @@ function checkSizes({ runner }: CheckRooms, { tokens, blocks, states, blockToken
       throw invalid(`block ${blockIndex} has ${payload.length} bytes, expected ${pool.slotBytes}`);
   }
   for (const { blockIndex, tokenCount, payload } of states) {
-    const expected = statePool.slotBytes + (tokenCount === 0 ? 0 : pool.slotBytes);
+    const expected = statePool.slotBytes + (tokenCount === 0 ? 0 : pool.partial.slotBytes);
     if (statePool.slotBytes > 0 && payload.length === expected) continue;
     const at = blockIndex * blockTokens + tokenCount;
     throw invalid(`the state behind ${at} tokens has ${payload.length} bytes, expected ${expected}`);

@@ -10,7 +10,9 @@
 import type { Lease } from "../../cache/prefix.ts";
 import { TidepoolError } from "../../errors.ts";
 import { guarded } from "../../gpu/guard.ts";
-import { partsOf } from "../../gpu/pool.ts";
+import { partBytes, unpacked } from "../../gpu/packed.ts";
+import type { KvPool } from "../../gpu/pool.ts";
+import type { KvLayer } from "../../shape/shape.ts";
 import type { Runner } from "../../model/runner.ts";
 import type { Scheduler } from "../../schedule/scheduler.ts";
 import type { ArchiveContent } from "../../tier/record/archive.ts";
@@ -22,7 +24,10 @@ import type { Encoding } from "../../tier/record/record.ts";
  * the usual length in its head or layer, whichever is more: what other GPUs and sizes of chunks make of it, in f32 and in f16; or
  * what 8 and 4 bits at rest do to it and to all that is computed from it.
  */
-const TOLERANCE = { f32: 0.01, f16: 0.15, half: 0.15, kivi8: 0.25, kivi4: 0.75 } as const;
+const TOLERANCE = {
+  ...{ f32: 0.01, f16: 0.15, half: 0.15, kivi8: 0.25, kivi4: 0.75 },
+  ...{ q8: 0.25, q4: 0.75, q2: 1 },
+} as const;
 
 /** Numbers of a recurrent state that are compared as one vector. */
 const STATE_VECTOR = 32;
@@ -113,16 +118,22 @@ async function computeAndCompare(rooms: CheckRooms, content: ArchiveContent, wor
     const wanted = stops.get(stop);
     if (wanted && state) {
       const tail = stop % blockTokens;
-      const slots = tail === 0 ? [] : [lease.table[wanted.blockIndex] as number];
-      const [computed, [begun]] = await Promise.all([
+      const slot = lease.table[wanted.blockIndex] as number;
+      const [computed, begun] = await Promise.all([
         runner.states.readSlot(state.write),
-        runner.pool.readSlots(slots),
+        tail === 0 ? undefined : runner.pool.readPartial(slot),
       ]);
       const tolerance = toleranceOf(runner, wanted.coarsest);
       const what = `the state at ${stop} tokens`;
       compare(statePlanes(runner, wanted.payload), statePlanes(runner, computed), tolerance, what);
       const given = wanted.payload.subarray(runner.states.slotBytes);
-      if (begun) compare(kvPlanes(runner, given, tail), kvPlanes(runner, begun, tail), tolerance, what);
+      if (begun)
+        compare(
+          kvPlanes(runner.pool.partial, given, tail),
+          kvPlanes(runner.pool.partial, begun, tail),
+          tolerance,
+          what,
+        );
     }
   }
   if (lease.released) throw voided();
@@ -130,8 +141,8 @@ async function computeAndCompare(rooms: CheckRooms, content: ArchiveContent, wor
   const computed = await runner.pool.readSlots(slots);
   chosen.forEach((block, index) => {
     const { payload, coarsest } = blocks[block] as (typeof blocks)[0];
-    const found = kvPlanes(runner, computed[index] as Uint8Array);
-    compare(kvPlanes(runner, payload), found, toleranceOf(runner, coarsest), `block ${block}`);
+    const found = kvPlanes(runner.pool, computed[index] as Uint8Array);
+    compare(kvPlanes(runner.pool, payload), found, toleranceOf(runner, coarsest), `block ${block}`);
   });
 }
 
@@ -142,8 +153,8 @@ function voided(): TidepoolError {
 
 function toleranceOf({ options }: Runner, coarsest: Encoding): number {
   const { dtype, kvDtype } = options;
-  const type = dtype === "f16" || kvDtype === "f16" ? "f16" : "f32";
-  return Math.max(TOLERANCE[type], coarsest === "raw" ? 0 : TOLERANCE[coarsest]);
+  const type = dtype === "f16" ? "f16" : "f32";
+  return Math.max(TOLERANCE[type], TOLERANCE[kvDtype], coarsest === "raw" ? 0 : TOLERANCE[coarsest]);
 }
 
 function compare(given: readonly Plane[], computed: readonly Plane[], tolerance: number, what: string): void {
@@ -181,17 +192,31 @@ function squares(values: Float32Array, from: number, to: number): number {
 }
 
 /** The first `rows` tokens of a block's payload, by layer and head, keys and values apart. */
-function kvPlanes({ pool }: Runner, payload: Uint8Array, rows = pool.options.blockTokens): Plane[] {
-  const { layers, blockTokens, dtype } = pool.options;
-  const values = floatsOf(payload, dtype);
+function kvPlanes(pool: KvPool, payload: Uint8Array, rows = pool.options.blockTokens): Plane[] {
+  const { layers, blockTokens } = pool.options;
   let at = 0;
-  return layers.flatMap((layer) =>
-    Array.from({ length: partsOf(layer) * layer.kvHeads }, () => {
-      const { headDim } = layer;
-      const plane = values.subarray(at, at + rows * headDim);
-      at += blockTokens * headDim;
-      return { values: plane, vector: headDim };
-    }),
+  return layers.flatMap((layer) => {
+    const { keys, values } = partBytes(layer, blockTokens, pool.options.dtype);
+    const part = payload.subarray(at, (at += keys + values));
+    const { headDim } = layer;
+    return numbersOf(pool, layer, part).map((plane) => ({
+      values: plane.subarray(0, rows * headDim),
+      vector: headDim,
+    }));
+  });
+}
+
+/** A layer's part of a payload, head by head. */
+function numbersOf({ options, bits }: KvPool, layer: KvLayer, part: Uint8Array): Float32Array[] {
+  const { blockTokens, dtype } = options;
+  const all = bits
+    ? unpacked(new Uint32Array(part.slice().buffer), layer, blockTokens, bits)
+    : [floatsOf(part, dtype === "f16" ? "f16" : "f32")];
+  const size = blockTokens * layer.headDim;
+  return all.flatMap((numbers) =>
+    Array.from({ length: numbers.length / size }, (_, head) =>
+      numbers.subarray(head * size, (head + 1) * size),
+    ),
   );
 }
 

@@ -285,11 +285,11 @@ export class TierMover implements LowerTiers {
     const found = await this.store.get(key, { tokens, fingerprint: this.fingerprint });
     if (!found.hit || !states) return undefined;
     const { payload } = found.record;
-    const bytes = states.slotBytes + (tail < 0 ? 0 : pool.slotBytes);
+    const bytes = states.slotBytes + (tail < 0 ? 0 : pool.partial.slotBytes);
     if (payload.byteLength !== bytes || !isWanted()) return undefined;
     const writes = [states.writeSlot(slot, payload.subarray(0, states.slotBytes) as Uint8Array<ArrayBuffer>)];
     if (tail >= 0)
-      writes.push(pool.writeSlot(tail, payload.subarray(states.slotBytes) as Uint8Array<ArrayBuffer>));
+      writes.push(pool.writePartial(tail, payload.subarray(states.slotBytes) as Uint8Array<ArrayBuffer>));
     if (!(await isDone(Promise.all(writes)))) return undefined;
     this.tellRestored(sequence, found.tier, at, bytes, true);
     return found.tier;
@@ -329,7 +329,7 @@ export class TierMover implements LowerTiers {
     const { epoch } = sequence;
     const reading = Promise.all([
       states.readSlot(slot),
-      ...(tail === undefined ? [] : [pool.readSlots([tail]).then(([bytes]) => bytes as Uint8Array)]),
+      ...(tail === undefined ? [] : [pool.readPartial(tail)]),
     ]);
     const parts = await this.ifGood(
       Promise.all([reading, saved]).then(([read]) => read),
@@ -339,7 +339,7 @@ export class TierMover implements LowerTiers {
     await before;
     if (!parts || epoch !== sequence.epoch) return;
     const [, begun] = parts;
-    if (begun) blankBehind(begun, pool.options, at % this.blockTokens);
+    if (begun) blankBehind(begun, pool.partial.options, at % this.blockTokens);
     const draft = {
       parentKey: this.parentOf(sequence, at),
       blockIndex: Math.floor(at / this.blockTokens),
@@ -389,9 +389,9 @@ export class TierMover implements LowerTiers {
     const { kind, blockIndex, tokens, payload, coarsest } = record;
     const start = blockIndex * this.blockTokens;
     const isBlock = kind === "block";
-    const { slotBytes } = this.options.pool;
+    const { slotBytes, partial } = this.options.pool;
     const stateBytes = this.options.states?.slotBytes ?? 0;
-    const expected = isBlock ? slotBytes : stateBytes + (tokens.length === 0 ? 0 : slotBytes);
+    const expected = isBlock ? slotBytes : stateBytes + (tokens.length === 0 ? 0 : partial.slotBytes);
     if (!isBlock && stateBytes === 0) return false;
     if (payload.length !== expected || !this.store.accepts({ coarsest }) || !this.mayStore(sequence))
       return false;
@@ -407,7 +407,7 @@ export class TierMover implements LowerTiers {
   /** Bytes of a record at most, header and payload. */
   get maxRecordBytes(): number {
     const { pool, states } = this.options;
-    return headerBytesOf(this.blockTokens) + pool.slotBytes + (states?.slotBytes ?? 0);
+    return headerBytesOf(this.blockTokens) + pool.partial.slotBytes + (states?.slotBytes ?? 0);
   }
 
   /** The keys of all full blocks of a sequence, kept while it lives. */
@@ -519,11 +519,11 @@ export class TierMover implements LowerTiers {
     });
   }
 
-  /** Lets the store quantise; only where all layers are alike. */
+  /** Lets the store quantise; only where all layers are alike, and blocks are not packed as they are. */
   private layout(): { layout?: KvLayout } {
     const { layers, blockTokens, dtype } = this.options.pool.options;
     const common = commonKvLayer(layers);
-    if (!common) return {};
+    if (!common || (dtype !== "f32" && dtype !== "f16")) return {};
     const { kvHeads, headDim } = common;
     return { layout: { layers: layers.length, kvHeads, headDim, blockTokens, dtype } };
   }
