@@ -4,6 +4,7 @@
  */
 import { Engine } from "../../src/engine/engine.ts";
 import { inspect } from "../../src/engine/headers.ts";
+import type { KvDtype } from "../../src/wire/protocol.ts";
 import { openModel } from "../../src/load/model-file.ts";
 import { createTokenizer, type Tokenizer } from "../../src/text/tokenizer.ts";
 import {
@@ -26,11 +27,17 @@ const MAX_REQUESTS = 8;
 export type OnGroup = (name: string, score: GroupScore, wrong: readonly string[]) => void;
 
 /** @param path of a model that the engine runs. */
-export async function scoreWithEngine(path: string, set: EvalSet, onGroup: OnGroup): Promise<Scores> {
+export async function scoreWithEngine(
+  path: string,
+  set: EvalSet,
+  kvDtype: KvDtype | undefined,
+  onGroup: OnGroup,
+): Promise<Scores> {
   const report = await inspect(path);
   const contextTokens = report.shape?.contextTokens ?? 0;
   const tokenizer = await tokenizerOf(path);
   const engine = await Engine.load(path, {
+    ...(kvDtype !== undefined && { kvDtype }),
     maxRequests: MAX_REQUESTS,
     poolTokens: MAX_REQUESTS * (contextTokens + 64),
   });

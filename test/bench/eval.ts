@@ -1,5 +1,5 @@
 /**
- * `npm run eval [MODEL] [-- --limit N] [--distances 64,128] [--groups a,b] [--torch] [--runtime NAME] [--out FOLDER]`:
+ * `npm run eval [MODEL] [-- --limit N] [--distances 64,128] [--groups a,b] [--kv-dtype q8] [--torch] [--runtime NAME] [--out FOLDER]`:
  * scores a shipped model (default tide-dense) or a model file with the committed evaluation set, prints a Markdown table
  * and writes the same as JSON to dist/eval. An architecture that the engine does not run is scored with PyTorch.
  */
@@ -7,6 +7,7 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { parseArgs } from "node:util";
 import { DEFAULT_MODEL, SHIPPED_MODELS, shippedPath } from "../../src/api/shipped.ts";
+import type { KvDtype } from "../../src/wire/protocol.ts";
 import { chooseDriver } from "./driver.ts";
 import { scoreWithEngine } from "./eval-engine.ts";
 import { markdown, readEvalSet, type EvalSet, type Scores } from "./eval-set.ts";
@@ -21,6 +22,7 @@ const { values: flags, positionals } = parseArgs({
     limit: { type: "string", default: "1000000" },
     distances: { type: "string" },
     groups: { type: "string" },
+    "kv-dtype": { type: "string" },
     torch: { type: "boolean", default: false },
     runtime: { type: "string" },
     out: { type: "string", default: "dist/eval" },
@@ -44,13 +46,21 @@ async function main(): Promise<void> {
   if (shipped && !shipped.runs)
     log(`the engine does not run ${shipped.architecture} yet: PyTorch scores ${name}`);
   const withTorch = flags.torch || shipped?.runs === false;
+  if (withTorch && flags["kv-dtype"] !== undefined)
+    throw new Error("--kv-dtype is the engine's, and PyTorch scores this model");
   const scores = withTorch ? await scoreWithTorch(name, path, set, limit) : await withEngine(path, set);
-  report(name, withTorch ? "PyTorch" : "engine", set, scores);
+  report(
+    flags["kv-dtype"] === undefined ? name : `${name}-${flags["kv-dtype"]}`,
+    withTorch ? "PyTorch" : "engine",
+    set,
+    scores,
+  );
 }
 
 async function withEngine(path: string, set: EvalSet): Promise<Scores> {
   log(`runtime: ${await chooseDriver(flags.runtime, log)}`);
-  return scoreWithEngine(path, set, (name, score, wrong) => {
+  const kvDtype = flags["kv-dtype"] as KvDtype | undefined; // the engine checks it
+  return scoreWithEngine(path, set, kvDtype, (name, score, wrong) => {
     log(`${name} ${JSON.stringify(score)}`);
     for (const line of wrong.slice(0, SHOWN_WRONG)) log(`  ${line}`);
   });
