@@ -6,6 +6,9 @@ import { errorText, secondsText } from "../page/format.ts";
 import type { Host } from "../page/model/host.ts";
 
 const POLL_MS = 1000;
+/** Shorter parts of a prediction are left out, but not its own prompt's. */
+const LEAST_TOLD_MS = 5;
+const OWN = 2;
 
 export class LiveSchedule {
   readonly element: HTMLElement;
@@ -91,11 +94,12 @@ function figuresOf({ schedule }: EngineStats): [string, string][] {
 function predictionText({ ttftMs, tbtMs, parts, computedTokens, ahead }: PredictedRequest): string {
   const whole = `First token after ${secondsText(ttftMs)}, then one each ${tbtMs.toFixed(0)} ms`;
   const { queueMs, loadMs, prefillMs, decodeMs } = parts;
-  const times = [
-    `${secondsText(queueMs)} behind ${ahead} prompts`,
-    `${secondsText(loadMs)} for loading what is stored`,
-    `${secondsText(prefillMs)} for ${computedTokens} tokens`,
-    `${secondsText(decodeMs)} for others' tokens between`,
+  const times: [number, string][] = [
+    [queueMs, ahead === 1 ? "behind one prompt" : `behind ${ahead} prompts`],
+    [loadMs, "for loading what is stored"],
+    [prefillMs, computedTokens === 1 ? "for one token" : `for ${computedTokens} tokens`],
+    [decodeMs, "for others' tokens between"],
   ];
-  return `${whole}: ${times.join(", ")}.`;
+  const told = times.filter(([ms], index) => ms >= LEAST_TOLD_MS || index === OWN);
+  return `${whole}: ${told.map(([ms, what]) => `${secondsText(ms)} ${what}`).join(", ")}.`;
 }

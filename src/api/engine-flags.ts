@@ -27,6 +27,7 @@ export interface EngineFlags extends SourceFlags, ObjectiveFlags {
   blockTokens?: number;
   chunkTokens?: number;
   adapter?: string;
+  powerPreference?: NonNullable<EngineOptions["powerPreference"]>;
   memory?: number;
   maxRequests?: number;
   tables?: "gpu" | "file";
@@ -75,6 +76,12 @@ export function withEngineOptions(command: Command, maxRequests = 1): Command {
     .option("--block-tokens <n>", "tokens per KV block: 16, 32 or 64", oneOf(16, 32, 64))
     .option("--chunk-tokens <n>", "most prompt tokens per prefill step", whole(1, 512))
     .option("--adapter <name-part>", "refuse an adapter whose name does not contain this")
+    .addOption(
+      new Option("--power-preference <which>", "adapter to ask for if there are several").choices([
+        "high-performance",
+        "low-power",
+      ]),
+    )
     .option("--memory <size>", "most GPU memory that the model may take, such as 2GB", size(1))
     .addOption(
       new Option(
@@ -196,7 +203,7 @@ export async function load(model: string, flags: EngineFlags): Promise<Engine> {
 
 export function engineOptions(flags: EngineFlags): EngineOptions {
   const { dtype, kvDtype, blockTokens, chunkTokens, adapter, subgroups, memory, maxRequests, tables } = flags;
-  const { expertMemory, expertRam, expertPolicy, expertPrediction, experts } = flags;
+  const { powerPreference, expertMemory, expertRam, expertPolicy, expertPrediction, experts } = flags;
   const { ttftMs, tbtMs, deadlineMs, rejection } = flags;
   const objectives = withoutUndefined({ ttftMs, tbtMs, deadlineMs, rejection });
   const given = {
@@ -205,6 +212,7 @@ export function engineOptions(flags: EngineFlags): EngineOptions {
     blockTokens,
     chunkTokens,
     adapter,
+    powerPreference,
     memoryBytes: memory,
     maxRequests,
     tables,

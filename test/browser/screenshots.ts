@@ -4,7 +4,7 @@
  * but sizes; PAGE names another folder than dist/page.
  */
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
-import type { BrowserContext, Page } from "playwright";
+import type { BrowserContext, Locator, Page } from "playwright";
 import { launchChromium, PATIENT_MS } from "../support/chromium.ts";
 import { packPng } from "../support/png.ts";
 import { serveFolders } from "../support/serve.ts";
@@ -43,9 +43,9 @@ async function converse(page: Page): Promise<void> {
   await page.locator(".facts").waitFor();
 }
 
-async function picture(page: Page, view: string, width: keyof typeof WIDTHS, theme: string): Promise<void> {
-  const path = `${OUT}/${view}-${width}-${theme}.png`;
-  const png = packPng(await page.screenshot());
+async function picture(of: Page | Locator, name: string): Promise<void> {
+  const path = `${OUT}/${name}.png`;
+  const png = packPng(await of.screenshot());
   console.log(`${path}: ${png.length} bytes`);
   if (png.length > BYTES_LIMIT) throw new Error(`${path} has ${png.length} bytes, more than ${BYTES_LIMIT}`);
   writeFileSync(path, png);
@@ -111,7 +111,9 @@ async function pictures(context: BrowserContext, address: string): Promise<void>
       for (const theme of THEMES) {
         await page.emulateMedia({ colorScheme: theme });
         await show(page, view);
-        await picture(page, view, width as keyof typeof WIDTHS, theme);
+        await picture(page, `${view}-${width}-${theme}`);
+        if (view === "schedule")
+          await picture(page.getByLabel("This page's engine"), `engine-${width}-${theme}`);
       }
     }
   }

@@ -3,6 +3,8 @@
  * is one that the test plays, so that what would have reached it can be counted.
  */
 import { beforeEach, describe, expect, test, vi } from "vitest";
+import { Command } from "commander";
+import { engineOptions, withEngineOptions, type EngineFlags } from "../../src/api/engine-flags.ts";
 import { nearest } from "../../src/check.ts";
 import { fromWire, TidepoolError } from "../../src/errors.ts";
 import { Engine, inspect, models, StoredCache, tokenize } from "../../src/index.ts";
@@ -444,4 +446,16 @@ describe("tidepool/sim", () => {
       Object.values(defaultWorkloads).map((each) => generate({ ...each, sessions: 1 }).symbolTokens),
     ).toEqual([1, 1, 1, 1]);
   });
+});
+
+test("--power-preference asks for an adapter, and refuses another word", () => {
+  const parsed = (...args: string[]) => {
+    const command = withEngineOptions(new Command())
+      .exitOverride()
+      .configureOutput({ writeErr: () => {} });
+    return engineOptions(command.parse(args, { from: "user" }).opts<EngineFlags>()).powerPreference;
+  };
+  expect(parsed("--power-preference", "low-power")).toBe("low-power");
+  expect(parsed()).toBeUndefined();
+  expect(() => parsed("--power-preference", "weak")).toThrow(/high-performance, low-power/);
 });
