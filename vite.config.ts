@@ -132,7 +132,7 @@ export default defineConfig(({ mode }): ViteUserConfig => ({
     fileParallelism: mode !== "training" && mode !== "real",
     pool: "forks",
     maxWorkers: 2,
-    testTimeout: 60_000,
+    testTimeout: 120_000, // of what hangs: other jobs of the run share the cores
     hookTimeout: 60_000,
     chaiConfig: { truncateThreshold: 0 },
   },

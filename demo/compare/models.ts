@@ -29,11 +29,11 @@ const shipped: Readonly<Record<string, CostShape>> = {
     ],
   },
   "tide-hybrid": {
-    ...{ name: "tide-hybrid", hiddenSize: 128, kvElementBytes: 2, stateElementBytes: 4 },
+    ...{ name: "tide-hybrid", hiddenSize: 256, kvElementBytes: 2, stateElementBytes: 4 },
     layers: [
-      { kind: "attention", count: 3, heads: 2, kvHeads: 2, headDim: 64 },
+      { kind: "attention", count: 3, heads: 4, kvHeads: 2, headDim: 64 },
       { kind: "short-conv", count: 3, convKernel: 3 },
-      { kind: "mlp", count: 6, inner: 320, matrices: 3 },
+      { kind: "mlp", count: 6, inner: 384, matrices: 3 },
     ],
   },
 };

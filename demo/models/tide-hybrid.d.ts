@@ -1,2 +1,2 @@
-/** tide-hybrid: `lfm2`, 1.30 million weights, convolution and attention layers. */
+/** tide-hybrid: `lfm2`, 3.48 million weights, convolution and attention layers. */
 export declare const tideHybrid: URL;

@@ -10,7 +10,7 @@ import type { FuzzJob, FuzzMessage } from "./load-worker.ts";
 /** One mutant may take so long. */
 export const HANG_MS = 5000;
 
-/** What one mutant may ask for through typed arrays: the models have up to 3.4 MB. */
+/** What one mutant may ask for through typed arrays: the models have up to 3.8 MB. */
 export const MAX_BYTES = 32 * 1024 * 1024;
 
 /** What one mutant may ask of the GPU: weights, a pool of 512 tokens, snapshots of state, and the workspace. */
