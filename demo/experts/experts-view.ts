@@ -150,6 +150,7 @@ export class ExpertsView {
 
   private async run(): Promise<void> {
     const { choice } = this;
+    const { copyBytes = 0 } = this.experts ?? {};
     if (!choice) return;
     const running = new AbortController();
     this.running = running;
@@ -159,7 +160,7 @@ export class ExpertsView {
     this.outcome.hidden = true;
     try {
       await this.runLanes(
-        { model: choice.model, expertMemory: this.expertMemory, prompt: this.prompt.value },
+        { model: choice.model, expertMemory: this.expertMemory, copyBytes, prompt: this.prompt.value },
         running.signal,
       );
     } catch (error) {
@@ -178,10 +179,12 @@ export class ExpertsView {
       texts.push(`${text}\n${tokens.join()}`);
     }
     const isEqual = texts.every((text) => text === texts[0]);
-    this.said.textContent = isEqual
-      ? "Both texts are equal, token by token."
+    const mayDiffer = this.lanes.some(({ isExact }) => !isExact);
+    const differ = mayDiffer
+      ? "The two texts differ: low-bit copies stood for some experts."
       : "The two texts differ, which they must not.";
-    this.said.classList.toggle("problem", !isEqual);
+    this.said.textContent = isEqual ? "Both texts are equal, token by token." : differ;
+    this.said.classList.toggle("problem", !isEqual && !mayDiffer);
   }
 
   /** What both have measured so far. */

@@ -17,8 +17,9 @@ export interface StepRecord {
   phase: "prefill" | "decode";
   rows: number;
   ms: number;
-  /** Experts that routers chose: there already, and not. */
+  /** Experts that routers chose: there already, computed with low-bit copies, and waited for. */
   hits: number;
+  low: number;
   missing: number;
   /** Experts that became whole meanwhile, because a step waited for them, or ahead of that. */
   demanded: number;
@@ -70,7 +71,8 @@ export class ExpertHistory {
       case "chose":
         open.hits += event.resident.length;
         open.missing += event.missing.length;
-        open.chosen[event.layer] = [...event.resident, ...event.missing];
+        open.low += event.low.length;
+        open.chosen[event.layer] = [...event.resident, ...event.missing, ...event.low];
         return;
       case "predicted":
         for (const expert of event.experts) open.predicted[this.at(event.layer, expert)] = 1;
@@ -119,7 +121,7 @@ export class ExpertHistory {
   }
 
   private emptyStep(): StepRecord {
-    const counts = { hits: 0, missing: 0, demanded: 0, ahead: 0, stallMs: 0, ms: 0, rows: 0 };
+    const counts = { hits: 0, low: 0, missing: 0, demanded: 0, ahead: 0, stallMs: 0, ms: 0, rows: 0 };
     const chosen = Array.from({ length: this.layers }, () => []);
     const predicted = new Uint8Array(this.layers * this.experts);
     return { phase: "decode", ...counts, chosen, places: this.places, predicted };

@@ -9,7 +9,7 @@ import { Grid } from "./grid.ts";
 import { ExpertHistory, type StepRecord } from "./history.ts";
 import type { Outcome } from "./measures.ts";
 import { Strip } from "./strip.ts";
-import { WAYS, type Run, type Way } from "./way.ts";
+import { isExact, WAYS, type Run, type Way } from "./way.ts";
 
 export const NEW_TOKENS = 64;
 
@@ -18,6 +18,7 @@ const READ_EVERY_MS = 100;
 
 const CHOSEN = [
   { name: "there", colour: "--gpu", of: (step: StepRecord) => step.hits },
+  { name: "by low-bit copies", colour: "--disk", of: (step: StepRecord) => step.low },
   { name: "not there", colour: "--wrong", of: (step: StepRecord) => step.missing },
 ];
 const FETCHED = [
@@ -91,6 +92,10 @@ export class Lane {
     return WAYS[this.way].label;
   }
 
+  get isExact(): boolean {
+    return isExact(this.way);
+  }
+
   private get way(): Way {
     return this.select.value as Way;
   }
@@ -104,13 +109,14 @@ export class Lane {
 
   /** Loads an engine, runs the prompt and ends the engine; `changed` after each reading. */
   async run(
-    { model, expertMemory, prompt }: Run,
+    { model, expertMemory, copyBytes, prompt }: Run,
     signal: AbortSignal,
     changed: () => void,
   ): Promise<GenerationResult> {
     this.said.textContent = "Loading the model…";
     // What is not on the GPU is read from the model's file each time; nothing is known of the prompt.
-    const memory = { expertMemory, expertRamBytes: 0, maxRequests: 1 };
+    const onGpu = expertMemory + (this.isExact ? 0 : copyBytes);
+    const memory = { expertMemory: onGpu, expertRamBytes: 0, maxRequests: 1 };
     const cache = { disk: false, ramBytes: 0 };
     const engine = await Engine.load(model, { ...memory, cache, ...WAYS[this.way].options, signal });
     try {
@@ -177,7 +183,8 @@ export class Lane {
 
 function stepWords(step: StepRecord, number: number): string {
   const what = step.phase === "prefill" ? `prompt, ${countedTokens(step.rows)}` : "one token";
-  const there = `${step.hits} of ${step.hits + step.missing} chosen experts were there`;
+  const copies = step.low > 0 ? `, low-bit copies stood for ${step.low}` : "";
+  const there = `${step.hits} of ${step.hits + step.missing + step.low} chosen experts were there${copies}`;
   const fetched = `${step.ahead} fetched ahead, ${step.demanded} because a layer waited`;
   return `Step ${number} (${what}, ${step.ms.toFixed(1)} ms): ${there}; ${fetched}; ${step.stallMs.toFixed(1)} ms of waiting.`;
 }

@@ -32,6 +32,13 @@ export const MEASURES: readonly Measure[] = [
     name: "Waited for experts",
     of: ({ figures: { waits } }) => `${msText(waits.stallMs)}, ${numberText(waits.stalls)} times`,
   },
+  {
+    name: "Computed with low-bit copies",
+    of: ({ figures: { copies } }) =>
+      copies
+        ? `${percent(copies.choicesLow / Math.max(1, copies.choices))} of the choices, ${percent(copies.weightLow / (copies.weight || 1))} of their weight`
+        : "–",
+  },
   { name: "Read because a layer waited", of: ({ figures: { cache } }) => bytesText(cache.bytesDemand) },
   { name: "Read ahead and used", of: ({ figures: { cache } }) => bytesText(cache.bytesUsed) },
   {

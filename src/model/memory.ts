@@ -493,7 +493,7 @@ export function deviceFull(plan: MemoryPlan, { blockTokens }: MemoryOptions, why
   return new TidepoolError(
     "out_of_memory",
     `GPU memory is not enough for the model: ${bytesText(startBytes)} are needed for ${list(parts)}; ${advice} (${why})`,
-    { ...parts, neededBytes: startBytes },
+    { ...parts, neededBytes: startBytes, isDeviceFull: true },
   );
 }
 

@@ -123,7 +123,10 @@ async function makePrograms(input: ProgramInput, compiled: Kernels): Promise<Pro
     guesses: input.experts && (await builder.guesses(input.experts)),
     rebuild: (moved) => new Builder({ ...input, kernels: compiled, ...moved }, space).bodies(),
     stepGroup: input.step.bind(input.kernels, withStep.pipeline),
-    workspaceBytes: space.all.reduce((sum, buffer) => sum + buffer.size, 0),
+    get workspaceBytes() {
+      const own = space.all.reduce((sum, buffer) => sum + buffer.size, 0);
+      return own + (programs.guesses?.bytes ?? 0);
+    },
     destroy() {
       for (const buffer of space.all) buffer.destroy();
       programs.guesses?.destroy();

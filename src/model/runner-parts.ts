@@ -28,7 +28,7 @@ import { kvLayers, stateLayers } from "./mixer/kinds.ts";
 import { buildPrograms, type Programs } from "./program.ts";
 import { StepData } from "./step.ts";
 import type { OnPiece } from "./tensor-loader.ts";
-import { loadWeights, type Weights } from "./weights.ts";
+import { destroyWeights, loadWeights, type Weights } from "./weights.ts";
 
 export interface RunnerProgress {
   phase: "weights" | "pipelines";
@@ -63,8 +63,17 @@ export function makeRunnerParts(input: PartsInput): Promise<RunnerParts> {
   return reportOutOfMemory(
     gpu.device,
     () => makeParts(input),
+    destroyParts,
     (why) => deviceFull(plan, options, why),
   );
+}
+
+/** Gives everything on the GPU back. */
+export function destroyParts({ weights, pool, states, programs, step, experts }: RunnerParts): void {
+  for (const part of [pool, states, programs, step]) part.destroy();
+  experts?.store.close();
+  experts?.arena.destroy();
+  destroyWeights(weights);
 }
 
 async function makeParts({
@@ -129,22 +138,25 @@ function makeArena(kernels: Kernels, plan: ExpertPlan, { unimportantAbove }: Mem
 }
 
 /** Runs `make` and turns the device's errors into ours. */
-async function reportOutOfMemory<T>(
+async function reportOutOfMemory<T extends object>(
   device: GPUDevice,
   make: () => Promise<T>,
+  destroy: (made: T) => void,
   report: (why: string) => TidepoolError,
 ): Promise<T> {
   device.pushErrorScope("validation");
   device.pushErrorScope("out-of-memory");
-  let made: T;
+  let made: T | undefined;
+  let failure: unknown;
   try {
     made = await make();
   } catch (error) {
-    await Promise.all([device.popErrorScope(), device.popErrorScope()]);
-    throw error;
+    failure = error;
   }
   const [problem, refused] = await Promise.all([device.popErrorScope(), device.popErrorScope()]);
+  if (made && !problem && !refused) return made;
+  if (made) destroy(made);
   if (problem) throw report(problem.message);
-  if (refused) throw new TidepoolError("gpu_failed", `the GPU refused to load the model: ${refused.message}`);
-  return made;
+  if (failure) throw failure;
+  throw new TidepoolError("gpu_failed", `the GPU refused to load the model: ${refused?.message}`);
 }

@@ -28,7 +28,7 @@ import {
 } from "./memory.ts";
 import { withRopeChoice } from "./op/rope.ts";
 import type { Programs } from "./program.ts";
-import { makeRunnerParts, type RunnerParts, type RunnerProgress } from "./runner-parts.ts";
+import { destroyParts, makeRunnerParts, type RunnerParts, type RunnerProgress } from "./runner-parts.ts";
 import { Experts } from "./experts/experts.ts";
 import type { Phase } from "./op/op-context.ts";
 import { RowTable, type FetchedRows } from "./matrix/row-table.ts";
@@ -37,7 +37,6 @@ import type { SamplingParams } from "./sampling.ts";
 import { SegmentRunner, type StopWork } from "../gpu/segments.ts";
 import type { StateSlots, StepRow } from "./step.ts";
 import type { OnPiece } from "./tensor-loader.ts";
-import { destroyWeights } from "./weights.ts";
 
 export type RunnerOptions = MemoryOptions;
 
@@ -253,7 +252,7 @@ export class Runner {
       kvPoolBytes: pool.bytes,
       statePoolBytes: states.bytes,
       stateMaxBytes: this.plan.statePoolBytes,
-      workspaceBytes: programs.workspaceBytes + step.bytes,
+      workspaceBytes: programs.workspaceBytes + step.bytes + (this.experts?.workspaceBytes ?? 0),
       ...(pool.tails && { kvTailBytes: pool.tails.pool.bytes }),
       ...(this.plan.experts && { expertBytes: this.plan.experts.bytes + this.plan.experts.copyBytes }),
     };
@@ -418,14 +417,9 @@ export class Runner {
   }
 
   destroy(): void {
-    const { weights, pool, states, programs, step } = this.parts;
-    pool.destroy();
-    states.destroy();
-    programs.destroy();
-    step.destroy();
     this.recorder.destroy();
     this.experts?.destroy();
-    destroyWeights(weights);
+    destroyParts(this.parts);
   }
 
   /** Writes a step of given tokens of one sequence; logits are wanted from row `firstLogitRow` on. */

@@ -175,6 +175,8 @@ export interface ModelReport {
       /** Bytes of all of them on the GPU, and the least `expertMemory` that the model runs with. */
       bytes: number;
       leastBytes: number;
+      /** Bytes of low-bit copies of all of them: with experts "bounded", `expertMemory` must hold these too. */
+      copyBytes: number;
     };
   };
   adapter?: string;

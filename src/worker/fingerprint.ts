@@ -34,6 +34,11 @@ export class WeightsFingerprint {
     read.sums.push(bytesToHex(checksum(piece)));
   };
 
+  /** The file is read from its start again. */
+  restart(): void {
+    this.tensors.clear();
+  }
+
   /** Of the weights alone: for what depends on no option, such as which experts are needed. */
   ofWeights(): Key {
     return fingerprintOf({ weights: canonical(this.sorted()), shape: "", options: "", numerics: 0 });
@@ -74,6 +79,7 @@ function computingOptions(options: RunnerOptions): Partial<RunnerOptions> {
     expertRamBytes: _expertRam,
     expertPolicy: _expertPolicy,
     expertAblation: _expertAblation,
+    readBackMs: _readBack,
     ...computing
   } = rest;
   return computing;

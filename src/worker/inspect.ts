@@ -143,6 +143,7 @@ function shapeSummary(shape: ModelShape): NonNullable<ModelReport["shape"]> {
   return { name, layers: layers.length, mixers, hiddenSize, vocabSize, contextTokens };
 }
 
-function expertsSummary({ layers, experts: count, chosen, bytes, leastBytes }: ModelExperts): ExpertsSummary {
-  return { layers: layers.length, count, chosen, bytes, leastBytes };
+function expertsSummary({ layers, experts: count, chosen, ...bytes }: ModelExperts): ExpertsSummary {
+  const { bytes: all, leastBytes, copyBytes } = bytes;
+  return { layers: layers.length, count, chosen, bytes: all, leastBytes, copyBytes };
 }

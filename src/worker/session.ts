@@ -34,7 +34,7 @@ import { changeOf, describe } from "./info.ts";
 import { KeptCosts } from "./cache/kept-costs.ts";
 import { TierMover } from "./cache/tier-mover.ts";
 import { WarmExperts } from "./cache/warm-experts.ts";
-import { loadRunner, takeExperts } from "./load-runner.ts";
+import { loadFitting, loadRunner, takeExperts } from "./load-runner.ts";
 import { Loop, type StepResult } from "./loop.ts";
 import { PrefillJobs, type Computing } from "./prefill/jobs.ts";
 import { RemotePrefill } from "./prefill/remote.ts";
@@ -724,7 +724,7 @@ export class Session {
       stateStartSlots: this.cache.snapshots?.slotCount ?? 0,
       poolMayBeLess: true, // requests that fit go on
     };
-    const runner = await Runner.load(gpu, file, chosen, () => {}, this.mover && weightsFingerprint.onPiece);
+    const runner = await loadFitting(gpu, file, chosen, () => {}, this.mover && weightsFingerprint);
     const isSame =
       runner.parameters === this.runner.parameters &&
       (runner.pool.slotBytes === pool.slotBytes || chosen.kvDtype !== options.kvDtype) &&

@@ -46,8 +46,8 @@ interface Way {
 }
 
 /** What the learned predictor is trained on: prompts, and tokens that are generated behind each. */
-const LESSONS = { prompts: 12, newTokens: 64 };
-const TRAINING = { distances: [1, 2], width: 64, epochs: 4, batch: 32, seed: 1, learningRate: 0.002 };
+const LESSONS = { prompts: 8, newTokens: 48 };
+const TRAINING = { distances: [1, 2], width: 32, epochs: 3, batch: 32, seed: 1, learningRate: 0.002 };
 
 /** From the second to the fifth each adds to the one before it; the others stand for themselves. */
 const WAYS: readonly Way[] = [

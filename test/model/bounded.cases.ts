@@ -14,6 +14,7 @@ import type { Runner, RunnerOptions } from "../../src/model/runner.ts";
 import { TidepoolError } from "../../src/errors.ts";
 import type { Case, CaseEnv } from "../support/cases.ts";
 import { equal } from "../support/equal.ts";
+import { TestSession } from "../support/session.ts";
 import { gateOf } from "./golden.cases.ts";
 import { argmaxMisses, loadGolden, nmse, runTokens, type Feed } from "./golden.ts";
 import { EXACT } from "./variants.ts";
@@ -98,6 +99,47 @@ async function checkExact(env: CaseEnv, variant: string): Promise<void> {
   }
 }
 
+/** Four requests at once, and in f16: some choices are computed with copies, all requests end, nothing is left behind. */
+async function checkBatch(env: CaseEnv, dtype: "f32" | "f16"): Promise<void> {
+  const model = await env.shared("goldens/models/qwen3moe/model.gguf");
+  const all = await expertsIn(model);
+  const expertMemory = all.copyBytes + Math.max(all.leastBytes, Math.ceil(all.bytes / 4));
+  const options = { dtype, kvDtype: dtype, blockTokens: 16, chunkTokens: 16, maxRequests: 4 } as const;
+  const texts: string[][] = [];
+  // With a threshold that nothing is beyond, the tokens are those of all experts.
+  for (const more of [
+    {},
+    { expertMemory, unimportantAbove: 1 },
+    { expertMemory, experts: "bounded" },
+  ] as const) {
+    const bounded = { experts: "bounded", ...more } as const;
+    const session = await TestSession.load(env.gpu, model, { ...options, ...bounded });
+    try {
+      const prompts = [20, 7, 33, 12].map((length, by) =>
+        Array.from({ length }, (_, i) => (i * 31 + by * 17) % 90),
+      );
+      const done = prompts.map(
+        (tokens) => session.generate({ kind: "tokens", tokens }, { maxTokens: 8, cache: "off" }).done,
+      );
+      texts.push((await Promise.all(done)).map(({ tokens }) => tokens.join()));
+      session.checkIdle();
+      const { experts } = session.session.runner;
+      experts?.cache.check();
+      const { choices = 0, choicesLow = 0 } = experts?.figures.copies ?? {};
+      const isLow = "experts" in more;
+      equal([choicesLow > 0, choicesLow < choices], [isLow, experts !== undefined], "choices by copies");
+    } finally {
+      await session.close();
+    }
+  }
+  if (dtype === "f32") equal(texts[1], texts[0], "tokens when nothing matters little");
+  equal(
+    texts[2]?.every((text) => text.split(",").length === 8),
+    true,
+    "tokens of four requests",
+  );
+}
+
 /** If all choices but the first matter little, a step waits for first ones alone. */
 async function checkWaits(env: CaseEnv): Promise<void> {
   const exact = await runBounded(env, "qwen3moe", "one by one", { unimportantAbove: 1 });
@@ -148,6 +190,8 @@ export const cases: Case[] = [
       run: (env: CaseEnv) => checkExact(env, variant),
     },
   ]),
+  { name: "model/bounded/four requests at once", run: (env) => checkBatch(env, "f32") },
+  { name: "model/bounded/in f16", needs: { f16: true }, run: (env) => checkBatch(env, "f16") },
   { name: "model/bounded/waits for what matters alone", run: checkWaits },
   { name: "model/bounded/plan", run: checkPlan },
 ];

@@ -101,15 +101,34 @@ async function errorOf(promise: Promise<unknown>): Promise<TidepoolError> {
   throw error;
 }
 
-/** A device that counts the bytes of the buffers that it has made and that were not destroyed, and their peak. */
+/** A device that counts the bytes of the buffers that it has made and that were not destroyed, and their peak; more than `most` is too much. */
 class CountedGpu {
   readonly gpu: Gpu;
   peak = 0;
-  private bytes = 0;
+  bytes = 0;
+  private readonly filters: GPUErrorFilter[] = [];
+  private readonly most: number;
+  private isFull = false;
 
-  constructor(gpu: Gpu) {
+  constructor(gpu: Gpu, most = Infinity) {
+    const { device } = gpu;
+    this.most = most;
     const createBuffer = (descriptor: GPUBufferDescriptor): GPUBuffer => this.count(gpu, descriptor);
-    this.gpu = { ...gpu, device: forward(gpu.device, { createBuffer }) };
+    const pushErrorScope = (filter: GPUErrorFilter): void => {
+      this.filters.push(filter);
+      device.pushErrorScope(filter);
+    };
+    const popErrorScope = () => this.pop(device);
+    this.gpu = { ...gpu, device: forward(device, { createBuffer, pushErrorScope, popErrorScope }) };
+  }
+
+  private async pop(device: GPUDevice): Promise<GPUError | null> {
+    const isOfMemory = this.filters.pop() === "out-of-memory";
+    const { isFull } = this;
+    if (isOfMemory) this.isFull = false;
+    const problem = await device.popErrorScope();
+    if (!isOfMemory || !isFull) return problem;
+    return { message: "test: no memory" };
   }
 
   private count({ device }: Gpu, descriptor: GPUBufferDescriptor): GPUBuffer {
@@ -118,6 +137,7 @@ class CountedGpu {
     let left = descriptor.size;
     this.bytes += left;
     this.peak = Math.max(this.peak, this.bytes);
+    this.isFull ||= this.bytes > this.most;
     buffer.destroy = () => {
       this.bytes -= left;
       left = 0;
@@ -137,13 +157,17 @@ async function checkMemory(env: CaseEnv): Promise<void> {
   const all = expertsOf(namesIn(file, shape), shape)!;
   const expertMemory = await shareOfExperts(model, 1 / 4);
   const peaks: number[] = [];
+  const untold: number[] = [];
   let margin = READ_BACK_BYTES;
   for (const more of [{}, { expertMemory }]) {
     const counted = new CountedGpu(env.gpu);
     const session = await TestSession.load(counted.gpu, model, { ...OPTIONS, poolTokens: 256, ...more });
     try {
       await Promise.all(PROMPTS.map((prompt) => session.generate(prompt, MORE).done));
-      const { plan, options } = session.session.runner;
+      const { plan, options, memory } = session.session.runner;
+      const { weightBytes, kvPoolBytes, statePoolBytes, workspaceBytes } = memory;
+      const told = weightBytes + kvPoolBytes + statePoolBytes + workspaceBytes;
+      untold.push(counted.bytes - told);
       if (plan.experts) {
         const rowBytes = keptRowBytes(shape, options.dtype);
         margin += tableBytes(plan.experts) + checkpointBytes(all.layers.length, options.seats, rowBytes);
@@ -153,12 +177,49 @@ async function checkMemory(env: CaseEnv): Promise<void> {
     }
     peaks.push(counted.peak);
   }
+  // What sampling and single ops take is not told, and is the same for both.
+  const own = checkpointBytes(all.layers.length, OPTIONS.maxRequests ?? 1, keptRowBytes(shape, "f32"));
+  const [less, more] = untold as [number, number];
+  equal(more - less < own / 2 && less < READ_BACK_BYTES, true, `${less}, ${more} bytes beside those told`);
   const [whole, part] = peaks as [number, number];
   const most = whole - all.bytes + expertMemory + margin;
   equal(part <= most && part < whole, true, `${part} bytes at the peak, ${most} allowed, ${whole} with all`);
 }
 
+/** A device that is too small for all experts, of which nobody knew: some stay off it, unless that was ruled out. */
+async function checkSmallDevice(env: CaseEnv): Promise<void> {
+  const model = await env.shared(MODEL);
+  const options = { ...OPTIONS, poolTokens: 256 };
+  const run = async (most: number, more: TestOptions = {}) => {
+    const counted = new CountedGpu(env.gpu, most);
+    const session = await TestSession.load(counted.gpu, model, { ...options, ...more });
+    try {
+      const { tokens } = await session.generate(promptOf(1), MORE).done;
+      return { tokens, bytes: counted.bytes, expertBytes: session.session.info.memory.expertBytes };
+    } finally {
+      await session.close();
+      equal(counted.bytes <= READ_BACK_BYTES, true, `${counted.bytes} bytes are left on the device`);
+    }
+  };
+  const whole = await run(Infinity);
+  equal(whole.expertBytes, undefined, "bytes of experts with all on the GPU");
+  const { bytes, leastBytes } = expertsOf(...(await expertsArguments(model)))!;
+  const less = await run(whole.bytes - Math.floor(bytes / 4));
+  equal(less.tokens, whole.tokens, "tokens on a smaller device");
+  equal(less.expertBytes! >= leastBytes && less.expertBytes! <= bytes / 2, true, "bytes of experts");
+  const asked = await errorOf(run(whole.bytes - bytes, { expertMemory: bytes }));
+  equal([asked.code, asked.details["isDeviceFull"]], ["out_of_memory", true], "if so much was asked for");
+  equal((await errorOf(run(whole.bytes / 100))).code, "out_of_memory", "if the least is too much");
+}
+
+async function expertsArguments(model: Uint8Array) {
+  const file = await openModel([openBytes(model, "model.gguf")]);
+  const shape = shapeOf(file);
+  return [namesIn(file, shape), shape] as const;
+}
+
 export const cases: Case[] = [
+  { name: "model/expert-disk/a device that is too small for all experts", run: checkSmallDevice },
   { name: "model/expert-disk/a disk that fails in the middle of decoding", run: checkFaults },
   { name: "model/expert-disk/bytes on the GPU stay within the setting", run: checkMemory },
 ];

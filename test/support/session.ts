@@ -20,7 +20,8 @@ import type {
 import { Session, type SessionOptions } from "../../src/worker/session.ts";
 
 /** An engine's, and those that no caller has. */
-export type TestOptions = EngineOptions & Pick<RunnerOptions, "stateStartSlots" | "expertAblation">;
+export type TestOptions = EngineOptions &
+  Pick<RunnerOptions, "stateStartSlots" | "expertAblation" | "unimportantAbove">;
 
 interface Running {
   steps: StepOutput[];
@@ -57,7 +58,7 @@ export class TestSession {
   static async open(
     gpu: Gpu,
     file: ModelFile,
-    { stateStartSlots, expertAblation, ...options }: TestOptions = {},
+    { stateStartSlots, expertAblation, unimportantAbove, ...options }: TestOptions = {},
     store?: TierStore,
     more?: SessionOptions,
   ): Promise<TestSession> {
@@ -71,6 +72,7 @@ export class TestSession {
       ...runnerOptions(gpu, options, shapeOf(file)),
       ...(stateStartSlots !== undefined && { stateStartSlots }),
       ...(expertAblation && { expertAblation }),
+      ...(unimportantAbove !== undefined && { unimportantAbove }),
     };
     const { objectives } = options;
     const all = { ...(objectives && { objectives }), ...more };

@@ -46,7 +46,7 @@ const OPTIONS: Required<RunnerOptions> = {
 const SIZES: readonly string[] = [
   ...["chunkTokens", "seats", "poolTokens", "poolMayBeLess", "poolStartTokens", "poolBytes"],
   ...["memoryBytes", "snapshots", "stateStartSlots", "tables"],
-  ...["expertMemory", "expertRamBytes", "expertPolicy", "expertAblation"],
+  ...["expertMemory", "expertRamBytes", "expertPolicy", "expertAblation", "readBackMs"],
 ];
 
 const TENSOR: TensorInfo = {

@@ -52,6 +52,11 @@ export class Checkpoints {
     this.store = device.createBuffer({ label: "checkpoints", size, usage });
   }
 
+  /** On the GPU. */
+  get bytes(): number {
+    return this.store.size;
+  }
+
   keep(layer: number, rows: number): void {
     this.each(layer, rows, (buffer, at, bytes) => this.recorder.copy(buffer, 0, this.store, at, bytes));
   }

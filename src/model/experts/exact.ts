@@ -95,6 +95,11 @@ export class ExactExperts {
     }
   }
 
+  /** On the GPU, beside the slots. */
+  get bytes(): number {
+    return this.checkpoints.bytes;
+  }
+
   destroy(): void {
     this.checkpoints.destroy();
   }

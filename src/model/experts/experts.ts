@@ -98,6 +98,11 @@ export class Experts {
     };
   }
 
+  /** On the GPU, beside slots and copies. */
+  get workspaceBytes(): number {
+    return this.exact.bytes;
+  }
+
   get shape(): { layers: number; experts: number } {
     const { layers, experts } = this.parts.arena.plan;
     return { layers: layers.length, experts };
@@ -117,6 +122,5 @@ export class Experts {
   destroy(): void {
     this.fetcher.close();
     this.exact.destroy();
-    this.parts.arena.destroy();
   }
 }

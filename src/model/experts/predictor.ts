@@ -64,6 +64,8 @@ export interface Guesses {
   /** The choices and weights of each predicted layer, one behind the other. */
   kept: GPUBuffer;
   layers: readonly GuessOps[];
+  /** On the GPU. */
+  bytes: number;
   destroy(): void;
 }
 
@@ -82,7 +84,8 @@ export async function makeGuesses(
   const perRow = guessesOf(sizes.experts, sizes.chosen);
   const buffers = { input, logits, chosen, weights, perRow };
   const destroy = (): void => made.forEach((buffer) => buffer.destroy());
-  return { buffers, kept, layers: await opsOf(buffers), destroy };
+  const bytes = made.reduce((sum, { size }) => sum + size, 0);
+  return { buffers, kept, layers: await opsOf(buffers), bytes, destroy };
 }
 
 /** Where the guesses for the layer `place` places ahead are, and what must be copied there. */
