@@ -147,11 +147,11 @@ async function reportOutOfMemory<T extends object>(
   device.pushErrorScope("validation");
   device.pushErrorScope("out-of-memory");
   let made: T | undefined;
-  let failure: unknown;
+  let failure: Error | undefined;
   try {
     made = await make();
   } catch (error) {
-    failure = error;
+    failure = error instanceof Error ? error : new Error(String(error));
   }
   const [problem, refused] = await Promise.all([device.popErrorScope(), device.popErrorScope()]);
   if (made && !problem && !refused) return made;
