@@ -92,13 +92,13 @@ async function generateAll(session: TestSession): Promise<unknown> {
   return [texts, logprobs.map((value) => value.toFixed(3))];
 }
 
-/** Batches of four, prompts in chunks, a score beside them: the same tokens as with all experts. */
-async function checkSession(env: CaseEnv): Promise<void> {
+/** Batches of four, prompts in chunks of 7, a score beside them, by every policy: the same tokens as with all experts. */
+async function checkPolicies(env: CaseEnv): Promise<void> {
   const model = await env.shared("goldens/models/qwen3moe/model.gguf");
-  const options = { dtype: "f32", blockTokens: 16, chunkTokens: 16, maxRequests: 4 } as const;
+  const options = { dtype: "f32", blockTokens: 16, chunkTokens: 7, maxRequests: 4 } as const;
   const expertMemory = await shareOfExperts(model, 1 / 4);
   const results: unknown[] = [];
-  for (const more of [{}, { expertMemory }]) {
+  for (const more of [{}, ...POLICIES.map((expertPolicy) => ({ expertMemory, expertPolicy }))]) {
     const session = await TestSession.load(env.gpu, model, { ...options, ...more });
     try {
       results.push(await generateAll(session));
@@ -110,8 +110,11 @@ async function checkSession(env: CaseEnv): Promise<void> {
       await session.close();
     }
   }
-  equal(results[1], results[0], "what is generated and scored");
+  for (const [i, policy] of POLICIES.entries())
+    equal(results[i + 1], results[0], `what is generated and scored under ${policy}`);
 }
+
+const POLICIES = ["lru", "lfu", "static", "moe-infinity", "promoe"] as const;
 
 const goldenCases = WITH_EXPERTS.flatMap((variant, index) =>
   FEEDS.map((feed) => ({
@@ -265,25 +268,6 @@ async function checkMemory(env: CaseEnv): Promise<void> {
   equal(error instanceof TidepoolError && error.details["leastBytes"], least, "the least that is needed");
 }
 
-const POLICIES = ["lru", "lfu", "static", "moe-infinity", "promoe"] as const;
-
-/** What is generated does not depend on who is evicted. */
-async function checkPolicies(env: CaseEnv): Promise<void> {
-  const model = await env.shared(MODEL);
-  const expertMemory = await shareOfExperts(model, 1 / 4);
-  const texts: unknown[] = [];
-  for (const expertPolicy of POLICIES) {
-    const session = await TestSession.load(env.gpu, model, { ...OPTIONS, expertMemory, expertPolicy });
-    try {
-      texts.push((await session.generate(prompt(25, 2), { maxTokens: 12 }).done).tokens);
-      session.session.runner.experts?.cache.check();
-    } finally {
-      await session.close();
-    }
-  }
-  equal(new Set(texts.map(String)).size, 1, "texts by policy");
-}
-
 /** With most of the experts, and slow read-backs, steps go on behind routers by guess, and some guesses are wrong. */
 function checkGuesses(env: CaseEnv): Promise<void> {
   return checkLogits(env, "qwen3moe", "one by one", {
@@ -363,9 +347,5 @@ export const cases: Case[] = [
   { name: "model/experts/a disk that fails in the middle of decoding", run: checkFaults },
   { name: "model/experts/a budget of RAM", run: checkRam },
   { name: "model/experts/as many as memory allows", run: checkMemory },
-  { name: "model/experts/every policy", run: checkPolicies },
-  {
-    name: "model/experts/four requests at once, and a score, with a quarter of the experts",
-    run: checkSession,
-  },
+  { name: "model/experts/every policy, with four requests at once and a score", run: checkPolicies },
 ];

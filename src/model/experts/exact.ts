@@ -255,7 +255,9 @@ export class ExactExperts {
       [ready, copied] = [[], []];
     }
     while (left.length > 0) {
-      const arrived = await this.nextReady(layer, left, phase);
+      // Those that wait to run hold slots, which a policy may not be able to spare.
+      const isHolding = ready.length > 0;
+      const arrived = await this.nextReady(layer, left, phase, isHolding);
       left = left.filter((expert) => !arrived.includes(expert));
       ready = [...ready, ...arrived];
       if (left.length === 0) break;
@@ -265,8 +267,13 @@ export class ExactExperts {
     if (ready.length + copied.length > 0) this.recordWave(stages, step, layer, ready, copied);
   }
 
-  /** Waits until enough of the missing experts are there. @throws what a fetch failed with */
-  private async nextReady(layer: number, left: readonly number[], phase: ExpertPhase): Promise<number[]> {
+  /** Waits until enough of the missing experts are there; none if others must run first. @throws what a fetch failed with */
+  private async nextReady(
+    layer: number,
+    left: readonly number[],
+    phase: ExpertPhase,
+    isHolding: boolean,
+  ): Promise<number[]> {
     const { cache, fetcher, log } = this.parts;
     const enough = phase === "prefill" ? Math.min(WAVE, left.length) : left.length;
     for (;;) {
@@ -279,7 +286,7 @@ export class ExactExperts {
       const { progress } = fetcher;
       fetcher.pump();
       if (fetcher.isBusy) await log.stall(layer, progress);
-      else if (ready.length > 0) return ready;
+      else if (ready.length > 0 || isHolding) return ready;
       else throw new TidepoolError("internal", `nothing brings experts ${left.join(", ")} of layer ${layer}`);
     }
   }
