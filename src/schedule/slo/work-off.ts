@@ -56,7 +56,7 @@ export interface Outlook {
   firsts: First[];
   /** Of the prompt that is asked about, if one is. */
   own: OwnTimes;
-  /** Of others' gaps, from the first chunk of the prompt that is asked about, the one that is worst for its objective. */
+  /** Of others' gaps with a chunk of the prompt that is asked about, the one that is worst for its objective. */
   strain: Strain | undefined;
 }
 
@@ -125,6 +125,8 @@ class Work {
   private readonly decodesNext: boolean;
   private nowMs: number;
   private hasBegun = false;
+  /** A chunk of its own was computed since the last decode step. */
+  private isOwnChunk = false;
   /** Chunks since the last decode step, as slow steps go, and those of them since its own first token. */
   private chunkMs = 0;
   private ownChunkMs = 0;
@@ -177,7 +179,10 @@ class Work {
     const { chunkLimit, costs, slow } = this.terms;
     const { from, remainingTokens, load } = prompt;
     const tokens = Math.min(remainingTokens, Math.max(1, chunkLimit(from, this.rows)));
-    if (this.isOwn(load)) this.begin();
+    if (this.isOwn(load)) {
+      this.begin();
+      this.isOwnChunk = true;
+    }
     const ms = costs.prefillMs(tokens, from);
     this.nowMs += ms;
     this.chunkMs += slow.prefillMs(tokens, from);
@@ -240,7 +245,8 @@ class Work {
   private gap(stepMs: number): void {
     const others = this.rows.filter((row) => !this.isOwn(row));
     if (others.length < this.rows.length) this.own.tbtMs = Math.max(this.own.tbtMs, this.ownChunkMs + stepMs);
-    if (!this.hasBegun) return;
+    if (!this.isOwnChunk) return;
+    this.isOwnChunk = false;
     const limitMs = others.reduce(
       (least, { objectives: { tbtMs = Infinity } }) => Math.min(least, tbtMs),
       Infinity,
