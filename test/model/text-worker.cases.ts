@@ -14,7 +14,7 @@ import type { Case } from "../support/cases.ts";
 import { TestSession } from "../support/session.ts";
 import { byteLevelVocab } from "../support/tiny-vocab.ts";
 
-const TIMEOUT_MS = 1500;
+const TIMEOUT_MS = 3000;
 const chat = (content: string): RequestInput => ({ kind: "chat", messages: [{ role: "user", content }] });
 const text = (words: string): RequestInput => ({ kind: "text", text: words });
 

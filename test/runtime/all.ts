@@ -16,8 +16,8 @@ import { runJobs, type Job } from "./schedule.ts";
 import { soak, SOAK_MODELS } from "./soak-step.ts";
 import { CHECK_COUNT, checkJobs, listVitest, vitest } from "./steps.ts";
 
-/** Jobs at a time. The smallest machines have two cores; a third job fills what the others leave while they wait for a driver. */
-const JOBS_AT_ONCE = 3;
+/** Jobs at a time. The smallest machines have two cores; more jobs fill what others leave while they wait for a driver. */
+const JOBS_AT_ONCE = 4;
 
 const { values } = parseArgs({
   options: {
@@ -89,8 +89,8 @@ async function runSteps(jobs: readonly StepJob[]): Promise<void> {
 /** In how many processes the cases of a runtime are run, and how long they take together in the normal run. */
 const GPU_LOADS: Record<Runtime["program"], { parts: number; seconds: number }> = {
   node: { parts: 3, seconds: 300 },
-  chromium: { parts: 2, seconds: 190 },
-  deno: { parts: 2, seconds: 200 },
+  chromium: { parts: 2, seconds: 100 },
+  deno: { parts: 2, seconds: 160 },
 };
 
 /** In how many processes the unit tests are run, of one worker each. */
