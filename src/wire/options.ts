@@ -45,7 +45,7 @@ export interface SourceOptions {
  *
  * @example
  * ```ts
- * const options: EngineOptions = { dtype: "f32", blockTokens: 16, maxRequests: 4, poolTokens: 8192 };
+ * const options: EngineOptions = { dtype: "f32", kvDtype: "q8", maxRequests: 4, poolTokens: 8192 };
  * const report = await inspect("tide-dense.gguf", options);
  * console.log(report.memory?.dtype); // f32
  * ```

@@ -38,7 +38,10 @@ const HOSTILE: Hostile[] = [
     name: "a template that loops",
     template: SLOW_STEPS,
     request: chat("hi"),
-    error: { code: "timed_out", message: /chat template .* of model.gguf did not finish within 1500 ms/ },
+    error: {
+      code: "timed_out",
+      message: new RegExp(`chat template .* of model.gguf did not finish within ${TIMEOUT_MS} ms`),
+    },
   },
   {
     name: "a template with a huge output",
@@ -51,7 +54,10 @@ const HOSTILE: Hostile[] = [
     name: "a regular expression that takes for ever",
     parts: () => jsonParts("(a+)+b"),
     request: text("a".repeat(100)),
-    error: { code: "timed_out", message: /tokenizer of model.gguf did not finish within 1500 ms/ },
+    error: {
+      code: "timed_out",
+      message: new RegExp(`tokenizer of model.gguf did not finish within ${TIMEOUT_MS} ms`),
+    },
   },
 ];
 

@@ -49,6 +49,7 @@ const SHOWN_AT: Record<string, string> = {
   GenerationResult: "Generation.result",
   GoodputFigures: "Engine.stats",
   CostLayer: "CostShape",
+  KvDtype: "EngineOptions",
   LengthOf: "defaultWorkloads",
   LoadProgress: "LoadOptions",
   ModelReport: "inspect",

@@ -16,8 +16,8 @@ import { runJobs, type Job } from "./schedule.ts";
 import { soak, SOAK_MODELS } from "./soak-step.ts";
 import { CHECK_COUNT, checkJobs, listVitest, vitest } from "./steps.ts";
 
-/** Jobs at a time. The smallest machines have two cores; more jobs fill what others leave while they wait for a driver. */
-const JOBS_AT_ONCE = 4;
+/** Jobs at a time. The smallest machines have two cores; a third job fills what the others leave while they wait for a driver. */
+const JOBS_AT_ONCE = 3;
 
 const { values } = parseArgs({
   options: {
