@@ -3,6 +3,7 @@ import { Option, type Command } from "commander";
 import { Engine } from "../engine/engine.ts";
 import { policyNames } from "../sim/index.ts";
 import { refuseValue } from "../check.ts";
+import { TidepoolError } from "../errors.ts";
 import type {
   CacheOptions,
   EngineObjectives,
@@ -196,9 +197,20 @@ export async function load(model: string, flags: EngineFlags): Promise<Engine> {
     cache,
     onNotice,
   };
-  const engine = await withBar((onProgress) => Engine.load(resolveModel(model), { ...options, onProgress }));
+  const engine = await withBar((onProgress) =>
+    Engine.load(resolveModel(model), { ...options, onProgress }).catch((error: unknown) => {
+      throw file === undefined ? error : ofPredictor(file, error);
+    }),
+  );
   engine.info.capabilities.forEach(onNotice);
   return engine;
+}
+
+/** The engine knows a predictor as its option's bytes; here it is a file. */
+function ofPredictor(file: string, error: unknown): unknown {
+  if (!(error instanceof TidepoolError) || error.details["file"] !== "expertPredictor") return error;
+  const message = error.message.replace("expertPredictor", file);
+  return new TidepoolError(error.code, message, { ...error.details, file });
 }
 
 export function engineOptions(flags: EngineFlags): EngineOptions {

@@ -2,10 +2,13 @@
  * What the words behind a flag mean: whole numbers, numbers and sizes within their range, lists of tokens. A word that means
  * nothing is refused before anything starts. It knows no command.
  */
+import { readFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { InvalidArgumentError } from "commander"; // small, kept, and prints its own help
 import { BYTE_SIZE, parseBytes } from "../byte-size.ts";
 import { TidepoolError } from "../errors.ts";
+import { fileKind, insteadOf } from "../file-kind.ts";
+import { parseJson } from "../json-floats.ts";
 
 type Parse<T> = (text: string) => T;
 
@@ -71,5 +74,19 @@ export async function readBytes(path: string): Promise<Uint8Array> {
     if (isAbsent) throw new TidepoolError("not_found", `${path} does not exist`, { path });
     const problem = error instanceof Error ? error.message : "";
     throw new TidepoolError("source", `${path} cannot be read: ${problem}`, { path });
+  }
+}
+
+/** A file's JSON, in which 1.0 stays a float. "-" is standard input. @throws TidepoolError with the file's name */
+export async function jsonFile(path: string): Promise<unknown> {
+  const name = path === "-" ? "standard input" : path;
+  const bytes = path === "-" ? readFileSync(0) : await readBytes(path);
+  try {
+    return parseJson(new TextDecoder().decode(bytes));
+  } catch (error) {
+    const kind = fileKind(bytes);
+    const isOther = kind && kind.what !== "a JSON file";
+    const problem = isOther ? insteadOf("JSON", bytes) : `is not JSON: ${(error as Error).message}`;
+    throw new TidepoolError("invalid_argument", `${name} ${problem}`);
   }
 }

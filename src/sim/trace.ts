@@ -5,6 +5,7 @@
  */
 import { TidepoolError } from "../errors.ts";
 import { text as someText } from "../check.ts";
+import { fileKind, insteadOf } from "../file-kind.ts";
 
 /** One request of a trace: when it arrived, its length, and what its prefix shares with others. */
 export interface TraceRequest {
@@ -152,6 +153,10 @@ class Lines {
     try {
       parsed = JSON.parse(line);
     } catch (error) {
+      if (this.next === 1 && fileKind(line) && !line.startsWith("{")) {
+        const problem = insteadOf("a trace, one JSON object a line", line);
+        throw new TidepoolError("invalid_file", `${this.name} ${problem}`, { line: 1 });
+      }
       this.fail(`not JSON (${error instanceof Error ? error.message : String(error)})`);
     }
     if (typeof parsed !== "object" || parsed === null || Array.isArray(parsed)) this.fail("not an object");

@@ -77,7 +77,7 @@ describe("the learned predictor", () => {
       /^toy\.p was trained for another model: its fingerprint is f00d, expected beef$/,
     );
     expect(read(bytes, { ...model, experts: 16 })).toThrow(/its experts is 8, expected 16/);
-    for (const cut of [0, 7, 30, bytes.length - 1]) expect(read(bytes.subarray(0, cut))).toThrow(/^toy\.p: /);
+    for (const cut of [0, 7, 30, bytes.length - 1]) expect(read(bytes.subarray(0, cut))).toThrow(/^toy\.p/);
     const text = new TextDecoder("latin1").decode(bytes);
     const changed = (from: string, to: string): Uint8Array => {
       expect(text).toContain(from);

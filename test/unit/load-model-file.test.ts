@@ -244,7 +244,7 @@ describe("what was taken for a model", () => {
     ["a pointer", "m.gguf", pointer, /m.gguf is a Git LFS pointer .*git lfs pull/],
     ["a pointer", "model.safetensors", pointer, /model.safetensors is a Git LFS pointer/],
     ["a web page", "m.gguf", text("<!DOCTYPE html><title>404"), /m.gguf is a web page/],
-    ["a zip archive", "model.safetensors", text("PK\x03\x04"), /is a zip archive, as of PyTorch/],
+    ["a zip archive", "model.safetensors", text("PK\x03\x04"), /is a zip archive: PyTorch writes/],
     ["safetensors", "m.gguf", tensorFile("t0", 0), /m.gguf is a safetensors file: its name should end in/],
     ["noise", "m.gguf", text("noise"), /m.gguf: magic is/],
     ["a GGUF file that is cut", "m.gguf", writeGguf({ metadata: { a: 1 } }).slice(0, 30), /m.gguf: /],

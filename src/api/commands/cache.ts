@@ -2,13 +2,13 @@
  * `tidepool cache`: looks at, checks, clears and carries what is stored in a cache folder. Prints text; the store is
  * the library's.
  */
-import { readFile } from "node:fs/promises";
 import type { Command } from "commander";
+import { inFile } from "../../errors.ts";
 import type { ChatMessage } from "../../wire/protocol.ts";
 import type { Engine } from "../../engine/engine.ts";
 import { writePrivateFile } from "../../platform/private-files.ts";
 import { StoredCache } from "../../engine/engine-cache.ts";
-import { texts } from "../flags.ts";
+import { readBytes, texts } from "../flags.ts";
 import { load, MODEL_HELP, withCacheOptions, withEngineOptions, type EngineFlags } from "../engine-flags.ts";
 import { print } from "../print.ts";
 import { keygen, privateKeyIn, publicKeyOf } from "./signing-keys.ts";
@@ -85,7 +85,9 @@ async function cacheImport(file: string, flags: StoreFlags): Promise<string> {
   const { cacheDir, namespace } = flags;
   const trust = flags.trust && (await Promise.all(flags.trust.map(publicKeyOf)));
   const store = new StoredCache({ directory: cacheDir, namespace, trust });
-  const { keys, rejected, signedBy } = await store.import(await readFile(file));
+  const { keys, rejected, signedBy } = await store.import(await readBytes(file)).catch((error: unknown) => {
+    throw inFile(file, error);
+  });
   const refused = Object.values(rejected).reduce((sum, count) => sum + count, 0);
   const signer = signedBy === undefined ? "not signed" : `signed by ${signedBy}`;
   return `${keys.length} records imported, ${refused} refused; ${signer}`;

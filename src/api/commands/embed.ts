@@ -1,10 +1,9 @@
 /** `tidepool embed`: the vectors of texts, as a JSON array of arrays. */
-import { readFile } from "node:fs/promises";
 import type { Command } from "commander";
 import { TidepoolError } from "../../errors.ts";
 import type { EmbedInput, EmbedParams } from "../../wire/protocol.ts";
 import { load, MODEL_HELP, withEngineOptions, type EngineFlags } from "../engine-flags.ts";
-import { whole, withoutUndefined } from "../flags.ts";
+import { jsonFile, whole, withoutUndefined } from "../flags.ts";
 import { outputClosed, print } from "../print.ts";
 
 interface EmbedFlags extends EngineFlags {
@@ -35,7 +34,7 @@ async function inputsOf(texts: string[], tokensFile: string | undefined): Promis
   if (texts.length > 0 || tokensFile === undefined) {
     throw new TidepoolError("invalid_argument", "embed needs either texts or --tokens-file");
   }
-  return tokenLists(JSON.parse(await readFile(tokensFile, "utf8")), tokensFile);
+  return tokenLists(await jsonFile(tokensFile), tokensFile);
 }
 
 function tokenLists(value: unknown, file: string): number[][] {

@@ -1,5 +1,4 @@
 /** `tidepool tokenize`, `render` and `inspect`: what a model's header alone answers. */
-import { readFileSync } from "node:fs";
 import type { Command } from "commander";
 import {
   inspect as inspectModel,
@@ -7,9 +6,8 @@ import {
   tokenize as tokenizeText,
 } from "../../engine/headers.ts";
 import type { ChatMessage, Tool } from "../../wire/protocol.ts";
-import { TidepoolError } from "../../errors.ts";
-import { parseJson } from "../../json-floats.ts";
 import { engineOptions, MODEL_HELP, withEngineOptions, type EngineFlags } from "../engine-flags.ts";
+import { jsonFile } from "../flags.ts";
 import { sourceOptions, withBar, withSourceOptions, type SourceFlags } from "./models.ts";
 import { print } from "../print.ts";
 import { reportLines } from "../report.ts";
@@ -31,32 +29,18 @@ interface RenderFlags extends SourceFlags {
 
 async function render(model: string, flags: RenderFlags): Promise<void> {
   const { messages, tools, templateVars, json, ...source } = flags;
-  const conversation = jsonFile(messages) as ChatMessage[];
+  const conversation = (await jsonFile(messages)) as ChatMessage[];
   const options = {
     ...sourceOptions(source),
-    ...(tools !== undefined && { tools: jsonFile(tools) as Tool[] }),
-    ...(templateVars !== undefined && { template: jsonFile(templateVars) as Record<string, unknown> }),
+    ...(tools !== undefined && { tools: (await jsonFile(tools)) as Tool[] }),
+    ...(templateVars !== undefined && {
+      template: (await jsonFile(templateVars)) as Record<string, unknown>,
+    }),
   };
   const rendered = await withBar((onProgress) =>
     renderChat(resolveModel(model), conversation, { ...options, onProgress }),
   );
   print(json ? `${JSON.stringify(rendered)}\n` : rendered.text);
-}
-
-/** A file's JSON, in which 1.0 stays a float. "-" is standard input. */
-function jsonFile(path: string): unknown {
-  const name = path === "-" ? "standard input" : path;
-  let source: string;
-  try {
-    source = readFileSync(path === "-" ? 0 : path, "utf8");
-  } catch (error) {
-    throw new TidepoolError("not_found", `${name} cannot be read: ${(error as Error).message}`);
-  }
-  try {
-    return parseJson(source);
-  } catch (error) {
-    throw new TidepoolError("invalid_argument", `${name} is not JSON: ${(error as Error).message}`);
-  }
 }
 
 async function inspect(model: string, flags: EngineFlags & { json?: boolean }): Promise<void> {

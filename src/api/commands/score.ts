@@ -1,12 +1,11 @@
 /** `tidepool score`: the log-probabilities of given tokens, and their logits. */
-import { readFile } from "node:fs/promises";
 import { Option, type Command } from "commander";
 import type { CacheScope } from "../../wire/protocol.ts";
 import type { Engine } from "../../engine/engine.ts";
 import { TidepoolError } from "../../errors.ts";
 import { load, MODEL_HELP, withCacheOptions, withEngineOptions, type EngineFlags } from "../engine-flags.ts";
 import { writePrivateFile } from "../../platform/private-files.ts";
-import { tokenList, whole } from "../flags.ts";
+import { jsonFile, tokenList, whole } from "../flags.ts";
 import { print } from "../print.ts";
 
 interface ScoreFlags extends EngineFlags {
@@ -60,7 +59,7 @@ async function scoreTokens(engine: Engine, flags: ScoreFlags): Promise<number[]>
   }
   if (flags.tokens) return flags.tokens;
   if (flags.text !== undefined) return engine.tokenize(flags.text);
-  return tokensOf(JSON.parse(await readFile(flags.tokensFile as string, "utf8")), flags.tokensFile as string);
+  return tokensOf(await jsonFile(flags.tokensFile as string), flags.tokensFile as string);
 }
 
 function tokensOf(value: unknown, file: string): number[] {

@@ -13,6 +13,7 @@
  */
 import { integer, list, object, text, type Fields } from "../../check.ts";
 import { TidepoolError } from "../../errors.ts";
+import { insteadOf } from "../../file-kind.ts";
 import type { ExpertGuess, ExpertPhase, ExpertUse } from "./entry.ts";
 
 const MAGIC = "TIDEEXP1";
@@ -114,7 +115,10 @@ export function readActivations(name: string, bytes: Uint8Array): ActivationTrac
   };
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const magic = new TextDecoder().decode(bytes.subarray(0, MAGIC.length));
-  if (magic !== MAGIC) fail(`begins with ${JSON.stringify(magic)}; expected ${MAGIC}, an activation trace`);
+  if (magic !== MAGIC) {
+    const problem = insteadOf(`an activation trace, which begins with ${MAGIC}`, bytes);
+    throw new TidepoolError("invalid_file", `${name} ${problem}`, { file: name });
+  }
   const first = MAGIC.length + 4;
   const headerBytes = bytes.length < first ? 0 : view.getUint32(MAGIC.length, true);
   if (headerBytes === 0 || headerBytes > MAX_HEADER_BYTES || first + headerBytes > bytes.length)

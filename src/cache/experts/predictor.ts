@@ -5,10 +5,14 @@
  */
 import { integer, object, word, type Fields } from "../../check.ts";
 import { TidepoolError } from "../../errors.ts";
+import { insteadOf } from "../../file-kind.ts";
 
 const FORMAT = "tidepool-expert-predictor-1";
 const MAX_HEADER_BYTES = 2 ** 20;
 const MAX_WIDTH = 2 ** 14;
+
+/** The header says within so many bytes what it is: the metadata stand first. */
+const MOST_BEFORE_FORMAT = 256;
 
 /** Predicts a layer's experts from what a router before it saw. Layers count only those with experts. */
 export interface ExpertPredictor {
@@ -103,6 +107,10 @@ export class LearnedPredictor implements ExpertPredictor {
       throw new TidepoolError("invalid_file", `${file}: ${problem}`, { file });
     };
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    if (!isPredictor(bytes)) {
+      const problem = insteadOf(`a learned predictor of experts (${FORMAT})`, bytes);
+      throw new TidepoolError("invalid_file", `${file} ${problem}`, { file });
+    }
     const length = bytes.length < 8 ? 0 : Number(view.getBigUint64(0, true));
     if (length === 0 || length > MAX_HEADER_BYTES || 8 + length > bytes.length)
       fail(`the header has ${length} bytes; expected 1 to ${MAX_HEADER_BYTES}, within the file`);
@@ -119,6 +127,12 @@ export class LearnedPredictor implements ExpertPredictor {
     const data = new Uint8Array(bytes.subarray(8 + length));
     return new LearnedPredictor(model, readNetworks(header, data, model, fail));
   }
+}
+
+/** Whether a file says that it is one, of this version or another; all else of it may be damaged. */
+function isPredictor(bytes: Uint8Array): boolean {
+  const name = FORMAT.replace(/\d+$/, "");
+  return String.fromCharCode(...bytes.subarray(8, 8 + MOST_BEFORE_FORMAT)).includes(name);
 }
 
 type Fail = (problem: string) => never;

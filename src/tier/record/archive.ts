@@ -15,6 +15,7 @@
 import { ARCHIVE_HEADER_BYTES, SIGNATURE_END, SIGNED_HEAD_BYTES } from "../../archive-signing.ts";
 import { assert } from "../../base.ts";
 import { TidepoolError } from "../../errors.ts";
+import { insteadOf } from "../../file-kind.ts";
 import { CHECKSUM_BYTES, checksum, sameBytes } from "./checksum.ts";
 import { ChainReader, type Prefix } from "./chain-reader.ts";
 import { bytesToHex, hexToBytes } from "./keys.ts";
@@ -94,10 +95,11 @@ export function decodeArchive(bytes: Uint8Array): ArchiveContent {
 }
 
 function readHead(bytes: Uint8Array): { prefix: Prefix; count: number } {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  if (bytes.length < 4 || view.getUint32(0, true) !== MAGIC)
+    fail(`it ${insteadOf("an archive of keys and values, which begins with TPAR", bytes)}`);
   if (bytes.length < ARCHIVE_HEADER_BYTES)
     fail(`${bytes.length} bytes, expected at least ${ARCHIVE_HEADER_BYTES}`);
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  if (view.getUint32(0, true) !== MAGIC) fail("its first four bytes are not TPAR");
   if (view.getUint32(4, true) !== VERSION) fail(`version ${view.getUint32(4, true)}, expected ${VERSION}`);
   checkSum(bytes, headOf(bytes), HEAD_CHECKSUM_AT, "header");
   checkSum(bytes, bytes.subarray(ARCHIVE_HEADER_BYTES), CONTENT_CHECKSUM_AT, "content");
