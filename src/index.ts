@@ -14,6 +14,17 @@ export { EngineCache, StoredCache, TIER_DISK, TIER_GPU, TIER_RAM } from "./engin
 export type { ArchiveExport, CacheEventListener } from "./engine/engine-cache.ts";
 export { newSigningKey } from "./archive-signing.ts";
 export type { SigningKey, SigningKeyText } from "./archive-signing.ts";
+export { OpenAi } from "./openai/openai.ts";
+export type { ChatBody, EmbeddingsBody, TextBody, TidepoolFields } from "./openai/bodies.ts";
+export type {
+  ChatCompletion,
+  ChatCompletionChunk,
+  EmbeddingList,
+  ModelList,
+  OpenAiUsage,
+  TextCompletion,
+  TextCompletionChunk,
+} from "./openai/objects.ts";
 export { TidepoolError } from "./errors.ts";
 export type { ErrorCode } from "./errors.ts";
 export type { EngineDebug, EngineState, LoadOptions } from "./engine/engine.ts";

@@ -95,6 +95,11 @@ export const chatOptions = object<ChatOptions>("options", {
   tools,
 });
 
+export const renderOptions = object<Pick<ChatOptions, "template" | "tools">>("options", {
+  template: templateVariables,
+  tools,
+});
+
 export const exportOptions = object<{ sign?: SigningKey }>("options", {
   sign: rule("an Ed25519 private key (PKCS #8, PEM) or a CryptoKeyPair", isSigningKey, true),
 });

@@ -3,7 +3,7 @@
  * The caller's handle: load, generate, chat, count, score, close. All work happens in a worker on the other side of
  * `wire/protocol.ts`; this file owns the worker's port and no GPU code.
  */
-import { chatOptions, embedOptions, generateOptions, loadOptions } from "./arguments.ts";
+import { chatOptions, embedOptions, generateOptions, loadOptions, renderOptions } from "./arguments.ts";
 import { assert, background, onAbort, RUNTIME } from "../base.ts";
 import { text as textRule } from "../check.ts";
 import { fromWire, TidepoolError, toWire } from "../errors.ts";
@@ -22,6 +22,7 @@ import type {
   PredictedRequest,
   PrefillCall,
   PromptUsage,
+  RenderedChat,
   RequestInput,
   ScoreOptions,
   ScoreResult,
@@ -30,10 +31,12 @@ import type {
   WarmOptions,
 } from "../wire/protocol.ts";
 import { EngineCache, promptInput } from "./engine-cache.ts";
-import { modelSpec } from "./headers.ts";
+import { chatInput, modelSpec } from "./headers.ts";
+import { fetchOf } from "../openai/http.ts";
+import { OpenAi } from "../openai/openai.ts";
+import { oneModel } from "../openai/source.ts";
 import { endLoading, loaded } from "./loading.ts";
 import {
-  chatMessages,
   embedInputs,
   promptTokens,
   scoreOptions,
@@ -146,6 +149,28 @@ export class Engine {
    * ```
    */
   readonly cache: EngineCache;
+  /**
+   * OpenAI's API as calls, on this engine: code that was written for OpenAI's client runs with it in its place.
+   *
+   * @example
+   * ```ts
+   * const messages = [{ role: "user", content: "Hello." }] as const;
+   * const { choices, usage } = await engine.openai.chat.completions.create({ messages, max_tokens: 4 });
+   * console.log(choices.length, usage.completion_tokens); // 1 4
+   * ```
+   */
+  readonly openai: OpenAi;
+  /**
+   * A `fetch` that answers OpenAI's API under any address with this engine, without a server; other addresses are not fetched. With
+   * it OpenAI's own client runs on the engine: `new OpenAI({ baseURL, apiKey: "none", fetch: engine.fetch })`.
+   *
+   * @example
+   * ```ts
+   * const { data } = (await (await engine.fetch("http://engine/v1/models")).json()) as { data: { id: string }[] };
+   * console.log(data[0]!.id === engine.info.model.name); // true
+   * ```
+   */
+  readonly fetch: typeof fetch;
   private readonly port: WorkerPort;
   private readonly running = new Map<number, GenerationFeed>();
   private readonly calls = new Map<number, PendingCall>();
@@ -183,6 +208,8 @@ export class Engine {
     this.port = port;
     this.info = info;
     this.cache = new EngineCache((call) => this.call(call));
+    this.openai = new OpenAi(oneModel(this));
+    this.fetch = fetchOf(this.openai);
     port.listen(
       (message) => this.receive(message),
       (error) => {
@@ -307,7 +334,7 @@ export class Engine {
   chat(messages: readonly ChatMessage[], options: ChatOptions = {}): Generation {
     return this.submit(() => {
       const { signal, template, tools, ...params } = chatOptions.read(options, "");
-      return { input: chatInput(chatMessages.read(messages, "messages"), template, tools), params, signal };
+      return { input: chatInput(messages, { template, tools }), params, signal };
     });
   }
 
@@ -328,6 +355,23 @@ export class Engine {
   }
 
   /**
+   * The prompt that a conversation becomes through the model's chat template, as text and as tokens.
+   *
+   * @example
+   * ```ts
+   * const { text, tokens } = await engine.render([{ role: "user", content: "Hello." }]);
+   * console.log(text.includes("Hello."), tokens.length > 0); // true true
+   * ```
+   */
+  async render(
+    messages: readonly ChatMessage[],
+    options: Pick<ChatOptions, "template" | "tools"> = {},
+  ): Promise<RenderedChat> {
+    const input = chatInput(messages, renderOptions.read(options, ""));
+    return (await this.call({ method: "render", input })) as RenderedChat;
+  }
+
+  /**
    * How long a request would take if it came now, why, and whether it would be rejected. Nothing is computed or promised.
    *
    * @example
@@ -344,7 +388,7 @@ export class Engine {
     const { signal: _signal, template, tools, ...params } = chatOptions.read(options, "");
     const isChat = Array.isArray(prompt) && typeof prompt[0] === "object";
     const input = isChat
-      ? chatInput(chatMessages.read(prompt, "prompt"), template, tools)
+      ? chatInput(prompt as readonly ChatMessage[], { template, tools }, "prompt")
       : plainInput(prompt as string | readonly number[]);
     return (await this.call({ method: "predict", input, params })) as PredictedRequest;
   }
@@ -390,6 +434,11 @@ export class Engine {
   async detokenize(tokens: readonly number[]): Promise<string> {
     const given = promptTokens.read(tokens, "tokens");
     return (await this.call({ method: "detokenize", tokens: given })) as string;
+  }
+
+  /** @internal The bytes that each token adds to a text. */
+  async tokenBytes(tokens: readonly number[]): Promise<Uint8Array[]> {
+    return (await this.call({ method: "tokenBytes", tokens })) as Uint8Array[];
   }
 
   /**
@@ -615,14 +664,6 @@ export class Engine {
     for (const id of [...this.running.keys(), ...this.calls.keys()]) this.refuse(id, error);
     if (isFirst) this.onChange(this);
   }
-}
-
-function chatInput(
-  messages: readonly ChatMessage[],
-  template: ChatOptions["template"],
-  tools: ChatOptions["tools"],
-): RequestInput {
-  return { kind: "chat", messages, ...(template && { template }), ...(tools && { tools }) };
 }
 
 function plainInput(prompt: string | readonly number[]): RequestInput {

@@ -58,14 +58,23 @@ export async function render(
   messages: readonly ChatMessage[],
   options: RenderOptions = {},
 ): Promise<RenderedChat> {
-  const { template, tools: given, ...rest } = options;
-  const input: Extract<RequestInput, { kind: "chat" }> = {
-    kind: "chat",
-    messages: chatMessages.read(messages, "messages"),
-    ...(template !== undefined && { template: templateVariables.read(template, "template") }),
-    ...(given !== undefined && { tools: toolsRule.read(given, "tools") }),
-  };
+  const { template, tools, ...rest } = options;
+  const input = chatInput(messages, { template, tools });
   return (await askHeader(model, rest, { ask: "render", input })) as RenderedChat;
+}
+
+/** A conversation as the worker takes it. @throws TidepoolError `invalid_argument` naming what is wrong by its path */
+export function chatInput(
+  messages: readonly ChatMessage[],
+  { template, tools }: Pick<RenderOptions, "template" | "tools">,
+  path = "messages",
+): Extract<RequestInput, { kind: "chat" }> {
+  return {
+    kind: "chat",
+    messages: chatMessages.read(messages, path),
+    ...(template !== undefined && { template: templateVariables.read(template, "template") }),
+    ...(tools !== undefined && { tools: toolsRule.read(tools, "tools") }),
+  };
 }
 
 function askHeader(model: Model, given: HeaderOptions, question: HeaderQuestion): Promise<unknown> {

@@ -145,8 +145,8 @@ export interface HeaderOptions extends EngineOptions {
  * ```
  */
 export interface RenderOptions extends HeaderOptions {
-  template?: Record<string, unknown>;
-  tools?: readonly Tool[];
+  template?: Record<string, unknown> | undefined;
+  tools?: readonly Tool[] | undefined;
 }
 
 /**

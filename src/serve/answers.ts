@@ -1,19 +1,6 @@
-/** What every HTTP door answers alike: JSON, errors in JSON, and bodies that are read within a bound. */
+/** What the prefill service answers besides records: JSON, and errors in JSON. */
 import { TidepoolError } from "../errors.ts";
-
-/** A refusal, as a status and what is wrong. */
-export class HttpRefusal extends Error {
-  readonly status: number;
-  readonly code: string;
-  readonly headers: Readonly<Record<string, string>>;
-
-  constructor(status: number, code: string, message: string, headers: Record<string, string> = {}) {
-    super(message);
-    this.status = status;
-    this.code = code;
-    this.headers = headers;
-  }
-}
+import { HttpRefusal } from "../http-body.ts";
 
 /** Statuses of the errors that a request may cause; all others are ours. */
 const STATUS: Readonly<Record<string, number>> = {
@@ -36,33 +23,4 @@ export function refusalOf(error: unknown): Response {
 
 export function json(value: unknown, status = 200, headers: Readonly<Record<string, string>> = {}): Response {
   return Response.json(value, { status, headers: { "Cache-Control": "no-store", ...headers } });
-}
-
-/** A request's JSON body. @throws HttpRefusal 413, 400 */
-export async function readJson(request: Request, maxBytes: number): Promise<unknown> {
-  const text = new TextDecoder().decode(await readBody(request, maxBytes));
-  try {
-    return JSON.parse(text) as unknown;
-  } catch {
-    throw new HttpRefusal(400, "invalid_argument", "the body is not JSON");
-  }
-}
-
-async function readBody(request: Request, maxBytes: number): Promise<Uint8Array> {
-  const tooLarge = (): HttpRefusal =>
-    new HttpRefusal(413, "too_long", `the body is larger than ${maxBytes} bytes`, { Connection: "close" });
-  if (Number(request.headers.get("content-length") ?? 0) > maxBytes) throw tooLarge();
-  const parts: Uint8Array[] = [];
-  let bytes = 0;
-  const reader = request.body?.getReader();
-  while (reader) {
-    const { done, value } = await reader.read();
-    if (done) break;
-    bytes += value.length;
-    if (bytes > maxBytes) throw tooLarge(); // not cancelled: the connection lives on for the answer
-    parts.push(value);
-  }
-  const whole = new Uint8Array(bytes);
-  parts.reduce((at, part) => (whole.set(part, at), at + part.length), 0);
-  return whole;
 }

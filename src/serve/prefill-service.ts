@@ -5,6 +5,7 @@
 import { onAbort } from "../base.ts";
 import { object, text as textRule } from "../check.ts";
 import { TidepoolError } from "../errors.ts";
+import { HttpRefusal, readJson } from "../http-body.ts";
 import type { Engine } from "../engine/engine.ts";
 import type { RecordFeed } from "../engine/engine-cache.ts";
 import { prefillFields } from "../wire/arguments.ts";
@@ -16,7 +17,7 @@ import {
   type PrefillAsk,
   type PrefillFacts,
 } from "../wire/prefill.ts";
-import { HttpRefusal, json, readJson, refusalOf } from "./answers.ts";
+import { json, refusalOf } from "./answers.ts";
 import { hasKey } from "./bearer.ts";
 
 /** Prompts under way at once, unless the options say otherwise. */

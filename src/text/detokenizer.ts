@@ -46,6 +46,8 @@ export interface Detokenizer {
   isControl(id: number): boolean;
   /** Whether the id is printed in decoded text: neither a control token nor an id without a token. */
   isText(id: number): boolean;
+  /** The bytes that the id adds to a text; those of its name for a control token. */
+  bytesOf(id: number): Uint8Array;
   /** The token as it stands in the vocabulary (byte-level and metaspace spellings not decoded). */
   idToToken(id: number): string | undefined;
 }
@@ -74,6 +76,7 @@ export function createDetokenizer(table: TokenTable): Detokenizer {
     ),
     isControl: (id) => kinds[id] === "control",
     isText: (id) => tokens[id] !== undefined && kinds[id] !== "control" && kinds[id] !== "unused",
+    bytesOf: (id) => pieces(id, true),
     idToToken: (id) => tokens[id],
   };
 }

@@ -21,6 +21,8 @@ import type { Notice, LoadProgress, EngineInfo, StatsOptions } from "./report.ts
 export type Call =
   | { method: "tokenize"; text: string }
   | { method: "detokenize"; tokens: readonly number[] }
+  | { method: "tokenBytes"; tokens: readonly number[] }
+  | { method: "render"; input: Extract<RequestInput, { kind: "chat" }> }
   | { method: "countTokens"; input: RequestInput }
   | { method: "predict"; input: RequestInput; params: GenerateParams }
   | ({ method: "stats" } & StatsOptions)

@@ -92,6 +92,8 @@ export interface EngineInfo {
   tokenizer: string;
   /** "ready", or why chats cannot be rendered. */
   chatTemplate: string;
+  /** Whether the chat template has a place for reasoning, between `<think>` and `</think>`. */
+  reasons: boolean;
   /** Where the file's template and tokenizer run: "own worker", "not needed", or why they run in the engine's thread. */
   textWorker: string;
   /** Features that this platform lacks; empty if nothing is missing. */

@@ -30,6 +30,7 @@ export function describe(runner: Runner, prompts: Prompts, capabilities: readonl
     },
     tokenizer: prompts.tokenizerState,
     chatTemplate: prompts.templateState,
+    reasons: prompts.reasons,
     textWorker: prompts.textState,
     capabilities: [...capabilities, ...missingOfPlan(runner.plan)],
   };

@@ -383,8 +383,12 @@ export class Session {
         return this.prompts.tokenize(call.text);
       case "detokenize":
         return this.prompts.detokenize(call.tokens);
+      case "tokenBytes":
+        return this.prompts.bytesOf(call.tokens);
+      case "render":
+        return this.prompts.render(call.input);
       case "countTokens":
-        return (await this.prompts.encode(call.input)).tokens.length;
+        return this.countTokens(call.input);
       case "predict":
         return this.predict(call);
       case "stats":
@@ -418,6 +422,13 @@ export class Session {
       default:
         return answerCacheCall(this, call);
     }
+  }
+
+  /** Encoders take a text as a whole. */
+  private async countTokens(input: RequestInput): Promise<number> {
+    const isWhole = input.kind === "text" && this.runner.shape.embedding?.isEncoder;
+    const { tokens } = await (isWhole ? this.prompts.encodeWhole(input.text) : this.prompts.encode(input));
+    return tokens.length;
   }
 
   private answerPrefill(call: PrefillCall): unknown {

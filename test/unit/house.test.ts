@@ -26,11 +26,12 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   sim: ["base", "shape", "cache", "schedule", "sim"],
   wire: [...GROUND, "wire"],
   worker: [...GROUND, "shape", "gpu", "load", "tier", "text", "cache", "model", "schedule", "wire", "worker"],
-  engine: [...GROUND, "wire", "engine"],
+  openai: ["base", "wire", "openai"],
+  engine: [...GROUND, "wire", "openai", "engine"],
   setup: [...GROUND, "gpu", "setup"],
-  serve: [...GROUND, "wire", "engine", "serve"],
+  serve: [...GROUND, "wire", "openai", "engine", "serve"],
   api: [...GROUND, "wire", "engine", "sim", "setup", "serve", "api"],
-  index: ["base", "wire", "engine"],
+  index: ["base", "wire", "openai", "engine"],
   demo: ["index", "sim", "demo"],
 };
 

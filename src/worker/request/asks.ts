@@ -38,14 +38,16 @@ const id = integer(0, Number.MAX_SAFE_INTEGER);
 /** Minus infinity too. */
 const logprob = rule<number>("a number", (value) => typeof value === "number");
 
+const chat = object<Extract<RequestInput, { kind: "chat" }>>(
+  "messages",
+  { kind: word("chat"), messages: chatMessages, template: templateVariables, tools },
+  { kind: true, messages: true },
+);
+
 const input = variants<RequestInput, "kind">("kind", {
   text: object("a text", { kind: word("text"), text: text() }, { kind: true, text: true }),
   tokens: object("tokens", { kind: word("tokens"), tokens: promptTokens }, { kind: true, tokens: true }),
-  chat: object<Extract<RequestInput, { kind: "chat" }>>(
-    "messages",
-    { kind: word("chat"), messages: chatMessages, template: templateVariables, tools },
-    { kind: true, messages: true },
-  ),
+  chat,
 });
 
 const likely = object<TokenLogprob["top"][number]>(
@@ -89,6 +91,12 @@ const call = variants<Call, "method">("method", {
     { method: word("detokenize"), tokens: promptTokens },
     { ...METHOD, tokens: true },
   ),
+  tokenBytes: object<Of<"tokenBytes">>(
+    "tokens",
+    { method: word("tokenBytes"), tokens: promptTokens },
+    { ...METHOD, tokens: true },
+  ),
+  render: object<Of<"render">>("a chat", { method: word("render"), input: chat }, WITH_INPUT),
   countTokens: object<Of<"countTokens">>("input", { method: word("countTokens"), input }, WITH_INPUT),
   predict: object<Of<"predict">>(
     "input and params",

@@ -53,6 +53,11 @@ export class Prompts {
     return "problem" in tokenizer ? tokenizer.problem.message : (templateProblem?.message ?? "ready");
   }
 
+  /** Whether the chat template has a place for reasoning. */
+  get reasons(): boolean {
+    return this.client.facts.reasons === true;
+  }
+
   /** Where texts are encoded: "own worker", or why there is none. */
   get textState(): string {
     if (this.detokenizer === undefined) return "not needed";
@@ -88,6 +93,12 @@ export class Prompts {
   detokenize(tokens: readonly number[]): string {
     this.check();
     return (this.detokenizer as Detokenizer).decode(tokens);
+  }
+
+  /** The bytes that each token adds to a text. @throws TidepoolError saying why there is no tokenizer. */
+  bytesOf(tokens: readonly number[]): Uint8Array[] {
+    this.check();
+    return tokens.map((token) => (this.detokenizer as Detokenizer).bytesOf(token));
   }
 
   /** Ids of a text without BOS. */

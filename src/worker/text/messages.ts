@@ -42,6 +42,8 @@ export interface TextFacts {
   tokenizer: { table: TokenTable } | { problem: WireError };
   /** Absent: the chat template is ready. */
   templateProblem?: WireError;
+  /** Whether the chat template has a place for reasoning, between `<think>` and `</think>`. */
+  reasons?: boolean;
 }
 
 export type ToText = { type: "open"; parts: TextParts } | { type: "ask"; question: TextQuestion };

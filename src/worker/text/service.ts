@@ -21,6 +21,9 @@ import {
   type TextQuestion,
 } from "./messages.ts";
 
+/** What ends a model's reasoning, in the templates of those that reason before they answer. */
+const REASONING_END = "</think>";
+
 type Made<T> = { value: T } | { problem: TidepoolError };
 
 export class TextService {
@@ -40,7 +43,9 @@ export class TextService {
     return {
       tokenizer:
         "problem" in tokenizer ? { problem: toWire(tokenizer.problem) } : { table: tokenizer.value.table },
-      ...("problem" in template && { templateProblem: toWire(template.problem) }),
+      ...("problem" in template
+        ? { templateProblem: toWire(template.problem) }
+        : { reasons: template.value.source.includes(REASONING_END) }),
     };
   }
 
