@@ -78,6 +78,16 @@ export class KvTails<P extends TailPool = TailPool> {
     this.pool.copySlot(source, this.begin(to, from));
   }
 
+  /** The conservation check: every tail is free or one block's. */
+  check(): void {
+    const all = [...this.free, ...this.bySlot.values()];
+    const { slots } = this.pool;
+    assert(
+      all.length === slots && new Set(all).size === slots,
+      `${this.free.length} free tails and ${this.bySlot.size} of blocks, of ${slots}`,
+    );
+  }
+
   private tailOf(slot: number): number {
     const tail = this.bySlot.get(slot);
     assert(tail !== undefined, `slot ${slot} holds no partial block`);

@@ -151,7 +151,7 @@ function planParts(file: ModelFile, shape: ModelShape, options: MemoryOptions): 
   const table = rowTableOf(file, shape);
   const tableBytes = table?.sizeBytes ?? 0;
   const stateSlotBytes = stateBytes(stateLayers(shape));
-  const states = planStates(shape, options);
+  const states = planStates(shape, options, tailRoom(shape, options));
   const statePoolBytes = stateSlotBytes * states.maxSlots;
   const stateStartBytes = stateSlotBytes * states.startSlots;
   const maxRows = stepRows(shape, options);
@@ -239,6 +239,25 @@ export function tailsFor(
   return (stateSlots > 0 ? 2 : 1) * (options.seats + 1) + inStep + stateSlots;
 }
 
+/**
+ * Tails that one binding holds beyond those of running requests and steps: snapshots inside blocks at most. Infinity if the pool is
+ * exact.
+ * @throws TidepoolError `out_of_memory` if those of running requests and steps do not fit.
+ */
+export function tailRoom(
+  shape: ModelShape,
+  options: Pick<MemoryOptions, "dtype" | "kvDtype" | "tailDtype" | "blockTokens" | "chunkTokens" | "seats">,
+): number {
+  const layers = kvLayers(shape);
+  if (!packedBits(options.kvDtype) || layers.length === 0) return Infinity;
+  const { seats, chunkTokens, blockTokens } = options;
+  const needed = tailsFor(shape, options, stateLayers(shape).length === 0 ? 0 : runningSlots(seats));
+  const most = maxSlots(layers, blockTokens, exactDtype(options));
+  if (needed <= most) return most - needed;
+  const message = `${needed} blocks of exact newest tokens do not fit beside a KV pool in ${options.kvDtype}: at most ${most} of ${blockTokens} tokens; use fewer requests at once than ${seats}, or chunkTokens below ${chunkTokens}`;
+  throw new TidepoolError("out_of_memory", message, { needed, most });
+}
+
 /** Bytes of what steps need beside slots for experts: checkpoints and predictions. */
 function besideSlots(
   { layers, experts, chosen }: ExpertPlan,
@@ -308,13 +327,15 @@ export function kvBytesPerToken(
 /**
  * Plans the state pool: at most two slots for each seat, used in turns, two more for scoring, and the snapshots; at first
  * what one request needs and a few snapshots. No slots in models without recurrent layers.
+ * @param room snapshots at most, whatever is asked for
  */
 export function planStates(
   shape: ModelShape,
   options: Pick<MemoryOptions, "seats" | "snapshots" | "stateStartSlots">,
+  room = Infinity,
 ): StatePlan {
   if (stateLayers(shape).length === 0) return { startSlots: 0, maxSlots: 0, maxSnapshots: 0 };
-  const maxSnapshots = snapshotSlots(shape, options);
+  const maxSnapshots = Math.min(room, snapshotSlots(shape, options));
   const maxSlots = runningSlots(options.seats) + maxSnapshots;
   const usual = 2 + Math.min(START_SNAPSHOTS, maxSnapshots);
   return { startSlots: Math.min(maxSlots, options.stateStartSlots ?? usual), maxSlots, maxSnapshots };

@@ -192,6 +192,10 @@ export class Runner {
     const larger = await states.allocate(slots);
     if (!larger) return undefined;
     const tails = await this.moreTails(slots);
+    if (tails === "none") {
+      for (const buffer of larger.buffers) buffer.destroy();
+      return undefined;
+    }
     const bodies = await programs.rebuild({ states: larger, ...(tails && { tails: tails.larger }) });
     const moved = guarded(this.gpu.device, "to copy the state pool", () => {
       states.adopt(larger);
@@ -201,13 +205,15 @@ export class Runner {
     return { moved };
   }
 
-  /** Tails of packed blocks for as many snapshots as a larger state pool holds; as many as there are if memory is short. */
-  private async moreTails(stateSlots: number): Promise<{ larger: KvPoolBuffers; adopt(): void } | undefined> {
+  /** Tails of packed blocks for as many snapshots as a larger state pool holds; undefined if the pool is exact, "none" if memory is short. */
+  private async moreTails(
+    stateSlots: number,
+  ): Promise<{ larger: KvPoolBuffers; adopt(): void } | "none" | undefined> {
     const { tails } = this.pool;
     if (!tails) return undefined;
     const before = tails.pool.slots;
     const larger = await tails.pool.allocate(tailsFor(this.shape, this.options, stateSlots));
-    if (!larger) return undefined;
+    if (!larger) return "none";
     const adopt = (): void => {
       tails.pool.adopt(larger);
       tails.addFree(before);

@@ -115,9 +115,9 @@ function blocksNotice({ pool, options }: Runner, wanted: number): Notice {
   };
 }
 
-function statesNotice({ states }: Runner, wanted: number): Notice {
+function statesNotice({ states, pool: { tails } }: Runner, wanted: number): Notice {
   const has = `${states.slots} (${bytesText(states.bytes)})`;
-  const asked = `${wanted} recurrent states (${bytesText(wanted * states.slotBytes)})`;
+  const asked = `${wanted} recurrent states (${bytesText(wanted * states.slotBytes)})${tails ? " with their last blocks in exact form" : ""}`;
   return {
     code: "pool_full",
     message: `the GPU's memory does not suffice for a pool of ${asked}: it stays at ${has}; snapshots are evicted for running requests, and fewer of these may run at once`,

@@ -538,6 +538,7 @@ export class Session {
   /** The conservation check: blocks, seats and outputs are held by requests that are under way, and by nothing else. */
   check(): { requests: number; blocks: number } {
     this.scheduler.check();
+    this.runner.pool.tails?.check();
     this.requests.check((id) => this.intake.has(id));
     const calls = (this.embeds?.count ?? 0) + this.jobs.count;
     return { requests: this.requests.count + this.intake.count + calls, blocks: this.scheduler.usedBlocks };

@@ -11,6 +11,7 @@ import type {
   EngineOptions,
   GenerateParams,
   GenerationResult,
+  KvDtype,
   RequestInput,
 } from "../../src/wire/protocol.ts";
 import type { RunnerOptions } from "../../src/model/runner.ts";
@@ -174,24 +175,21 @@ interface MidStream {
   ask: Ask;
   /** A share of the model's experts, the only ones on the GPU. */
   experts?: number;
+  kvDtype?: KvDtype;
 }
 
 function midStreamCase(
-  { model, path, ask, experts }: MidStream,
+  { model, path, ask, experts, kvDtype = "f32" }: MidStream,
   at: readonly [number, number],
   when: string,
 ): Case {
   return {
     name: `model/device-loss/${model}, five requests on three seats, lost ${when}`,
     async run(env) {
-      const engine: EngineOptions | undefined =
-        experts === undefined
-          ? undefined
-          : {
-              ...OPTIONS,
-              expertMemory: await shareOfExperts(await env.shared(path), experts),
-            };
-      const bench = await open(env, { path, ...(engine && { engine }) });
+      const expertMemory =
+        experts === undefined ? undefined : await shareOfExperts(await env.shared(path), experts);
+      const engine = { ...OPTIONS, kvDtype, ...(expertMemory !== undefined && { expertMemory }) };
+      const bench = await open(env, { path, engine });
       try {
         equal(
           bench.session.session.runner.experts !== undefined,
@@ -496,6 +494,12 @@ const onlyFull: Case[] = [
     [0, 5],
     "in mid-stream",
   ),
+  midStreamCase(
+    { model: "stories260K in q8", path: STORIES, ask: text, kvDtype: "q8" },
+    [0, 5],
+    "in mid-stream",
+  ),
+  midStreamCase({ model: "lfm2", path: HYBRID, ask: letters }, [0, 5], "in mid-stream"),
   duringPrefill,
   lostAgainCase,
   scoreCase,
@@ -503,7 +507,7 @@ const onlyFull: Case[] = [
 ];
 
 export const cases: Case[] = [
-  midStreamCase({ model: "lfm2", path: HYBRID, ask: letters }, [0, 5], "in mid-stream"),
+  midStreamCase({ model: "lfm2 in q4", path: HYBRID, ask: letters, kvDtype: "q4" }, [0, 5], "in mid-stream"),
   idleCase,
   secondCase,
   closeCase,

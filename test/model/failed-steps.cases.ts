@@ -5,7 +5,13 @@
 import { TidepoolError } from "../../src/errors.ts";
 import { findProvider, openGpu } from "../../src/gpu/device.ts";
 import { TierStore } from "../../src/tier/store/store.ts";
-import type { EngineOptions, GenerateParams, RequestInput, ScoreResult } from "../../src/wire/protocol.ts";
+import type {
+  EngineOptions,
+  GenerateParams,
+  KvDtype,
+  RequestInput,
+  ScoreResult,
+} from "../../src/wire/protocol.ts";
 import { withNumbers } from "../support/broken-model.ts";
 import type { Case, CaseEnv } from "../support/cases.ts";
 import { equal } from "../support/equal.ts";
@@ -117,13 +123,19 @@ const HALVES: readonly (readonly Moment[])[] = [
   ],
 ];
 
-function faultCase(model: string, path: string, moments: readonly Moment[], full: boolean): Case {
+function faultCase(
+  model: string,
+  path: string,
+  moments: readonly Moment[],
+  full: boolean,
+  kvDtype: KvDtype = "f32",
+): Case {
   const what = moments.map((moment) => moment.join(" in ")).join(" or ");
   return {
-    name: `model/failed-steps/${model}: a step that is ${what} is computed again`,
+    name: `model/failed-steps/${model}${kvDtype === "f32" ? "" : ` in ${kvDtype}`}: a step that is ${what} is computed again`,
     full,
     run: async (env) =>
-      withBench(env, await env.shared(path), OPTIONS, async (bench) => {
+      withBench(env, await env.shared(path), { ...OPTIONS, kvDtype }, async (bench) => {
         const expected = await undisturbed(bench, PROMPTS);
         for (const [index, [fault, when]] of moments.entries()) {
           await bench.session.session.mover?.store.clear();
@@ -323,9 +335,14 @@ const onlyFull: Case[] = [
 ];
 
 export const cases: Case[] = [
+  // The hybrid with packed keys and values, which lie in more places.
   ...HALVES.flatMap((moments, half) => [
     faultCase("llama", LLAMA, moments, half !== 0),
-    faultCase("falconh1", HYBRID, moments, half !== 1),
+    faultCase("falconh1", HYBRID, moments, half !== 1, "q4"),
+  ]),
+  ...HALVES.flatMap((moments) => [
+    faultCase("llama", LLAMA, moments, true, "q8"),
+    faultCase("falconh1", HYBRID, moments, true),
   ]),
   twiceCase,
   besideCase("llama", LLAMA, [

@@ -17,7 +17,7 @@ export interface Golden {
 }
 
 /** How the prompt is fed: all in one prefill, in chunks, or one by one through the decode kernels. */
-export type Feed = "once" | "chunks of 7" | "one by one";
+export type Feed = "once" | "chunks of 7" | "blocks" | "one by one";
 
 export interface Setting {
   dtype: Elem;
@@ -60,6 +60,8 @@ export async function runTokens(
 /** What a run may ask for beside its setting. */
 export interface More {
   options?: Partial<RunnerOptions>;
+  /** Called behind each step with the tokens so far. */
+  behind?(runner: Runner, slots: readonly number[], tokens: number): Promise<void>;
   /** Called with the runner at the end, and the slots of the tokens' blocks. */
   look?(runner: Runner, slots: readonly number[]): void | Promise<void>;
 }
@@ -70,7 +72,7 @@ export async function runFile(
   file: ModelFile,
   tokens: number[],
   setting: Setting,
-  { options: asked, look }: More = {},
+  { options: asked, behind, look }: More = {},
 ): Promise<Float32Array> {
   const { dtype, kvDtype, blockTokens, feed } = setting;
   const poolTokens = Math.ceil(tokens.length / blockTokens) * blockTokens + 3 * blockTokens;
@@ -82,7 +84,7 @@ export async function runFile(
   const slots = (blocks.allocate(Math.ceil(tokens.length / blockTokens)) as number[]).reverse();
   const out = new Float32Array(tokens.length * runner.shape.vocabSize);
   try {
-    const step = feed === "once" ? tokens.length : feed === "one by one" ? 1 : 7;
+    const step = { once: tokens.length, "chunks of 7": 7, blocks: blockTokens, "one by one": 1 }[feed];
     const seat = new SeatState([0, 1]);
     seat.start();
     for (let start = 0; start < tokens.length; start += step) {
@@ -93,6 +95,7 @@ export async function runFile(
           ? await runner.scoreDecode({ position: start, slots, token: part[0] as number, state })
           : await runner.score({ position: start, slots, tokens: part, firstRow: 0, state });
       out.set(logits, start * runner.shape.vocabSize);
+      await behind?.(runner, slots, start + part.length);
     }
     await look?.(runner, slots);
   } finally {

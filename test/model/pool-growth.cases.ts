@@ -194,6 +194,42 @@ const shortStatesCase: Case = {
   },
 };
 
+/** States of snapshots find memory, and the exact newest blocks beside packed ones do not: as if neither did. */
+const shortTailsCase: Case = {
+  name: "model/pool-growth/memory runs out for the tails of snapshots: fewer snapshots, said once",
+  async run(env) {
+    const bytes = await env.shared(HYBRID);
+    const options: EngineOptions = { ...SMALL, kvDtype: "q8", poolStartTokens: 4096, maxRequests: 1 };
+    const large = await TestSession.load(env.gpu, bytes, options);
+    const gpu = await shortGpu(1);
+    const file = await openModel([openBytes(bytes, "model.gguf")]);
+    const session = await TestSession.open(gpu, file, options);
+    try {
+      for (let index = 0; index < 40; index++) {
+        const ask = (of: TestSession) => of.generate(tokensOf(index, 20), { maxTokens: 2 }).done;
+        equal((await ask(session)).tokens, (await ask(large)).tokens, `tokens of request ${index}`);
+      }
+      const { states, pool, plan } = session.session.runner;
+      equal(pool.partial.slots, plan.startTails, "tails");
+      equal(statesOf(session), plan.states.startSlots, "states, which grow with tails alone");
+      const notices = session.posted.flatMap((message) =>
+        message.type === "notice" ? [message.notice] : [],
+      );
+      equal(
+        notices.map(({ code, message }) => [code, /last blocks in exact form/.test(message)]),
+        [["pool_full", true]],
+        "notices",
+      );
+      equal(states.slots < large.session.runner.states.slots, true, "fewer than with memory");
+      session.checkIdle();
+    } finally {
+      await session.close();
+      await large.close();
+      gpu.device.destroy();
+    }
+  },
+};
+
 async function codeOf(promise: Promise<unknown>): Promise<string> {
   try {
     await promise;
@@ -264,6 +300,7 @@ export const cases: Case[] = [
   growthCase("lfm2", HYBRID, true),
   shortCase,
   shortStatesCase,
+  shortTailsCase,
   scoreCase,
   planCase("stories260K", STORIES),
   planCase("lfm2", HYBRID),

@@ -46,6 +46,7 @@ import { cases as refusals } from "../model/refusals.cases.ts";
 import { cases as restored } from "../model/restored.cases.ts";
 import { cases as resume } from "../model/resume.cases.ts";
 import { cases as packed } from "../model/packed.cases.ts";
+import { cases as packedLife } from "../model/packed-life.cases.ts";
 import { cases as segments } from "../model/segments.cases.ts";
 import { cases as shipped } from "../model/shipped.cases.ts";
 import { cases as textWorker } from "../model/text-worker.cases.ts";
@@ -102,6 +103,7 @@ export const allCases: Case[] = [
     ...restored,
     ...resume,
     ...packed,
+    ...packedLife,
     ...segments,
     ...snapshots,
   ]),

@@ -3,7 +3,7 @@ import { expect, test } from "vitest";
 import { Random } from "../../src/base.ts";
 import { StateSlotPool, type StateRing } from "../../src/cache/state-slot-pool.ts";
 import type { ModelFile } from "../../src/load/model-file.ts";
-import { checkSeats, planMemory, planStates } from "../../src/model/memory.ts";
+import { checkSeats, planMemory, planStates, tailRoom, tailsFor } from "../../src/model/memory.ts";
 import type { Mixer, ModelShape } from "../../src/shape/shape.ts";
 import { stateBytes } from "../../src/gpu/state-pool.ts";
 import { stateLayers } from "../../src/model/mixer/kinds.ts";
@@ -146,5 +146,26 @@ test("a state of which not even one request's fit is the model's fault, and no a
   const seats = { ...options, seats: 500 };
   expect(() => planMemory(file, shapeOf(1, { ...mixer, heads: 24 } as Mixer, 768), seats)).toThrow(
     /^huge\.gguf: 1002 states do not fit/,
+  );
+});
+
+/** A recurrent layer, and attention with blocks of 4 MiB in f32: 32 in a binding. */
+const wideHybrid = {
+  ...{ hiddenSize: 64, contextTokens: 4096, vocabSize: 100, perLayerWidth: 0 },
+  layers: [
+    { mixers: [{ kind: "mamba2", heads: 2, headDim: 8, stateSize: 8, groups: 1, kernel: 4 }] },
+    { mixers: [{ kind: "attention", heads: 64, kvHeads: 64, headDim: 256 }] },
+  ],
+} as unknown as ModelShape;
+
+test("snapshots beside a packed pool are no more than their exact last blocks fit a binding", () => {
+  const options = { dtype: "f32", kvDtype: "q8", blockTokens: 64, chunkTokens: 64, seats: 1 } as const;
+  expect(tailRoom(wideHybrid, { ...options, kvDtype: "f32" })).toBe(Infinity);
+  const room = tailRoom(wideHybrid, options);
+  const { maxSlots, maxSnapshots } = planStates(wideHybrid, { seats: 1, snapshots: 200 }, room);
+  expect(maxSnapshots).toBe(room);
+  expect(tailsFor(wideHybrid, options, maxSlots)).toBe(32);
+  expect(() => tailRoom(wideHybrid, { ...options, seats: 20 })).toThrow(
+    /blocks of exact newest tokens do not fit .* at most 32 of 64 tokens; use fewer requests at once than 20/,
   );
 });
