@@ -67,7 +67,7 @@ function scoreOf(
   return accuracy(engine, tokenizer, group, maxNewTokens, wrong);
 }
 
-async function tokenizerOf(path: string): Promise<Tokenizer> {
+export async function tokenizerOf(path: string): Promise<Tokenizer> {
   const file = await openModel(path);
   try {
     return createTokenizer(file);
@@ -134,7 +134,7 @@ async function accuracy(
 }
 
 /** Greedy, and ended as soon as the first line is. */
-async function answerTo(engine: Engine, prompt: number[], maxTokens: number): Promise<string> {
+export async function answerTo(engine: Engine, prompt: number[], maxTokens: number): Promise<string> {
   const ended = new AbortController();
   let text = "";
   for await (const chunk of engine.generate(prompt, { maxTokens, signal: ended.signal })) {

@@ -2,6 +2,9 @@
  * `npm run eval [MODEL] [-- --limit N] [--distances 64,128] [--groups a,b] [--kv-dtype q8] [--torch] [--runtime NAME] [--out FOLDER]`:
  * scores a shipped model (default tide-dense) or a model file with the committed evaluation set, prints a Markdown table
  * and writes the same as JSON to dist/eval. An architecture that the engine does not run is scored with PyTorch.
+ *
+ * `npm run eval [MODEL] -- --long [--modes full,q8,q4,q2] [--contexts 1024,2048] [--documents N] [--out FOLDER]`: answers the
+ * questions about long documents in several modes, and compares each with the first on the same questions.
  */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
@@ -10,6 +13,8 @@ import { DEFAULT_MODEL, SHIPPED_MODELS, shippedPath } from "../../src/api/shippe
 import type { KvDtype } from "../../src/wire/protocol.ts";
 import { chooseDriver } from "./driver.ts";
 import { scoreWithEngine } from "./eval-engine.ts";
+import { runLong } from "./eval-long.ts";
+import { longModes, longTable, readLongSet } from "./eval-long-set.ts";
 import { markdown, readEvalSet, type EvalSet, type Scores } from "./eval-set.ts";
 import { scoreWithTorch } from "./eval-torch.ts";
 
@@ -23,6 +28,10 @@ const { values: flags, positionals } = parseArgs({
     distances: { type: "string" },
     groups: { type: "string" },
     "kv-dtype": { type: "string" },
+    long: { type: "boolean", default: false },
+    modes: { type: "string", default: "full,q8,q4,q2" },
+    contexts: { type: "string", default: "1024,2048" },
+    documents: { type: "string", default: "24" },
     torch: { type: "boolean", default: false },
     runtime: { type: "string" },
     out: { type: "string", default: "dist/eval" },
@@ -39,10 +48,7 @@ async function main(): Promise<void> {
     ...(flags.distances !== undefined && { distances: flags.distances.split(",").map(Number) }),
     ...(flags.groups !== undefined && { groups: flags.groups.split(",") }),
   });
-  const given = positionals[0] ?? DEFAULT_MODEL;
-  const shipped = SHIPPED_MODELS.find(({ name }) => name === given);
-  const name = shipped?.name ?? basename(given, ".gguf");
-  const path = shipped ? shippedPath(shipped.name) : given;
+  const { name, path, shipped } = modelOf(positionals[0] ?? DEFAULT_MODEL);
   if (shipped && !shipped.runs)
     log(`the engine does not run ${shipped.architecture} yet: PyTorch scores ${name}`);
   const withTorch = flags.torch || shipped?.runs === false;
@@ -57,6 +63,32 @@ async function main(): Promise<void> {
   );
 }
 
+async function long(): Promise<void> {
+  const documents = Number(flags.documents);
+  if (!Number.isInteger(documents) || documents < 2)
+    throw new Error(`--documents is ${flags.documents}, expected 2 or more`);
+  const modes = longModes(flags.modes);
+  const set = readLongSet(flags.contexts.split(",").map(Number), documents);
+  const { name, path } = modelOf(positionals[0] ?? DEFAULT_MODEL);
+  log(`runtime: ${await chooseDriver(flags.runtime, log)}`);
+  const scores = await runLong(path, set, modes, log);
+  console.log(longTable(set, scores));
+  write(`long-${name}`, { model: name, set: set.seed, modes: scores });
+}
+
+function modelOf(given: string): {
+  name: string;
+  path: string;
+  shipped: (typeof SHIPPED_MODELS)[number] | undefined;
+} {
+  const shipped = SHIPPED_MODELS.find(({ name }) => name === given);
+  return {
+    name: shipped?.name ?? basename(given, ".gguf"),
+    path: shipped ? shippedPath(shipped.name) : given,
+    shipped,
+  };
+}
+
 async function withEngine(path: string, set: EvalSet): Promise<Scores> {
   log(`runtime: ${await chooseDriver(flags.runtime, log)}`);
   const kvDtype = flags["kv-dtype"] as KvDtype | undefined; // the engine checks it
@@ -68,14 +100,18 @@ async function withEngine(path: string, set: EvalSet): Promise<Scores> {
 
 function report(model: string, scorer: string, set: EvalSet, scores: Scores): void {
   console.log(markdown(model, scores));
+  write(model, { model, scorer, set: set.seed, groups: scores });
+}
+
+function write(name: string, results: unknown): void {
   mkdirSync(flags.out, { recursive: true });
-  const file = join(flags.out, `${model}.json`);
-  writeFileSync(file, `${JSON.stringify({ model, scorer, set: set.seed, groups: scores }, null, 2)}\n`);
+  const file = join(flags.out, `${name}.json`);
+  writeFileSync(file, `${JSON.stringify(results, null, 2)}\n`);
   log(file);
 }
 
 try {
-  await main();
+  await (flags.long ? long() : main());
 } catch (error) {
   log(`eval: ${error instanceof Error ? error.message : String(error)}`);
   process.exitCode = 1;

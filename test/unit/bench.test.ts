@@ -1,6 +1,7 @@
 /** What the benchmark and the evaluation say about their numbers: amounts, tables, CSV, and the scoring rules. */
 import { expect, test } from "vitest";
 import { answerEnded, answerIn, markdown, readEvalSet, repeats } from "../bench/eval-set.ts";
+import { compared, longModes, longTable, meanOf, readLongSet } from "../bench/eval-long-set.ts";
 import { RANDOM_28M, randomModel, STORIES_260K } from "../bench/random-model.ts";
 import { csv, median, tableLines } from "../bench/report.ts";
 import { bytesReadPerToken, chooseTargets, multiplyAddsPerPromptToken } from "../bench/targets.ts";
@@ -68,4 +69,44 @@ test("the random models are as large as they say, and what a token reads follows
   const large = { kind: "model", name: "x", shape: RANDOM_28M, type: "F16" } as const;
   expect(bytesReadPerToken(large, 0) / 2).toBe(8 * (512 * 64 * 24 + 3 * 512 * 1408) + 512 * 4096);
   expect(multiplyAddsPerPromptToken(large, 0)).toBe(8 * (512 * 64 * 24 + 3 * 512 * 1408));
+});
+
+test("modes of long contexts are named, and unknown ones are refused with those that exist", () => {
+  expect(longModes("full,q2")).toEqual([
+    { name: "full", options: {} },
+    { name: "q2", options: { kvDtype: "q2" } },
+  ]);
+  for (const name of ["q3", "q4@2", "", "full@"])
+    expect(() => longModes(name)).toThrow(`no mode "${name}"; there are full, q8, q4, q2`);
+});
+
+test("documents of the long set have needles and pairs whose answers stand in them", () => {
+  const set = readLongSet([1024, 8192], 3);
+  expect(set.contexts.map(({ tokens, documents }) => [tokens, documents.length])).toEqual([
+    [1024, 3],
+    [8192, 3],
+  ]);
+  for (const { text, questions } of set.contexts.flatMap(({ documents }) => documents)) {
+    expect(questions.map(({ kind }) => kind).join()).toMatch(/^(needle,){12}(pair,?){4}$/);
+    for (const { answer } of questions)
+      for (const part of answer.split(" and ")) expect(text).toContain(part);
+  }
+  expect(() => readLongSet([1000], 1)).toThrow("no documents of 1000 tokens");
+});
+
+test("modes are compared on the same questions, and documents are what is independent", () => {
+  const of = (...right: number[][]) => right.map((each) => ({ right: each.map(Boolean), nll: 1 }));
+  const first = of([1, 1, 1, 0], [1, 1, 1, 1], [0, 0, 1, 1]);
+  const mode = of([1, 1, 0, 1], [1, 1, 1, 0], [0, 0, 1, 1]);
+  const { questions, right, lost, gained, difference } = compared(mode, first);
+  expect([questions, right, lost, gained]).toEqual([12, 8, 2, 1]);
+  expect(difference.value).toBeCloseTo(-25 / 3);
+  expect(difference.within).toBeCloseTo((4.303 * 25) / 3, -1); // t of two degrees times sd / sqrt(3) of 0, -25 and 0
+  expect(compared(first, first).difference).toEqual({ value: 0, within: 25 });
+  expect(compared(mode, first, (at) => at === 2).lost).toBe(1);
+  expect(meanOf([1, 3]).value).toBe(2);
+  const contexts = [{ tokens: 1024, documents: first }];
+  const full = { mode: "full", kvBytesPerToken: 2048, seconds: 1, contexts };
+  const q2 = { mode: "q2", kvBytesPerToken: 384, seconds: 1, contexts: [{ tokens: 1024, documents: mode }] };
+  expect(longTable(readLongSet([1024], 3), [full, q2]).split("\n")[3]).toContain("| -8.3 ± ");
 });
