@@ -50,12 +50,12 @@ export async function handle(
 }
 
 /** An error as a response. */
-function faultResponse(error: unknown): Response {
+export function faultResponse(error: unknown): Response {
   const { status, body, headers } = faultOf(error);
   return json(body, status, headers);
 }
 
-function json(value: unknown, status = 200, headers: Record<string, string> = {}): Response {
+export function json(value: unknown, status = 200, headers: Record<string, string> = {}): Response {
   return Response.json(value, { status, headers: { "Cache-Control": "no-store", ...headers } });
 }
 

@@ -8,13 +8,16 @@ import type { AddressInfo } from "node:net";
 import { Readable } from "node:stream";
 import type { ReadableStream as NodeStream } from "node:stream/web";
 
-/** Connections at once; more are dropped. */
+/** Connections at once, unless the options say otherwise. */
 const MAX_CONNECTIONS = 64;
 
 /** How long a request's head, and all of it, may take to arrive, and a connection may idle. */
 const HEAD_LIMIT_MS = 10_000;
 const REQUEST_LIMIT_MS = 60_000;
 const IDLE_LIMIT_MS = 5000;
+
+/** While answers end: how often connections that carry none any more are closed. */
+const IDLE_LOOK_MS = 50;
 
 /**
  * Where a server listens.
@@ -31,6 +34,8 @@ export interface ServeOptions {
   host?: string | undefined;
   /** 0: any that is free. */
   port: number;
+  /** Connections at once; more are dropped. Default 64. */
+  maxConnections?: number | undefined;
 }
 
 /**
@@ -45,8 +50,8 @@ export interface ServeOptions {
  */
 export interface RunningServer {
   url: string;
-  /** Takes no more connections, and ends those that are open. */
-  close(): Promise<void>;
+  /** Takes no more connections, and ends those that are open: those that carry an answer after `drainMs` at the latest. Default 0. */
+  close(drainMs?: number): Promise<void>;
 }
 
 /**
@@ -63,24 +68,29 @@ export interface RunningServer {
  */
 export async function serveHttp(
   handler: (request: Request) => Promise<Response>,
-  { host = "127.0.0.1", port }: ServeOptions,
+  { host = "127.0.0.1", port, maxConnections = MAX_CONNECTIONS }: ServeOptions,
 ): Promise<RunningServer> {
   const server = createServer((incoming, outgoing) => void answer(handler, incoming, outgoing));
-  server.maxConnections = MAX_CONNECTIONS;
+  server.maxConnections = maxConnections;
   server.headersTimeout = HEAD_LIMIT_MS;
   server.requestTimeout = REQUEST_LIMIT_MS;
   server.keepAliveTimeout = IDLE_LIMIT_MS;
   server.listen(port, host);
   await once(server, "listening");
   const { port: bound } = server.address() as AddressInfo;
-  return { url: `http://${host.includes(":") ? `[${host}]` : host}:${bound}`, close: () => close(server) };
+  const shownHost = host.includes(":") ? `[${host}]` : host;
+  return { url: `http://${shownHost}:${bound}`, close: (drainMs = 0) => close(server, drainMs) };
 }
 
-async function close(server: Server): Promise<void> {
+async function close(server: Server, drainMs: number): Promise<void> {
   const closed = once(server, "close");
-  server.close();
-  server.closeAllConnections();
+  server.close(); // connections that carry no answer end too
+  if (drainMs <= 0) server.closeAllConnections();
+  const late = setTimeout(() => server.closeAllConnections(), drainMs);
+  const idle = setInterval(() => server.closeIdleConnections(), IDLE_LOOK_MS); // clients keep theirs after an answer
   await closed;
+  clearTimeout(late);
+  clearInterval(idle);
 }
 
 /** Never rejects: a connection that breaks concerns its asker alone. */
@@ -117,6 +127,10 @@ function requestOf(incoming: IncomingMessage, signal: AbortSignal): Request {
 
 /** Writes no faster than the asker reads. */
 async function send({ status, headers, body }: Response, outgoing: ServerResponse): Promise<void> {
+  if (outgoing.destroyed) {
+    await body?.cancel(); // its asker went away while it was made
+    return;
+  }
   outgoing.writeHead(status, Object.fromEntries(headers));
   if (!body) {
     outgoing.end();
