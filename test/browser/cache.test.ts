@@ -8,6 +8,7 @@ import { existsSync } from "node:fs";
 import type { Browser, Locator, Page } from "playwright";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { launchChromium, PATIENT_MS } from "../support/chromium.ts";
+import { fullTest } from "../support/full.ts";
 import { serveFolders, type FileServer } from "../support/serve.ts";
 
 const FOLDER = process.env["PAGE"] ?? "dist/page";
@@ -89,74 +90,77 @@ if (!SHIPPED)
   console.warn("SKIPPED 2 cases of the cache view: demo/models has no tide-dense.gguf or tide-hybrid.gguf");
 
 describe.skipIf(!SHIPPED)("with the shipped models", { timeout: 3 * PATIENT_MS }, () => {
-  test("two conversations branch in the tree; decisions are told; budgets move; large trees are drawn", async () => {
-    await page.goto(server.address);
-    await page.locator("summary", { hasText: /^Settings$/ }).click();
-    await page.getByLabel("Temperature").fill("0");
-    await page.getByLabel("Max tokens").fill("8");
-    await view("Cache");
-    await named("button", /^Load tide-dense$/).click();
-    const tree = named("region", "Prefix tree");
-    await tree.filter({ hasText: "Nothing is computed yet" }).waitFor();
-    await view("Chat");
-    await page.getByLabel("System prompt").fill(SYSTEM);
-    await ask("At which berth does the Kelpie lie, and what does it carry today, when the tide is low?");
-    await named("button", "New conversation").click();
-    await page.getByLabel("System prompt").fill(SYSTEM);
-    await ask("Who keeps the light, and who rang the bell when the water was high last night?");
-    await view("Cache");
+  fullTest(
+    "two conversations branch in the tree; decisions are told; budgets move; large trees are drawn",
+    async () => {
+      await page.goto(server.address);
+      await page.locator("summary", { hasText: /^Settings$/ }).click();
+      await page.getByLabel("Temperature").fill("0");
+      await page.getByLabel("Max tokens").fill("8");
+      await view("Cache");
+      await named("button", /^Load tide-dense$/).click();
+      const tree = named("region", "Prefix tree");
+      await tree.filter({ hasText: "Nothing is computed yet" }).waitFor();
+      await view("Chat");
+      await page.getByLabel("System prompt").fill(SYSTEM);
+      await ask("At which berth does the Kelpie lie, and what does it carry today, when the tide is low?");
+      await named("button", "New conversation").click();
+      await page.getByLabel("System prompt").fill(SYSTEM);
+      await ask("Who keeps the light, and who rang the bell when the water was high last night?");
+      await view("Cache");
 
-    const drawing = tree.getByRole("img");
-    await expect
-      .poll(() => drawing.getAttribute("aria-label"), { timeout: PATIENT_MS })
-      .toMatch(
-        /^2 sequences with 1 branch: \d+ blocks \(([1-9]\d*) on the GPU, [1-9]\d* in memory, [1-9]\d* on disk\)/,
-      );
-    console.log("tree:", await drawing.getAttribute("aria-label"));
-    await tree.locator("summary", { hasText: "as a table" }).click();
-    await expect
-      .poll(() => named("region", "Tree as a table").locator("tbody tr").count())
-      .toBeGreaterThan(2);
-    const box = (await drawing.boundingBox()) ?? { x: 0, y: 0 };
-    await page.mouse.move(box.x + 14, box.y + 20);
-    await tree.filter({ hasText: /Tokens 0 to \d+ · \d+ blocks? \(\d+ on GPU/ }).waitFor();
+      const drawing = tree.getByRole("img");
+      await expect
+        .poll(() => drawing.getAttribute("aria-label"), { timeout: PATIENT_MS })
+        .toMatch(
+          /^2 sequences with 1 branch: \d+ blocks \(([1-9]\d*) on the GPU, [1-9]\d* in memory, [1-9]\d* on disk\)/,
+        );
+      console.log("tree:", await drawing.getAttribute("aria-label"));
+      await tree.locator("summary", { hasText: "as a table" }).click();
+      await expect
+        .poll(() => named("region", "Tree as a table").locator("tbody tr").count())
+        .toBeGreaterThan(2);
+      const box = (await drawing.boundingBox()) ?? { x: 0, y: 0 };
+      await page.mouse.move(box.x + 14, box.y + 20);
+      await tree.filter({ hasText: /Tokens 0 to \d+ · \d+ blocks? \(\d+ on GPU/ }).waitFor();
 
-    const decisions = named("region", "Decisions").getByRole("listitem");
-    for (const words of [
-      "Prompt 1: none of it is on the GPU.",
-      /Prompt 2: its first \d+ tokens are on the GPU, shared with another conversation\./,
-      /Kept \d+ blocks? of prompt 1, up to token \d+\./,
-      /Copied \d+ blocks? to memory and disk/,
-    ])
-      await decisions.filter({ hasText: words }).first().waitFor();
+      const decisions = named("region", "Decisions").getByRole("listitem");
+      for (const words of [
+        "Prompt 1: none of it is on the GPU.",
+        /Prompt 2: its first \d+ tokens are on the GPU, shared with another conversation\./,
+        /Kept \d+ blocks? of prompt 1, up to token \d+\./,
+        /Copied \d+ blocks? to memory and disk/,
+      ])
+        await decisions.filter({ hasText: words }).first().waitFor();
 
-    const slider = named("slider", "Budget of memory");
-    const before = await slider.getAttribute("aria-valuetext");
-    await slider.press("ArrowLeft");
-    await slider.press("ArrowLeft");
-    await decisions.filter({ hasText: "The budget of memory is 189.8 MB now" }).waitFor();
-    expect([before, await slider.getAttribute("aria-valuetext")]).toEqual(["268.4 MB", "189.8 MB"]);
-    const track = (await named("slider", "Budget of disk").locator("..").boundingBox())!;
-    await page.mouse.move(track.x + track.width * 0.6, track.y + 5);
-    await page.mouse.down();
-    await page.mouse.move(track.x + track.width * 0.5, track.y + 5, { steps: 4 });
-    await page.mouse.up();
-    await decisions.filter({ hasText: "The budget of disk is 134.2 MB now" }).waitFor();
-    await expectAccessible();
-    await page.emulateMedia({ colorScheme: "dark" });
-    await expectAccessible();
-    await pictures("cache");
+      const slider = named("slider", "Budget of memory");
+      const before = await slider.getAttribute("aria-valuetext");
+      await slider.press("ArrowLeft");
+      await slider.press("ArrowLeft");
+      await decisions.filter({ hasText: "The budget of memory is 189.8 MB now" }).waitFor();
+      expect([before, await slider.getAttribute("aria-valuetext")]).toEqual(["268.4 MB", "189.8 MB"]);
+      const track = (await named("slider", "Budget of disk").locator("..").boundingBox())!;
+      await page.mouse.move(track.x + track.width * 0.6, track.y + 5);
+      await page.mouse.down();
+      await page.mouse.move(track.x + track.width * 0.5, track.y + 5, { steps: 4 });
+      await page.mouse.up();
+      await decisions.filter({ hasText: "The budget of disk is 134.2 MB now" }).waitFor();
+      await expectAccessible();
+      await page.emulateMedia({ colorScheme: "dark" });
+      await expectAccessible();
+      await pictures("cache");
 
-    await named("button", "Try it with 10,000 blocks").click();
-    const measured = tree.getByRole("status").filter({ hasText: "frames drawn" });
-    console.log("10,000 blocks:", await measured.textContent());
-    await drawing.and(page.locator('[aria-label^="2 sequences"]')).waitFor();
+      await named("button", "Try it with 10,000 blocks").click();
+      const measured = tree.getByRole("status").filter({ hasText: "frames drawn" });
+      console.log("10,000 blocks:", await measured.textContent());
+      await drawing.and(page.locator('[aria-label^="2 sequences"]')).waitFor();
 
-    await named("button", "Clear…").click();
-    await named("button", "Forget").click();
-    await decisions.filter({ hasText: "the cache was cleared" }).first().waitFor();
-    await tree.filter({ hasText: "Nothing is computed yet" }).waitFor();
-  });
+      await named("button", "Clear…").click();
+      await named("button", "Forget").click();
+      await decisions.filter({ hasText: "the cache was cleared" }).first().waitFor();
+      await tree.filter({ hasText: "Nothing is computed yet" }).waitFor();
+    },
+  );
 
   test("a race of two policies: the answers are equal, both are counted, and it can be stopped", async () => {
     await page.goto(`${server.address}#/race`);

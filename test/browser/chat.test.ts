@@ -9,7 +9,7 @@ import AxeBuilder from "@axe-core/playwright";
 import type { Browser, BrowserContext, Locator, Page } from "playwright";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { launchChromium, PATIENT_MS } from "../support/chromium.ts";
-import { IS_FULL } from "../support/full.ts";
+import { fullTest, IS_FULL } from "../support/full.ts";
 import { serveFolders, type FileServer } from "../support/serve.ts";
 
 const FOLDER = process.env["PAGE"] ?? "dist/page";
@@ -204,31 +204,34 @@ describe.skipIf(!SHIPPED)("with the shipped model", { timeout: 2 * PATIENT_MS },
     expect(await refused.textContent()).toBe(reason);
   });
 
-  test("a document that does not fit is refused when it is attached, and its beginning can be kept", async () => {
-    await page.goto(server.address);
-    await sampling(8);
-    const purpose = page.locator(".composer .purpose");
-    expect(await purpose.textContent()).toMatch(/^tide-dense is a small demonstration model/);
-    await attach("long.txt", LOG.repeat(20));
-    const tight = page.getByRole("alert").filter({ hasText: "leave room for an answer" });
-    expect(await tight.count()).toBe(0); // no model is loaded that could count
-    await named("button", "Use tide-dense").click();
-    await tight.waitFor();
-    await named("button", "Keep the part that fits").click();
-    await page.locator(".box .document", { hasText: "long.txt (first part)" }).waitFor();
-    await tight.waitFor({ state: "detached" });
-    const tokens = Number(
-      /[\d,]+/.exec((await page.locator(".box .size").textContent()) ?? "")?.[0].replace(",", ""),
-    );
-    expect(tokens).toBeGreaterThan(1800);
-    await page.getByLabel("Message", { exact: true }).fill("What does the Tern carry?");
-    await page.keyboard.press("Enter");
-    await page.locator(".prompt", { hasText: "long.txt (first part)" }).waitFor();
-    await named("button", "Stop").click(); // it was not refused: how long reading takes is not the question
-    await answers().locator(".note").filter({ hasText: "stopped" }).waitFor();
-  });
+  fullTest(
+    "a document that does not fit is refused when it is attached, and its beginning can be kept",
+    async () => {
+      await page.goto(server.address);
+      await sampling(8);
+      const purpose = page.locator(".composer .purpose");
+      expect(await purpose.textContent()).toMatch(/^tide-dense is a small demonstration model/);
+      await attach("long.txt", LOG.repeat(20));
+      const tight = page.getByRole("alert").filter({ hasText: "leave room for an answer" });
+      expect(await tight.count()).toBe(0); // no model is loaded that could count
+      await named("button", "Use tide-dense").click();
+      await tight.waitFor();
+      await named("button", "Keep the part that fits").click();
+      await page.locator(".box .document", { hasText: "long.txt (first part)" }).waitFor();
+      await tight.waitFor({ state: "detached" });
+      const tokens = Number(
+        /[\d,]+/.exec((await page.locator(".box .size").textContent()) ?? "")?.[0].replace(",", ""),
+      );
+      expect(tokens).toBeGreaterThan(1800);
+      await page.getByLabel("Message", { exact: true }).fill("What does the Tern carry?");
+      await page.keyboard.press("Enter");
+      await page.locator(".prompt", { hasText: "long.txt (first part)" }).waitFor();
+      await named("button", "Stop").click(); // it was not refused: how long reading takes is not the question
+      await answers().locator(".note").filter({ hasText: "stopped" }).waitFor();
+    },
+  );
 
-  test("axe finds nothing serious on any view, and the keyboard reaches everything", async () => {
+  fullTest("axe finds nothing serious on any view, and the keyboard reaches everything", async () => {
     await page.goto(server.address);
     await walk();
     await sampling(8);
@@ -407,30 +410,33 @@ describe("without a model", { timeout: PATIENT_MS }, () => {
     await answers().waitFor();
   });
 
-  test("a second tab shows what the first has written, and a dropped document waits in the composer", async () => {
-    await page.goto(server.address);
-    const other = await openPage();
-    await other.goto(server.address);
-    await other.getByLabel("Message", { exact: true }).waitFor();
-    await bringIn(exported("Question", "Answer one"));
-    await other.getByRole("link", { name: /Imported/ }).click();
-    await other.locator(".prompt", { hasText: "Question" }).waitFor();
-    await named("button", "Rename Imported").click();
-    await page.getByLabel("New title").fill("Renamed");
-    await page.keyboard.press("Enter");
-    await other.getByRole("heading", { name: "Renamed" }).waitFor();
+  fullTest(
+    "a second tab shows what the first has written, and a dropped document waits in the composer",
+    async () => {
+      await page.goto(server.address);
+      const other = await openPage();
+      await other.goto(server.address);
+      await other.getByLabel("Message", { exact: true }).waitFor();
+      await bringIn(exported("Question", "Answer one"));
+      await other.getByRole("link", { name: /Imported/ }).click();
+      await other.locator(".prompt", { hasText: "Question" }).waitFor();
+      await named("button", "Rename Imported").click();
+      await page.getByLabel("New title").fill("Renamed");
+      await page.keyboard.press("Enter");
+      await other.getByRole("heading", { name: "Renamed" }).waitFor();
 
-    const dropped = await page.evaluateHandle(() => {
-      const data = new DataTransfer();
-      data.items.add(new File(["Some notes."], "notes.md"));
-      return data;
-    });
-    await page.dispatchEvent("body", "drop", { dataTransfer: dropped });
-    await page.locator(".box .document", { hasText: "notes.md" }).waitFor();
-    await named("button", "New conversation").click();
-    expect(await page.locator(".box .document").count()).toBe(0);
-    await named("link", /Renamed/).click(); // what was not sent waits where it was written
-    await named("button", "Remove notes.md").click();
-    expect(await page.locator(".box .document").count()).toBe(0);
-  });
+      const dropped = await page.evaluateHandle(() => {
+        const data = new DataTransfer();
+        data.items.add(new File(["Some notes."], "notes.md"));
+        return data;
+      });
+      await page.dispatchEvent("body", "drop", { dataTransfer: dropped });
+      await page.locator(".box .document", { hasText: "notes.md" }).waitFor();
+      await named("button", "New conversation").click();
+      expect(await page.locator(".box .document").count()).toBe(0);
+      await named("link", /Renamed/).click(); // what was not sent waits where it was written
+      await named("button", "Remove notes.md").click();
+      expect(await page.locator(".box .document").count()).toBe(0);
+    },
+  );
 });

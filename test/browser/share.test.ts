@@ -230,7 +230,7 @@ describe.skipIf(!present)("tabs that share an engine", () => {
     },
   );
 
-  test(
+  fullTest(
     "owners crash one after the other: the streams of the others go on",
     { timeout: 2 * PATIENT_MS },
     async () => {

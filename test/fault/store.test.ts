@@ -4,7 +4,7 @@ import { tries } from "../support/full.ts";
 import { testSeed } from "../support/seed.ts";
 import { fuzz, type FuzzReport } from "./fuzz.ts";
 
-const RUNS = tries(1500);
+const RUNS = tries(900);
 
 function print(report: FuzzReport): void {
   const { runs, restarts, hits, misses } = report;

@@ -42,7 +42,9 @@ const MODELS = "model/";
  */
 const CHROMIUM_LEAVES = ["kernel/", MODELS];
 const CHROMIUM_KEEPS = [
-  ...KINDS,
+  ...["llama", "gemma3", "lfm2", "mamba2", "qwen35", "qwen3moe", "gptoss", "gpt2"].map(
+    (name) => `model/${name}/`,
+  ),
   "model/embedding/bertmean f32",
   "model/transformers/qwen2 ",
   "model/archives/signed",
@@ -52,18 +54,29 @@ const CHROMIUM_KEEPS = [
   "model/failed-steps/llama: a step",
   "model/generate/four at once",
   "model/segments/",
-  "model/shipped/",
   "model/tiers/restored by load",
   "model/toy/",
 ];
 /**
  * Whole models run on SwiftShader in Chromium, and in Node on lavapipe; the slowest kernels only there. How each format is
- * decoded is the same in both matrix kernels, of which matvec compiles in less time.
+ * decoded is the same in both matrix kernels, of which matvec compiles in less time. What stays are the kernels whose
+ * work is shared out among a subgroup, of which SwiftShader's are the narrowest.
  */
-const SWIFTSHADER_LEAVES = ["model/", "kernel/delta", "kernel/attention/decode/heads", "kernel/matmul/"];
-const SWIFTSHADER_KEEPS = ["F16", "Q4_0", "Q6_K", "options", "stacked", "independence"].map(
-  (what) => `kernel/matmul/${what}`,
-);
+const SWIFTSHADER_LEAVES = [
+  "model/",
+  "kernel/delta",
+  "kernel/attention/decode/heads",
+  "kernel/attention/decode/latent of 576",
+  "kernel/attention/prefill/latent of 576",
+  "kernel/matmul/",
+  "kernel/experts/many rows",
+  "kernel/expert-slots/many rows",
+  "kernel/not-finite",
+  "kernel/sampler/filters/50257",
+  "kernel/altup",
+  "kernel/embed/",
+];
+const SWIFTSHADER_KEEPS = ["F16", "Q4_0", "independence"].map((what) => `kernel/matmul/${what}`);
 /**
  * Deno has a WebGPU and a compiler of its own, so that kernels and each model run in it, and its own workers. What is left
  * out is the engine's own, and the same code in every runtime.
@@ -80,10 +93,9 @@ const DENO_KEEPS = [
   "model/experts/qwen3moe with a quarter of the experts, once",
   "model/formats/qwen35",
   "model/generate/four at once",
-  "model/latent/",
-  "model/row-table/tokens are",
+  "model/latent/one matrix of queries, YaRN f32",
   "model/segments/",
-  "model/text-worker/",
+  "model/text-worker/a template that loops",
   "model/tiers/restored by load",
   "model/toy/",
   "model/transformers/qwen2 ",

@@ -143,7 +143,7 @@ describe("activation files", () => {
     for (let cut = 0; cut < bytes.length; cut++) {
       const read = () => readActivations("toy.act", bytes.subarray(0, cut));
       if (ends.has(cut)) expect(read().steps.length).toBeLessThan(3);
-      else expect(read, String(cut)).toThrow(/^toy\.act: /);
+      else expect(read, String(cut)).toThrow(/^toy\.act(:| is| begins) /);
     }
   });
 
@@ -156,7 +156,7 @@ describe("activation files", () => {
       return copy;
     };
     const read = (given: Uint8Array) => () => readActivations("toy.act", given);
-    expect(read(changed(0, 65))).toThrow(/begins with "AIDEEXP1"; expected TIDEEXP1/);
+    expect(read(changed(0, 65))).toThrow(/begins with "AIDEEXP1", expected .* begins with TIDEEXP1/);
     expect(read(changed(8, 255, 255, 255))).toThrow(/the header has 16777\d+ bytes/);
     expect(read(changed(12, 65))).toThrow(/^toy\.act: /);
     expect(read(changed(first, 2))).toThrow(/step 0: phase is 2; expected 0 or 1/);
