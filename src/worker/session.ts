@@ -48,7 +48,7 @@ import { Requests } from "./request/requests.ts";
 import { scoreTokens, type ScoreInput } from "./request/score.ts";
 import { makesNoVectors, openEmbeds } from "./request/text-vectors.ts";
 import { Desk } from "./slo/desk.ts";
-import { StepClock } from "./slo/step-clock.ts";
+import { StepClock, type RanStep } from "./slo/step-clock.ts";
 import type {
   CacheOptions,
   CacheScope,
@@ -91,8 +91,8 @@ const LOSS_GRACE_MS = 250;
 export interface SessionOptions extends PromptOptions {
   /** What requests are promised that name no objectives. Default: nothing. */
   objectives?: EngineObjectives | undefined;
-  /** For measuring: less than the scheduler can do. */
-  scheduling?: { promptsUnderWay?: number; sizesChunks?: boolean };
+  /** For measuring: less than the scheduler can do, and who hears of each step. */
+  scheduling?: { promptsUnderWay?: number; sizesChunks?: boolean; onStep?: (step: RanStep) => void };
   /** Opens device and model once more. Default: the loss of the device is the end. */
   reopen?: Reopen;
   /** What the platform lacks. */
@@ -180,8 +180,8 @@ export class Session {
       states: { save: (saves: readonly Save[]) => this.save(saves) },
     };
     const { maxBlocks } = runner;
-    const { promptsUnderWay = PROMPTS_UNDER_WAY, sizesChunks = true } = scheduling ?? {};
-    this.steps = new StepClock(costs, systemClock.nowMs);
+    const { promptsUnderWay = PROMPTS_UNDER_WAY, sizesChunks = true, onStep } = scheduling ?? {};
+    this.steps = new StepClock(costs, systemClock.nowMs, onStep);
     const { slow } = this.steps;
     this.chunkLimit = sizesChunks ? chunkLimit({ costs: slow, chunkTokens }) : () => chunkTokens;
     this.scheduler = new Scheduler(cache, pool, {

@@ -7,14 +7,23 @@
 import type { CostModel, StepCosts } from "../../schedule/cost/model.ts";
 import type { Plan } from "../../schedule/scheduler.ts";
 
-/** The last steps by which slow ones are judged: all but a twentieth of them were not slower. */
-const JUDGED_STEPS = 64;
-const SLOW_SHARE = 0.95;
+/** The last steps of a phase by which its slow ones are judged: all but a fiftieth of them were not slower. */
+const JUDGED_STEPS = 128;
+const SLOW_SHARE = 0.98;
 /** No step is taken to be so many times slower than expected, whatever the machine is busy with. */
 const MAX_SLOWNESS = 4;
 
 /** A step of which this share of what was expected seems to have taken place has ended before: it was reported late. */
 const LATE_SHARE = 0.25;
+
+/** A step that has run, as it was reported. */
+export interface RanStep {
+  plan: Plan;
+  /** When it was submitted, or the step before it had ended. */
+  startedMs: number;
+  endedMs: number;
+  expectedMs: number;
+}
 
 /** A step that was submitted. */
 interface StepUnderWay {
@@ -31,25 +40,29 @@ export class StepClock {
   private lastEndMs = -Infinity;
   /** Steps that have ended, the last one's time and those that were reported with it; not told yet. */
   private ended: { steps: StepUnderWay[]; startedMs: number; tookMs: number } | undefined;
-  /** Of the last steps, what each took as a multiple of what was expected. */
-  private multiples: number[] = [];
-  /** By how much slow steps exceed what is expected, and the mean does: the cost model follows the usual step, and sums the mean. */
-  slowness = 1;
-  private excess = 1;
+  /** A short step that is reported late took many times what was expected, and a long one did not: each phase has its own. */
+  private readonly pace = { prefill: new PhasePace(), decode: new PhasePace() };
   /** What a step takes in the mean. */
-  readonly mean: StepCosts = {
-    prefillMs: (tokens, from) => this.excess * this.costs.prefillMs(tokens, from),
-    decodeMs: (rows, contextTokens) => this.excess * this.costs.decodeMs(rows, contextTokens),
-  };
+  readonly mean: StepCosts;
   /** What a slow step takes: time between tokens is promised, and measured, by the slow ones. */
-  readonly slow: StepCosts = {
-    prefillMs: (tokens, from) => this.slowness * this.costs.prefillMs(tokens, from),
-    decodeMs: (rows, contextTokens) => this.slowness * this.costs.decodeMs(rows, contextTokens),
-  };
+  readonly slow: StepCosts;
+  private readonly onStep: ((step: RanStep) => void) | undefined;
 
-  constructor(costs: CostModel, nowMs: () => number) {
+  /** @param onStep for measuring */
+  constructor(costs: CostModel, nowMs: () => number, onStep?: (step: RanStep) => void) {
     this.costs = costs;
     this.nowMs = nowMs;
+    this.onStep = onStep;
+    this.mean = this.times("excess");
+    this.slow = this.times("slowness");
+  }
+
+  private times(what: "excess" | "slowness"): StepCosts {
+    const { pace, costs } = this;
+    return {
+      prefillMs: (tokens, from) => pace.prefill[what] * costs.prefillMs(tokens, from),
+      decodeMs: (rows, contextTokens) => pace.decode[what] * costs.decodeMs(rows, contextTokens),
+    };
   }
 
   submitted(plan: Plan): StepUnderWay {
@@ -66,6 +79,7 @@ export class StepClock {
     const startedMs = Math.max(step.submittedMs, this.lastEndMs);
     const isLate = this.lastEndMs >= step.submittedMs && nowMs - startedMs < LATE_SHARE * step.expectedMs;
     this.lastEndMs = nowMs;
+    this.onStep?.({ plan: step.plan, startedMs, endedMs: nowMs, expectedMs: step.expectedMs });
     if (isLate && this.ended) {
       this.ended.steps.push(step);
       this.ended.tookMs = nowMs - this.ended.startedMs;
@@ -87,20 +101,11 @@ export class StepClock {
     for (const { plan, expectedMs: expected } of steps) {
       const ms = multiple * expected;
       nowMs += ms;
-      this.judge(multiple);
       const { phase, spans } = plan;
+      this.pace[phase].add(multiple);
       if (phase === "decode") this.costs.decoded(rowsOf(spans), contextOf(spans), { ms, nowMs });
       else for (const { count, from } of spans) this.costs.prefilled(count, from, { ms, nowMs });
     }
-  }
-
-  private judge(multiple: number): void {
-    this.multiples = [...this.multiples.slice(1 - JUDGED_STEPS), multiple];
-    const sorted = [...this.multiples].sort((a, b) => a - b);
-    this.slowness = bounded(sorted[Math.floor(SLOW_SHARE * sorted.length)] ?? 1);
-    this.excess = bounded(
-      sorted.reduce((sum, each) => sum + Math.min(each, MAX_SLOWNESS), 0) / sorted.length,
-    );
   }
 
   /** Nothing will be heard of the steps under way. */
@@ -115,6 +120,25 @@ export class StepClock {
     if (!oldest) return 0;
     const expected = this.underWay.reduce((sum, step) => sum + step.expectedMs, 0);
     return Math.max(0, expected - (this.nowMs() - Math.max(oldest.submittedMs, this.lastEndMs)));
+  }
+}
+
+/** By how much the steps of one phase exceed what is expected: the cost model follows the usual step. */
+class PhasePace {
+  /** Of the last steps, what each took as a multiple of what was expected. */
+  private multiples: number[] = [];
+  /** Of the slow ones. */
+  slowness = 1;
+  /** In the mean, by which sums of steps go. */
+  excess = 1;
+
+  add(multiple: number): void {
+    this.multiples = [...this.multiples.slice(1 - JUDGED_STEPS), multiple];
+    const sorted = Float64Array.from(this.multiples).sort();
+    this.slowness = bounded(sorted[Math.floor(SLOW_SHARE * sorted.length)] ?? 1);
+    this.excess = bounded(
+      sorted.reduce((sum, each) => sum + Math.min(each, MAX_SLOWNESS), 0) / sorted.length,
+    );
   }
 }
 
