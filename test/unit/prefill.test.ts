@@ -245,6 +245,33 @@ describe("an asker", () => {
     expect(notices[0]?.message).toMatch(/slower than computing here, or silent \(128 of 640 tokens came\)/);
   });
 
+  it.each([
+    ["gives up an answer whose rest would take longer than computing it here", 3500, 256],
+    [
+      "takes an answer to its end that is slower than it promised, but not by much",
+      2000,
+      BLOCKS * BLOCK_TOKENS,
+    ],
+  ])("%s", async (_what, chunkMs, arrives) => {
+    let nowMs = 0;
+    let isProbe = true;
+    const source = new FakeSource(function* () {
+      const takes = isProbe ? 100 : chunkMs;
+      isProbe = false;
+      for (const [i, record] of recordsOf().entries()) {
+        if (i === BLOCKS - 12 && takes === 100) return; // a probe is of one chunk
+        if (i === 0) nowMs += takes; // the first chunk; those behind it come at once, so that no silence ends the answer
+        yield record;
+      }
+    });
+    const { fetch, notices, mover } = await desk(source, "faster", { nowMs: () => nowMs });
+    for (const tokens of [32, 64, 128, 256, 256])
+      for (const from of [0, 256, 512])
+        mover.costs.prefilled(tokens, from, { ms: 6 * tokens, nowMs: (nowMs += 10_000) });
+    expect(await fetch()).toBe(arrives);
+    expect(notices.length).toBe(arrives === 256 ? 1 : 0);
+  });
+
   it("asks only if that promises to be faster, by a probe of both", async () => {
     const source = new FakeSource(async function* () {
       const [first, ...rest] = recordsOf().slice(0, 8);

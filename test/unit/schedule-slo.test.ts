@@ -140,6 +140,22 @@ describe("a prediction", () => {
     );
   });
 
+  it("judges others' gaps only with chunks of the request itself", () => {
+    const objectives = { tbtMs: 1 }; // all gaps are too long for it
+    const strainOf = (load: Partial<SchedulerLoad>, promptTokens: number) =>
+      predict({ promptTokens, cachedTokens: {} }, { ...idle, ...load }, terms).outlook.strain;
+    // It is done before the longer prompt, whose chunks come between later tokens of those that decode.
+    const decoding = [running(1, 100, { objectives: { tbtMs: 40 } })];
+    const strain = strainOf({ running: decoding, waiting: [prompt(2, 640)] }, 32);
+    expect(strain?.predictedMs).toBeCloseTo(costs.prefillMs(32, 0) + costs.decodeMs(2, 132));
+    // The shorter prompt decodes from its end on: no gap of its own holds a chunk that was computed before.
+    const later = strainOf({ waiting: [prompt(2, 32, { objectives })] }, 64);
+    expect(later?.limitMs).toBe(1);
+    expect(later?.predictedMs).toBeCloseTo(costs.prefillMs(64, 0) + costs.decodeMs(2, 96));
+    // Who has their first token only after it has been computed is not kept waiting by it.
+    expect(strainOf({ waiting: [prompt(2, 640, { objectives })] }, 32)?.limitMs ?? Infinity).toBe(Infinity);
+  });
+
   it("ends, however many chunks there are", () => {
     const load = { ...idle, waiting: Array.from({ length: 50 }, (_, id) => prompt(id, 100_000)) };
     const { outlook } = predict({ promptTokens: 50_000, cachedTokens: {} }, load, {
