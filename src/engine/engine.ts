@@ -374,6 +374,9 @@ export class Engine {
   /**
    * How long a request would take if it came now, why, and whether it would be rejected. Nothing is computed or promised.
    *
+   * A prompt that would go to a prefill service is predicted as if it were computed here. The service is used only if that promises to be
+   * faster, so this is an upper bound, unless `prefill.when` is "always". Such a request is accepted or rejected when its records are here.
+   *
    * @example
    * ```ts
    * const { ttftMs, parts, computedTokens, rejection } = await engine.predict("The tide was low and", { tbtMs: 60_000 });

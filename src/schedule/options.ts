@@ -6,6 +6,9 @@ import type { ChunkLimit } from "./queue/chunk.ts";
 import type { GiveWayCosts } from "./queue/pre-emption.ts";
 import type { FinishReason, Request } from "./request.ts";
 
+/** Of an engine: prompts under way, so that a short one does not wait for a long one; each holds blocks for all of it. */
+export const PROMPTS_UNDER_WAY = 4;
+
 export interface SchedulerOptions {
   blockTokens: number;
   /** Prompt tokens in a prefill step, at most. */

@@ -1,7 +1,7 @@
 /**
  * Serves a trace in simulated time: the engine's own Scheduler, with its prefix cache and its pools, driven by arrivals
  * from the trace and by a cost model of its steps (timing.ts). Requests overlap here: they wait for each other, share
- * decode steps, push each other out. It contains no cache, no policy and no queue of its own; it has no lower tiers, and
+ * decode steps, push each other out, and as many prompts are under way as in an engine. It contains no cache, no policy and no queue of its own; it has no lower tiers, and
  * the GPU is a number of milliseconds.
  */
 import type { Clock } from "../base.ts";
@@ -13,6 +13,7 @@ import { createPrefixCache } from "../cache/policy/create.ts";
 import type { PrefixCache } from "../cache/prefix.ts";
 import type { AlphaTuner } from "../cache/policy/alpha-tuner.ts";
 import { TidepoolError } from "../errors.ts";
+import { PROMPTS_UNDER_WAY } from "../schedule/options.ts";
 import type { Request } from "../schedule/request.ts";
 import type { Plan } from "../schedule/scheduler.ts";
 import { Scheduler } from "../schedule/scheduler.ts";
@@ -143,7 +144,7 @@ class Run {
     this.tuner = tuner;
     const states = { save: () => undefined };
     this.scheduler = new Scheduler(cache, blocks, {
-      ...{ blockTokens, chunkTokens, seats },
+      ...{ blockTokens, chunkTokens, seats, promptsUnderWay: PROMPTS_UNDER_WAY },
       ...(snapshots && { states }),
     });
     const each = (): Float64Array => new Float64Array(trace.requests.length).fill(NaN);

@@ -202,7 +202,11 @@ export interface CacheOptions {
   ramBytes?: number | undefined;
   /** Budget of the disk tier. Default: 4 GiB, at most half of the origin's quota in browsers and a tenth of the file system elsewhere. */
   diskBytes?: number | undefined;
-  /** How stored blocks are restored: "auto" (default) loads them, computes them, or does both, depending on measured rates. */
+  /**
+   * How stored blocks are restored: "auto" (default) loads them, computes them, or does both, depending on measured rates. That is decided
+   * when a request starts, also for one that gave way to others: its blocks always go down, and at its next turn they are loaded or
+   * computed again, whichever is faster by then.
+   */
   restore?: "auto" | "load" | "compute" | "both" | undefined;
   /** The policy that decides which snapshots are taken and what is evicted first. Default "marconi". */
   policy?: Exclude<PolicyName, "offline"> | undefined;

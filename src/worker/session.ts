@@ -21,6 +21,7 @@ import {
 import type { RunnerProgress } from "../model/runner-parts.ts";
 import type { SampledRow } from "../model/sampler.ts";
 import type { FetchedRows } from "../model/matrix/row-table.ts";
+import { PROMPTS_UNDER_WAY } from "../schedule/options.ts";
 import { chunkLimit, type ChunkLimit } from "../schedule/queue/chunk.ts";
 import type { Request, RequestSpec } from "../schedule/request.ts";
 import { Scheduler, type Move, type Plan, type Save, type Span } from "../schedule/scheduler.ts";
@@ -76,9 +77,6 @@ const CLOSE_DRAIN_MS = 5000;
 
 /** Replays of one recorded request that the tuner does between two looks at the queue. */
 const TUNER_SLICE = 4;
-
-/** Prompts whose computing has begun, at most: a short one does not wait for a long one, and each holds blocks for all of it. */
-const PROMPTS_UNDER_WAY = 4;
 
 export type Post = (message: FromWorker, transfer?: ArrayBuffer[]) => void;
 

@@ -48,6 +48,13 @@ describe("by hand", () => {
     });
   });
 
+  test("a short prompt goes before the next chunk of a long one", () => {
+    const long = request(0, piece(0, 64), piece(500, 1));
+    const short = request(1, piece(1000, 4), piece(600, 1));
+    const { served } = serve(tokenTrace([long, short]), plain);
+    expect([...served.ttftMs]).toEqual([64 + 4, 16 + 4 - 1]);
+  });
+
   test("without a free seat a request waits; one that is larger than the pool is rejected and counted", () => {
     const trace = tokenTrace([
       request(0, piece(0, 8), piece(100, 5)),
