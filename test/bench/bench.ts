@@ -16,6 +16,7 @@ import { measureAtRest } from "./measure-at-rest.ts";
 import { measureBeside } from "./measure-beside.ts";
 import { measureCache } from "./measure-cache.ts";
 import { measureExperts, PAPER_LINE, type ExpertSubject } from "./measure-experts.ts";
+import { measureKvTypes } from "./measure-kv-types.ts";
 import { measureLoad } from "./measure-load.ts";
 import { measureLoadInChromium } from "./measure-load-chromium.ts";
 import {
@@ -129,6 +130,7 @@ async function child(name: string): Promise<void> {
     if (target.kind === "offered-load") return measureOfferedLoad(provider, target.name, console.error);
     if (target.kind === "beside") return measureBeside(provider, target.name, amounts.repeats);
     if (target.kind === "kv-at-rest") return measureAtRest(provider, target.name, console.error);
+    if (target.kind === "kv-types") return measureKvTypes(provider, target.name, amounts.repeats);
     const speed = await measureAdapter(gpu, amounts.repeats);
     const giga = (values: number[]) => values.map((value) => value / 1e9);
     return [

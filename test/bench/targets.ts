@@ -17,7 +17,7 @@ export interface ModelTarget {
 
 /** A target that brings its own subject: the adapter, the KV cache, KV stored in fewer bits, a shipped model under load. */
 export interface PlainTarget {
-  kind: "adapter" | "cache" | "kv-at-rest" | "offered-load" | "beside" | "prefill-service";
+  kind: "adapter" | "cache" | "kv-at-rest" | "kv-types" | "offered-load" | "beside" | "prefill-service";
   name: string;
 }
 
@@ -43,6 +43,7 @@ export const TARGETS: readonly Target[] = [
   { kind: "load", name: "load", shape: RANDOM_158M, type: "F16" },
   { kind: "load-in-chromium", name: "chromium-load", shape: RANDOM_158M, type: "F16" },
   { kind: "kv-at-rest", name: "kv-at-rest" },
+  { kind: "kv-types", name: "kv-types" },
   { kind: "offered-load", name: "offered-load" },
   { kind: "beside", name: "beside" },
   { kind: "prefill-service", name: "prefill-service" },
