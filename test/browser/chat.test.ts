@@ -231,7 +231,7 @@ describe.skipIf(!SHIPPED)("with the shipped model", { timeout: 2 * PATIENT_MS },
     },
   );
 
-  fullTest("axe finds nothing serious on any view, and the keyboard reaches everything", async () => {
+  test("axe finds nothing serious on any view, and the keyboard reaches everything", async () => {
     await page.goto(server.address);
     await walk();
     await sampling(8);

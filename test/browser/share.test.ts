@@ -188,8 +188,12 @@ describe.skipIf(!present)("tabs that share an engine", () => {
       const text = await guest.evaluate(async () => engine.detokenize(await engine.tokenize("a harbour")));
       expect(text).toBe("a harbour");
 
-      await inMidStreams([guest, HARBOUR]);
-      expect((await statsOf(owner)).gpu.blocks.inUse).toBeGreaterThan(0);
+      // A stream may end while the owner is asked; then another is begun.
+      const inUse = async (): Promise<number> => {
+        await inMidStreams([guest, HARBOUR]);
+        return (await statsOf(owner)).gpu.blocks.inUse;
+      };
+      await expect.poll(inUse, { timeout: PATIENT_MS }).toBeGreaterThan(0);
       await guest.close();
       await expect.poll(async () => (await statsOf(owner)).gpu.blocks.inUse, { timeout: PATIENT_MS }).toBe(0);
       await closeEngine(owner);
@@ -230,7 +234,7 @@ describe.skipIf(!present)("tabs that share an engine", () => {
     },
   );
 
-  fullTest(
+  test(
     "owners crash one after the other: the streams of the others go on",
     { timeout: 2 * PATIENT_MS },
     async () => {

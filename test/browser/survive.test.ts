@@ -392,7 +392,7 @@ describe.skipIf(!present)("a page with a model", { timeout: PATIENT_MS }, () => 
     expect(await ask(QUESTION)).not.toBe("");
   });
 
-  fullTest("the engine's worker dies: it is said, and the model is loaded again by a button", async () => {
+  test("the engine's worker dies: it is said, and the model is loaded again by a button", async () => {
     await sampling(8);
     await ask(QUESTION);
     await kill();
