@@ -65,7 +65,11 @@ async function ask(api: OpenAi, request: Request, maxBodyBytes: number): Promise
   const isModels = path === MODELS || path.startsWith(`${MODELS}/`);
   const route = Object.hasOwn(POST, path) ? POST[path] : undefined;
   if (!isModels && !route)
-    throw new HttpRefusal(404, "not_found", `nothing is at ${path.slice(0, 200)}, expected ${known()}`);
+    throw new HttpRefusal(
+      404,
+      "not_found",
+      `nothing is at ${path.slice(0, 200)}, expected ${PATHS.join(", ")}`,
+    );
   const allowed = isModels ? "GET" : "POST";
   if (method !== allowed)
     throw new HttpRefusal(405, "unsupported", `${method} is not answered, expected ${allowed}`, {
@@ -75,7 +79,11 @@ async function ask(api: OpenAi, request: Request, maxBodyBytes: number): Promise
   return path === MODELS ? api.models.list() : api.models.retrieve(nameIn(path.slice(MODELS.length + 1)));
 }
 
-const known = (): string => ["/v1/models", ...Object.keys(POST).map((path) => `/v1${path}`)].join(", ");
+const PATHS: readonly string[] = [MODELS, ...Object.keys(POST)].map((path) => `/v1${path}`);
+
+/** Which of the answered paths an address has, however it is written; undefined: none, or one model's. */
+export const pathOf = (url: string): string | undefined =>
+  PATHS.find((path) => path === `/v1${routeOf(url)}`);
 
 /** A name with slashes may be escaped or not. */
 function nameIn(path: string): string {

@@ -4,7 +4,7 @@
  * a web framework would be downloaded for them.
  */
 import { HttpRefusal } from "../http-body.ts";
-import { faultResponse, handle, json } from "../openai/http.ts";
+import { faultResponse, handle, json, pathOf } from "../openai/http.ts";
 import { OpenAi } from "../openai/openai.ts";
 import { hasKey } from "./bearer.ts";
 import { Metrics } from "./metrics.ts";
@@ -18,9 +18,6 @@ export interface OpenAiServiceOptions {
   /** Bytes of a request's body at most. */
   maxBodyBytes?: number | undefined;
 }
-
-/** Paths that metrics tell apart; all others are "other". */
-const ROUTES = ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/models", "/tokenize"];
 
 export class OpenAiService {
   /** Requests under way, until the last byte of their answers is taken. */
@@ -43,7 +40,7 @@ export class OpenAiService {
   async fetch(request: Request): Promise<Response> {
     const { pathname } = new URL(request.url);
     const response = await this.answer(request, pathname).catch(faultResponse);
-    this.metrics.answered(ROUTES.find((route) => pathname === route) ?? "other", response.status);
+    this.metrics.answered(pathOf(request.url) ?? "other", response.status);
     response.headers.set("x-request-id", crypto.randomUUID());
     for (const [name, value] of this.corsOf(request)) response.headers.set(name, value);
     return response;

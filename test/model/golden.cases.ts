@@ -3,7 +3,7 @@
  * one; blocks of 16 and of 32; f32 and f16; with and without subgroups.
  */
 import type { Case } from "../support/cases.ts";
-import { EXACT, IN_EVERY_RUNTIME, METADATA, VARIANTS } from "./variants.ts";
+import { EXACT, OF_EACH_KIND, METADATA, VARIANTS } from "./variants.ts";
 import {
   argmaxMisses,
   loadGolden,
@@ -33,7 +33,7 @@ export function gateOf(variant: string, dtype: "f32" | "f16"): number {
  * f32, and in chunks of 7 in f16.
  */
 function isNormal(variant: string, { dtype, feed, blockTokens }: Setting, subgroups: boolean): boolean {
-  if (IN_EVERY_RUNTIME.includes(variant)) return true;
+  if (OF_EACH_KIND.includes(variant)) return true;
   if (DEEP.includes(variant) && feed === "one by one") return false;
   if (feed === "one by one") return dtype === "f32" && blockTokens === 32 && !subgroups;
   return feed === "chunks of 7" && dtype === narrowest(variant) && blockTokens === 16 && subgroups;

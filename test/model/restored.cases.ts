@@ -12,7 +12,7 @@ import { TestSession } from "../support/session.ts";
 import { shareOfExperts } from "./experts.cases.ts";
 import { gateOf } from "./golden.cases.ts";
 import { argmaxMisses, loadGolden, nmse } from "./golden.ts";
-import { EXACT, IN_EVERY_RUNTIME, VARIANTS } from "./variants.ts";
+import { EXACT, OF_EACH_KIND, VARIANTS } from "./variants.ts";
 
 const BLOCK = 16;
 
@@ -104,7 +104,7 @@ const beside = (variant: string, expertPolicy: ExpertPolicyName): Restored => ({
 });
 
 export const cases: Case[] = [
-  ...VARIANTS.map((variant) => restoredCase({ variant, full: !IN_EVERY_RUNTIME.includes(variant) })),
+  ...VARIANTS.map((variant) => restoredCase({ variant, full: !OF_EACH_KIND.includes(variant) })),
   restoredCase({ variant: "llama", with: ", with log-probabilities", full: false, logprobs: 1 }),
   ...expertPolicyNames.map((policy) => restoredCase(beside("qwen3moe", policy))),
   ...["lfm2moe", "deepseek2"].map((variant) => restoredCase(beside(variant, "promoe"))),

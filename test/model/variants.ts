@@ -83,10 +83,10 @@ export const EXACT: readonly string[] = [
 ];
 
 /**
- * Those that run in every runtime, and through the disk, in the normal run: together they have every kind of layer, every
+ * Those that run in Deno too, and through the disk, in the normal run: together they have every kind of layer, every
  * skeleton and nearly every switch. The others are rows of the same kernels; Node runs them all.
  */
-export const IN_EVERY_RUNTIME: readonly string[] = [
+export const OF_EACH_KIND: readonly string[] = [
   "llama",
   "gemma3",
   "lfm2",

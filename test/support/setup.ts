@@ -5,7 +5,7 @@
 import { commandsFor, hasApt, install, isRoot, type Need } from "../../src/setup/apt.ts";
 import { findLavapipe, hasRenderNode } from "../../src/setup/driver.ts";
 import type { Cover } from "./cases.ts";
-import { IN_EVERY_RUNTIME } from "../model/variants.ts";
+import { OF_EACH_KIND } from "../model/variants.ts";
 import { findChromium, findDeno, findSwiftShader, probe, type Probe } from "./machine.ts";
 
 /** One place where the cases run. */
@@ -27,7 +27,7 @@ export interface Runtime {
 }
 
 /** Variants that together have every kind of layer; the others are no more than rows of kernels which these have too. */
-const KINDS = IN_EVERY_RUNTIME.map((name) => `model/${name}/`);
+const KINDS = OF_EACH_KIND.map((name) => `model/${name}/`);
 
 /**
  * What Chromium and Deno run of whole models is listed; a new case runs in Node, unless the runtime has a part in what it shows.
@@ -36,7 +36,7 @@ const KINDS = IN_EVERY_RUNTIME.map((name) => `model/${name}/`);
 const MODELS = "model/";
 
 /**
- * In Chromium whole models run on SwiftShader: each kind once. Kernels run on the same driver in Node; the engine behind its
+ * In Chromium a few whole models run on SwiftShader, each once. Kernels run on the same driver in Node; the engine behind its
  * worker is what the page's own tests drive. The browser has a part in errors and losses, which its GPU process reports, and in
  * memory, which takes what the GPU gives back.
  */
