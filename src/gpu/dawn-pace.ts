@@ -19,20 +19,19 @@ const REST_MS = 1;
  * @param quietMs how long ago Dawn was last asked for something or last answered
  */
 export function paceDawn(quietMs: () => number): void {
+  /** Nobody wakes who sleeps on it. Made here: pages load this file too, and most have no shared memory. */
+  const bed = new Int32Array(new SharedArrayBuffer(4));
   globalThis.setImmediate = new Proxy(globalThis.setImmediate, {
     apply(plain, self, given: Parameters<typeof setImmediate>) {
       const [look] = given;
       if (isDawns(look)) {
         if (quietMs() > EAGER_MS) return setTimeout(look, REST_MS);
-        Atomics.wait(BED, 0, 0, NAP_MS);
+        Atomics.wait(bed, 0, 0, NAP_MS);
       }
       return Reflect.apply(plain, self, given) as unknown;
     },
   });
 }
-
-/** Nobody wakes who sleeps on it. */
-const BED = new Int32Array(new SharedArrayBuffer(4));
 
 /** Dawn's is a function of C++, without a name; what `bind` makes is native too, and has one. */
 const isDawns = (look: () => void): boolean => look.name === "" && NATIVE.test(FUNCTION_TEXT.call(look));

@@ -117,7 +117,8 @@ describe("pages", { timeout: PATIENT_MS }, () => {
     expect(models).toHaveLength(1); // the one that the page imports
   });
 
-  fullTest("in Vite's dev server", async () => {
+  /** Served without the headers that isolate a page, as most are. */
+  test("in Vite's dev server", async () => {
     const root = viteProject("vite-dev", { "main.js": readmeExample("page") });
     const exclude = ["tidepool", "tidepool-models"];
     const server = await createServer({
