@@ -84,6 +84,20 @@ describe("a shared engine", () => {
     expect(third.answers.get(lost)).toEqual([undefined]);
   });
 
+  test("takes a guest in again that has looked around although its owner is still there: its stream goes on", async () => {
+    const { bench, tabs } = await openLoaded(2);
+    const [owner, guest] = tabs as [Tab, Tab];
+    const id = guest.submit(1, 20);
+    await bench.settle();
+    for (let i = 0; i < 5; i++) owner.engine?.step();
+    const { since } = Reflect.get(guest.share, "known") as { since: number };
+    bench.wires.inject(guest.id, { kind: "leaving", from: owner.id, to: guest.id, ownedSince: since });
+    await bench.finish();
+    expect([guest.role, guest.heard.at(-1)?.type]).toEqual(["guest", "info"]);
+    checkEnded(requestOf(guest, id), "guest");
+    expect(owner.engine?.requests.size).toBe(0);
+  });
+
   test("is given up in order when the owner closes: never are there two", async () => {
     const { bench, tabs } = await openLoaded(2);
     const [owner, guest] = tabs as [Tab, Tab];

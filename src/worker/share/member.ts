@@ -297,14 +297,15 @@ export class Share {
   }
 
   private join(ownership: Ownership, guest: string): void {
-    if (!ownership.owner.has(guest)) {
-      if (ownership.watches.size >= MAX_GUESTS) return this.turnAway(guest);
-      ownership.owner.add(guest);
-      this.watch(ownership, guest);
-      this.post(guest, { kind: "welcome" });
-      this.tellPast(ownership, guest);
-    }
-    if (ownership.info) this.post(guest, { kind: "ready", info: ownership.info });
+    const { owner, watches, info } = ownership;
+    const isNew = !owner.has(guest);
+    if (isNew && watches.size >= MAX_GUESTS) return this.turnAway(guest);
+    owner.remove(guest); // it has looked around since, hears nothing until it is welcome, and asks everything again
+    owner.add(guest);
+    if (isNew) this.watch(ownership, guest);
+    this.post(guest, { kind: "welcome" });
+    if (isNew) this.tellPast(ownership, guest);
+    if (info) this.post(guest, { kind: "ready", info });
   }
 
   private turnAway(guest: string): void {
