@@ -15,15 +15,29 @@ export type { ArchiveExport, CacheEventListener } from "./engine/engine-cache.ts
 export { newSigningKey } from "./archive-signing.ts";
 export type { SigningKey, SigningKeyText } from "./archive-signing.ts";
 export { OpenAi } from "./openai/openai.ts";
-export type { ChatBody, EmbeddingsBody, TextBody, TidepoolFields } from "./openai/bodies.ts";
+export type { OpenAiCallOptions, OpenAiCreate } from "./openai/openai.ts";
 export type {
+  ChatBody,
+  CompletionFields,
+  EmbeddingsBody,
+  TextBody,
+  TidepoolFields,
+} from "./openai/bodies.ts";
+export type {
+  AnswerMessage,
   ChatCompletion,
   ChatCompletionChunk,
+  ChatLogprobs,
+  ChosenToken,
   EmbeddingList,
+  FinishReason,
+  LikelyToken,
+  ModelEntry,
   ModelList,
   OpenAiUsage,
   TextCompletion,
   TextCompletionChunk,
+  TextLogprobs,
 } from "./openai/objects.ts";
 export { TidepoolError } from "./errors.ts";
 export type { ErrorCode } from "./errors.ts";

@@ -36,16 +36,13 @@ import { noModel, type Lease, type ModelSource, type Speaker } from "./source.ts
 const OWNER = "tidepool";
 
 /** What a call may be given beside its body. */
-export interface CallOptions {
+export interface OpenAiCallOptions {
   /** Ends the request. */
   signal?: AbortSignal | undefined;
 }
 
 /** Told of each request that ran to its end. */
 export type UsageListener = (model: string, usage: OpenAiUsage) => void;
-
-type Streamed = { stream: true };
-type Whole = { stream?: false | null | undefined };
 
 /** What runs for one request: its choices, and how they look from outside. */
 interface Job<W, C> {
@@ -94,12 +91,10 @@ export class OpenAi {
    */
   readonly chat = {
     completions: {
-      create: ((body: ChatBody, options: CallOptions = {}) =>
-        this.complete(body, options, readChat, (given, speaker) => this.chatJob(given, speaker))) as Create<
-        ChatBody,
-        ChatCompletion,
-        ChatCompletionChunk
-      >,
+      create: ((body: ChatBody, options: OpenAiCallOptions = {}) =>
+        this.complete(body, options, readChat, (given, speaker) =>
+          this.chatJob(given, speaker),
+        )) as OpenAiCreate<ChatBody, ChatCompletion, ChatCompletionChunk>,
     },
   };
 
@@ -114,12 +109,10 @@ export class OpenAi {
    * ```
    */
   readonly completions = {
-    create: ((body: TextBody, options: CallOptions = {}) =>
-      this.complete(body, options, readText, (given, speaker) => this.textJob(given, speaker))) as Create<
-      TextBody,
-      TextCompletion,
-      TextCompletionChunk
-    >,
+    create: ((body: TextBody, options: OpenAiCallOptions = {}) =>
+      this.complete(body, options, readText, (given, speaker) =>
+        this.textJob(given, speaker),
+      )) as OpenAiCreate<TextBody, TextCompletion, TextCompletionChunk>,
   };
 
   /**
@@ -133,7 +126,8 @@ export class OpenAi {
    * ```
    */
   readonly embeddings = {
-    create: (body: EmbeddingsBody, options: CallOptions = {}): Promise<EmbeddingList> =>
+    /** A vector for each text. */
+    create: (body: EmbeddingsBody, options: OpenAiCallOptions = {}): Promise<EmbeddingList> =>
       this.embed(body, options),
   };
 
@@ -147,7 +141,9 @@ export class OpenAi {
    * ```
    */
   readonly models = {
+    /** All of them. */
     list: (): ModelList => ({ object: "list", data: this.source.names.map((name) => this.entry(name)) }),
+    /** One of them. @throws TidepoolError `not_found` */
     retrieve: (name: string): ModelEntry => {
       if (this.source.names.includes(name)) return this.entry(name);
       throw noModel(name, this.source.names);
@@ -183,7 +179,7 @@ export class OpenAi {
     }
   }
 
-  private embed(body: unknown, { signal }: CallOptions): Promise<EmbeddingList> {
+  private embed(body: unknown, { signal }: OpenAiCallOptions): Promise<EmbeddingList> {
     const { model, input, encoding_format: format, dimensions } = readEmbeddings(body);
     return this.using(model, async ({ name, speaker }) => {
       const vectors = await speaker.embed(input, { signal, ...(dimensions !== undefined && { dimensions }) });
@@ -204,7 +200,7 @@ export class OpenAi {
 
   private async complete<G extends GivenChat | GivenText, W, C>(
     body: unknown,
-    { signal }: CallOptions,
+    { signal }: OpenAiCallOptions,
     read: (body: unknown) => G,
     jobOf: (given: G, speaker: Speaker) => Job<W, C>,
   ): Promise<W | AsyncGenerator<C>> {
@@ -265,10 +261,10 @@ export class OpenAi {
 }
 
 /** A call whose result depends on whether the body says `stream: true`. */
-export interface Create<B extends CompletionFields, W, C> {
-  (body: B & Streamed, options?: CallOptions): Promise<AsyncGenerator<C>>;
-  (body: B & Whole, options?: CallOptions): Promise<W>;
-  (body: B, options?: CallOptions): Promise<W | AsyncGenerator<C>>;
+export interface OpenAiCreate<B extends CompletionFields, W, C> {
+  (body: B & { stream: true }, options?: OpenAiCallOptions): Promise<AsyncGenerator<C>>;
+  (body: B & { stream?: false | null | undefined }, options?: OpenAiCallOptions): Promise<W>;
+  (body: B, options?: OpenAiCallOptions): Promise<W | AsyncGenerator<C>>;
 }
 
 /** A request under way. It holds its model, and gives it back once, however it ends. */

@@ -82,6 +82,16 @@ const SHOWN_AT: Record<string, string> = {
   Trace: "generate",
   TraceRequest: "sequenceOf",
   Usage: "Engine.chat",
+  AnswerMessage: "ChatCompletion",
+  ChatLogprobs: "ChatCompletion",
+  ChosenToken: "ChatCompletion",
+  CompletionFields: "ChatBody",
+  FinishReason: "ChatCompletion",
+  LikelyToken: "ChatCompletion",
+  ModelEntry: "OpenAi.models",
+  OpenAiCallOptions: "OpenAi.chat",
+  OpenAiCreate: "OpenAi.chat",
+  TextLogprobs: "OpenAi.completions",
   VerifyResult: "models.verify",
 };
 
